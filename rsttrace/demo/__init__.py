@@ -1,0 +1,1 @@
+"""A lab of network namespaces with a real forger in it."""

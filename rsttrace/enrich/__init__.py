@@ -1,0 +1,1 @@
+"""Who and where: neighbours, namespaces, processes, vendors."""

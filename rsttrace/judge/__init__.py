@@ -1,0 +1,1 @@
+"""Weighs the evidence on a reset into a verdict."""

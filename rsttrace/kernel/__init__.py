@@ -1,0 +1,1 @@
+"""The live source: BPF programs in the kernel, and the resets they see."""

@@ -1,0 +1,353 @@
+"""What rsttrace knows about a reset: the vocabulary of the whole program.
+
+Imports nothing of ours: sources (`kernel`, `capture`) make these objects, `enrich` fills in
+who and where, `judge` weighs them, `render` writes them. Unknown is ``None``, never a guess and
+never 0. All numbers are in host byte order; all times are integers in nanoseconds.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class Kind(enum.Enum):
+    """Where the RST was seen and by which code path; the value is the word used in the JSON."""
+
+    SENT_PASSIVE = "sent-passive"
+    SENT_ACTIVE = "sent-active"
+    SENT_NETFILTER = "sent-netfilter"
+    SENT_RAW = "sent-raw"
+    RECEIVED_ACCEPTED = "received-accepted"
+    RECEIVED_REJECTED = "received-rejected"
+    RECEIVED_UNMATCHED = "received-unmatched"
+    FORWARDED = "forwarded"
+
+    @property
+    def direction(self) -> str:
+        """``sent``, ``received`` or ``forwarded``."""
+        return self.value.partition("-")[0]
+
+
+class Origin(enum.Enum):
+    """Who made the RST. ``forged`` says nothing about intent."""
+
+    LOCAL = "local"
+    PEER = "peer"
+    FORGED = "forged"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Scope(enum.Enum):
+    """What a baseline was learned from."""
+
+    FLOW = "flow"
+    PEER = "peer"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One end of a connection. `ip` is the text form; v4-mapped addresses are given as IPv4."""
+
+    ip: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Packet:
+    """The IP and TCP headers of one packet, as they were on the wire.
+
+    `ip_id` and `df` are ``None`` for IPv6, which has neither. `length` is the whole IP packet's
+    length in bytes, `payload_len` that of the TCP payload. `flags` uses tcpdump's letters
+    (``R``, ``S``, ``F``, ``P``, ``A`` …) with ``A`` for ACK; `reserved` is the four reserved bits
+    (RFC 9293 §3.1; the lowest is the AccECN bit). `raw` is the IP and TCP headers in hex.
+    """
+
+    src: Endpoint
+    dst: Endpoint
+    ttl: int
+    ip_id: int | None
+    df: bool | None
+    tos: int
+    flags: str
+    seq: int
+    ack: int
+    window: int
+    length: int
+    payload_len: int
+    reserved: int = 0
+    options: str = ""
+    raw: str = ""
+
+    @property
+    def family(self) -> int:
+        """4 or 6."""
+        return 6 if self.ip_id is None else 4
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The fields kept of one earlier packet of a flow. `time_ns` is CLOCK_REALTIME.
+
+    `segments` counts the wire packets that one offloaded (GSO/GRO) buffer stood for: their IP IDs
+    are ``ip_id`` .. ``ip_id + segments - 1``.
+    """
+
+    time_ns: int
+    ttl: int
+    ip_id: int
+    df: bool
+    flags: str
+    seq: int
+    ack: int
+    window: int
+    payload_len: int
+    segments: int = 1
+
+
+@dataclass(frozen=True)
+class Half:
+    """One direction of a flow: what its packets looked like before the reset.
+
+    `ttl` is the newest packet's TTL (hop limit for IPv6), `ttl_min`/`ttl_max` the range over all
+    `packets`, `syn_ttl` that of the SYN or SYN-ACK; ``None`` where none was seen. `df_always` is
+    true when every packet had DF. `timestamps` says that a packet carried the TCP timestamp option.
+    `recent` is the newest packets, newest first. Times are CLOCK_REALTIME.
+    """
+
+    packets: int
+    ttl: int | None
+    ttl_min: int | None
+    ttl_max: int | None
+    syn_ttl: int | None
+    syn_window: int | None
+    df_always: bool
+    timestamps: bool
+    mac: str | None
+    ifindex: int | None
+    first_ns: int
+    last_ns: int
+    syn_ns: int | None
+    recent: tuple[Seen, ...] = ()
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What this flow (else this peer) looked like before the reset.
+
+    `theirs` is the direction the RST came from, `ours` the other one. With scope ``peer`` only
+    `theirs` is known, from the newest handshake seen from that address in this namespace.
+    """
+
+    scope: Scope = Scope.NONE
+    theirs: Half | None = None
+    ours: Half | None = None
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a RST was sent, or what it did. `kernel_reason` is the kernel's own name, if any."""
+
+    name: str
+    text: str
+    kernel_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A packet at one interface: where it was and which MAC handed it over (None: no Ethernet)."""
+
+    netns: int
+    ifindex: int
+    mac: str | None
+    ttl: int
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """The link-layer neighbour that handed us the packet.
+
+    `vendor` is the organisation that the MAC's prefix is registered to, or a plain sentence for
+    locally administered addresses. `is_gateway`: it is the next hop of our route to the peer, and
+    not the peer itself.
+    """
+
+    mac: str | None
+    vendor: str | None
+    ip: str | None
+    is_gateway: bool | None
+    ifindex: int
+    ifname: str | None
+    netns: int
+
+
+@dataclass(frozen=True)
+class NextHop:
+    """Our own route to the peer: next hop's address, its MAC (if the neighbour table has it)."""
+
+    ip: str
+    mac: str | None
+    is_gateway: bool
+    ifindex: int
+
+
+@dataclass(frozen=True)
+class Process:
+    """The socket owner's process. ``uid`` is the socket's owner even where pid is unknown."""
+
+    pid: int | None
+    comm: str | None
+    uid: int | None
+
+
+@dataclass(frozen=True)
+class MadeHere:
+    """Proof that this very node made the RST we received: where and by what."""
+
+    netns: int
+    kind: Kind
+    pid: int | None = None
+    comm: str | None = None
+    hook: str | None = None
+    netns_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Socket:
+    """The socket a reset belongs to. `state` is the state *before* the reset.
+
+    `srtt_us`, `min_rtt_us`: microseconds. `inode` is the socket's inode in sockfs, as in
+    ``/proc/PID/fd``; ``None`` once the socket has left its file (orphaned).
+    """
+
+    cookie: int | None
+    state: str | None
+    srtt_us: int | None
+    min_rtt_us: int | None
+    inode: int | None
+    uid: int | None
+    cgroup: int | None
+    rcv_nxt: int | None = None
+    local: Endpoint | None = None
+    remote: Endpoint | None = None
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container, from the socket's cgroup path. `name` only where the node's files tell it."""
+
+    id: str
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A Kubernetes pod, from the cgroup path and the node's log directory."""
+
+    namespace: str | None
+    name: str | None
+    uid: str | None = None
+
+
+@dataclass
+class Reset:
+    """One RST, seen once, with everything known about it.
+
+    The source fills the first block; `enrich` fills the second.
+    `local` is this end whichever way the RST went (for ``forwarded``: the RST's source).
+    `frame` is the packet as it entered the receiving namespace, `ingress` as it first entered this
+    node, `trigger` the packet that provoked the reset.
+    """
+
+    time_ns: int
+    kind: Kind
+    cause: Cause
+    local: Endpoint
+    remote: Endpoint
+    rst: Packet
+    netns: int | None
+    trigger: Packet | Seen | None = None
+    baseline: Baseline = field(default_factory=Baseline)
+    socket: Socket | None = None
+    frame: Frame | None = None
+    ingress_frame: Frame | None = None
+    made_here: MadeHere | None = None
+    process: Process | None = None
+    file: str | None = None
+    file_frame: int | None = None
+    seen: int = 1
+
+    netns_name: str | None = None
+    neighbor: Neighbor | None = None
+    ingress: Neighbor | None = None
+    next_hop: NextHop | None = None
+    container: Container | None = None
+    pod: Pod | None = None
+
+    @property
+    def family(self) -> int:
+        """4 or 6: the RST's own IP version."""
+        return self.rst.family
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One rule's finding.
+
+    `weight` is the log-odds it adds for "forged" (natural logarithm; negative speaks for the
+    peer; 0: looked at, says nothing). `proof` decides alone. `values` are the numbers compared.
+    """
+
+    rule: str
+    weight: float
+    text: str
+    values: dict[str, Any] = field(default_factory=dict)
+    proof: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Who made a reset, how sure, and why.
+
+    `confidence` is the probability given to `origin` (``None`` when inconclusive); `score` the sum
+    of the weights. `considered` holds every rule that was looked at, `evidence` those that spoke.
+    `hops_rst` and `hops_peer` are router hops implied by the TTLs.
+    """
+
+    origin: Origin
+    confidence: float | None
+    score: float
+    evidence: tuple[Evidence, ...] = ()
+    considered: tuple[Evidence, ...] = ()
+    hops_rst: int | None = None
+    hops_peer: int | None = None
+    findings: tuple[str, ...] = ()
+    device_name: str | None = None
+    device_fingerprint: str | None = None
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of output: a reset with its verdict. `id` counts a run's entries from 1."""
+
+    id: int
+    reset: Reset
+    verdict: Verdict
+    amends: int | None = None
+
+
+INITIAL_TTLS = (32, 64, 128, 255)
+"""Initial TTLs that real stacks use: 64 Linux/BSD/macOS, 128 Windows, 255 routers and Solaris."""
+
+
+def initial_ttl(ttl: int) -> int:
+    """The initial TTL a packet most likely started with, given the TTL it arrived with."""
+    return next(initial for initial in INITIAL_TTLS if ttl <= initial)
+
+
+def hops(ttl: int) -> int:
+    """How many routers decremented a packet's TTL (hop limit): initial minus received."""
+    return initial_ttl(ttl) - ttl

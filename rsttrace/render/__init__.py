@@ -1,0 +1,1 @@
+"""Writes entries: text for people, JSON for programs."""
