@@ -17,7 +17,7 @@ class RsttraceError(Exception):
     """A failure the user can act on: what failed, why, and what to do.
 
     ``str(error)`` is what is printed after ``rsttrace: ``; `exit_code` is the
-    process's exit status.
+    process's exit status. `log` is what a tool printed on the way, for ``-v``.
     """
 
     exit_code = 1
@@ -26,6 +26,7 @@ class RsttraceError(Exception):
         super().__init__(what)
         self.what = what
         self.hint = hint
+        self.log = ""
 
     def __str__(self) -> str:
         return f"{self.what}\n  what to do: {self.hint}" if self.hint else self.what

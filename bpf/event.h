@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The event: what one reset looks like on its way from the kernel to Python. This is its one
+ * definition: rsttrace/kernel/decode.py reads this file too. Only fixed-width members, naturally
+ * aligned, with explicit padding; the loader checks the total size on both sides.
+ *
+ * Times are CLOCK_MONOTONIC nanoseconds. Addresses are 16 bytes in network order, IPv4 as
+ * ::ffff:a.b.c.d. Ports and everything else are in host byte order.
+ */
+#ifndef RSTTRACE_EVENT_H
+#define RSTTRACE_EVENT_H
+
+#define RECENT 4    /* earlier packets kept per direction; a power of two */
+#define HEADER 60   /* longest IPv4 and TCP headers (RFC 791, RFC 9293) */
+#define COMM 16     /* TASK_COMM_LEN */
+#define NO_REASON 0xffffffff
+
+/* A packet at one interface. */
+struct rst_frame {
+	__u32 netns;
+	__u32 ifindex;
+	__u8 mac[6];      /* source MAC; valid if has_mac */
+	__u8 has_mac;
+	__u8 ttl;
+};
+
+/* A packet's headers as they were; l3 and l4 may carry trailing bytes that are not theirs. */
+struct rst_headers {
+	__u8 l3[HEADER];
+	__u8 l4[HEADER];
+	__u32 payload_len;
+	__u8 present;
+	__u8 pad[3];
+};
+
+/* A task: the one that wrote or closed, or the one that connected. */
+struct rst_task {
+	__u32 pid;        /* tgid in the initial pid namespace */
+	__u32 uid;
+	__u8 comm[COMM];
+};
+
+/* The socket. */
+struct rst_socket {
+	__u64 address;    /* kernel address: identity only */
+	__u64 cookie;     /* 0: none assigned yet */
+	__u64 inode;      /* 0: orphaned or not a full socket */
+	__u64 cgroup;     /* cgroup v2 id; 0: unknown */
+	__u32 netns;
+	__u32 uid;
+	__u32 srtt_us;    /* 0: not measured */
+	__u32 min_rtt_us; /* 0xffffffff: not measured */
+	__u32 rcv_nxt;
+	__u32 snd_nxt;
+	__u8 local[16];
+	__u8 remote[16];
+	__u16 lport;
+	__u16 rport;
+	__u8 state;       /* before the reset */
+	__u8 full;        /* a full socket: the tcp_sock members are valid */
+	__u8 present;
+	__u8 owned;       /* locked by a task: current is that task (sk_lock.owned) */
+	__u8 orphan;      /* no file any more */
+	__u8 state_now;   /* at the reset itself: CLOSE where the reset followed tcp_set_state() */
+	__u8 pad[6];
+};
+
+/* How this node made a RST, for the end that receives it. */
+struct rst_made {
+	struct rst_task task;
+	__u32 netns;
+	__u8 present;
+	__u8 kind;
+	__u8 hook;        /* netfilter hook number + 1; 0: unknown */
+	__u8 has_task;    /* task is the one that wrote the packet */
+};
+
+/* One earlier packet of a flow. */
+struct rst_seen {
+	__u64 ts;
+	__u32 seq;
+	__u32 ack;
+	__u32 payload_len;
+	__u16 ip_id;
+	__u16 window;
+	__u16 segments;   /* wire packets in this offloaded buffer */
+	__u8 flags;
+	__u8 ttl;
+	__u8 df;
+	__u8 pad[3];
+};
+
+/* One direction of a flow. */
+struct rst_half {
+	__u64 first_ts;
+	__u64 last_ts;
+	__u64 syn_ts;
+	__u32 packets;
+	__u32 ifindex;
+	__u32 syn_seq;
+	__u16 syn_window;
+	__u8 has_syn;
+	__u8 syn_ttl;
+	__u8 ttl;
+	__u8 ttl_min;
+	__u8 ttl_max;
+	__u8 df_always;
+	__u8 timestamps;
+	__u8 closed;      /* a FIN or RST went this way */
+	__u8 mac[6];
+	__u8 has_mac;
+	__u8 received;    /* learned at an ingress */
+	__u8 pad[6];
+	struct rst_seen recent[RECENT]; /* a ring: the newest is (packets - 1) % RECENT */
+};
+
+struct rst_event {
+	__u64 ts;
+	__u64 skb;        /* kernel address: identity only */
+	__u32 netns;
+	__u32 reason;     /* sk_rst_reason (sent) or NO_REASON */
+	__u32 drop_reason; /* skb_drop_reason (received) or NO_REASON */
+	__u32 pad1;
+	__u8 kind;
+	__u8 scope;       /* 0 none, 1 flow, 2 peer */
+	__u8 hook;        /* netfilter hook number + 1; 0: unknown */
+	__u8 has_owner;   /* owner: the task that connected or closed this socket */
+	__u8 local_route; /* dropped: the packet was routed to this host */
+	__u8 has_ingress;
+	__u8 pad2[2];
+	struct rst_frame here;
+	struct rst_frame ingress;
+	struct rst_made made;
+	struct rst_headers rst;
+	struct rst_headers trigger;
+	struct rst_socket sock;
+	struct rst_task owner;
+	struct rst_half theirs;
+	struct rst_half ours;
+};
+
+#endif

@@ -1,0 +1,813 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * rsttrace's kernel side: maps, filter, emit, and thin probes.
+ *
+ * The packet layer (netif_receive_skb, net_dev_queue, kfree_skb) sees every RST; the cause layer
+ * (tcp_send_reset, tcp_receive_reset or the functions around them) explains it. A RST is followed
+ * by its skb's address, which outlives NAT, veth pairs and network namespaces; it becomes an event
+ * only where it was seen to leave or seen to be consumed, so a cause alone is never an event.
+ *
+ * Map methods (events.*, flows.*) work in this file only: bcc rewrites no header.
+ */
+#include <linux/types.h>
+#include "config.h"
+#include "event.h"
+#include "kernel.h"
+#include "flow.h"
+
+enum { PHASE_IN = 1, PHASE_OUT = 2 };
+enum { SCOPE_NONE, SCOPE_FLOW, SCOPE_PEER };
+enum { COUNT_SHOWN, COUNT_FILTERED, COUNT_LOST, COUNT_KINDS };
+
+/* A RST on its way through this node, by skb address. */
+struct track {
+	__u64 ts;
+	__u32 seq;
+	__u32 ack;
+	__u16 ip_id;
+	__u8 flags;
+	__u8 phase;
+	__u8 has_ingress;
+	__u8 forwarded; /* already told for this namespace */
+	__u8 pad[2];
+	struct tuple t;  /* as it entered the namespace it is in: NAT may change it later */
+	struct rst_headers rst;
+	struct rst_frame here;
+	struct rst_frame ingress;
+	struct rst_made made;
+};
+
+/* Why the stack decided to send a RST; waits for the packet. */
+struct pending {
+	__u64 ts;
+	__u32 reason;
+	__u8 kind;
+	__u8 hook;
+	__u8 pad[2];
+	struct rst_headers trigger;
+	struct rst_socket sock;
+};
+
+/* A RST that answers is known by what it answers: NAT leaves sequence numbers alone. */
+struct answer_key {
+	__u32 netns;
+	__u32 seq;
+	__u32 ack;
+};
+
+struct arrival_key {
+	__u32 netns;
+	struct tuple t;
+};
+
+struct sequence_key {
+	__u32 netns;
+	__u32 number;
+	__u32 is_ack;
+};
+
+struct old_state {
+	__u64 ts;
+	__u8 state;
+	__u8 pad[7];
+};
+
+struct active_reason {
+	__u64 ts;
+	__u32 reason;
+	__u32 pad;
+};
+
+struct net_key {
+	__u32 prefixlen;
+	__u8 addr[16];
+};
+
+#ifndef FLOWS
+#define FLOWS 16384
+#endif
+#define TRACKED 8192
+
+BPF_RINGBUF_OUTPUT(events, RING_PAGES);
+BPF_PERCPU_ARRAY(counts, __u64, KIND_COUNT * COUNT_KINDS);
+
+BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);
+BPF_TABLE("lru_hash", struct peer_key, struct rst_half, peers, 4096);
+BPF_TABLE("lru_hash", __u64, struct track, tracks, TRACKED);
+BPF_TABLE("lru_hash", struct arrival_key, __u64, arrivals, TRACKED);
+BPF_TABLE("lru_hash", struct sequence_key, __u64, sequences, TRACKED);
+BPF_TABLE("lru_hash", struct answer_key, struct pending, pendings, TRACKED);
+BPF_TABLE("lru_hash", __u64, struct rst_event, held, 1024);
+BPF_TABLE("lru_hash", __u64, struct active_reason, reasons, 1024);
+BPF_TABLE("lru_hash", __u64, struct old_state, old_states, TRACKED);
+BPF_TABLE("lru_hash", __u64, struct rst_task, owners, TRACKED);
+
+/* Filled once before anything is attached. */
+BPF_HASH(only_netns, __u32, __u8, 1024);
+BPF_HASH(only_ports, __u16, __u8, 1024);
+BPF_LPM_TRIE(only_nets, struct net_key, __u8, 1024);
+
+/* Never written: what new map entries start from (they are too large for the stack). */
+BPF_ARRAY(zero_track, struct track, 1);
+BPF_ARRAY(zero_flow, struct flow, 1);
+BPF_ARRAY(zero_half, struct rst_half, 1);
+BPF_ARRAY(zero_pending, struct pending, 1);
+BPF_ARRAY(zero_event, struct rst_event, 1);
+
+/* ---- filter ---- */
+
+INLINE int address_wanted(const __u8 *addr)
+{
+	struct net_key key = { .prefixlen = 128 };
+
+	__builtin_memcpy(key.addr, addr, 16);
+	return only_nets.lookup(&key) != 0;
+}
+
+INLINE int wanted(__u32 netns, const __u8 *a, const __u8 *b, __u16 port_a, __u16 port_b)
+{
+	if (FILTER_NETNS && !only_netns.lookup(&netns))
+		return 0;
+	if (FILTER_PORTS && !only_ports.lookup(&port_a) && !only_ports.lookup(&port_b))
+		return 0;
+	if (FILTER_NETS && !address_wanted(a) && !address_wanted(b))
+		return 0;
+	return 1;
+}
+
+INLINE void count(__u32 kind, __u32 what)
+{
+	__u32 index = kind * COUNT_KINDS + what;
+	__u64 *value = counts.lookup(&index);
+
+	if (value)
+		*value += 1;
+}
+
+INLINE int event_wanted(const struct rst_event *e, const struct tuple *wire)
+{
+	const struct rst_socket *s = &e->sock;
+
+	if (!(KIND_MASK & (1 << e->kind)))
+		return 0;
+	/* As the socket sees it, or as it is on the wire: NAT may make them differ. */
+	if (s->present && s->rport && wanted(e->netns, s->local, s->remote, s->lport, s->rport))
+		return 1;
+	return wanted(e->netns, wire->saddr, wire->daddr, wire->sport, wire->dport);
+}
+
+/* ---- baseline ---- */
+
+INLINE void learn(const struct parsed *p, const void *skb, const struct rst_frame *frame,
+		  __u32 netns)
+{
+	struct flow_key key = {};
+	__u64 now = bpf_ktime_get_ns();
+	struct flow *f, *empty;
+	struct rst_half *h;
+	__u32 zero = 0;
+	int high;
+
+	if (!wanted(netns, p->t.saddr, p->t.daddr, p->t.sport, p->t.dport))
+		return;
+	high = make_flow_key(&key, netns, &p->t);
+	f = flows.lookup(&key);
+	if (!f) {
+		empty = zero_flow.lookup(&zero);
+		if (!empty)
+			return;
+		flows.update(&key, empty);
+		f = flows.lookup(&key);
+		if (!f)
+			return;
+	}
+	h = high ? &f->half[1] : &f->half[0];
+	if (begins_anew(f, h, p, now))
+		__builtin_memset(f, 0, sizeof(*f));
+	learn_packet(h, p, skb, frame, now);
+	if (frame && (p->flags & TH_SYN)) {
+		struct peer_key peer = { .netns = netns };
+
+		__builtin_memcpy(peer.addr, p->t.saddr, 16);
+		peers.update(&peer, h);
+	}
+}
+
+INLINE void fill_baseline(struct rst_event *e, __u32 netns, const struct tuple *t)
+{
+	struct flow_key key = {};
+	struct peer_key peer = { .netns = netns };
+	const struct rst_half *p;
+	struct flow *f;
+	int high;
+
+	if (!BASELINE)
+		return;
+	high = make_flow_key(&key, netns, t);
+	f = flows.lookup(&key);
+	if (f) {
+		struct rst_half *theirs = high ? &f->half[1] : &f->half[0];
+		struct rst_half *ours = high ? &f->half[0] : &f->half[1];
+
+		bpf_probe_read_kernel(&e->theirs, sizeof(e->theirs), theirs);
+		bpf_probe_read_kernel(&e->ours, sizeof(e->ours), ours);
+		theirs->closed = 1;
+		if (e->theirs.packets) {
+			e->scope = SCOPE_FLOW;
+			return;
+		}
+	}
+	__builtin_memcpy(peer.addr, t->saddr, 16);
+	p = peers.lookup(&peer);
+	if (p) {
+		bpf_probe_read_kernel(&e->theirs, sizeof(e->theirs), p);
+		e->scope = SCOPE_PEER;
+	}
+}
+
+/* ---- emit ---- */
+
+INLINE int filtered(const struct rst_event *e, const struct tuple *wire)
+{
+	if (event_wanted(e, wire))
+		return 0;
+	count(e->kind, COUNT_FILTERED);
+	return 1;
+}
+
+INLINE void emit(struct rst_event *e)
+{
+	if (events.ringbuf_output(e, sizeof(*e), 0))
+		count(e->kind, COUNT_LOST);
+	else
+		count(e->kind, COUNT_SHOWN);
+}
+
+INLINE struct rst_event *new_event(__u64 key)
+{
+	__u32 zero = 0;
+	struct rst_event *empty = zero_event.lookup(&zero);
+
+	if (!empty)
+		return 0;
+	held.update(&key, empty);
+	return held.lookup(&key);
+}
+
+INLINE void fill_owner(struct rst_event *e)
+{
+	struct rst_task *owner;
+
+	/* close() and disconnect() hold the socket's lock and have set CLOSE; the task is the owner.
+	 * tcp_abort() (ss -K) holds the lock too, but the state is still the old one: not the owner. */
+	if (e->kind == KIND_SENT_ACTIVE && e->sock.owned && e->sock.state == ST_CLOSE) {
+		fill_task(&e->owner);
+		e->has_owner = 1;
+		return;
+	}
+	owner = owners.lookup(&e->sock.address);
+	if (owner) {
+		bpf_probe_read_kernel(&e->owner, sizeof(e->owner), owner);
+		e->has_owner = 1;
+	}
+}
+
+/* The state before tcp_set_state(TCP_CLOSE), which comes just before an active reset. */
+INLINE void fix_state(struct rst_event *e)
+{
+	struct old_state *old;
+
+	if (e->sock.state != ST_CLOSE)
+		return;
+	old = old_states.lookup(&e->sock.address);
+	if (old && bpf_ktime_get_ns() - old->ts < SECOND)
+		e->sock.state = old->state;
+}
+
+/* ---- the packet layer ---- */
+
+INLINE int same_packet(const struct track *t, const struct parsed *p)
+{
+	return t->seq == p->seq && t->ack == p->ack && t->flags == p->flags && t->ip_id == p->ip_id;
+}
+
+INLINE struct track *new_track(__u64 skb, const struct parsed *p)
+{
+	__u32 zero = 0;
+	struct track *empty = zero_track.lookup(&zero), *t;
+
+	if (!empty)
+		return 0;
+	tracks.update(&skb, empty);
+	t = tracks.lookup(&skb);
+	if (!t)
+		return 0;
+	t->seq = p->seq;
+	t->ack = p->ack;
+	t->flags = p->flags;
+	t->ip_id = p->ip_id;
+	t->ts = bpf_ktime_get_ns();
+	return t;
+}
+
+INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
+{
+	struct track *t = tracks.lookup(&skb);
+	struct arrival_key arrival = {};
+	struct sequence_key sequence = {};
+	struct rst_frame frame = {};
+
+	fill_frame(&frame, (void *)skb, dev, p->ttl);
+	if (t && !same_packet(t, p))
+		t = 0; /* the skb's memory is another packet now */
+	if (!t) {
+		t = new_track(skb, p);
+		if (!t)
+			return;
+		t->ingress = frame;
+		t->has_ingress = 1;
+	} else if (t->phase == PHASE_IN && t->here.netns == frame.netns) {
+		return; /* a bridge behind its port: the first sight in a namespace counts */
+	}
+	t->phase = PHASE_IN;
+	t->forwarded = 0;
+	t->ts = bpf_ktime_get_ns();
+	t->here = frame;
+	t->t = p->t;
+	fill_headers(&t->rst, p);
+
+	arrival.netns = sequence.netns = frame.netns;
+	arrival.t = p->t;
+	arrivals.update(&arrival, &skb);
+	sequence.number = p->seq;
+	sequences.update(&sequence, &skb);
+	if (p->flags & TH_ACK) {
+		sequence.number = p->ack;
+		sequence.is_ack = 1;
+		sequences.update(&sequence, &skb);
+	}
+}
+
+int rt_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
+{
+	const void *skb = (const void *)ctx->args[0], *dev;
+	const __u8 *l3 = l3_received(skb);
+	struct rst_frame frame = {};
+	struct parsed p = {};
+
+	if (!l3 || !parse(l3, &p))
+		return 0;
+	dev = GET(const void *, skb, skb_dev);
+	if (p.flags & TH_RST) {
+		arrived((__u64)skb, dev, &p);
+		return 0;
+	}
+	if (!BASELINE)
+		return 0;
+	fill_frame(&frame, skb, dev, p.ttl);
+	learn(&p, skb, &frame, frame.netns);
+	return 0;
+}
+
+/* Opened by the kernel for itself (inet_ctl_sock_create): no file behind it. */
+INLINE int is_kernel_socket(const void *sk)
+{
+	const void *socket = GET(const void *, sk, sk_socket);
+
+	return socket && !GET(const void *, socket, socket_file);
+}
+
+/* A RST this namespace made leaves it. */
+INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
+{
+	struct answer_key answer = {};
+	struct pending *pending;
+	struct active_reason *why;
+	struct rst_event *e;
+	struct track *t;
+	const void *sk = GET(const void *, skb, skb_sk);
+	__u16 type = 0, protocol = 0, family = 0;
+	__u64 sk_key = (__u64)sk;
+	__u8 hold = 0;
+
+	t = new_track(skb, p);
+	e = new_event(sk ? sk_key : skb);
+	if (!t || !e)
+		return;
+	e->ts = t->ts;
+	e->skb = skb;
+	e->reason = e->drop_reason = NO_REASON;
+	e->here.ifindex = GET(__u32, dev, dev_ifindex);
+	e->here.netns = e->netns = net_inum(GET(const void *, dev, dev_net));
+	e->here.ttl = p->ttl;
+	fill_headers(&e->rst, p);
+
+	if (sk) {
+		type = GET(__u16, sk, sk_type);
+		protocol = GET(__u16, sk, sk_protocol);
+		family = GET(__u16, sk, sk_family);
+	}
+	answer.netns = e->netns;
+	answer.seq = p->seq;
+	answer.ack = p->ack;
+	pending = pendings.lookup(&answer);
+	if (pending && !(sk && type == SOCK_STREAM_)) {
+		e->kind = pending->kind;
+		e->reason = pending->reason;
+		e->hook = pending->hook;
+		bpf_probe_read_kernel(&e->trigger, sizeof(e->trigger), &pending->trigger);
+		bpf_probe_read_kernel(&e->sock, sizeof(e->sock), &pending->sock);
+		pendings.delete(&answer);
+		if (e->sock.present)
+			fill_owner(e);
+	} else if (sk && type == SOCK_STREAM_ && family != AF_PACKET_) {
+		e->kind = KIND_SENT_ACTIVE;
+		fill_socket(&e->sock, sk);
+		fill_owner(e);
+		fix_state(e);
+		why = reasons.lookup(&sk_key);
+		if (why && e->ts - why->ts < SECOND) {
+			e->reason = why->reason;
+			reasons.delete(&sk_key);
+		} else {
+			hold = ACTIVE_REASON_FOLLOWS;
+		}
+	} else if (sk && is_kernel_socket(sk)) {
+		e->kind = KIND_SENT_PASSIVE; /* the stack's control socket; its cause was missed */
+	} else if (sk) {
+		/* A raw or packet socket. sendto() runs in the writer's context down to here. */
+		e->kind = KIND_SENT_RAW;
+		e->sock.present = 1;
+		e->sock.uid = GET(__u32, sk, sk_uid);
+		e->sock.netns = e->netns;
+		fill_task(&e->owner);
+		e->has_owner = 1;
+	} else {
+		e->kind = KIND_SENT_NETFILTER;
+	}
+	fill_baseline(e, e->netns, &p->t);
+
+	t->phase = PHASE_OUT;
+	t->here = e->here;
+	t->made.present = 1;
+	t->made.netns = e->netns;
+	t->made.kind = e->kind;
+	t->made.hook = e->hook;
+	if (e->has_owner) {
+		t->made.task = e->owner;
+		t->made.has_task = 1;
+	}
+	if (!filtered(e, &p->t)) {
+		if (hold)
+			return; /* tcp_send_reset, which follows at once, completes it */
+		emit(e);
+	}
+	if (!sk)
+		sk_key = skb;
+	held.delete(&sk_key);
+}
+
+INLINE void fill_received(struct rst_event *e, const struct track *t, __u64 skb)
+{
+	e->ts = t->ts;
+	e->skb = skb;
+	e->netns = t->here.netns;
+	e->reason = e->drop_reason = NO_REASON;
+	e->here = t->here;
+	e->ingress = t->ingress;
+	e->has_ingress = t->has_ingress;
+	e->made = t->made;
+	bpf_probe_read_kernel(&e->rst, sizeof(e->rst), &t->rst);
+	fill_baseline(e, t->here.netns, &t->t);
+}
+
+int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
+{
+	const void *skb = (const void *)ctx->args[0], *dev;
+	const __u8 *l3 = l3_at_offset(skb);
+	struct parsed p = {};
+	struct rst_event *e;
+	struct track *t;
+	__u64 key = (__u64)skb;
+
+	if (!l3 || !parse(l3, &p))
+		return 0;
+	dev = GET(const void *, skb, skb_dev);
+	if (!(p.flags & TH_RST)) {
+		/* Forwarded packets and loopback's were or will be learned where they come in. */
+		if (!BASELINE || GET(__u32, skb, skb_iif) || (GET(__u32, dev, dev_flags) & IFF_LOOPBACK_))
+			return 0;
+		learn(&p, skb, 0, net_inum(GET(const void *, dev, dev_net)));
+		return 0;
+	}
+	t = tracks.lookup(&key);
+	if (t && !same_packet(t, &p))
+		t = 0;
+	if (!t) {
+		if (!GET(__u32, skb, skb_iif))
+			leaves(key, dev, &p);
+		return 0;
+	}
+	if (t->phase == PHASE_OUT)
+		return 0; /* a lower device: VLAN, bridge, tunnel */
+	t->phase = PHASE_OUT;
+	if (t->forwarded || !(KIND_MASK & (1 << KIND_FORWARDED)))
+		return 0;
+	t->forwarded = 1;
+	e = new_event(key);
+	if (!e)
+		return 0;
+	e->kind = KIND_FORWARDED;
+	fill_received(e, t, key);
+	if (!filtered(e, &t->t))
+		emit(e);
+	held.delete(&key);
+	return 0;
+}
+
+/* ---- the cause layer: received ---- */
+
+INLINE void forget(__u64 skb, const struct track *t)
+{
+	struct arrival_key arrival = {};
+	struct sequence_key sequence = {};
+
+	arrival.netns = sequence.netns = t->here.netns;
+	arrival.t = t->t;
+	arrivals.delete(&arrival);
+	sequence.number = t->seq;
+	sequences.delete(&sequence);
+	if (t->flags & TH_ACK) {
+		sequence.number = t->ack;
+		sequence.is_ack = 1;
+		sequences.delete(&sequence);
+	}
+	tracks.delete(&skb);
+}
+
+INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk, __u32 drop_reason,
+			  __u8 local_route)
+{
+	struct rst_event *e = new_event(skb);
+
+	if (!e)
+		return;
+	e->kind = kind;
+	fill_received(e, t, skb);
+	e->drop_reason = drop_reason;
+	e->local_route = local_route;
+	if (sk) {
+		fill_socket(&e->sock, sk);
+		fix_state(e);
+		if (e->sock.full && e->sock.state != ST_LISTEN)
+			fill_owner(e);
+	}
+	if (!filtered(e, &t->t))
+		emit(e);
+	held.delete(&skb);
+	forget(skb, t);
+}
+
+/* tcp_reset() with only the socket given: find the RST by the connection, then (NAT) by the
+ * sequence number that made it acceptable. No RST found: tcp_reset() was called for a data segment
+ * that came after close(), which is no reset at all. */
+INLINE void accepted(const void *sk)
+{
+	struct arrival_key arrival = {};
+	struct sequence_key sequence = {};
+	struct rst_socket s = {};
+	struct track *t = 0;
+	__u64 skb = 0, *found;
+
+	fill_socket(&s, sk);
+	arrival.netns = sequence.netns = s.netns;
+	__builtin_memcpy(arrival.t.saddr, s.remote, 16);
+	__builtin_memcpy(arrival.t.daddr, s.local, 16);
+	arrival.t.sport = s.rport;
+	arrival.t.dport = s.lport;
+	found = arrivals.lookup(&arrival);
+	if (!found) {
+		sequence.is_ack = s.state == ST_SYN_SENT;
+		sequence.number = sequence.is_ack ? s.snd_nxt : s.rcv_nxt;
+		found = sequences.lookup(&sequence);
+	}
+	if (!found)
+		return;
+	skb = *found;
+	t = tracks.lookup(&skb);
+	if (!t || t->phase != PHASE_IN || bpf_ktime_get_ns() - t->ts > 2 * SECOND)
+		return;
+	emit_received(skb, t, KIND_RECEIVED_ACCEPTED, sk, NO_REASON, 1);
+}
+
+int rt_tcp_receive_reset(struct bpf_raw_tracepoint_args *ctx)
+{
+	accepted((const void *)ctx->args[0]);
+	return 0;
+}
+
+/* Whether the packet was routed to this host (RTCF_LOCAL, RTF_LOCAL: the same bit). 2: not routed. */
+INLINE __u8 route_is_local(const void *skb, const struct parsed *p)
+{
+	__u64 dst = GET(__u64, skb, skb_dst) & ~1ULL; /* SKB_DST_NOREF */
+	__u8 version = 0;
+	__u32 flags;
+
+	if (!dst)
+		return 2;
+	bpf_probe_read_kernel(&version, 1, p->l3);
+	if ((version >> 4) == 4)
+		flags = GET(__u32, dst, rt_flags);
+	else if (HAS(rt6_flags))
+		flags = GET(__u32, dst, rt6_flags);
+	else
+		return 2;
+	return !!(flags & 0x80000000);
+}
+
+int rt_kfree_skb(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 skb = ctx->args[0];
+	struct track *t = tracks.lookup(&skb);
+	const void *sk = 0;
+	struct parsed p = {};
+	const __u8 *l3;
+	__u32 reason = NO_REASON;
+	__u8 kind = KIND_RECEIVED_REJECTED, route;
+
+	if (!t)
+		return 0;
+	l3 = l3_at_offset((const void *)skb);
+	if (!l3 || !parse(l3, &p) || !same_packet(t, &p))
+		return 0; /* another packet in the same memory */
+	if (t->phase != PHASE_IN) {
+		tracks.delete(&skb);
+		return 0;
+	}
+#if HAVE_DROP_REASON
+	reason = (__u32)ctx->args[2];
+#endif
+#if HAVE_RX_SK
+	sk = (const void *)ctx->args[3];
+#endif
+	route = route_is_local((const void *)skb, &p);
+	if (reason == DROP_OTHERHOST) {
+		forget(skb, t);
+		return 0;
+	}
+	if (reason == DROP_NO_SOCKET)
+		kind = KIND_RECEIVED_UNMATCHED;
+	else if (reason == DROP_TCP_RESET && sk && GET(__u8, sk, sk_state) == ST_CLOSE)
+		kind = KIND_RECEIVED_ACCEPTED; /* tcp_reset() did its work, behind NAT */
+	else if (!route)
+		kind = KIND_FORWARDED;
+	emit_received(skb, t, kind, sk, reason, route);
+	return 0;
+}
+
+int rt_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 sk = ctx->args[0];
+	int old = (int)ctx->args[1], new = (int)ctx->args[2];
+	struct old_state was = {};
+	struct rst_task task = {};
+
+	if (GET(__u16, sk, sk_protocol) != PROTO_TCP)
+		return 0;
+	if (new == ST_SYN_SENT) { /* connect(): in the caller's context */
+		fill_task(&task);
+		owners.update(&sk, &task);
+	} else if (new == ST_CLOSE) {
+		was.ts = bpf_ktime_get_ns();
+		was.state = old;
+		old_states.update(&sk, &was);
+	} else if (old == ST_CLOSE || new == ST_LISTEN) {
+		owners.delete(&sk); /* the memory is another socket's now */
+	}
+	return 0;
+}
+
+/* ---- the cause layer: sent ---- */
+
+/* The stack is about to answer `trigger` with a RST (tcp_v4_send_reset, nf_send_reset). */
+INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 kind, __u8 hook)
+{
+	struct answer_key answer = {};
+	const __u8 *l3 = l3_at_offset(trigger);
+	struct pending *pending, *empty;
+	struct parsed p = {};
+	__u32 zero = 0;
+
+	if (!l3 || !parse(l3, &p) || (p.flags & TH_RST)) /* a RST is never answered (RFC 9293) */
+		return;
+	if (sk) {
+		answer.netns = net_inum(GET(const void *, sk, sk_net));
+	} else {
+		const void *dev = GET(const void *, trigger, skb_dev);
+
+		answer.netns = dev ? net_inum(GET(const void *, dev, dev_net)) : 0;
+	}
+	if (p.flags & TH_ACK)
+		answer.seq = p.ack;
+	else
+		answer.ack = p.seq + !!(p.flags & TH_SYN) + !!(p.flags & TH_FIN) + p.payload_len;
+	empty = zero_pending.lookup(&zero);
+	if (!empty)
+		return;
+	pendings.update(&answer, empty);
+	pending = pendings.lookup(&answer);
+	if (!pending)
+		return;
+	pending->ts = bpf_ktime_get_ns();
+	pending->reason = reason;
+	pending->kind = kind;
+	pending->hook = hook;
+	fill_headers(&pending->trigger, &p);
+	if (sk)
+		fill_socket(&pending->sock, sk);
+}
+
+/* tcp_send_active_reset(): before the packet (function entry) or after it (tracepoint). */
+INLINE void active(__u64 sk, __u32 reason)
+{
+	struct active_reason why = { .ts = bpf_ktime_get_ns(), .reason = reason };
+	struct rst_event *e = held.lookup(&sk);
+
+	if (!e || e->kind != KIND_SENT_ACTIVE) {
+		reasons.update(&sk, &why);
+		return;
+	}
+	e->reason = reason;
+	emit(e);
+	held.delete(&sk);
+}
+
+int rt_tcp_send_reset(struct bpf_raw_tracepoint_args *ctx)
+{
+	const void *sk = (const void *)ctx->args[0], *skb = (const void *)ctx->args[1];
+	__u32 reason = NO_REASON;
+
+#if SEND_RESET_HAS_REASON
+	reason = (__u32)ctx->args[2];
+#endif
+	if (skb)
+		will_answer(sk, skb, reason, KIND_SENT_PASSIVE, 0);
+	else if (sk)
+		active((__u64)sk, reason);
+	return 0;
+}
+
+/* ---- the same causes at the functions themselves (kprobes) ---- */
+
+#define ARG(ctx, n) GET(__u64, ctx, regs_arg##n)
+
+/* tcp_reset(sk, skb); tcp_reset(sk) before 049fe386d353 (5.12) */
+int kp_tcp_reset(struct pt_regs *ctx)
+{
+	const void *sk = (const void *)ARG(ctx, 1);
+#if TCP_RESET_HAS_SKB
+	__u64 skb = ARG(ctx, 2);
+	struct track *t = tracks.lookup(&skb);
+
+	if (t && t->phase == PHASE_IN)
+		emit_received(skb, t, KIND_RECEIVED_ACCEPTED, sk, NO_REASON, 1);
+#else
+	accepted(sk);
+#endif
+	return 0;
+}
+
+/* tcp_v4_send_reset(sk, skb[, reason]) and its IPv6 twin */
+int kp_tcp_send_reset(struct pt_regs *ctx)
+{
+	const void *sk = (const void *)ARG(ctx, 1), *skb = (const void *)ARG(ctx, 2);
+	__u32 reason = NO_REASON;
+
+#if SEND_RESET_REASON_ARG == 3
+	reason = (__u32)ARG(ctx, 3);
+#endif
+	will_answer(sk, skb, reason, KIND_SENT_PASSIVE, 0);
+	return 0;
+}
+
+/* tcp_send_active_reset(sk, gfp[, reason]), (sk, reason) from 7.1 on */
+int kp_tcp_send_active_reset(struct pt_regs *ctx)
+{
+	__u32 reason = NO_REASON;
+
+#if ACTIVE_RESET_REASON_ARG == 2
+	reason = (__u32)ARG(ctx, 2);
+#elif ACTIVE_RESET_REASON_ARG == 3
+	reason = (__u32)ARG(ctx, 3);
+#endif
+	active(ARG(ctx, 1), reason);
+	return 0;
+}
+
+/* nf_send_reset(net, sk, oldskb, hook) and nf_send_reset6; oldskb is third on every kernel */
+int kp_nf_send_reset(struct pt_regs *ctx)
+{
+	will_answer(0, (const void *)ARG(ctx, 3), NO_REASON, KIND_SENT_NETFILTER,
+		    (__u8)ARG(ctx, 4) + 1);
+	return 0;
+}

@@ -1,0 +1,70 @@
+"""What the tracer asks of the kernel side, and what it gets back: plain data between the two
+processes (the tracer and the loading child)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rsttrace.model import Kind
+
+KIND_NUMBERS = {kind: number for number, kind in enumerate(Kind)}
+"""How kinds are numbered in rst_event.kind; handed to C as KIND_<NAME>."""
+
+COUNT_SHOWN, COUNT_FILTERED, COUNT_LOST = range(3)
+"""Columns of the `counts` map, a row for each kind; the same order as the enum in rsttrace.c."""
+COUNT_KINDS = 3
+
+RING_PAGES = 4096
+"""Ring buffer size in 4 KiB pages (16 MiB): 19,000 events while Python is busy."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to load.
+
+    `kinds` are the kinds to emit; `nets` are (address as 16 bytes in hex, prefix length of 128),
+    `ports` and `netns` are exact; empty means any. `plan` is ``auto``, ``kprobes`` or
+    ``tracepoints``. `flows` bounds the baseline map (entries).
+    """
+
+    kinds: tuple[str, ...]
+    nets: tuple[tuple[str, int], ...] = ()
+    ports: tuple[int, ...] = ()
+    netns: tuple[int, ...] = ()
+    baseline: bool = True
+    flows: int = 16384
+    plan: str = "auto"
+
+
+@dataclass
+class HookStatus:
+    """Whether a hook is attached; `error` says why not, `unseen` what that costs."""
+
+    target: str
+    kprobe: bool
+    attached: bool
+    unseen: str
+    error: str | None = None
+    late: bool = False
+
+
+@dataclass
+class Report:
+    """What the loading child found and did.
+
+    `source` is ``btf`` or ``headers``; `enums` maps the kernel's enum names to value -> name;
+    `fields` lists members that this kernel does not have.
+    """
+
+    plan: str
+    source: str
+    hooks: list[HookStatus] = field(default_factory=list)
+    enums: dict[str, dict[int, str]] = field(default_factory=dict)
+    missing_fields: list[str] = field(default_factory=list)
+    bcc_version: str = ""
+    event_size: int = 0
+
+    @property
+    def attached(self) -> int:
+        """How many hooks are on."""
+        return sum(hook.attached for hook in self.hooks)

@@ -1,0 +1,113 @@
+"""Every place in the kernel where rsttrace may hook in: the one list.
+
+Hooks are chosen by what the running kernel has, never by its version number.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Plan(enum.Enum):
+    """Where causes are learned: at the functions themselves, or at tracepoints only."""
+
+    KPROBES = "kprobes"
+    TRACEPOINTS = "tracepoints"
+
+
+@dataclass(frozen=True)
+class Hook:
+    """One probe.
+
+    `program` is the function in bpf/rsttrace.c, `target` the tracepoint or kernel function it
+    hooks, `plan` the plan it belongs to (None: both), `unseen` what the user misses without it,
+    `late` that its target may appear later with a module.
+    """
+
+    program: str
+    target: str
+    kprobe: bool = False
+    plan: Plan | None = None
+    unseen: str = ""
+    late: bool = False
+
+
+HOOKS = (
+    Hook("rt_netif_receive_skb", "netif_receive_skb", unseen="received resets"),
+    Hook("rt_net_dev_queue", "net_dev_queue", unseen="sent and forwarded resets"),
+    Hook(
+        "rt_kfree_skb",
+        "kfree_skb",
+        unseen="received resets that no socket accepted (rejected, unmatched)",
+    ),
+    Hook(
+        "rt_inet_sock_set_state",
+        "inet_sock_set_state",
+        unseen="the socket's state before close, and who connected",
+    ),
+    Hook(
+        "rt_tcp_send_reset",
+        "tcp_send_reset",
+        plan=Plan.TRACEPOINTS,
+        unseen="why this host sent a reset, and what it answered",
+    ),
+    Hook(
+        "rt_tcp_receive_reset",
+        "tcp_receive_reset",
+        plan=Plan.TRACEPOINTS,
+        unseen="resets that killed a socket",
+    ),
+    Hook(
+        "kp_tcp_reset",
+        "tcp_reset",
+        kprobe=True,
+        plan=Plan.KPROBES,
+        unseen="resets that killed a socket",
+    ),
+    Hook(
+        "kp_tcp_send_reset",
+        "tcp_v4_send_reset",
+        kprobe=True,
+        plan=Plan.KPROBES,
+        unseen="why this host answered with a reset (IPv4), and what it answered",
+    ),
+    Hook(
+        "kp_tcp_send_reset",
+        "tcp_v6_send_reset",
+        kprobe=True,
+        plan=Plan.KPROBES,
+        unseen="why this host answered with a reset (IPv6), and what it answered",
+    ),
+    Hook(
+        "kp_tcp_send_active_reset",
+        "tcp_send_active_reset",
+        kprobe=True,
+        plan=Plan.KPROBES,
+        unseen="why a socket of this host was reset",
+    ),
+    Hook(
+        "kp_nf_send_reset",
+        "nf_send_reset",
+        kprobe=True,
+        plan=Plan.KPROBES,
+        unseen="which firewall chain of this host rejected (IPv4)",
+        late=True,
+    ),
+    Hook(
+        "kp_nf_send_reset",
+        "nf_send_reset6",
+        kprobe=True,
+        plan=Plan.KPROBES,
+        unseen="which firewall chain of this host rejected (IPv6)",
+        late=True,
+    ),
+)
+
+PACKET_LAYER = ("netif_receive_skb", "net_dev_queue")
+"""Without these two nothing can be traced at all."""
+
+
+def for_plan(plan: Plan) -> tuple[Hook, ...]:
+    """The hooks that a plan uses."""
+    return tuple(hook for hook in HOOKS if hook.plan in (None, plan))

@@ -1,0 +1,135 @@
+"""Starts the loading child and takes over its file descriptors."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from rsttrace import errors
+from rsttrace.errors import KernelError, PrivilegeError
+from rsttrace.kernel.config import HookStatus, Report, Request
+
+CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39  # include/uapi/linux/capability.h
+
+MAX_DESCRIPTORS = 64
+
+
+def check_privileges() -> None:
+    """Whether this process may load BPF programs that read kernel memory.
+
+    Raises:
+        PrivilegeError: neither CAP_SYS_ADMIN nor both CAP_BPF and CAP_PERFMON are effective.
+    """
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.split("CapEff:")[1].split()[0], 16)
+
+    def has(capability: int) -> bool:
+        return bool(effective >> capability & 1)
+
+    if not has(CAP_SYS_ADMIN) and not (has(CAP_BPF) and has(CAP_PERFMON)):
+        raise PrivilegeError(
+            "tracing needs root (CAP_SYS_ADMIN, or CAP_BPF with CAP_PERFMON)",
+            hint="run it with sudo; in a container add --privileged or those capabilities",
+        )
+
+
+class Loaded:
+    """The programs in the kernel, held by file descriptors. Closing them removes everything.
+
+    Attributes:
+        report: what the child found and did.
+        ring: descriptor of the ring buffer map.
+        counts: descriptor of the per-CPU counters map.
+        log: what the compiler and the verifier printed.
+    """
+
+    def __init__(self, report: Report, descriptors: list[int], log: str) -> None:
+        self.report = report
+        self.ring, self.counts, *self._probes = descriptors
+        self.log = log
+
+    def detach(self) -> None:
+        """Stop the probes; the ring buffer can still be read."""
+        while self._probes:
+            os.close(self._probes.pop())
+
+    def close(self) -> None:
+        """Remove everything from the kernel."""
+        self.detach()
+        for descriptor in (self.ring, self.counts):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.ring = self.counts = -1
+
+
+def load(request: Request) -> Loaded:
+    """Compile, load and attach, in a child that exits afterwards.
+
+    Raises:
+        PrivilegeError: not allowed to.
+        DependencyError: bcc or libbpf is missing or is the wrong one.
+        KernelError: the kernel refuses or lacks something, or the compiler died.
+    """
+    check_privileges()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with tempfile.TemporaryDirectory(prefix="rsttrace-") as directory, tempfile.TemporaryFile(
+        dir=directory
+    ) as log_file, ours:
+        with theirs:
+            # Isolated: neither the current directory nor PYTHON* variables can slip code into a
+            # process that runs as root.
+            child = subprocess.Popen(
+                [sys.executable, "-I", str(Path(__file__).with_name("child.py")),
+                 str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+            )  # fmt: skip
+        try:
+            ours.sendall(json.dumps({**asdict(request), "directory": directory}).encode() + b"\n")
+            header, descriptors, _, _ = socket.recv_fds(ours, 4, MAX_DESCRIPTORS)
+            answer = b""
+            if len(header) == 4:
+                (length,) = struct.unpack("<I", header)
+                while len(answer) < length:
+                    part = ours.recv(length - len(answer))
+                    if not part:
+                        break
+                    answer += part
+        except ConnectionError:
+            answer, descriptors = b"", []
+        except BaseException:
+            child.kill()
+            raise
+        finally:
+            status = child.wait()
+        log_file.seek(0)
+        log = log_file.read().decode(errors="replace")
+    if not answer.endswith(b"\n"):
+        for descriptor in descriptors:
+            os.close(descriptor)
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        raise KernelError(
+            f"the BPF compiler died ({how}): {log.strip().splitlines()[-1:] or 'no message'}",
+            hint="run `rsttrace doctor -v` and report its output",
+        )
+    message = json.loads(answer)
+    if "error" in message:
+        kind = getattr(errors, message["error"], KernelError)
+        failure: errors.RsttraceError = kind(message["what"], hint=message["hint"])
+        failure.log = log
+        raise failure
+    message["hooks"] = [HookStatus(**hook) for hook in message["hooks"]]
+    message["enums"] = {
+        enum: {int(value): name for value, name in names.items()}
+        for enum, names in message["enums"].items()
+    }
+    return Loaded(Report(**message), list(descriptors), log)

@@ -1,0 +1,168 @@
+"""Causes: the kernel's reasons and states in plain sentences.
+
+Kernel reasons arrive by name (the numbers are the running kernel's own; values were inserted
+mid-enum over time). Sources: ``include/net/rstreason.h``, ``include/net/dropreason-core.h`` and the
+callers named beside each entry.
+"""
+
+from __future__ import annotations
+
+from rsttrace.model import Cause, Kind
+
+STATES = {
+    1: "ESTABLISHED",
+    2: "SYN_SENT",
+    3: "SYN_RECV",
+    4: "FIN_WAIT1",
+    5: "FIN_WAIT2",
+    6: "TIME_WAIT",
+    7: "CLOSE",
+    8: "CLOSE_WAIT",
+    9: "LAST_ACK",
+    10: "LISTEN",
+    11: "CLOSING",
+    12: "NEW_SYN_RECV",
+}
+"""include/net/tcp_states.h (user space API: these numbers do not change)."""
+
+PASSIVE = {
+    "NO_SOCKET": ("no-socket", "no such connection here"),
+    "TCP_INVALID_ACK_SEQUENCE": ("invalid-ack", "it acknowledged data that was never sent"),
+    "TCP_RFC7323_PAWS": ("paws", "its timestamp was too old (PAWS)"),
+    "TCP_TOO_OLD_ACK": ("old-ack", "its acknowledgement was far too old"),
+    "TCP_ACK_UNSENT_DATA": ("invalid-ack", "it acknowledged data that was never sent"),
+    "TCP_FLAGS": ("unexpected-segment", "a segment that this state does not allow"),
+    "TCP_OLD_ACK": ("old-ack", "its acknowledgement was too old"),
+    "TCP_ABORT_ON_DATA": ("data-after-close", "data arrived after the program had closed"),
+    "TCP_TIMEWAIT_SOCKET": ("time-wait", "the connection is over (TIME_WAIT)"),
+    "INVALID_SYN": ("invalid-syn", "a SYN inside an existing connection"),
+}
+"""sk_rst_reason of tcp_v4_send_reset() and tcp_v6_send_reset()."""
+
+ACTIVE = {
+    "TCP_ABORT_ON_CLOSE": ("unread-data", "the program closed with data unread"),  # __tcp_close
+    "TCP_ABORT_ON_LINGER": ("linger2", "closed for good in FIN_WAIT2 (TCP_LINGER2 < 0)"),
+    "TCP_ABORT_ON_MEMORY": ("memory", "too many orphaned sockets or out of TCP memory"),
+    "TCP_KEEPALIVE_TIMEOUT": ("keepalive", "the peer did not answer keepalive probes"),
+    "TCP_DISCONNECT_WITH_DATA": ("disconnect", "disconnected with data unsent"),
+    "NOT_SPECIFIED": ("unspecified", "the kernel gives no reason"),
+    "ERROR": ("protocol-error", "a protocol error"),
+}
+"""sk_rst_reason of tcp_send_active_reset(); TCP_STATE is told apart in `sent_active`."""
+
+ACCEPTED = {
+    "SYN_SENT": ("connection-refused", "the connection was refused"),
+    "CLOSE_WAIT": ("reset-after-fin", "ended a connection that the peer had half closed"),
+    "FIN_WAIT1": ("reset-while-closing", "ended a connection that was being closed"),
+    "FIN_WAIT2": ("reset-while-closing", "ended a connection that was being closed"),
+    "CLOSING": ("reset-while-closing", "ended a connection that was being closed"),
+    "LAST_ACK": ("reset-while-closing", "ended a connection that was being closed"),
+    "SYN_RECV": ("reset-handshake", "ended a connection in its handshake"),
+}
+"""By the state before tcp_reset()."""
+
+REJECTED = {
+    "TCP_CSUM": ("bad-checksum", "ignored: its TCP checksum is wrong"),
+    "TCP_INVALID_SEQUENCE": ("out-of-window", "ignored: its sequence number is out of window"),
+    "TCP_INVALID_END_SEQUENCE": ("out-of-window", "ignored: its sequence number is out of window"),
+    "TCP_OVERWINDOW": ("out-of-window", "ignored: its sequence number is out of window"),
+    "TCP_OLD_SEQUENCE": ("out-of-window", "ignored: its sequence number is out of window"),
+    "TCP_OLD_DATA": ("out-of-window", "ignored: its sequence number is out of window"),
+    "TCP_RFC7323_PAWS": ("paws", "ignored: its timestamp is too old (PAWS)"),
+    "TCP_RFC7323_PAWS_ACK": ("paws", "ignored: its timestamp is too old (PAWS)"),
+    "NETFILTER_DROP": ("firewall-drop", "dropped by this host's firewall before any socket"),
+    "IP_RPFILTER": ("rp-filter", "dropped: its source address fails the reverse path check"),
+    "SOCKET_FILTER": ("socket-filter", "dropped by the socket's own filter"),
+    "SOCKET_BACKLOG": ("backlog", "dropped: the socket's backlog was full"),
+    "TC_INGRESS": ("traffic-control", "dropped by traffic control before any socket"),
+    "XDP": ("xdp", "dropped by XDP before any socket"),
+    "XFRM_POLICY": ("ipsec-policy", "dropped by an IPsec policy"),
+}
+"""skb_drop_reason of a RST that reset nothing."""
+
+
+def _reason(name: str) -> str:
+    return f"the kernel's reason is {name}"
+
+
+def sent_passive(reason: str | None, state: str | None, answered: str | None) -> Cause:
+    """Why tcp_v4_send_reset() answered; `answered` is the trigger's flags."""
+    syn = answered is not None and "S" in answered and "A" not in answered
+    if state == "LISTEN":
+        return Cause(
+            "listen", f"only a listener there, no such connection (answer to {answered})", reason
+        )
+    if reason == "TCP_TIMEWAIT_SOCKET" or state == "TIME_WAIT":
+        return Cause("time-wait", PASSIVE["TCP_TIMEWAIT_SOCKET"][1], reason)
+    if reason == "NO_SOCKET" or (reason is None and state is None):
+        if syn:
+            return Cause("no-listener", "no socket listens there (answer to SYN)", reason)
+        suffix = f" (answer to {_segment(answered)})" if answered else ""
+        return Cause("no-socket", PASSIVE["NO_SOCKET"][1] + suffix, reason)
+    if reason in PASSIVE:
+        name, text = PASSIVE[reason]
+        return Cause(name, text, reason)
+    if reason is None:
+        return Cause("answered", f"answer to {_segment(answered)} in state {state}", None)
+    return Cause(reason.lower().replace("_", "-"), _reason(reason), reason)
+
+
+def _segment(flags: str | None) -> str:
+    if flags is None:
+        return "a segment"
+    names = {"S": "SYN", "SA": "SYN-ACK", "A": "ACK", "FA": "FIN", "PA": "data", "FPA": "data+FIN"}
+    return names.get(flags, flags or "no flags")
+
+
+def sent_active(reason: str | None, state_now: str | None, by_task: bool) -> Cause:
+    """Why tcp_send_active_reset() ran.
+
+    TCP_STATE has two callers: tcp_disconnect() (close with SO_LINGER 0, connect(AF_UNSPEC)) sets
+    CLOSE first, tcp_abort() (``ss -K``, BPF iterators) does not.
+    """
+    if reason in ("TCP_STATE", None) and by_task:
+        if state_now != "CLOSE":
+            return Cause("aborted", "killed from outside its program (ss -K)", reason)
+        if reason is not None:
+            return Cause("linger", "closed with SO_LINGER 0, or disconnected", reason)
+        return Cause("closed", "closed with data unread or SO_LINGER 0", None)
+    if reason is None:
+        return Cause("timer", "a timer gave up on the connection", None)
+    if reason in ACTIVE:
+        name, text = ACTIVE[reason]
+        return Cause(name, text, reason)
+    return Cause(reason.lower().replace("_", "-"), _reason(reason), reason)
+
+
+def received(kind: Kind, reason: str | None, state: str | None) -> Cause:
+    """What a received RST did, or why it did nothing."""
+    if kind is Kind.RECEIVED_ACCEPTED:
+        name, text = ACCEPTED.get(
+            state or "", ("connection-reset", "ended an established connection")
+        )
+        if state is None:
+            text = "ended a connection"
+        return Cause(name, text, reason)
+    if kind is Kind.RECEIVED_UNMATCHED:
+        return Cause("no-socket", "no socket for it here", reason)
+    if kind is Kind.FORWARDED:
+        if reason is None:
+            return Cause("forwarded", "passed through", None)
+        name, text = REJECTED.get(reason, ("dropped", f"dropped on its way: {_reason(reason)}"))
+        return Cause(name, text, reason)
+    if reason in REJECTED and reason in ("TCP_CSUM", "NETFILTER_DROP"):
+        return Cause(*REJECTED[reason], reason)
+    if state == "LISTEN":
+        return Cause("listen", "ignored: only a listener there, no such connection", reason)
+    if state == "TIME_WAIT":
+        return Cause("time-wait", "ignored: the connection is over (TIME_WAIT)", reason)
+    if state in ("NEW_SYN_RECV", "SYN_RECV"):
+        return Cause("syn-recv", "ended a handshake that had not finished (SYN_RECV)", reason)
+    if state == "SYN_SENT":
+        return Cause("wrong-ack", "ignored: it does not acknowledge our SYN", reason)
+    if reason in REJECTED:
+        name, text = REJECTED[reason]
+        return Cause(name, text, reason)
+    if reason is None:
+        return Cause("ignored", "ignored", None)
+    return Cause("dropped", f"ignored: {_reason(reason)}", reason)

@@ -1,0 +1,195 @@
+"""The live source: loads, reads the ring buffer, yields resets."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import select
+import struct
+import time
+from collections.abc import Iterator
+from types import TracebackType
+
+from rsttrace.kernel import config, loader
+from rsttrace.kernel.decode import Context, decode
+from rsttrace.kernel.layout import event_size
+from rsttrace.model import Kind, Reset
+
+PAGE = mmap.PAGESIZE
+BUSY, DISCARD = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, _DISCARD_BIT (include/uapi/linux/bpf.h)
+
+BPF_MAP_LOOKUP_ELEM = 1
+
+
+class RingBuffer:
+    """Reads a BPF ring buffer through its memory map (kernel/bpf/ringbuf.c).
+
+    The consumer position is one page we may write; the producer position and the data, mapped
+    twice in a row so that no record ever wraps, are read-only.
+    """
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._size = size
+        self._consumer = mmap.mmap(
+            descriptor, PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=0
+        )
+        self._producer = mmap.mmap(
+            descriptor, PAGE + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=PAGE
+        )
+        self._data = memoryview(self._producer)[PAGE:]
+        self._poll = select.epoll()
+        self._poll.register(descriptor, select.EPOLLIN)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a record, at most so long. A signal ends the wait early."""
+        with contextlib.suppress(InterruptedError):
+            self._poll.poll(seconds)
+
+    def read(self) -> list[bytes]:
+        """Everything there is now. Stops at a record that a CPU is still writing."""
+        records = []
+        (position,) = struct.unpack_from("<Q", self._consumer, 0)
+        (end,) = struct.unpack_from("<Q", self._producer, 0)
+        while position < end:
+            at = position % self._size
+            (header,) = struct.unpack_from("<I", self._data, at)
+            if header & BUSY:
+                break
+            length = header & ~(BUSY | DISCARD)
+            if not header & DISCARD:
+                records.append(bytes(self._data[at + 8 : at + 8 + length]))
+            position += (length + 8 + 7) & ~7
+        struct.pack_into("<Q", self._consumer, 0, position)
+        return records
+
+    def close(self) -> None:
+        """Unmap it."""
+        self._poll.close()
+        self._data.release()
+        self._producer.close()
+        self._consumer.close()
+
+
+class LiveSource:
+    """Resets from the running kernel.
+
+    Use as a context manager: entering loads and arms everything, leaving removes it.
+
+    Raises (on entering):
+        RsttraceError: nothing can be traced; the message says why.
+    """
+
+    def __init__(self, request: config.Request) -> None:
+        self._request = request
+        self._stack = contextlib.ExitStack()
+        self._final: dict[Kind, tuple[int, int, int]] | None = None
+
+    def __enter__(self) -> LiveSource:
+        with contextlib.ExitStack() as stack:
+            self._loaded = loader.load(self._request)
+            stack.callback(self._loaded.close)
+            self._ring = RingBuffer(self._loaded.ring, config.RING_PAGES * 4096)
+            stack.callback(self._ring.close)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._final = self.counts()
+        self._stack.close()
+
+    @property
+    def report(self) -> config.Report:
+        """What is attached and what is not."""
+        return self._loaded.report
+
+    @property
+    def log(self) -> str:
+        """What the compiler and the verifier printed."""
+        return self._loaded.log
+
+    def batches(self, wait_s: float = 0.25) -> Iterator[list[Reset]]:
+        """Resets as they come, each batch in order of time; an empty one when `wait_s` passed.
+
+        Never ends by itself. A reset that the kernel completed late (its cause follows the packet)
+        is in order within its batch.
+        """
+        while True:
+            self._ring.wait(wait_s)
+            yield self.drain()
+
+    def drain(self) -> list[Reset]:
+        """Everything there is now, in order of time."""
+        records = self._ring.read()
+        if not records:
+            return []
+        context = Context(
+            clock_offset_ns=time.clock_gettime_ns(time.CLOCK_REALTIME)
+            - time.clock_gettime_ns(time.CLOCK_MONOTONIC),
+            enums=self.report.enums,
+        )
+        size = event_size()
+        resets = [decode(record[:size], context) for record in records]
+        resets.sort(key=lambda reset: reset.time_ns)
+        return resets
+
+    def detach(self) -> None:
+        """Stop the probes; what they have already told can still be drained."""
+        self._loaded.detach()
+
+    def counts(self) -> dict[Kind, tuple[int, int, int]]:
+        """Exact counts kept in the kernel: kind -> (shown, filtered, lost).
+
+        Also valid after closing.
+        """
+        if self._final is not None:
+            return self._final
+        rows = {}
+        for kind, number in config.KIND_NUMBERS.items():
+            cells = [
+                lookup_per_cpu(self._loaded.counts, number * config.COUNT_KINDS + column)
+                for column in range(config.COUNT_KINDS)
+            ]
+            rows[kind] = (cells[0], cells[1], cells[2])
+        return rows
+
+
+def lookup_per_cpu(descriptor: int, index: int) -> int:
+    """The sum over all CPUs of one u64 of a per-CPU array map.
+
+    Raises:
+        OSError: the kernel refuses the lookup.
+    """
+    import ctypes
+
+    cpus = possible_cpus()
+    key = ctypes.c_uint32(index)
+    values = (ctypes.c_uint64 * cpus)()
+    # union bpf_attr, the BPF_MAP_*_ELEM member: map_fd, key, value, flags
+    attributes = struct.pack(
+        "<IxxxxQQQ", descriptor, ctypes.addressof(key), ctypes.addressof(values), 0
+    )
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = libc.syscall(
+        SYS_BPF[os.uname().machine], BPF_MAP_LOOKUP_ELEM, buffer, len(attributes)
+    )
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), "bpf(BPF_MAP_LOOKUP_ELEM)")
+    return sum(values)
+
+
+SYS_BPF = {"x86_64": 321, "aarch64": 280, "ppc64le": 361, "s390x": 351, "riscv64": 280}
+
+
+def possible_cpus() -> int:
+    """How many CPUs the kernel may ever have: the width of a per-CPU map's value."""
+    with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
+        last = file.read().strip().split(",")[-1]
+    return int(last.split("-")[-1]) + 1
