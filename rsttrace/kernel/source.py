@@ -8,7 +8,6 @@ import os
 import select
 import struct
 import time
-from collections.abc import Iterator
 from types import TracebackType
 
 from rsttrace.kernel import config, loader
@@ -113,15 +112,13 @@ class LiveSource:
         """What the compiler and the verifier printed."""
         return self._loaded.log
 
-    def batches(self, wait_s: float = 0.25) -> Iterator[list[Reset]]:
-        """Resets as they come, each batch in order of time; an empty one when `wait_s` passed.
+    def wait(self, seconds: float) -> list[Reset]:
+        """Resets as they come: those of now, after waiting at most so long for the first.
 
-        Never ends by itself. A reset that the kernel completed late (its cause follows the packet)
-        is in order within its batch.
+        In order of time; empty when nothing came.
         """
-        while True:
-            self._ring.wait(wait_s)
-            yield self.drain()
+        self._ring.wait(seconds)
+        return self.drain()
 
     def drain(self) -> list[Reset]:
         """Everything there is now, in order of time."""

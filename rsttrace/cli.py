@@ -1,0 +1,229 @@
+"""The command line: click commands only. Sets the exit code.
+
+Exit codes: 0 done (also when ended by Ctrl-C, SIGTERM, or a closed pipe), 1 a runtime error,
+2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import os
+import socket
+import sys
+from typing import Any
+
+import click
+
+from rsttrace import __version__
+from rsttrace.errors import RsttraceError, UsageError
+from rsttrace.model import Kind, Origin
+
+KIND_GROUPS = {
+    "sent": tuple(kind for kind in Kind if kind.direction == "sent"),
+    "received": tuple(kind for kind in Kind if kind.direction == "received"),
+    "all": tuple(Kind),
+}
+DEFAULT_KINDS = tuple(kind for kind in Kind if kind is not Kind.FORWARDED)
+
+
+class DefaultTrace(click.Group):
+    """``rsttrace`` is ``rsttrace trace``: with no command named, the options are trace's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put ``trace`` in front unless a command, --help or --version comes first."""
+        first = args[0] if args else ""
+        if first not in self.commands and first not in ("--help", "-h", "--version"):
+            args = ["trace", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=DefaultTrace, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="rsttrace")
+def cli() -> None:
+    """Who resets your TCP connections? `rsttrace` alone is `rsttrace trace`."""
+
+
+def _nets(hosts: tuple[str, ...], nets: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """--host and --net as (address of 16 bytes in hex, prefix length of 128).
+
+    Raises:
+        UsageError: not an address, a name that does not resolve, or not a network.
+    """
+    found = []
+    for host in hosts:
+        try:
+            addresses = [ipaddress.ip_address(host)]
+        except ValueError:
+            try:
+                resolved = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            except OSError as error:
+                raise UsageError(
+                    f"--host {host!r} is not an address, and as a name it does not resolve: "
+                    f"{error.strerror or error}",
+                    hint="give an IPv4 or IPv6 address",
+                ) from None
+            addresses = [ipaddress.ip_address(item[4][0]) for item in resolved]
+        found += [ipaddress.ip_network(address) for address in addresses]
+    for net in nets:
+        try:
+            found.append(ipaddress.ip_network(net, strict=False))
+        except ValueError as error:
+            raise UsageError(f"--net: {error}", hint="write it as 10.0.0.0/8 or fd00::/8") from None
+    rows = []
+    for network in found:
+        if network.version == 4:
+            packed = b"\0" * 10 + b"\xff\xff" + network.network_address.packed
+            rows.append((packed.hex(), network.prefixlen + 96))
+        else:
+            rows.append((network.network_address.packed.hex(), network.prefixlen))
+    return tuple(dict.fromkeys(rows))
+
+
+def _kinds(names: tuple[str, ...]) -> tuple[Kind, ...]:
+    if not names:
+        return DEFAULT_KINDS
+    chosen: list[Kind] = []
+    for name in names:
+        chosen += KIND_GROUPS.get(name) or (Kind(name),)
+    return tuple(dict.fromkeys(chosen))
+
+
+@cli.command()
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="text for people, or one JSON object per line.",
+)
+@click.option(
+    "--duration", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds."
+)
+@click.option("--count", type=click.IntRange(min=1), help="Stop after so many resets.")
+@click.option("--host", multiple=True, help="Only resets from or to this address (repeatable).")
+@click.option("--net", multiple=True, help="Only resets from or to this network (repeatable).")
+@click.option(
+    "--port",
+    multiple=True,
+    type=click.IntRange(1, 65535),
+    help="Only resets from or to this port (repeatable).",
+)
+@click.option("--iface", multiple=True, help="Only resets seen on this interface (repeatable).")
+@click.option(
+    "--netns",
+    multiple=True,
+    help="Only this network namespace: a name, a path, an inode, pid:N, or self (repeatable).",
+)
+@click.option(
+    "--kind",
+    multiple=True,
+    type=click.Choice([*KIND_GROUPS, *(kind.value for kind in Kind)]),
+    help="Only these kinds (repeatable); all but forwarded by default.",
+)
+@click.option(
+    "--origin",
+    multiple=True,
+    type=click.Choice([origin.value for origin in Origin]),
+    help="Only resets made by these (repeatable).",
+)
+@click.option(
+    "--no-baseline",
+    is_flag=True,
+    help="Do not learn what flows look like: less overhead, weaker verdicts.",
+)
+@click.option("--summary", is_flag=True, help="End with counts.")
+@click.option("--explain", is_flag=True, help="Show every rule that was looked at.")
+@click.option("-v", "--verbose", is_flag=True, help="Show headers, sockets, and all evidence.")
+@click.option("--utc", is_flag=True, help="Times in UTC instead of local time.")
+@click.option(
+    "--viewpoint",
+    type=click.Choice(["node", "netns"]),
+    default="node",
+    help="node: use what only this node knows; netns: judge as if each namespace were a machine.",
+)
+@click.option(
+    "--plan",
+    type=click.Choice(["auto", "kprobes", "tracepoints"]),
+    default="auto",
+    help="Where to hook in; auto takes what this kernel has.",
+)
+@click.option(
+    "--flows",
+    type=click.IntRange(16, 4_000_000),
+    default=16384,
+    show_default=True,
+    help="How many flows to remember (about 400 bytes of kernel memory each).",
+)
+def trace(**options: Any) -> None:
+    """Show every TCP reset that this node sends or receives, and who made it."""
+    from rsttrace import tracing
+    from rsttrace.enrich import NetnsDirectory
+    from rsttrace.kernel.config import Request
+
+    directory = NetnsDirectory()
+    request = Request(
+        kinds=tuple(kind.value for kind in _kinds(options["kind"])),
+        nets=_nets(options["host"], options["net"]),
+        ports=tuple(options["port"]),
+        netns=tuple(directory.resolve(spec) for spec in options["netns"]),
+        baseline=not options["no_baseline"],
+        flows=options["flows"],
+        plan=options["plan"],
+    )
+    tracing.trace(
+        request,
+        tracing.Options(
+            output=options["output"],
+            duration_s=options["duration"],
+            count=options["count"],
+            ifaces=options["iface"],
+            origins=tuple(Origin(name) for name in options["origin"]),
+            summary=options["summary"],
+            explain=options["explain"],
+            verbose=options["verbose"],
+            viewpoint_netns=options["viewpoint"] == "netns",
+            color=_color(options["output"]),
+            utc=options["utc"],
+        ),
+    )
+
+
+def _color(output: str) -> bool:
+    """Colour only on a terminal, and not where NO_COLOR is set (no-color.org)."""
+    return output == "text" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of `-o json`."""
+    from rsttrace.render.schema import schema_text
+
+    click.echo(schema_text(), nl=False)
+
+
+def main() -> None:
+    """Entry point of the ``rsttrace`` command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a C locale must not end the trace
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(0)  # Ctrl-C before tracing began
+    except RsttraceError as error:
+        print(f"rsttrace: {error}", file=sys.stderr)
+        if error.log and "-v" in sys.argv:
+            print(error.log, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Nobody reads any more: end quietly, also when Python flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Network namespaces of this node: inode number to name and to a path that can be opened.
+
+The kernel knows a namespace by its inode number in nsfs (``net.ns.inum``, fs/nsfs.c), the user by
+the name under which `ip netns`_ or Docker bind-mounted it. Nothing is held open here: an open file
+would keep a deleted namespace, and its interfaces, alive.
+
+.. _ip netns: ip-netns(8)
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from dataclasses import dataclass
+from typing import Callable
+
+from rsttrace.errors import UsageError
+
+NAME_DIRS = ("/run/netns", "/var/run/docker/netns")
+"""Where namespaces get names: ip-netns(8) and CNI plugins; Docker's sandboxes."""
+
+_NS_GET_NSTYPE = 0xB703  # include/uapi/linux/nsfs.h: _IO(0xb7, 0x3)
+_CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
+_MAX_MISSED = 1024
+_NAMES_MAX_AGE = 2.0
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str | None
+    path: str
+
+
+class NetnsDirectory:
+    """Names and paths of network namespaces, found in the file system and in ``/proc``.
+
+    A miss scans at most once per `interval` (seconds) and inode, and no more than once per
+    ``interval / 5`` for all of them together. Names are raw: whoever prints them escapes them.
+    """
+
+    def __init__(
+        self,
+        *,
+        name_dirs: tuple[str, ...] = NAME_DIRS,
+        proc: str = "/proc",
+        interval: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`name_dirs`, `proc` and `clock` are for tests."""
+        self._name_dirs = name_dirs
+        self._proc = proc
+        self._interval = interval
+        self._clock = clock
+        self._entries: dict[int, _Entry] = {}
+        self._missed: dict[int, float] = {}
+        self._scanned = float("-inf")
+        self._named = float("-inf")
+        self.scans = 0
+
+    def name(self, inode: int) -> str | None:
+        """The name of the namespace with this inode number; ``None``: it has none, or is gone."""
+        entry = self._find(inode)
+        return entry.name if entry else None
+
+    def path(self, inode: int) -> str | None:
+        """A path that opened just now to this namespace; ``None``: no name or process leads there.
+
+        It may vanish before it is opened: compare ``fstat().st_ino`` after opening.
+        """
+        entry = self._find(inode)
+        return entry.path if entry else None
+
+    def resolve(self, spec: str) -> int:
+        """The inode number that a user's ``--netns`` argument means.
+
+        `spec` is a name under /run/netns (or Docker's), a path, ``pid:N``, ``self`` or ``.``, or
+        an inode number as ``lsns`` and ``readlink /proc/PID/ns/net`` show it. Raises `UsageError`.
+        """
+        if spec in ("self", "."):
+            return self._checked(f"{self._proc}/self/ns/net", "this process's network namespace")
+        if spec.startswith("pid:"):
+            pid = spec[4:]
+            if not _is_number(pid):
+                raise UsageError(f"{spec!r}: pid: wants a process number, as in pid:1234")
+            return self._checked(f"{self._proc}/{int(pid)}/ns/net", f"process {int(pid)}")
+        if "/" in spec:
+            return self._checked(spec, f"the file {spec!r}")
+        if spec and spec != ".." and "\0" not in spec:
+            for directory in self._name_dirs:
+                path = os.path.join(directory, spec)
+                if os.path.lexists(path):
+                    return self._checked(path, f"the namespace name {spec!r}")
+        if _is_number(spec):
+            inode = int(spec)
+            if self._find(inode) is None:
+                self._scan(self._clock())  # a user's question is worth one, whatever the rate
+            if inode not in self._entries:
+                raise UsageError(
+                    f"no process and no name leads to a network namespace with inode {inode}",
+                    hint="`lsns -t net` lists the inode numbers",
+                )
+            return inode
+        raise UsageError(
+            f"there is no network namespace named {spec!r}",
+            hint="give a name from `ip netns list`, a path, pid:N, an inode number or self",
+        )
+
+    def _checked(self, path: str, what: str) -> int:
+        """The inode behind `path` if it is a network namespace (ioctl_ns(2), NS_GET_NSTYPE)."""
+        try:
+            # O_NONBLOCK: opening a FIFO given by mistake must not wait for a writer
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise UsageError(f"{what} does not exist") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"cannot open {what}: {reason}") from None
+        try:
+            if fcntl.ioctl(fd, _NS_GET_NSTYPE) != _CLONE_NEWNET:
+                raise UsageError(f"{what} is a namespace, but not a network namespace")
+            return os.fstat(fd).st_ino
+        except OSError as error:
+            if error.errno not in (errno.ENOTTY, errno.EINVAL, errno.ENODEV):
+                raise UsageError(f"cannot use {what}: {error.strerror}") from None
+            raise UsageError(f"{what} is not a network namespace") from None
+        finally:
+            os.close(fd)
+
+    def _find(self, inode: int) -> _Entry | None:
+        now = self._clock()
+        entry = self._entries.get(inode)
+        if entry is not None and self._inode(entry.path) == inode:
+            if entry.name is None and now - self._named >= _NAMES_MAX_AGE:
+                # it may have been given a name since: container runtimes do so after creating it
+                self._entries.update(self._scan_names(now))
+            return self._entries[inode]
+        self._entries.pop(inode, None)
+        missed = self._missed.get(inode)
+        if missed is not None and now - missed < self._interval:
+            return None
+        if now - self._scanned < self._interval / 5:
+            return None
+        self._scan(now)
+        entry = self._entries.get(inode)
+        if entry is None:
+            if len(self._missed) >= _MAX_MISSED:
+                self._missed.clear()
+            self._missed[inode] = now
+        else:
+            self._missed.pop(inode, None)
+        return entry
+
+    def _scan(self, now: float) -> None:
+        """Start over: vanished namespaces must not stay, their inode numbers are used again."""
+        self.scans += 1
+        self._scanned = now
+        found: dict[int, _Entry] = {}
+        # the first path wins: these two outlive any other process
+        for pid in ("self", "1", *_pids(self._proc)):
+            path = f"{self._proc}/{pid}/ns/net"
+            inode = self._inode(path)
+            if inode is not None and inode not in found:
+                found[inode] = _Entry(None, path)
+        found.update(self._scan_names(now))
+        self._entries = found
+
+    def _scan_names(self, now: float) -> dict[int, _Entry]:
+        self._named = now
+        found: dict[int, _Entry] = {}
+        device = self._device(f"{self._proc}/self/ns/net")
+        for directory in self._name_dirs:
+            try:
+                names = sorted(os.listdir(directory))
+            except OSError:
+                continue
+            for name in names:
+                path = os.path.join(directory, name)
+                try:
+                    status = os.stat(path)
+                except OSError:
+                    continue
+                # a name whose namespace is not mounted (yet) is an empty file elsewhere
+                if device is None or status.st_dev == device:
+                    found.setdefault(status.st_ino, _Entry(name, path))
+        return found
+
+    @staticmethod
+    def _inode(path: str) -> int | None:
+        try:
+            return os.stat(path).st_ino
+        except OSError:
+            return None
+
+    @staticmethod
+    def _device(path: str) -> int | None:
+        try:
+            return os.stat(path).st_dev
+        except OSError:
+            return None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _pids(proc: str) -> list[str]:
+    try:
+        return [name for name in os.listdir(proc) if _is_number(name)]
+    except OSError:
+        return []

@@ -1,0 +1,443 @@
+"""The rules: each looks at one thing and says what it finds. All are pure.
+
+A rule takes a Reset and returns Evidence, or None where it does not apply to this kind of reset. A
+weight of 0 means: looked at, and it says nothing. Weights are log-odds for "forged", from the
+counts named in `WEIGHTS`; docs/evidence.md explains each rule, when it is wrong, and its source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Optional
+
+from rsttrace.model import Evidence, Half, Kind, Packet, Reset, Scope, Seen, hops, initial_ttl
+
+Rule = Callable[[Reset], Optional[Evidence]]
+
+WEIGHTS = {
+    # 95 of 102 forged resets, 1 of 321 genuine ones differed by more than 2 hops from the SYN
+    # (labelled captures): ln((95.5/103)/(1.5/322)) = 5.3, less for boxes that answer for a server.
+    "hops-differ": 4.0,
+    # Only the handshake was seen: a SYN proxy or load balancer may have answered it.
+    "hops-differ-syn-only": 2.5,
+    # No SYN seen: injected data may have poisoned the baseline.
+    "hops-differ-data": 2.5,
+    "hops-differ-peer": 2.0,
+    # One or two hops: a reroute does that too; less likely when the TTL never varied.
+    "hops-near-steady": 1.2,
+    "hops-near": 0.5,
+    "hops-split": 0.8,
+    "hops-initial": 0.3,
+    "hops-agree": -2.5,
+    "hops-agree-peer": -1.8,
+    # 69 forged, 0 genuine: ln((69.5/103)/(0.5/322)) = 6.1, less for peers that mirror everything.
+    "ip-id-ours": 4.2,
+    # 186 forged, 0 genuine; but two Linux ends often have near windows: never enough alone.
+    "window-ours": 2.5,
+    "window-ours-weak": 1.0,
+    "payload": 2.0,  # RFC 9293 §3.10.7.4 allows it; honest stacks do not do it
+    "reserved": 2.5,
+    "mac-stranger": 2.5,
+    "mac-next-hop": 0.5,  # an honest gateway failover looks like this
+    "mac-unexpected": 1.0,  # no flow to compare with: asymmetric routing looks like this
+    "shape-no-socket": -0.5,  # a firewall's REJECT has the same shape
+    "shape-live": -3.0,
+    "shape-windows": -2.0,
+    "shape-continues": -1.5,
+    "timestamps-missing": 2.0,
+    "id-zero-no-df": 1.5,
+    "df-lost": 0.8,
+    "on-link-self": -2.0,
+    "on-link-routed": 1.5,
+}
+
+NEAR_HOPS = 2
+"""Hop distances that differ by no more than this are explained by an ordinary reroute."""
+
+STEADY_PACKETS = 3
+"""So many packets with one TTL make a flow's TTL steady."""
+
+
+def _silent(rule: str, text: str) -> Evidence:
+    return Evidence(rule, 0.0, text)
+
+
+def _found(rule: str, weight: str, text: str, **values: object) -> Evidence:
+    return Evidence(rule, WEIGHTS[weight], text, values)
+
+
+def _judged(reset: Reset) -> bool:
+    """Whether somebody else than this host may have made it."""
+    return reset.kind.direction != "sent"
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def age_text(ns: int) -> str:
+    """A duration in words a person reads at a glance."""
+    if ns < 1_000_000:
+        return f"{ns / 1e3:.0f} µs"
+    if ns < 1_000_000_000:
+        return f"{ns / 1e6:.1f} ms"
+    return f"{ns / 1e9:.1f} s"
+
+
+def _ttl_word(reset: Reset) -> str:
+    return "TTL" if reset.family == 4 else "hop limit"
+
+
+def reference_ttl(reset: Reset) -> int | None:
+    """The TTL that stands for the peer: its SYN's or SYN-ACK's, else its newest packet's."""
+    theirs = reset.baseline.theirs
+    if theirs is None:
+        return None
+    return theirs.syn_ttl if theirs.syn_ttl is not None else theirs.ttl
+
+
+def made_here(reset: Reset) -> Evidence | None:
+    """This node itself made the packet: seen leaving, not inferred."""
+    made = reset.made_here
+    if made is None or not _judged(reset):
+        return None
+    where = f"netns {made.netns_name or made.netns}"
+    who = f"{made.comm}[{made.pid}]" if made.comm is not None else None
+    values = {"netns": made.netns, "kind": made.kind.value, "pid": made.pid}
+    if made.kind is Kind.SENT_NETFILTER:
+        chain = f", {made.hook} hook" if made.hook else ""
+        text = f"this node's own firewall made it ({where}{chain})"
+        return Evidence("made-here", 20.0, text, values, proof=True)
+    if made.kind is Kind.SENT_RAW:
+        text = f"a process of this node wrote it through a raw socket ({who or 'unknown'}, {where})"
+        return Evidence("made-here", 20.0, text, values, proof=True)
+    text = f"this node's own TCP stack sent it ({where}{', ' + who if who else ''})"
+    return Evidence("made-here", -20.0, text, values, proof=True)
+
+
+def sent_hook(reset: Reset) -> Evidence | None:
+    """This host sent it: the packet was seen leaving, with the code path that made it."""
+    if reset.kind.direction != "sent":
+        return None
+    how = {
+        Kind.SENT_PASSIVE: "the TCP stack answered a segment",
+        Kind.SENT_ACTIVE: "the TCP stack reset a socket of this host",
+        Kind.SENT_NETFILTER: "a firewall rule of this host rejected a packet",
+        Kind.SENT_RAW: "a process wrote it through a raw or packet socket",
+    }[reset.kind]
+    return Evidence("sent-hook", 0.0, f"seen leaving this namespace: {how}", proof=True)
+
+
+def hop_distance(reset: Reset) -> Evidence | None:
+    """Hop distance of the RST against the flow's SYN or SYN-ACK (else its data, else the peer)."""
+    if not _judged(reset):
+        return None
+    rule = "hop-distance"
+    theirs = reset.baseline.theirs
+    reference = reference_ttl(reset)
+    if theirs is None or reference is None or theirs.ttl is None:
+        return _silent(rule, "no earlier packet of the peer to compare the TTL with")
+    ttl, word = reset.rst.ttl, _ttl_word(reset)
+    mine, known = hops(ttl), hops(reference)
+    values = {
+        "ttl": ttl,
+        "peer_ttl": reference,
+        "hops": mine,
+        "peer_hops": known,
+        "packets": theirs.packets,
+        "scope": reset.baseline.scope.value,
+    }
+    difference = abs(mine - known)
+    from_peer = reset.baseline.scope is Scope.PEER
+    if difference == 0:
+        if initial_ttl(ttl) != initial_ttl(reference):
+            text = f"{word} {ttl} and {reference}: another initial {word}, the same hop distance"
+            return _found(rule, "hops-initial", text, **values)
+        weight = "hops-agree-peer" if from_peer else "hops-agree"
+        whose = "this peer's last handshake" if from_peer else "the peer's packets"
+        return _found(rule, weight, f"{word} {ttl}, as {whose}", **values)
+    compared = f"{word} {ttl} where the peer's packets arrive with {reference}"
+    if from_peer:
+        compared = f"{word} {ttl} where this peer's last handshake came with {reference}"
+    distance = f" ({_plural(mine, 'hop')} against {known})"
+    steady = theirs.ttl_min == theirs.ttl_max
+    if not from_peer and not steady and hops(theirs.ttl) == mine:
+        text = (
+            f"{word} {ttl}, as the peer's newest packets, but its handshake came with {reference}: "
+            "injected data, or something else answered the handshake"
+        )
+        return _found(rule, "hops-split", text, **values)
+    if difference <= NEAR_HOPS:
+        often = steady and theirs.packets >= STEADY_PACKETS and not from_peer
+        text = compared + distance
+        if often:
+            text += f", {theirs.packets} times out of {theirs.packets}"
+        return _found(rule, "hops-near-steady" if often else "hops-near", text, **values)
+    if from_peer:
+        return _found(rule, "hops-differ-peer", compared + distance, **values)
+    if theirs.syn_ttl is None:
+        text = compared + distance + "; the handshake was not seen"
+        return _found(rule, "hops-differ-data", text, **values)
+    if theirs.packets < 2:
+        text = compared + distance + "; only its handshake was seen"
+        return _found(rule, "hops-differ-syn-only", text, **values)
+    return _found(rule, "hops-differ", compared + distance, **values)
+
+
+def _our_packet_with(ip_id: int, ours: Half) -> Seen | None:
+    """Our packet whose IP ID (or the next number) this is; offloaded buffers cover a range."""
+    for seen in ours.recent:
+        if (ip_id - seen.ip_id) & 0xFFFF <= seen.segments:
+            return seen
+    return None
+
+
+def ip_id_ours(reset: Reset) -> Evidence | None:
+    """The RST's IP ID repeats one of our own packets' (or it + 1): its maker copied our header."""
+    if not _judged(reset) or reset.rst.ip_id is None:
+        return None
+    rule = "ip-id-ours"
+    ip_id, ours, theirs = reset.rst.ip_id, reset.baseline.ours, reset.baseline.theirs
+    if ip_id <= 1:
+        return _silent(rule, f"IP ID {ip_id} is what stacks without a counter send")
+    if ours is None or not ours.recent:
+        return _silent(rule, "no packet of ours to compare the IP ID with")
+    last = theirs.recent[0].ip_id if theirs and theirs.recent else None
+    if last is not None and _continues(ip_id, theirs):
+        return _silent(rule, f"IP ID {ip_id} continues the peer's own ({last})")
+    match = _our_packet_with(ip_id, ours)
+    if match is None:
+        return _silent(rule, f"IP ID {ip_id} is none of our last {len(ours.recent)} packets'")
+    age = age_text(max(0, reset.time_ns - match.time_ns))
+    repeats = "repeats" if ip_id == match.ip_id else "follows"
+    text = f"IP ID {ip_id} {repeats} our own packet sent {age} earlier"
+    if last is not None:
+        text += f"; the peer's last was {last}"
+    values = {"ip_id": ip_id, "our_ip_id": match.ip_id, "peer_ip_id": last}
+    return _found(rule, "ip-id-ours", text, **values)
+
+
+def window_ours(reset: Reset) -> Evidence | None:
+    """The RST carries our own last window, not one of the peer's."""
+    if not _judged(reset):
+        return None
+    rule = "window-ours"
+    window, ours, theirs = reset.rst.window, reset.baseline.ours, reset.baseline.theirs
+    if window == 0:
+        return _silent(rule, "window 0, as most honest resets")
+    if ours is None or not ours.recent:
+        return _silent(rule, "no packet of ours to compare the window with")
+    if window not in (ours.recent[0].window, ours.recent[-1].window):
+        return _silent(rule, f"window {window} is not our last one ({ours.recent[0].window})")
+    if theirs is None or not theirs.recent:
+        text = f"window {window} is our own last window; the peer's is unknown"
+        return _found(rule, "window-ours-weak", text, window=window)
+    known = {seen.window for seen in theirs.recent} | {theirs.syn_window}
+    if window in known:
+        return _silent(rule, f"window {window} is our own, but the peer's as well")
+    text = f"window {window} is our own last window; the peer's was {theirs.recent[0].window}"
+    values = {"window": window, "peer_window": theirs.recent[0].window}
+    return _found(rule, "window-ours", text, **values)
+
+
+def payload(reset: Reset) -> Evidence | None:
+    """A RST with data behind it."""
+    if not _judged(reset):
+        return None
+    length = reset.rst.payload_len
+    if not length:
+        return _silent("payload", "no payload")
+    text = f"carries {_plural(length, 'byte')} of payload, which no common stack sends in a RST"
+    return _found("payload", "payload", text, payload_len=length)
+
+
+def reserved_bits(reset: Reset) -> Evidence | None:
+    """Reserved TCP header bits set (RFC 9293 §3.1). The lowest one is AccECN's (RFC 9768)."""
+    if not _judged(reset):
+        return None
+    bits = reset.rst.reserved & 0b1110
+    if not bits:
+        return _silent("reserved-bits", "reserved bits are 0")
+    text = f"reserved TCP header bits are set ({reset.rst.reserved:04b})"
+    return _found("reserved-bits", "reserved", text, reserved=reset.rst.reserved)
+
+
+def source_mac(reset: Reset) -> Evidence | None:
+    """The frame's source MAC against the flow's and against the next hop's."""
+    if not _judged(reset):
+        return None
+    rule = "mac"
+    mac = reset.frame.mac if reset.frame else None
+    if mac is None or mac == "00:00:00:00:00:00":
+        return _silent(rule, "no link-layer address to compare")
+    theirs, next_hop = reset.baseline.theirs, reset.next_hop
+    known = theirs.mac if theirs else None
+    expected = next_hop.mac if next_hop else None
+    values = {"mac": mac, "flow_mac": known, "next_hop_mac": expected}
+    if known is None:
+        if expected is None:
+            return _silent(rule, "neither the flow's nor the next hop's MAC is known")
+        if mac == expected:
+            return _silent(rule, f"came from our next hop's MAC {mac} (a bridge could use it too)")
+        text = f"came from {mac}; our next hop to the peer is {expected}"
+        return _found(rule, "mac-unexpected", text, **values)
+    if mac == known:
+        return _silent(rule, f"same source MAC as the peer's packets ({mac}); bridges use it too")
+    if mac == expected:
+        text = f"came from our next hop's MAC {mac}; the peer's packets came from {known}"
+        return _found(rule, "mac-next-hop", text, **values)
+    text = f"came from MAC {mac}; the peer's packets come from {known}"
+    return _found(rule, "mac-stranger", text, **values)
+
+
+def _continues(ip_id: int, theirs: Half | None) -> bool:
+    """Whether an IP ID goes on where the peer's last packet stopped."""
+    if theirs is None or not theirs.recent:
+        return False
+    last = theirs.recent[0]
+    return 1 <= (ip_id - last.ip_id) & 0xFFFF <= last.segments
+
+
+def is_no_socket_shape(rst: Packet) -> bool:
+    """Linux without a socket: tcp_v4_send_reset, tcp_v6_send_reset (and nf_send_reset)."""
+    if rst.window or rst.payload_len or rst.options:
+        return False
+    if rst.ip_id is not None and (rst.ip_id != 0 or not rst.df):
+        return False
+    return rst.flags == "R" or (rst.flags == "RA" and rst.seq == 0)
+
+
+def answers_ours(rst: Packet, ours: Half | None) -> bool | None:
+    """Whether a no-socket RST's numbers answer a packet of ours; None if we know none."""
+    if ours is None or not ours.recent:
+        return None
+    for seen in ours.recent:
+        if "A" not in rst.flags and "A" in seen.flags and rst.seq == seen.ack:
+            return True
+        end = seen.seq + seen.payload_len + ("S" in seen.flags) + ("F" in seen.flags)
+        if "A" in rst.flags and rst.ack == end & 0xFFFFFFFF:
+            return True
+    return False
+
+
+def shape(reset: Reset) -> Evidence | None:
+    """Whether the RST has the shape that a genuine stack of the peer's kind would send."""
+    if not _judged(reset):
+        return None
+    rule = "shape"
+    rst, theirs = reset.rst, reset.baseline.theirs
+    flow = reset.baseline.scope is Scope.FLOW and theirs is not None
+    values: dict[str, object] = {"flags": rst.flags, "window": rst.window, "ip_id": rst.ip_id}
+    if is_no_socket_shape(rst):
+        numbers = "window 0, no options" if rst.ip_id is None else "IP ID 0, DF, window 0"
+        text = (
+            f"the shape of a Linux host without such a socket ({numbers}); "
+            "a firewall's REJECT looks the same"
+        )
+        return _found(rule, "shape-no-socket", text, **values)
+    if not flow or theirs is None:
+        return _silent(rule, "no flow to compare the shape with")
+    continues = rst.ip_id is not None and _continues(rst.ip_id, theirs)
+    last = theirs.recent[0].ip_id if theirs.recent else None
+    if continues and initial_ttl(rst.ttl) == 128 and rst.df and rst.window == 0:
+        text = f"the shape of a Windows host: IP ID {rst.ip_id} continues its {last}, DF, window 0"
+        return _found(rule, "shape-windows", text, **values)
+    stamped = "TS val" in rst.options
+    if rst.ip_id is not None and continues and rst.flags == "RA":
+        if rst.df == theirs.df_always and stamped == theirs.timestamps:
+            stamp = ", timestamps" if stamped else ""
+            text = f"the shape of the peer's own live socket: IP ID {rst.ip_id} continues {last}"
+            return _found(rule, "shape-live", text + stamp, **values)
+        text = f"IP ID {rst.ip_id} continues the peer's {last}, but the rest is not its socket's"
+        return _silent(rule, text)
+    if rst.ip_id is None and rst.flags == "RA" and theirs.timestamps and stamped:
+        text = "the shape of the peer's own live socket (RST+ACK with its timestamps)"
+        return _found(rule, "shape-continues", text, **values)
+    if continues:
+        text = f"IP ID {rst.ip_id} continues the peer's {last}"
+        return _found(rule, "shape-continues", text, **values)
+    return _silent(rule, "no genuine shape that we know of, and none that accuses")
+
+
+def timestamps_missing(reset: Reset) -> Evidence | None:
+    """A RST shaped like a live socket's, without the timestamps that both ends agreed on."""
+    if not _judged(reset):
+        return None
+    rule = "timestamps-missing"
+    rst, theirs = reset.rst, reset.baseline.theirs
+    if theirs is None or reset.baseline.scope is not Scope.FLOW or not theirs.timestamps:
+        return _silent(rule, "the peer's packets carry no timestamps")
+    if is_no_socket_shape(rst) or "TS val" in rst.options:
+        return _silent(rule, "timestamps are there, or not expected in this shape")
+    if rst.ip_id is None or not _continues(rst.ip_id, theirs):
+        return _silent(rule, "not the shape of a live socket: timestamps are not expected")
+    # RFC 7323 §3.2: TSopt MUST be in every segment but a RST, and SHOULD be there too; Linux does.
+    if initial_ttl(rst.ttl) == 128:
+        return _silent(rule, "Windows sends its resets without timestamps")
+    text = "IP ID goes on as a live socket's would, but the agreed timestamps are missing"
+    return _found(rule, "timestamps-missing", text, ip_id=rst.ip_id)
+
+
+def id_zero_no_df(reset: Reset) -> Evidence | None:
+    """IP ID 0 without DF: a packet that could be fragmented needs an ID (RFC 6864 §4.1)."""
+    if not _judged(reset) or reset.rst.ip_id is None:
+        return None
+    rule = "id-zero-no-df"
+    if reset.rst.ip_id == 0 and not reset.rst.df:
+        text = "IP ID 0 without DF: hand-made packets look like this"
+        return _found(rule, "id-zero-no-df", text, ip_id=0, df=False)
+    return _silent(rule, f"IP ID {reset.rst.ip_id}, DF {'set' if reset.rst.df else 'clear'}")
+
+
+def df_lost(reset: Reset) -> Evidence | None:
+    """All of the peer's packets had DF; the RST has not."""
+    if not _judged(reset) or reset.rst.df is None:
+        return None
+    rule = "df-lost"
+    theirs = reset.baseline.theirs
+    if theirs is None or not theirs.df_always:
+        return _silent(rule, "the peer's packets did not all have DF")
+    if reset.rst.df:
+        return _silent(rule, "DF, as the peer's packets")
+    text = f"no DF, where all {_plural(theirs.packets, 'packet')} of the peer had it"
+    return _found(rule, "df-lost", text, packets=theirs.packets)
+
+
+def on_link(reset: Reset) -> Evidence | None:
+    """A peer on our own link: its packets pass no router, and come from its own MAC."""
+    if not _judged(reset):
+        return None
+    rule = "on-link"
+    next_hop = reset.next_hop
+    mac = reset.frame.mac if reset.frame else None
+    if next_hop is None or mac is None:
+        return _silent(rule, "the route to the peer is unknown")
+    if next_hop.is_gateway or next_hop.ip != reset.rst.src.ip:
+        return _silent(rule, "the peer is behind a router")
+    distance = hops(reset.rst.ttl)
+    values = {"hops": distance, "mac": mac, "peer_mac": next_hop.mac}
+    if distance:
+        text = f"the peer is on our own link, but the RST has passed {_plural(distance, 'router')}"
+        return _found(rule, "on-link-routed", text, **values)
+    if next_hop.mac == mac:
+        text = f"the peer is on our own link, and {mac} is its own MAC"
+        return _found(rule, "on-link-self", text, **values)
+    return _silent(rule, "the peer is on our own link; its MAC is another or unknown")
+
+
+RULES: tuple[Rule, ...] = (
+    made_here,
+    sent_hook,
+    hop_distance,
+    ip_id_ours,
+    window_ours,
+    source_mac,
+    on_link,
+    shape,
+    timestamps_missing,
+    payload,
+    reserved_bits,
+    id_zero_no_df,
+    df_lost,
+)
+"""Every rule, in the order in which a person would look."""

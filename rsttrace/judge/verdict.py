@@ -1,0 +1,87 @@
+"""Adds the evidence up."""
+
+from __future__ import annotations
+
+import math
+
+from rsttrace.judge.rules import RULES, answers_ours, is_no_socket_shape, reference_ttl
+from rsttrace.model import Evidence, Kind, Origin, Reset, Verdict, hops
+
+FORGED_AT = math.log(0.95 / 0.05)
+"""Sum of weights from which a reset is called forged: 95 %. An accusation needs more."""
+
+PEER_AT = -math.log(0.90 / 0.10)
+"""Sum of weights from which a reset is called the peer's: 90 %."""
+
+
+def probability(score: float) -> float:
+    """Log-odds to a probability, kept inside what the evidence can carry (0.1 % .. 99.9 %)."""
+    return min(0.999, max(0.001, 1 / (1 + math.exp(-score))))
+
+
+def judge(reset: Reset) -> Verdict:
+    """Weigh everything known about a reset. Pure."""
+    considered = tuple(found for rule in RULES if (found := rule(reset)) is not None)
+    speaking = tuple(found for found in considered if found.weight or found.proof)
+    proofs = [found for found in speaking if found.proof]
+    score = round(sum(found.weight for found in speaking if not found.proof), 2)
+    reference = reference_ttl(reset)
+    received = reset.kind.direction != "sent"
+    confidence: float | None
+    if proofs:
+        score = proofs[0].weight
+        confidence = 1.0
+        if not received:
+            origin = Origin.LOCAL
+        else:
+            origin = Origin.FORGED if score > 0 else Origin.PEER
+    elif score >= FORGED_AT:
+        origin, confidence = Origin.FORGED, probability(score)
+    elif score <= PEER_AT:
+        origin, confidence = Origin.PEER, 1 - probability(score)
+    else:
+        origin, confidence = Origin.INCONCLUSIVE, None
+    return Verdict(
+        origin=origin,
+        confidence=None if confidence is None else round(confidence, 3),
+        score=score,
+        evidence=_in_order(speaking),
+        considered=considered,
+        hops_rst=hops(reset.rst.ttl) if received else None,
+        hops_peer=hops(reference) if received and reference is not None else None,
+        summary=summary(reset, origin),
+    )
+
+
+def _in_order(evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
+    """Proof first, then the heaviest."""
+    return tuple(sorted(evidence, key=lambda found: (not found.proof, -abs(found.weight))))
+
+
+def summary(reset: Reset, origin: Origin) -> str:
+    """One sentence: what happened, as far as it is known."""
+    if reset.kind.direction == "sent":
+        return reset.cause.text
+    what = "" if reset.kind is Kind.RECEIVED_ACCEPTED else f"; {reset.cause.text}"
+    if origin is Origin.PEER:
+        return _peer_did(reset) + what
+    if reset.kind is Kind.RECEIVED_ACCEPTED and reset.cause.name == "connection-refused":
+        return "connection refused"
+    return reset.cause.text
+
+
+def _peer_did(reset: Reset) -> str:
+    """What an honest peer must have done to send a RST of this shape (net/ipv4/tcp_ipv4.c, tcp.c)."""
+    made = reset.made_here
+    if made is not None and made.kind is Kind.SENT_ACTIVE:
+        return "the peer closed or aborted its live socket"
+    if is_no_socket_shape(reset.rst):
+        trigger = reset.trigger.flags if reset.trigger is not None else ""
+        if trigger == "S":
+            return "the peer refused: no socket listens there"
+        if answers_ours(reset.rst, reset.baseline.ours) is False:
+            return "the peer has no such connection (it answers none of our last packets)"
+        return "the peer has no such connection"
+    if "A" in reset.rst.flags:
+        return "the peer aborted a live connection (closed with unread data, SO_LINGER 0, or killed)"
+    return "the peer reset it"

@@ -1,0 +1,260 @@
+"""One JSON object per entry, for programs: schema 1, described by ``rsttrace/schema.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+import re
+from typing import Any
+
+from rsttrace import model
+from rsttrace.render import places
+from rsttrace.render.times import iso_time
+
+SCHEMA = 1
+"""The version of the JSON: raised only when a field is renamed, removed or changes its meaning."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def entry_object(entry: model.Entry, *, explain: bool = False, utc: bool = False) -> dict[str, Any]:
+    """The entry in JSON's own types, with the field names of the schema.
+
+    Unknown is ``None``. `explain` adds ``considered``, every rule that was looked at. Strings are
+    as they came, except that lone surrogates, which JSON cannot carry, become U+FFFD.
+    """
+    reset, verdict = entry.reset, entry.verdict
+    ipv6 = reset.family == 6
+    made: dict[str, Any] = {
+        "schema": SCHEMA,
+        "id": entry.id,
+        "amends": entry.amends,
+        "time": iso_time(reset.time_ns, utc=utc),
+        "kind": reset.kind,
+        "direction": reset.kind.direction,
+        "origin": verdict.origin,
+        "confidence": verdict.confidence,
+        "score": verdict.score,
+        "summary": verdict.summary or None,
+        "cause": {
+            "name": reset.cause.name,
+            "text": reset.cause.text,
+            "kernel_reason": reset.cause.kernel_reason,
+        },
+        "local": _endpoint(reset.local),
+        "remote": _endpoint(reset.remote),
+        "family": reset.family,
+        "rst": _packet(reset.rst),
+        "trigger": _trigger(reset, ipv6),
+        "baseline": _baseline(reset.baseline, ipv6),
+        "evidence": [_evidence(item) for item in verdict.evidence],
+    }
+    if explain:
+        made["considered"] = [_evidence(item) for item in verdict.considered]
+    made.update(
+        {
+            "hops": {"rst": verdict.hops_rst, "peer": verdict.hops_peer},
+            "findings": verdict.findings,
+            "device": {"name": verdict.device_name, "fingerprint": verdict.device_fingerprint},
+            "neighbor": _neighbor(places.neighbor(reset)),
+            "next_hop": _next_hop(reset.next_hop),
+            "ingress": _ingress(reset),
+            "made_here": _made_here(reset.made_here),
+            "netns": reset.netns,
+            "netns_name": reset.netns_name,
+            "file": reset.file,
+            "frame": reset.file_frame,
+            "socket": _socket(reset.socket),
+            "process": _process(reset.process),
+            "container": _container(reset.container),
+            "pod": _pod(reset.pod),
+            "seen": reset.seen,
+        }
+    )
+    plain: dict[str, Any] = _plain(made)
+    return plain
+
+
+def entry_line(entry: model.Entry, *, explain: bool = False, utc: bool = False) -> str:
+    """`entry_object` on one line of printable ASCII, without the newline."""
+    return object_line(entry_object(entry, explain=explain, utc=utc))
+
+
+def object_line(made: dict[str, Any]) -> str:
+    """Any object of ours (an entry, a summary) on one line of printable ASCII.
+
+    Nothing in it can act on a terminal: even DEL, which JSON allows as it is, is escaped.
+    """
+    text = json.dumps(_plain(made), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("\x7f", "\\u007f")
+
+
+def _plain(value: Any) -> Any:
+    """The value in JSON's own types; what JSON has no word for (NaN, infinity) is unknown."""
+    if isinstance(value, enum.Enum):
+        return _plain(value.value)
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {str(_plain(str(key))): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return [_plain(item) for item in sorted(value, key=repr)]
+    if isinstance(value, (bytes, bytearray)):
+        return value.hex()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    return _plain(str(value))
+
+
+def _endpoint(endpoint: model.Endpoint) -> dict[str, Any]:
+    return {"ip": endpoint.ip, "port": endpoint.port}
+
+
+def _packet(packet: model.Packet) -> dict[str, Any]:
+    return {
+        "ttl": packet.ttl,
+        "ip_id": packet.ip_id,
+        "df": packet.df,
+        "tos": packet.tos,
+        "flags": packet.flags,
+        "seq": packet.seq,
+        "ack": packet.ack,
+        "window": packet.window,
+        "length": packet.length,
+        "payload_len": packet.payload_len,
+        "reserved": packet.reserved,
+        "options": packet.options,
+        "raw": packet.raw or None,
+    }
+
+
+def _trigger(reset: model.Reset, ipv6: bool) -> dict[str, Any] | None:
+    trigger = reset.trigger
+    if trigger is None:
+        return None
+    if isinstance(trigger, model.Packet):
+        return {**_packet(trigger), "age_ms": None}
+    return {
+        "ttl": trigger.ttl,
+        "ip_id": None if ipv6 else trigger.ip_id,
+        "df": None if ipv6 else trigger.df,
+        "tos": None,
+        "flags": trigger.flags,
+        "seq": trigger.seq,
+        "ack": trigger.ack,
+        "window": trigger.window,
+        "length": None,
+        "payload_len": trigger.payload_len,
+        "reserved": None,
+        "options": None,
+        "raw": None,
+        "age_ms": (reset.time_ns - trigger.time_ns) / 1e6,
+    }
+
+
+def _baseline(baseline: model.Baseline, ipv6: bool) -> dict[str, Any]:
+    theirs, ours = baseline.theirs, baseline.ours
+    last = theirs.recent[0] if theirs and theirs.recent else None
+    return {
+        "scope": baseline.scope,
+        "packets": theirs.packets if theirs else None,
+        "ttl": theirs.ttl if theirs else None,
+        "syn_ttl": theirs.syn_ttl if theirs else None,
+        "ip_id_last": last.ip_id if last and not ipv6 else None,
+        "ours_ip_id": [item.ip_id for item in ours.recent] if ours and not ipv6 else [],
+        "mac": theirs.mac if theirs else None,
+    }
+
+
+def _evidence(evidence: model.Evidence) -> dict[str, Any]:
+    return {
+        "rule": evidence.rule,
+        "weight": evidence.weight,
+        "text": evidence.text,
+        "values": evidence.values,
+        "proof": evidence.proof,
+    }
+
+
+def _neighbor(neighbor: model.Neighbor | None) -> dict[str, Any] | None:
+    if neighbor is None:
+        return None
+    return {
+        "mac": neighbor.mac,
+        "vendor": neighbor.vendor,
+        "ip": neighbor.ip,
+        "is_gateway": neighbor.is_gateway,
+        # Linux numbers interfaces from 1 and namespaces by inode: 0 is a capture's "no such thing"
+        "ifindex": neighbor.ifindex or None,
+        "ifname": neighbor.ifname,
+        "netns": neighbor.netns or None,
+    }
+
+
+def _ingress(reset: model.Reset) -> dict[str, Any] | None:
+    made = _neighbor(places.ingress(reset))
+    if made is not None:
+        made["ttl"] = reset.ingress_frame.ttl if reset.ingress_frame else None
+    return made
+
+
+def _next_hop(hop: model.NextHop | None) -> dict[str, Any] | None:
+    if hop is None:
+        return None
+    return {"ip": hop.ip, "mac": hop.mac, "is_gateway": hop.is_gateway, "ifindex": hop.ifindex}
+
+
+def _made_here(made: model.MadeHere | None) -> dict[str, Any] | None:
+    if made is None:
+        return None
+    return {
+        "netns": made.netns,
+        "netns_name": made.netns_name,
+        "kind": made.kind,
+        "pid": made.pid,
+        "comm": made.comm,
+        "hook": made.hook,
+    }
+
+
+def _socket(socket: model.Socket | None) -> dict[str, Any] | None:
+    if socket is None:
+        return None
+    return {
+        "cookie": socket.cookie,
+        "state": socket.state,
+        "srtt_us": socket.srtt_us,
+        "min_rtt_us": socket.min_rtt_us,
+        "inode": socket.inode,
+        "uid": socket.uid,
+        "cgroup": socket.cgroup,
+        "rcv_nxt": socket.rcv_nxt,
+        "local": _endpoint(socket.local) if socket.local else None,
+        "remote": _endpoint(socket.remote) if socket.remote else None,
+    }
+
+
+def _process(process: model.Process | None) -> dict[str, Any] | None:
+    if process is None:
+        return None
+    return {"pid": process.pid, "comm": process.comm, "uid": process.uid}
+
+
+def _container(container: model.Container | None) -> dict[str, Any] | None:
+    if container is None:
+        return None
+    return {"id": container.id, "name": container.name}
+
+
+def _pod(pod: model.Pod | None) -> dict[str, Any] | None:
+    if pod is None:
+        return None
+    return {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid}

@@ -1,0 +1,406 @@
+"""Entries as lines of text, for people: one line per reset, and below it why we think so."""
+
+from __future__ import annotations
+
+import math
+
+from rsttrace import model
+from rsttrace.render import places
+from rsttrace.render.escape import safe
+from rsttrace.render.times import clock_time, duration, iso_time
+
+_INDENT = "    "
+_DIRECTION_WIDTH = 10  # "received" and two spaces; "forwarded" has one
+_VERDICT_WIDTH = 12  # "INCONCLUSIVE"
+_SENTENCE = 400  # characters of one sentence; those of names are `safe`'s own limit
+_NAME = 253  # a DNS name, and so a Kubernetes name, has no more
+
+_END_COLOR = "\x1b[0m"
+_COLORS = {
+    model.Origin.FORGED: "\x1b[31m",
+    model.Origin.PEER: "\x1b[32m",
+    model.Origin.LOCAL: "\x1b[36m",
+    model.Origin.INCONCLUSIVE: "\x1b[33m",
+}
+
+_DOUBTFUL = (model.Origin.FORGED, model.Origin.INCONCLUSIVE)
+_NOT_COUNTED = (model.Kind.RECEIVED_REJECTED, model.Kind.RECEIVED_UNMATCHED)
+
+_FINDINGS = {
+    "duplicate-address": "two machines use the peer's address",
+    "split-identity": "something (a proxy, a SYN proxy) answers for the peer",
+}
+
+
+def entry_lines(
+    entry: model.Entry,
+    *,
+    explain: bool = False,
+    color: bool = False,
+    verbose: bool = False,
+    utc: bool = False,
+    own_netns: int | None = None,
+) -> list[str]:
+    """The lines to print for an entry; none holds a newline.
+
+    `explain` lists every rule that was looked at instead of those that spoke; `verbose` adds the
+    packets' headers, the kernel's reason and the socket, and shows the evidence of every verdict.
+    A namespace is named unless it is `own_netns`, the tracer's own. Without `color` there is not
+    one escape sequence; with it, nothing else changes.
+    """
+    reset, verdict = entry.reset, entry.verdict
+    shown = verbose or explain or verdict.origin in _DOUBTFUL
+    lines = [_first_line(entry, color=color, utc=utc, own_netns=own_netns)]
+    body = []
+    if entry.amends is not None:
+        body.append(f"amends #{entry.amends}: this verdict replaces the one given before")
+    if shown:
+        if reset.made_here:
+            body.append(_made_here(reset.made_here, verdict.origin))
+        body += _path(reset, verdict) + _ingress(reset)
+    body += [f"! {_finding(name)}" for name in verdict.findings]
+    if explain:
+        body += _explanation(verdict)
+    elif shown:
+        body += [f"{_sign(item)} {safe(item.text, _SENTENCE)}" for item in verdict.evidence]
+    if verbose:
+        body += _details(entry, utc=utc)
+    return lines + [_INDENT + line for line in body]
+
+
+def endpoint_text(endpoint: model.Endpoint) -> str:
+    """``10.0.0.5:80`` or ``[2001:db8::5]:80``."""
+    ip = safe(endpoint.ip)
+    return f"[{ip}]:{endpoint.port}" if ":" in ip else f"{ip}:{endpoint.port}"
+
+
+def verdict_text(verdict: model.Verdict) -> str:
+    """``FORGED 99%``; 100% only where the verdict is certain, not where it rounds to that."""
+    word = verdict.origin.name
+    if verdict.confidence is None or verdict.origin in (
+        model.Origin.LOCAL,
+        model.Origin.INCONCLUSIVE,
+    ):
+        return word
+    percent = 100 if verdict.confidence >= 1 else min(99, round(verdict.confidence * 100))
+    return f"{word} {percent}%"
+
+
+def _first_line(entry: model.Entry, *, color: bool, utc: bool, own_netns: int | None) -> str:
+    reset, verdict = entry.reset, entry.verdict
+    label = verdict_text(verdict)
+    padding = " " * (_VERDICT_WIDTH - len(label))
+    if color:
+        label = f"{_COLORS[verdict.origin]}{label}{_END_COLOR}"
+    arrow = "<-" if reset.kind.direction == "received" else "->"
+    columns = [
+        f"{reset.kind.direction:<{_DIRECTION_WIDTH}}{label}{padding}",
+        f"{endpoint_text(reset.local)} {arrow} {endpoint_text(reset.remote)}",
+        " ".join(_who(reset, own_netns)),
+        _sentence(reset, verdict),
+        f"({reset.seen} seen)" if reset.seen > 1 else "",
+    ]
+    return "  ".join([clock_time(reset.time_ns, utc=utc), *filter(None, columns)])
+
+
+def _who(reset: model.Reset, own_netns: int | None) -> list[str]:
+    words = []
+    if reset.file is not None:
+        words.append(safe(reset.file.rpartition("/")[2]))
+    if reset.file_frame is not None:
+        words.append(f"frame {reset.file_frame}")
+    process = reset.process
+    if process and (process.comm or process.pid is not None):
+        words.append(_process(process.comm, process.pid))
+    owner = _owner(reset)
+    if owner:
+        words.append(owner)
+    if reset.netns is not None and reset.netns != own_netns:
+        words.append(_netns(reset.netns, reset.netns_name))
+    return words
+
+
+def _owner(reset: model.Reset) -> str | None:
+    pod, container = reset.pod, reset.container
+    if pod and (pod.name or pod.uid):
+        namespace = f"{safe(pod.namespace)}/" if pod.namespace else ""
+        return f"pod {namespace}{safe(pod.name or pod.uid or '', _NAME)}"
+    if container:
+        return f"container {safe(container.name or container.id[:12], _NAME)}"
+    for owner in (reset.process, reset.socket):
+        if owner and owner.uid is not None:
+            return f"uid {owner.uid}"
+    return None
+
+
+def _sentence(reset: model.Reset, verdict: model.Verdict) -> str:
+    """What is said on the first line: of forged resets, only what became of them."""
+    sentences = []
+    if verdict.origin in (model.Origin.LOCAL, model.Origin.PEER) or reset.kind.direction == "sent":
+        sentences.append(verdict.summary or reset.cause.text)
+    elif verdict.origin is model.Origin.INCONCLUSIVE:
+        sentences.append(verdict.summary)
+    if reset.kind in _NOT_COUNTED and reset.cause.text not in sentences:
+        sentences.append(reset.cause.text)
+    return "; ".join(safe(sentence, _SENTENCE) for sentence in sentences if sentence)
+
+
+def _process(comm: str | None, pid: int | None) -> str:
+    if not comm:
+        return f"pid {pid}"
+    return safe(comm) if pid is None else f"{safe(comm)}[{pid}]"
+
+
+def _netns(netns: int, name: str | None) -> str:
+    return f"netns {safe(name)}" if name else f"netns:{netns}"
+
+
+def _made_here(made: model.MadeHere, origin: model.Origin) -> str:
+    place = _netns(made.netns, made.netns_name)
+    # pid 0 is the idle task: the kernel worked on its own
+    process = _process(made.comm, made.pid) if made.pid or (made.comm and made.pid != 0) else ""
+    hook = f"hook {safe(made.hook)}" if made.hook else ""
+    verb = "forged" if origin is model.Origin.FORGED else "sent"
+    if made.kind is model.Kind.SENT_NETFILTER:
+        maker, more = "this node's own firewall", [place, hook, process]
+    elif made.kind is model.Kind.SENT_RAW:
+        maker, more = "a process of this node through a raw socket", [process, place]
+    else:
+        maker, more = f"this node itself, the TCP stack of {place}", [process]
+    inside = ", ".join(filter(None, more))
+    return f"{verb} by {maker}" + (f" ({inside})" if inside else "")
+
+
+def _path(reset: model.Reset, verdict: model.Verdict) -> list[str]:
+    """How far away it was made, and who handed it to us."""
+    rst, peer = _distance(verdict.hops_rst), _distance(verdict.hops_peer)
+    clauses = []
+    if verdict.origin is model.Origin.FORGED and not reset.made_here:
+        clauses.append(f"by a device {rst or 'somewhere on the path'}")
+        if verdict.device_name:
+            clauses[0] += f" that looks like {safe(verdict.device_name)}"
+    elif rst:
+        clauses.append(f"by its TTL {rst}")
+    if clauses and peer:
+        clauses[0] += f" ({_claimed_sender(reset)} is {peer})"
+    if verdict.device_name and (verdict.origin is not model.Origin.FORGED or reset.made_here):
+        clauses.append(f"it looks like {safe(verdict.device_name)}")
+    neighbor = places.neighbor(reset)
+    handed = _neighbor(neighbor, reset) if neighbor else ""
+    if handed:
+        clauses.append(f"handed to us {handed}")
+    return [", ".join(clauses)] if clauses else []
+
+
+def _distance(hops: int | None) -> str | None:
+    if hops is None:
+        return None
+    if hops == 0:
+        return "on our own link"
+    return "1 hop away" if hops == 1 else f"{hops} hops away"
+
+
+def _claimed_sender(reset: model.Reset) -> str:
+    """The end that the RST says it comes from: server or client where the handshake was seen."""
+    if reset.kind.direction == "forwarded":
+        return safe(reset.local.ip)
+    state = reset.socket.state if reset.socket else None
+    theirs, ours = reset.baseline.theirs, reset.baseline.ours
+    syns = {item.flags for item in (theirs.recent if theirs else ()) if "S" in item.flags}
+    ours_ns, theirs_ns = (half.syn_ns if half else None for half in (ours, theirs))
+    if state == "SYN_SENT" or any("A" in flags for flags in syns):
+        return "the server"
+    if state in ("SYN_RECV", "NEW_SYN_RECV") or syns:
+        return "the client"
+    if ours_ns is None or theirs_ns is None or ours_ns == theirs_ns:
+        return "the peer"
+    return "the server" if ours_ns < theirs_ns else "the client"
+
+
+def _neighbor(neighbor: model.Neighbor, reset: model.Reset) -> str:
+    """``by 00:d0:f8:22:33:44 (Ruijie Networks) = 192.168.1.1, our gateway, on eth0``."""
+    forwarded = reset.kind.direction == "forwarded"
+    claimed = reset.local if forwarded else reset.remote
+    name = ""
+    if neighbor.mac:
+        vendor = f" ({safe(neighbor.vendor, 100)})" if neighbor.vendor else ""
+        name = f"by {safe(neighbor.mac)}{vendor}"
+    if neighbor.ip:
+        name += f" = {safe(neighbor.ip)}" if name else f"by {safe(neighbor.ip)}"
+    clauses = [name] if name else []
+    hop = reset.next_hop
+    if name and neighbor.is_gateway:
+        clauses.append("our gateway")
+    elif name and neighbor.ip == claimed.ip:
+        sender = "the claimed sender" if forwarded else _claimed_sender(reset)
+        clauses.append(f"{sender}'s own address")
+    elif name and neighbor.is_gateway is False:
+        other = hop and hop.is_gateway and hop.ip != neighbor.ip
+        clauses.append(f"not our gateway {safe(hop.ip)}" if hop and other else "not our gateway")
+    if neighbor.ifname:
+        clauses.append(f"on {safe(neighbor.ifname)}")
+    elif neighbor.ifindex:
+        clauses.append(f"on interface {neighbor.ifindex}")
+    return ", ".join(clauses)
+
+
+def _ingress(reset: model.Reset) -> list[str]:
+    """Where it first entered this node, if that is another place than our own interface."""
+    ingress, neighbor = places.ingress(reset), places.neighbor(reset)
+    if ingress is None:
+        return []
+    if neighbor and (ingress.netns, ingress.ifindex) == (neighbor.netns, neighbor.ifindex):
+        return []
+    ttl = f", with TTL {reset.ingress_frame.ttl}" if reset.ingress_frame else ""
+    return [f"handed to this node {_neighbor(ingress, reset)}{ttl}"]
+
+
+def _finding(name: str) -> str:
+    sentence = _FINDINGS.get(name)
+    return f"{safe(name)}: {sentence}" if sentence else safe(name)
+
+
+def _sign(evidence: model.Evidence) -> str:
+    if evidence.proof:
+        return "="
+    return "+" if evidence.weight > 0 else "-" if evidence.weight < 0 else "."
+
+
+def _explanation(verdict: model.Verdict) -> list[str]:
+    """Every rule with its weight, then their sum and what it says."""
+    rules = [*verdict.considered]
+    rules += [item for item in verdict.evidence if item not in rules]
+    if not rules:
+        return []
+    width = max(len("sum"), *(len(safe(item.rule)) for item in rules))
+    table = [
+        (
+            "proof" if item.proof else _weight(item.weight),
+            safe(item.rule),
+            safe(item.text, _SENTENCE),
+        )
+        for item in rules
+    ]
+    if any(item.proof for item in rules):
+        meaning = "not used: a proof decides alone"
+    else:
+        meaning = f"probability that it is forged: {_percent(verdict.score)}"
+    table.append(
+        (_weight(verdict.score), "sum", f"{meaning}; the verdict is {verdict_text(verdict)}")
+    )
+    return [f"{weight:>5}  {rule:<{width}}  {text}".rstrip() for weight, rule, text in table]
+
+
+def _weight(weight: float) -> str:
+    return "0.0" if abs(weight) < 0.05 else f"{weight:+.1f}"
+
+
+def _percent(log_odds: float) -> str:
+    """The probability that log-odds stand for, never rounded to certainty."""
+    if log_odds > math.log(0.9995 / 0.0005):
+        return "over 99.9%"
+    if log_odds < math.log(0.0005 / 0.9995):
+        return "under 0.1%"
+    return f"{1 / (1 + math.exp(-log_odds)):.1%}"
+
+
+def _details(entry: model.Entry, *, utc: bool) -> list[str]:
+    reset = entry.reset
+    what = [
+        iso_time(reset.time_ns, utc=utc) or "time unknown",
+        reset.kind.value,
+        f"entry #{entry.id}",
+        f"netns:{reset.netns}" if reset.netns is not None else "",
+        f"file {safe(reset.file, _NAME)}" if reset.file is not None else "",
+    ]
+    reason = reset.cause.kernel_reason
+    details = [
+        ", ".join(filter(None, what)),
+        f"rst: {_packet(reset.rst)}",
+        *_trigger(reset),
+        f"cause: {safe(reset.cause.name)}"
+        + (f", the kernel's reason {safe(reason)}" if reason else "")
+        + f": {safe(reset.cause.text, _SENTENCE)}",
+        *_socket(reset.socket),
+        *_baseline(reset),
+    ]
+    if entry.verdict.device_fingerprint:
+        details.append(f"fingerprint: {safe(entry.verdict.device_fingerprint)}")
+    return details
+
+
+def _packet(packet: model.Packet) -> str:
+    words = [
+        *_tcp(packet),
+        f"length {packet.length}",
+        f"payload {packet.payload_len}",
+        f"tos {packet.tos:#04x}",
+        *_ip_id(packet.ip_id, packet.df),
+        f"reserved bits {packet.reserved:#x}" if packet.reserved else "",
+        f"options {safe(packet.options, _SENTENCE)}" if packet.options else "no options",
+    ]
+    return ", ".join(filter(None, words))
+
+
+def _tcp(packet: model.Packet | model.Seen) -> list[str]:
+    return [
+        f"flags {safe(packet.flags)}",
+        f"seq {packet.seq}",
+        f"ack {packet.ack}",
+        f"win {packet.window}",
+        f"ttl {packet.ttl}",
+    ]
+
+
+def _ip_id(ip_id: int | None, df: bool | None) -> list[str]:
+    return [f"id {ip_id}" if ip_id is not None else "", "DF" if df else ""]
+
+
+def _trigger(reset: model.Reset) -> list[str]:
+    trigger = reset.trigger
+    if trigger is None:
+        return []
+    whose = {"sent": "their packet", "received": "our packet"}.get(
+        reset.kind.direction, "the other end's packet"
+    )
+    if isinstance(trigger, model.Packet):
+        return [f"trigger: {whose}, {_packet(trigger)}"]
+    ipv6 = reset.family == 6
+    words = [
+        *_tcp(trigger),
+        f"payload {trigger.payload_len}",
+        *_ip_id(None if ipv6 else trigger.ip_id, None if ipv6 else trigger.df),
+        f"{trigger.segments} segments" if trigger.segments > 1 else "",
+    ]
+    age = duration(reset.time_ns - trigger.time_ns)
+    return [f"trigger: {whose} {age} earlier, {', '.join(filter(None, words))}"]
+
+
+def _socket(socket: model.Socket | None) -> list[str]:
+    if socket is None:
+        return []
+    srtt, min_rtt = (
+        duration(value * 1000) if value is not None else "unknown"
+        for value in (socket.srtt_us, socket.min_rtt_us)
+    )
+    words = [safe(socket.state or "state unknown"), f"srtt {srtt}", f"least rtt {min_rtt}"]
+    words += [
+        f"{name} {value}"
+        for name, value in (("cookie", socket.cookie), ("inode", socket.inode))
+        if value is not None
+    ]
+    return [f"socket: {', '.join(words)}"]
+
+
+def _baseline(reset: model.Reset) -> list[str]:
+    theirs = reset.baseline.theirs
+    if theirs is None:
+        return ["baseline: none"]
+    words = [
+        f"{theirs.packets} packets of theirs",
+        f"ttl {theirs.ttl}" if theirs.ttl is not None else "",
+        f"SYN's ttl {theirs.syn_ttl}" if theirs.syn_ttl is not None else "",
+        f"last id {theirs.recent[0].ip_id}" if theirs.recent and reset.family == 4 else "",
+        f"from {safe(theirs.mac)}" if theirs.mac else "",
+    ]
+    return [f"baseline ({reset.baseline.scope.value}): {', '.join(filter(None, words))}"]

@@ -1,0 +1,243 @@
+"""The run loop of live tracing: source -> enrich -> judge -> render."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import TextIO
+
+from rsttrace.enrich import Enricher
+from rsttrace.judge.verdict import judge
+from rsttrace.kernel.config import Report, Request
+from rsttrace.kernel.source import LiveSource
+from rsttrace.model import Entry, Origin, Reset
+from rsttrace.render import json as render_json
+from rsttrace.render.summary import Tally
+from rsttrace.render.text import entry_lines
+
+POLL_S = 0.2
+"""How often the loop looks at the clock and at the signals when no reset comes."""
+
+BLIND_SPOTS = {
+    "kprobes": "resets inside IPsec, and packets sent past the queueing layer (AF_XDP, "
+    "PACKET_QDISC_BYPASS)",
+    "tracepoints": "which firewall chain of this host rejected; resets inside IPsec, and packets "
+    "sent past the queueing layer (AF_XDP, PACKET_QDISC_BYPASS)",
+}
+"""What a plan cannot see even with every hook attached."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run shows and how; see the command line's help."""
+
+    output: str = "text"
+    duration_s: float | None = None
+    count: int | None = None
+    ifaces: tuple[str, ...] = ()
+    origins: tuple[Origin, ...] = ()
+    summary: bool = False
+    explain: bool = False
+    verbose: bool = False
+    viewpoint_netns: bool = False
+    color: bool = False
+    utc: bool = False
+
+
+class Stop:
+    """Set by SIGINT or SIGTERM: end cleanly. A second one kills as usual."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        self.requested = True
+        signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Turn SIGINT and SIGTERM into a request to stop while inside."""
+    stop = Stop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before):
+            signal.signal(number, handler)
+
+
+def started_line(report: Report) -> str:
+    """The line that says everything is armed."""
+    return (
+        f"tracing resets on Linux {platform.release()} (plan: {report.plan}; "
+        f"hooks: {report.attached} of {len(report.hooks)})"
+    )
+
+
+def unseen_lines(report: Report) -> list[str]:
+    """What this run cannot see: one line for each hook that is not on, one for the plan itself."""
+    lines = [
+        f"  not attached: {hook.target} ({hook.error}); unseen: {hook.unseen}"
+        for hook in report.hooks
+        if not hook.attached
+    ]
+    if report.missing_fields:
+        lines.append(f"  unknown on this kernel: {', '.join(report.missing_fields)}")
+    lines.append(f"  unseen with this plan: {BLIND_SPOTS[report.plan]}")
+    return lines
+
+
+class Writer:
+    """Writes entries to stdout, each flushed at once; notices a reader that went away."""
+
+    def __init__(self, options: Options, stream: TextIO) -> None:
+        self._options = options
+        self._stream = stream
+        self._own_netns = os.stat("/proc/self/ns/net").st_ino
+        self._poll: select.poll | None = None
+        with contextlib.suppress(OSError, ValueError):
+            self._poll = select.poll()
+            self._poll.register(stream.fileno(), 0)  # POLLERR and POLLHUP are always reported
+
+    def entry(self, entry: Entry) -> None:
+        """Write one entry.
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+        """
+        options = self._options
+        if options.output == "json":
+            lines = [render_json.entry_line(entry, explain=options.explain, utc=options.utc)]
+        else:
+            lines = entry_lines(
+                entry,
+                explain=options.explain,
+                color=options.color,
+                verbose=options.verbose,
+                utc=options.utc,
+                own_netns=self._own_netns,
+            )
+        self.lines(lines)
+
+    def lines(self, lines: list[str]) -> None:
+        """Write lines and flush.
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+        """
+        self._stream.write("".join(f"{line}\n" for line in lines))
+        self._stream.flush()
+
+    def abandoned(self) -> bool:
+        """Whether the reading end of our pipe is closed."""
+        if self._poll is None:
+            return False
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in self._poll.poll(0))
+
+
+def trace(
+    request: Request,
+    options: Options,
+    *,
+    out: TextIO | None = None,
+    status: Callable[[str], None] | None = None,
+    entry_hook: Callable[[Entry], None] | None = None,
+) -> None:
+    """Trace until a signal, the duration, the count, or the reader ends it.
+
+    Args:
+        request: what to load, with the filters that the kernel applies.
+        options: what to show.
+        out: where entries go; stdout by default.
+        status: takes lines about the run; stderr by default.
+        entry_hook: called with each entry shown.
+
+    Raises:
+        RsttraceError: nothing can be traced.
+        BrokenPipeError: nobody reads any more.
+    """
+    say = status or _to_stderr
+    writer = Writer(options, out or sys.stdout)
+    held_back = shown = 0
+    with stop_on_signals() as stop, Enricher(
+        viewpoint_netns=options.viewpoint_netns
+    ) as enricher, LiveSource(request) as source:
+        tally = Tally()
+        say("\n".join([started_line(source.report), *unseen_lines(source.report)]))
+        if options.verbose and source.log:
+            say(source.log)
+        ends = None if options.duration_s is None else time.monotonic() + options.duration_s
+
+        def show(resets: list[Reset]) -> bool:
+            """Show a batch; true when there is no more to do."""
+            nonlocal held_back, shown
+            for reset in resets:
+                enricher.enrich(reset)
+                verdict = judge(reset)
+                if (options.origins and verdict.origin not in options.origins) or not on_iface(
+                    reset, options.ifaces, enricher
+                ):
+                    held_back += 1
+                    continue
+                shown += 1
+                entry = Entry(shown, reset, verdict)
+                writer.entry(entry)
+                tally.add(entry)
+                if entry_hook is not None:
+                    entry_hook(entry)
+                if options.count is not None and shown >= options.count:
+                    return True
+            return False
+
+        done = False
+        while not done and not stop.requested:
+            wait_s = POLL_S
+            if ends is not None:
+                wait_s = min(wait_s, ends - time.monotonic())
+                if wait_s <= 0:
+                    break
+            done = show(source.wait(wait_s))
+            enricher.tidy()
+            if writer.abandoned():
+                raise BrokenPipeError
+        source.detach()
+        if not done:
+            show(source.drain())
+        counts = source.counts().values()
+    seen_by_kernel = sum(row[0] for row in counts)
+    lost = sum(row[2] for row in counts)
+    filtered = sum(row[1] for row in counts) + (seen_by_kernel - shown if done else held_back)
+    tally.not_shown(filtered=filtered, aggregated=0, lost=lost)
+    if lost:
+        say(f"warning: {lost} resets are missing above: the ring buffer was full")
+    if options.summary:
+        if options.output == "json":
+            writer.lines([render_json.object_line(tally.object())])
+        else:
+            writer.lines(tally.text_lines())
+
+
+def on_iface(reset: Reset, names: tuple[str, ...], enricher: Enricher) -> bool:
+    """Whether the packet was seen on one of these interfaces (empty: any)."""
+    if not names:
+        return True
+    seen = {found.ifname for found in (reset.neighbor, reset.ingress) if found is not None}
+    for frame in (reset.frame, reset.ingress_frame):
+        if frame is not None:
+            seen.add(enricher.ifname(frame.netns, frame.ifindex))
+    return any(name in seen for name in names)
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
