@@ -23,6 +23,7 @@ FIELD(dev_net, net_device, nd_net.net)
 FIELD(dev_flags, net_device, flags)
 FIELD(dev_type, net_device, type)
 FIELD(net_inum, net, ns.inum)
+FIELD(net_cookie, net, net_cookie) OPTIONAL
 FIELD(sk_state, sock, __sk_common.skc_state)
 FIELD(sk_family, sock, __sk_common.skc_family)
 FIELD(sk_num, sock, __sk_common.skc_num)

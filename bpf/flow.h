@@ -10,11 +10,12 @@
 
 /* One entry serves both directions: the smaller (address, port) comes first. */
 struct flow_key {
-	__u32 netns;
+	__u64 net; /* net_key() */
 	__u16 low_port;
 	__u16 high_port;
 	__u8 low[16];
 	__u8 high[16];
+	__u32 pad;
 };
 
 struct flow {
@@ -22,7 +23,7 @@ struct flow {
 };
 
 struct peer_key {
-	__u32 netns;
+	__u64 net;
 	__u8 addr[16];
 };
 
@@ -42,9 +43,9 @@ INLINE int source_is_low(const struct tuple *t)
 }
 
 /* Returns which half the packet belongs to. */
-INLINE int make_flow_key(struct flow_key *k, __u32 netns, const struct tuple *t)
+INLINE int make_flow_key(struct flow_key *k, __u64 net, const struct tuple *t)
 {
-	k->netns = netns;
+	k->net = net;
 	if (source_is_low(t)) {
 		__builtin_memcpy(k->low, t->saddr, 16);
 		__builtin_memcpy(k->high, t->daddr, 16);

@@ -192,11 +192,25 @@ INLINE __u32 net_inum(const void *net)
 	return net ? GET(__u32, net, net_inum) : 0;
 }
 
+/* A namespace as a map key. Inode numbers are given anew when a namespace is gone; cookies never
+ * are (before 3d368ab87cf6, 5.12, they may not be assigned yet). */
+INLINE __u64 net_key(const void *net)
+{
+	__u64 cookie = net ? GET(__u64, net, net_cookie) : 0;
+
+	return cookie ? cookie : net_inum(net);
+}
+
+INLINE const void *dev_net(const void *dev)
+{
+	return dev ? GET(const void *, dev, dev_net) : 0;
+}
+
 INLINE void fill_frame(struct rst_frame *f, const void *skb, const void *dev, __u8 ttl)
 {
 	__u16 offset = GET(__u16, skb, skb_mac_header);
 
-	f->netns = net_inum(GET(const void *, dev, dev_net));
+	f->netns = net_inum(dev_net(dev));
 	f->ifindex = GET(__u32, dev, dev_ifindex);
 	f->ttl = ttl;
 	f->has_mac = 0;

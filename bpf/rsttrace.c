@@ -30,6 +30,7 @@ struct track {
 	__u8 has_ingress;
 	__u8 forwarded; /* already told for this namespace */
 	__u8 pad[2];
+	__u64 net;       /* net_key() of the namespace it is in */
 	struct tuple t;  /* as it entered the namespace it is in: NAT may change it later */
 	struct rst_headers rst;
 	struct rst_frame here;
@@ -50,18 +51,19 @@ struct pending {
 
 /* A RST that answers is known by what it answers: NAT leaves sequence numbers alone. */
 struct answer_key {
-	__u32 netns;
+	__u64 net; /* net_key() */
 	__u32 seq;
 	__u32 ack;
 };
 
 struct arrival_key {
-	__u32 netns;
+	__u64 net; /* net_key() */
 	struct tuple t;
+	__u32 pad;
 };
 
 struct sequence_key {
-	__u32 netns;
+	__u64 net; /* net_key() */
 	__u32 number;
 	__u32 is_ack;
 };
@@ -159,7 +161,7 @@ INLINE int event_wanted(const struct rst_event *e, const struct tuple *wire)
 /* ---- baseline ---- */
 
 INLINE void learn(const struct parsed *p, const void *skb, const struct rst_frame *frame,
-		  __u32 netns)
+		  const void *net)
 {
 	struct flow_key key = {};
 	__u64 now = bpf_ktime_get_ns();
@@ -168,9 +170,9 @@ INLINE void learn(const struct parsed *p, const void *skb, const struct rst_fram
 	__u32 zero = 0;
 	int high;
 
-	if (!wanted(netns, p->t.saddr, p->t.daddr, p->t.sport, p->t.dport))
+	if (!wanted(net_inum(net), p->t.saddr, p->t.daddr, p->t.sport, p->t.dport))
 		return;
-	high = make_flow_key(&key, netns, &p->t);
+	high = make_flow_key(&key, net_key(net), &p->t);
 	f = flows.lookup(&key);
 	if (!f) {
 		empty = zero_flow.lookup(&zero);
@@ -186,24 +188,24 @@ INLINE void learn(const struct parsed *p, const void *skb, const struct rst_fram
 		__builtin_memset(f, 0, sizeof(*f));
 	learn_packet(h, p, skb, frame, now);
 	if (frame && (p->flags & TH_SYN)) {
-		struct peer_key peer = { .netns = netns };
+		struct peer_key peer = { .net = key.net };
 
 		__builtin_memcpy(peer.addr, p->t.saddr, 16);
 		peers.update(&peer, h);
 	}
 }
 
-INLINE void fill_baseline(struct rst_event *e, __u32 netns, const struct tuple *t)
+INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t)
 {
 	struct flow_key key = {};
-	struct peer_key peer = { .netns = netns };
+	struct peer_key peer = { .net = net };
 	const struct rst_half *p;
 	struct flow *f;
 	int high;
 
 	if (!BASELINE)
 		return;
-	high = make_flow_key(&key, netns, t);
+	high = make_flow_key(&key, net, t);
 	f = flows.lookup(&key);
 	if (f) {
 		struct rst_half *theirs = high ? &f->half[1] : &f->half[0];
@@ -334,9 +336,10 @@ INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 	t->ts = bpf_ktime_get_ns();
 	t->here = frame;
 	t->t = p->t;
+	t->net = net_key(dev_net(dev));
 	fill_headers(&t->rst, p);
 
-	arrival.netns = sequence.netns = frame.netns;
+	arrival.net = sequence.net = t->net;
 	arrival.t = p->t;
 	arrivals.update(&arrival, &skb);
 	sequence.number = p->seq;
@@ -365,7 +368,7 @@ int rt_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 	if (!BASELINE)
 		return 0;
 	fill_frame(&frame, skb, dev, p.ttl);
-	learn(&p, skb, &frame, frame.netns);
+	learn(&p, skb, &frame, dev_net(dev));
 	return 0;
 }
 
@@ -398,7 +401,7 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	e->skb = skb;
 	e->reason = e->drop_reason = NO_REASON;
 	e->here.ifindex = GET(__u32, dev, dev_ifindex);
-	e->here.netns = e->netns = net_inum(GET(const void *, dev, dev_net));
+	e->here.netns = e->netns = net_inum(dev_net(dev));
 	e->here.ttl = p->ttl;
 	fill_headers(&e->rst, p);
 
@@ -407,7 +410,7 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 		protocol = GET(__u16, sk, sk_protocol);
 		family = GET(__u16, sk, sk_family);
 	}
-	answer.netns = e->netns;
+	answer.net = t->net = net_key(dev_net(dev));
 	answer.seq = p->seq;
 	answer.ack = p->ack;
 	pending = pendings.lookup(&answer);
@@ -445,7 +448,7 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	} else {
 		e->kind = KIND_SENT_NETFILTER;
 	}
-	fill_baseline(e, e->netns, &p->t);
+	fill_baseline(e, t->net, &p->t);
 
 	t->phase = PHASE_OUT;
 	t->here = e->here;
@@ -478,7 +481,7 @@ INLINE void fill_received(struct rst_event *e, const struct track *t, __u64 skb)
 	e->has_ingress = t->has_ingress;
 	e->made = t->made;
 	bpf_probe_read_kernel(&e->rst, sizeof(e->rst), &t->rst);
-	fill_baseline(e, t->here.netns, &t->t);
+	fill_baseline(e, t->net, &t->t);
 }
 
 int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
@@ -497,7 +500,7 @@ int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
 		/* Forwarded packets and loopback's were or will be learned where they come in. */
 		if (!BASELINE || GET(__u32, skb, skb_iif) || (GET(__u32, dev, dev_flags) & IFF_LOOPBACK_))
 			return 0;
-		learn(&p, skb, 0, net_inum(GET(const void *, dev, dev_net)));
+		learn(&p, skb, 0, dev_net(dev));
 		return 0;
 	}
 	t = tracks.lookup(&key);
@@ -532,7 +535,7 @@ INLINE void forget(__u64 skb, const struct track *t)
 	struct arrival_key arrival = {};
 	struct sequence_key sequence = {};
 
-	arrival.netns = sequence.netns = t->here.netns;
+	arrival.net = sequence.net = t->net;
 	arrival.t = t->t;
 	arrivals.delete(&arrival);
 	sequence.number = t->seq;
@@ -580,7 +583,7 @@ INLINE void accepted(const void *sk)
 	__u64 skb = 0, *found;
 
 	fill_socket(&s, sk);
-	arrival.netns = sequence.netns = s.netns;
+	arrival.net = sequence.net = net_key(GET(const void *, sk, sk_net));
 	__builtin_memcpy(arrival.t.saddr, s.remote, 16);
 	__builtin_memcpy(arrival.t.daddr, s.local, 16);
 	arrival.t.sport = s.rport;
@@ -700,13 +703,9 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 
 	if (!l3 || !parse(l3, &p) || (p.flags & TH_RST)) /* a RST is never answered (RFC 9293) */
 		return;
-	if (sk) {
-		answer.netns = net_inum(GET(const void *, sk, sk_net));
-	} else {
-		const void *dev = GET(const void *, trigger, skb_dev);
-
-		answer.netns = dev ? net_inum(GET(const void *, dev, dev_net)) : 0;
-	}
+	/* A packet that has found its socket may have lost its device (tcp_v4_rcv). */
+	answer.net = net_key(sk ? GET(const void *, sk, sk_net)
+				: dev_net(GET(const void *, trigger, skb_dev)));
 	if (p.flags & TH_ACK)
 		answer.seq = p.ack;
 	else

@@ -126,11 +126,11 @@ def test_peer_on_the_link_is_no_gateway(space: Space, neighbors: Neighbors, peer
 
 
 def test_a_third_machine_is_named_and_is_no_gateway(space: Space, neighbors: Neighbors) -> None:
-    for address in ("169.254.7.7", "10.77.0.66", "fe80::66", "fd77::66"):
+    for address in ("169.254.7.7", "192.168.77.66", "fe80::66", "fd77::66"):
         set_neighbor(space, address, OTHER)
     index = space.ifindex("eth0")
     four = neighbors.neighbor(space.inode, index, OTHER, "192.0.2.9")
-    assert (four.ip, four.is_gateway) == ("10.77.0.66", False)
+    assert (four.ip, four.is_gateway) == ("192.168.77.66", False)
     six = neighbors.neighbor(space.inode, index, OTHER, "2001:db8::9")
     assert (six.ip, six.is_gateway) == ("fd77::66", False)
 

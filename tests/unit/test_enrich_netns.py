@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,13 @@ def test_resolve_refuses(spec: str, message: str) -> None:
 
 
 def test_resolve_does_not_wait_for_a_fifo(tmp_path: Path) -> None:
+    def too_long(*_: object) -> None:
+        raise AssertionError("opening the FIFO blocks")
+
     os.mkfifo(tmp_path / "fifo")
+    signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(5)
     with pytest.raises(UsageError, match="not a network namespace"):
         NetnsDirectory().resolve(str(tmp_path / "fifo"))
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)

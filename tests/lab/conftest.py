@@ -1,0 +1,61 @@
+"""Fixtures of the lab tests: real namespaces, a real tracer. Root on a real kernel is a must."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from rsttrace.demo.lab import Lab
+from tests.lab.harness import ADDRESSES, Fence, Tracer
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder needs root; without it, say so. CI never skips."""
+    for item in items:
+        if "tests/lab" not in str(item.path):
+            continue
+        item.add_marker(pytest.mark.root)
+        if os.geteuid() != 0 and not os.environ.get("CI"):
+            item.add_marker(pytest.mark.skip(reason="needs root: run `sudo make test`"))
+
+
+@pytest.fixture(scope="session")
+def tracer_and_fence() -> Iterator[tuple[Tracer, Fence]]:
+    """One tracer for all tests that take the default view of the node, every kind shown."""
+    with Lab("rstfence") as lab:
+        tracer = Tracer("--kind", "all")
+        try:
+            yield tracer, Fence(lab)
+        finally:
+            tracer.stop()
+
+
+@pytest.fixture(scope="session")
+def tracer(tracer_and_fence: tuple[Tracer, Fence]) -> Tracer:
+    """The running tracer."""
+    return tracer_and_fence[0]
+
+
+@pytest.fixture(scope="session")
+def fence(tracer_and_fence: tuple[Tracer, Fence]) -> Fence:
+    """Marks a place in the tracer's output."""
+    return tracer_and_fence[1]
+
+
+@pytest.fixture
+def routed() -> Iterator[Lab]:
+    """client (10.71.1.1) - router - server (10.71.2.2), IPv4 and IPv6."""
+    with Lab("rstlab") as lab:
+        lab.add("client", "router", "server")
+        lab.link("client", "eth0", "router", "cl0")
+        lab.link("router", "sv0", "server", "eth0")
+        lab.router("router")
+        lab.addresses("router", "cl0", "10.71.1.254/24", "fd71:1::fe/64")
+        lab.addresses("router", "sv0", "10.71.2.254/24", "fd71:2::fe/64")
+        for role, net in (("client", 1), ("server", 2)):
+            v4, v6 = ADDRESSES[role]
+            lab.addresses(role, "eth0", f"{v4}/24", f"{v6}/64")
+            lab.route(role, f"default via 10.71.{net}.254", f"default via fd71:{net}::fe")
+        yield lab

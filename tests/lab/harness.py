@@ -1,0 +1,228 @@
+"""A running rsttrace and the traffic that the lab tests send."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rsttrace.demo.lab import Lab
+
+DEADLINE_S = 20.0
+ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
+
+Json = dict[str, Any]
+
+
+class Tracer:
+    """``rsttrace trace -o json`` as a user runs it, read in the background."""
+
+    def __init__(self, *options: str, wait: bool = True) -> None:
+        self.entries: list[Json] = []
+        self.status = ""
+        self._changed = threading.Condition()
+        self._lines: queue.Queue[str] = queue.Queue()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rsttrace", "trace", "-o", "json", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._readers = [
+            threading.Thread(target=self._read_entries, daemon=True),
+            threading.Thread(target=self._read_status, daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+        if wait:
+            self.wait_for(lambda: "tracing resets" in self.status, "the tracer to be armed")
+
+    def _read_entries(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._changed:
+                self.entries.append(json.loads(line))
+                self._changed.notify_all()
+
+    def _read_status(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._changed:
+                self.status += line
+                self._changed.notify_all()
+
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until something became true; fails with what was seen instead."""
+        with self._changed:
+            if not self._changed.wait_for(
+                lambda: condition() or self.process.poll() is not None, DEADLINE_S
+            ) or not condition():
+                raise AssertionError(
+                    f"no sign of {what}; status: {self.status!r}; entries: {self.entries!r:.3000}"
+                )
+
+    def forget(self) -> None:
+        """Start anew: inode numbers of namespaces are used again."""
+        with self._changed:
+            self.entries.clear()
+
+    def of(self, netns: int) -> list[Json]:
+        """The entries of one namespace so far."""
+        return [e for e in list(self.entries) if e.get("netns") == netns]
+
+    def collect(self, netns: int, count: int) -> list[Json]:
+        """Wait for so many entries of a namespace."""
+        self.wait_for(lambda: len(self.of(netns)) >= count, f"{count} entries of netns {netns}")
+        return self.of(netns)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(DEADLINE_S)
+        for reader in self._readers:
+            reader.join(DEADLINE_S)
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+        return code
+
+
+class Fence:
+    """A namespace in which one refused connection marks a place in the tracer's output."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._port = 20000
+        lab.add("fence")
+
+    def cross(self, tracer: Tracer) -> None:
+        """Return once the tracer has shown everything that happened before this call."""
+        self._port += 1
+        with self._lab.inside("fence"), socket.socket() as client:
+            assert client.connect_ex(("127.0.0.1", self._port)) != 0
+        netns = self._lab.inode("fence")
+        tracer.wait_for(
+            lambda: sum(e["remote"]["port"] == self._port for e in tracer.of(netns)) == 1,
+            "the fence",
+        )
+
+
+@contextmanager
+def pair(
+    lab: Lab, role: str, peer: str, port: int = 7000, family: int = socket.AF_INET
+) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection from `role` to `peer`: (client, accepted). Closing is the caller's business."""
+    address = server_address(peer, family)
+    with lab.inside(peer):
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        listener.listen(64)
+    with lab.inside(role):
+        client = socket.socket(family)
+    client.settimeout(DEADLINE_S)
+    try:
+        client.connect((address, port))
+        accepted, _ = listener.accept()
+        accepted.settimeout(DEADLINE_S)
+        try:
+            yield client, accepted
+        finally:
+            accepted.close()
+    finally:
+        client.close()
+        listener.close()
+
+
+ADDRESSES = {
+    "client": ("10.71.1.1", "fd71:1::1"),
+    "server": ("10.71.2.2", "fd71:2::2"),
+}
+
+
+def server_address(role: str, family: int) -> str:
+    """A role's address of a family."""
+    return ADDRESSES[role][family == socket.AF_INET6]
+
+
+def linger_zero(sock: socket.socket) -> None:
+    """Make close() reset the connection."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def expect_reset(sock: socket.socket) -> None:
+    """Read until the connection is reset."""
+    try:
+        while sock.recv(4096):
+            pass
+    except ConnectionError:
+        return
+    raise AssertionError("the connection ended without a reset")
+
+
+def send_ip(lab: Lab, role: str, packet: Any) -> None:
+    """Send a scapy IP packet from a namespace's raw socket, as its stack routes it."""
+    raw = bytes(packet)
+    with lab.inside(role):
+        if raw[0] >> 4 == 4:
+            with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+                sock.sendto(raw, (packet.dst, 0))
+        else:
+            with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+                sock.sendto(raw, (packet.dst, 0))
+
+
+def send_frame(lab: Lab, role: str, interface: str, frame: Any) -> None:
+    """Send a scapy Ethernet frame from one of a namespace's interfaces."""
+    with lab.inside(role), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        sock.bind((interface, 0))
+        sock.send(bytes(frame))
+
+
+def mac_of(lab: Lab, role: str, interface: str) -> str:
+    """An interface's MAC."""
+    return lab.exec(role, ["cat", f"/sys/class/net/{interface}/address"]).strip()
+
+
+def out_rsts(lab: Lab, role: str) -> int:
+    """The namespace's TcpOutRsts (RFC 4022 tcpOutRsts), v4 and v6 together."""
+    with lab.inside(role), open("/proc/thread-self/net/snmp", encoding="ascii") as file:
+        rows = [line.split() for line in file if line.startswith("Tcp:")]
+    return int(rows[1][rows[0].index("OutRsts")])
+
+
+def poll_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition of the system that nothing tells us about."""
+    ends = time.monotonic() + DEADLINE_S
+    waiter = threading.Event()
+    while not condition():
+        assert time.monotonic() < ends, f"waited in vain for {what}"
+        waiter.wait(0.01)
+
+
+def bpf_programs() -> set[int]:
+    """The ids of every BPF program in the kernel (bpf(BPF_PROG_GET_NEXT_ID))."""
+    import ctypes
+
+    from rsttrace.kernel.source import SYS_BPF
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    found, current = set(), 0
+    while True:
+        buffer = ctypes.create_string_buffer(struct.pack("<III", current, 0, 0), 12)
+        if libc.syscall(SYS_BPF[os.uname().machine], 11, buffer, 12) < 0:
+            return found
+        current = struct.unpack_from("<I", buffer.raw, 4)[0]
+        found.add(current)

@@ -1,0 +1,550 @@
+"""Every kind and cause, on real packets: rows of traffic and what the tracer must say.
+
+Each case is repeated a prime number of times, and each namespace must show exactly the entries
+expected: no more (phantoms), no less.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from rsttrace.demo.lab import Lab
+from tests.lab.harness import (
+    Fence,
+    Json,
+    Tracer,
+    expect_reset,
+    linger_zero,
+    out_rsts,
+    pair,
+    poll_until,
+    send_ip,
+    server_address,
+)
+
+scapy_inet: Any = pytest.importorskip("scapy.layers.inet")
+scapy_inet6: Any = pytest.importorskip("scapy.layers.inet6")
+TCP = scapy_inet.TCP
+
+V4, V6 = socket.AF_INET, socket.AF_INET6
+CLIENT, SERVER, ROUTER = "client", "server", "router"
+
+
+def ip(source: str, target: str, family: int, **fields: Any) -> Any:
+    """An IP header from a role to a role."""
+    layer = scapy_inet.IP if family == V4 else scapy_inet6.IPv6
+    return layer(
+        src=server_address(source, family), dst=server_address(target, family), **fields
+    )
+
+
+def tcp_state(sock: socket.socket) -> int:
+    """TCP_INFO's tcpi_state."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+def sequence(lab: Lab, role: str, sock: socket.socket) -> tuple[int, int]:
+    """(snd_nxt, rcv_nxt) of a quiet connection, through TCP_REPAIR (net/ipv4/tcp.c)."""
+    with lab.inside(role):
+        sock.setsockopt(socket.IPPROTO_TCP, 19, 1)  # TCP_REPAIR
+        numbers = []
+        for which in (2, 1):  # TCP_SEND_QUEUE, TCP_RECV_QUEUE
+            sock.setsockopt(socket.IPPROTO_TCP, 20, which)  # TCP_REPAIR_QUEUE
+            numbers.append(sock.getsockopt(socket.IPPROTO_TCP, 21) & 0xFFFFFFFF)  # TCP_QUEUE_SEQ
+        sock.setsockopt(socket.IPPROTO_TCP, 19, -1)  # off, without a window probe
+    return numbers[0], numbers[1]
+
+
+# ---- traffic ----
+
+
+def refused(lab: Lab, family: int) -> None:
+    with lab.inside(CLIENT), socket.socket(family) as sock:
+        sock.settimeout(10)
+        assert sock.connect_ex((server_address(SERVER, family), 7999)) != 0
+
+
+def refused_mapped(lab: Lab, family: int) -> None:
+    del family
+    with lab.inside(CLIENT), socket.socket(V6) as sock:
+        sock.settimeout(10)
+        assert sock.connect_ex((f"::ffff:{server_address(SERVER, V4)}", 7999)) != 0
+
+
+def stray_ack(lab: Lab, family: int) -> None:
+    packet = ip(CLIENT, SERVER, family) / TCP(sport=7001, dport=7999, flags="A", seq=7, ack=99)
+    send_ip(lab, CLIENT, packet)
+
+
+def stray_ack_to_listener(lab: Lab, family: int) -> None:
+    with lab.inside(SERVER), socket.socket(family) as listener:
+        listener.bind((server_address(SERVER, family), 7002))
+        listener.listen()
+        packet = ip(CLIENT, SERVER, family) / TCP(sport=7001, dport=7002, flags="A", ack=99)
+        before = out_rsts(lab, SERVER)
+        send_ip(lab, CLIENT, packet)
+        poll_until(lambda: out_rsts(lab, SERVER) > before, "the listener's reset")
+
+
+def unread_data(lab: Lab, family: int) -> None:
+    with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
+        client.send(b"unread")
+        accepted.recv(1)
+        accepted.close()
+        expect_reset(client)
+
+
+def unread_data_after_fin(lab: Lab, family: int) -> None:
+    with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
+        client.send(b"unread")
+        client.shutdown(socket.SHUT_WR)
+        poll_until(lambda: tcp_state(accepted) == 8, "CLOSE_WAIT")
+        poll_until(lambda: tcp_state(client) == 5, "FIN_WAIT2")
+        accepted.close()
+        expect_reset(client)
+
+
+def linger(lab: Lab, family: int) -> None:
+    with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
+        linger_zero(client)
+        client.close()
+        expect_reset(accepted)
+
+
+def linger_after_fin(lab: Lab, family: int) -> None:
+    """The server half closes, then resets: the client is in CLOSE_WAIT."""
+    with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
+        accepted.shutdown(socket.SHUT_WR)
+        poll_until(lambda: tcp_state(client) == 8, "CLOSE_WAIT")
+        linger_zero(accepted)
+        accepted.close()
+        poll_until(lambda: tcp_state(client) == 7, "the reset")
+
+
+def killed_by_ss(lab: Lab, family: int) -> None:
+    with pair(lab, CLIENT, SERVER, family=family) as (client, _):
+        port = client.getsockname()[1]
+        lab.exec(CLIENT, ["ss", "-K", "state", "established", "sport", "=", f":{port}"])
+        poll_until(lambda: tcp_state(client) == 7, "ss -K")
+
+
+def data_after_close(lab: Lab, family: int) -> None:
+    """FIN_WAIT2 as a TIME_WAIT minisocket: data draws a RST (tcp_timewait_state_process)."""
+    with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
+        accepted.close()
+        poll_until(lambda: tcp_state(client) == 8, "CLOSE_WAIT")
+        client.send(b"too late")
+        poll_until(lambda: tcp_state(client) == 7, "the reset")
+
+
+def data_after_shutdown(lab: Lab, family: int) -> None:
+    """A full socket after SHUT_RDWR: data makes the kernel call tcp_reset() itself (a phantom)."""
+    with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
+        accepted.shutdown(socket.SHUT_RDWR)
+        poll_until(lambda: tcp_state(accepted) == 5, "FIN_WAIT2")
+        client.send(b"too late")
+        poll_until(lambda: tcp_state(client) == 7, "the reset")
+
+
+def rejected_in_input(lab: Lab, family: int) -> None:
+    refused(lab, family)
+
+
+def forged_rst(lab: Lab, family: int, seq_add: int, role: str = SERVER, **tcp: Any) -> None:
+    """A RST for a live connection, with a sequence number that is off by `seq_add`."""
+    with pair(lab, CLIENT, SERVER, family=family) as (client, _):
+        _, rcv_nxt = sequence(lab, CLIENT, client)
+        packet = ip(SERVER, CLIENT, family, **({"id": 4711} if family == V4 else {})) / TCP(
+            sport=7000,
+            dport=client.getsockname()[1],
+            flags="R",
+            seq=(rcv_nxt + seq_add) & 0xFFFFFFFF,
+            window=0,
+            **tcp,
+        )
+        send_ip(lab, role, packet)
+        if not seq_add and not tcp:
+            expect_reset(client)
+
+
+def challenge_ack(lab: Lab, family: int) -> None:
+    forged_rst(lab, family, 1)
+
+
+def out_of_window(lab: Lab, family: int) -> None:
+    forged_rst(lab, family, 0x40000000)
+
+
+def bad_checksum(lab: Lab, family: int) -> None:
+    forged_rst(lab, family, 0, chksum=0x1234)
+
+
+def forged_at_router(lab: Lab, family: int) -> None:
+    forged_rst(lab, family, 0, role=ROUTER)
+
+
+def wrong_ack(lab: Lab, family: int) -> None:
+    """A RST for a SYN_SENT socket that acknowledges something else."""
+    with lab.inside(CLIENT), socket.socket(family) as sock:
+        sock.setblocking(False)
+        sock.connect_ex((server_address(SERVER, family), 7003))  # dropped by the server's firewall
+        packet = ip(SERVER, CLIENT, family) / TCP(
+            sport=7003, dport=sock.getsockname()[1], flags="RA", seq=0, ack=12345
+        )
+        send_ip(lab, ROUTER, packet)
+        assert tcp_state(sock) == 2, "still SYN_SENT"
+
+
+def rst_in_syn_recv(lab: Lab, family: int) -> None:
+    """A half-open connection that its client resets."""
+    with lab.inside(SERVER), socket.socket(family) as listener:
+        listener.bind((server_address(SERVER, family), 7004))
+        listener.listen()
+        syn = TCP(sport=7005, dport=7004, flags="S", seq=1000)
+        send_ip(lab, CLIENT, ip(CLIENT, SERVER, family) / syn)
+        rst = TCP(sport=7005, dport=7004, flags="R", seq=1001)
+        send_ip(lab, CLIENT, ip(CLIENT, SERVER, family) / rst)
+
+
+def rst_in_time_wait(lab: Lab, family: int) -> None:
+    with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
+        port = client.getsockname()[1]
+        numbers = sequence(lab, CLIENT, client)
+        client.close()
+        accepted.recv(1)
+        accepted.close()
+        rst = TCP(sport=7000, dport=port, flags="R", seq=(numbers[1] + 5000) & 0xFFFFFFFF)
+        send_ip(lab, SERVER, ip(SERVER, CLIENT, family) / rst)
+
+
+def rst_to_listener(lab: Lab, family: int) -> None:
+    with lab.inside(SERVER), socket.socket(family) as listener:
+        listener.bind((server_address(SERVER, family), 7006))
+        listener.listen()
+        rst = TCP(sport=7007, dport=7006, flags="R", seq=1)
+        send_ip(lab, CLIENT, ip(CLIENT, SERVER, family) / rst)
+
+
+def rst_to_nobody(lab: Lab, family: int) -> None:
+    rst = TCP(sport=7008, dport=7009, flags="R", seq=1)
+    send_ip(lab, CLIENT, ip(CLIENT, SERVER, family) / rst)
+
+
+# ---- set-up ----
+
+
+def nothing(lab: Lab) -> None:
+    del lab
+
+
+def reject_input(lab: Lab) -> None:
+    lab.nft(
+        SERVER,
+        "table inet t { chain c { type filter hook input priority 0; "
+        "tcp dport 7999 reject with tcp reset; } }",
+    )
+
+
+def reject_forward(lab: Lab) -> None:
+    lab.nft(
+        ROUTER,
+        "table inet t { chain c { type filter hook forward priority 0; "
+        "tcp dport 7999 reject with tcp reset; } }",
+    )
+
+
+def reject_output(lab: Lab) -> None:
+    lab.nft(
+        CLIENT,
+        "table inet t { chain c { type filter hook output priority 0; "
+        "tcp dport 7999 reject with tcp reset; } }",
+    )
+
+
+def drop_syn(lab: Lab) -> None:
+    lab.nft(
+        SERVER,
+        "table inet t { chain c { type filter hook input priority 0; tcp dport 7003 drop; } }",
+    )
+
+
+def drop_own_rst(lab: Lab) -> None:
+    lab.nft(
+        SERVER,
+        "table inet t { chain c { type filter hook output priority 0; tcp flags rst drop; } }",
+    )
+
+
+def no_way_back(lab: Lab) -> None:
+    lab.ip(
+        SERVER,
+        "route add blackhole 10.71.1.0/24",
+        "route add blackhole fd71:1::/64",
+    )
+    lab.sysctl(SERVER, net__ipv4__conf__all__rp_filter=0, net__ipv4__conf__eth0__rp_filter=0)
+
+
+# ---- what must be seen ----
+
+
+class Seen(NamedTuple):
+    """What one entry says: None means null in the JSON."""
+
+    kind: str
+    cause: str
+    origin: str
+    state: str | None = None
+    made_here: str | None = None
+
+
+class Row(NamedTuple):
+    """One case; `server`, `client`, `router`: what each shows for one round of traffic."""
+
+    name: str
+    traffic: Callable[[Lab, int], None]
+    server: tuple[Seen, ...] = ()
+    client: tuple[Seen, ...] = ()
+    router: tuple[Seen, ...] = ()
+    setup: Callable[[Lab], None] = nothing
+    families: tuple[int, ...] = (V4, V6)
+    rounds: int = 3
+
+
+FORWARDED = Seen("forwarded", "forwarded", "peer", None, "sent-passive")
+FORWARDED_ACTIVE = FORWARDED._replace(made_here="sent-active")
+FORWARDED_RAW = Seen("forwarded", "forwarded", "forged", None, "sent-raw")
+RAW = Seen("sent-raw", "raw-socket", "local")
+REFUSED = Seen("received-accepted", "connection-refused", "peer", "SYN_SENT", "sent-passive")
+RESET = Seen("received-accepted", "connection-reset", "peer", "ESTABLISHED", "sent-active")
+UNMATCHED = Seen("received-unmatched", "no-socket", "peer", None, "sent-passive")
+REJECTED = Seen("received-rejected", "", "forged", None, "sent-raw")
+
+ROWS = [
+    Row(
+        "refused",
+        refused,
+        server=(Seen("sent-passive", "no-listener", "local"),),
+        client=(REFUSED,),
+        router=(FORWARDED,),
+        rounds=7,
+    ),
+    Row(
+        "refused-v4-mapped",
+        refused_mapped,
+        server=(Seen("sent-passive", "no-listener", "local"),),
+        client=(REFUSED,),
+        router=(FORWARDED,),
+        families=(V4,),
+    ),
+    Row(
+        "no-socket",
+        stray_ack,
+        server=(Seen("sent-passive", "no-socket", "local"),),
+        client=(UNMATCHED,),
+        router=(FORWARDED,),
+        rounds=5,
+    ),
+    Row(
+        "listen",
+        stray_ack_to_listener,
+        server=(Seen("sent-passive", "listen", "local", "LISTEN"),),
+        client=(UNMATCHED,),
+        router=(FORWARDED,),
+    ),
+    Row(
+        "unread-data",
+        unread_data,
+        server=(Seen("sent-active", "unread-data", "local", "ESTABLISHED"),),
+        client=(RESET,),
+        router=(FORWARDED_ACTIVE,),
+        rounds=7,
+    ),
+    Row(
+        "unread-data-in-close-wait",
+        unread_data_after_fin,
+        server=(Seen("sent-active", "unread-data", "local", "CLOSE_WAIT"),),
+        client=(RESET._replace(cause="reset-while-closing", state="FIN_WAIT2"),),
+        router=(FORWARDED_ACTIVE,),
+    ),
+    Row(
+        "linger",
+        linger,
+        client=(Seen("sent-active", "linger", "local", "ESTABLISHED"),),
+        server=(RESET,),
+        router=(FORWARDED_ACTIVE,),
+        rounds=7,
+    ),
+    Row(
+        "linger-after-fin",
+        linger_after_fin,
+        server=(Seen("sent-active", "linger", "local", "FIN_WAIT2"),),
+        client=(RESET._replace(cause="reset-after-fin", state="CLOSE_WAIT"),),
+        router=(FORWARDED_ACTIVE,),
+    ),
+    Row(
+        "ss-kill",
+        killed_by_ss,
+        client=(Seen("sent-active", "aborted", "local", "ESTABLISHED"),),
+        server=(RESET,),
+        router=(FORWARDED_ACTIVE,),
+    ),
+    Row(
+        "time-wait-sends",
+        data_after_close,
+        server=(Seen("sent-passive", "time-wait", "local", "TIME_WAIT"),),
+        client=(
+            Seen(
+                "received-accepted", "reset-after-fin", "peer", "CLOSE_WAIT", "sent-passive"
+            ),
+        ),
+        router=(FORWARDED,),
+    ),
+    Row(
+        "phantom-received-data-after-shutdown",
+        data_after_shutdown,
+        server=(Seen("sent-passive", "data-after-close", "local", "FIN_WAIT2"),),
+        client=(
+            Seen(
+                "received-accepted", "reset-after-fin", "peer", "CLOSE_WAIT", "sent-passive"
+            ),
+        ),
+        router=(FORWARDED,),
+    ),
+    Row(
+        "netfilter-input",
+        refused,
+        setup=reject_input,
+        server=(Seen("sent-netfilter", "firewall-reject", "local"),),
+        client=(REFUSED._replace(origin="forged", made_here="sent-netfilter"),),
+        router=(FORWARDED._replace(origin="forged", made_here="sent-netfilter"),),
+    ),
+    Row(
+        "netfilter-forward",
+        refused,
+        setup=reject_forward,
+        router=(Seen("sent-netfilter", "firewall-reject", "local"),),
+        client=(REFUSED._replace(origin="forged", made_here="sent-netfilter"),),
+        rounds=5,
+    ),
+    Row(
+        "netfilter-output",
+        refused,
+        setup=reject_output,
+        client=(
+            Seen("sent-netfilter", "firewall-reject", "local"),
+            REFUSED._replace(origin="forged", made_here="sent-netfilter"),
+        ),
+    ),
+    Row(
+        "challenge-ack",
+        challenge_ack,
+        server=(RAW,),
+        client=(REJECTED._replace(cause="out-of-window", state="ESTABLISHED"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
+        "out-of-window",
+        out_of_window,
+        server=(RAW,),
+        client=(REJECTED._replace(cause="out-of-window", state="ESTABLISHED"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
+        "bad-checksum",
+        bad_checksum,
+        server=(RAW,),
+        client=(REJECTED._replace(cause="bad-checksum"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
+        "forged-at-router",
+        forged_at_router,
+        router=(RAW,),
+        client=(
+            Seen("received-accepted", "connection-reset", "forged", "ESTABLISHED", "sent-raw"),
+        ),
+        # The server's socket is closed by the test with nothing wrong: no reset of its own.
+    ),
+    Row(
+        "wrong-ack-in-syn-sent",
+        wrong_ack,
+        setup=drop_syn,
+        router=(RAW,),
+        client=(REJECTED._replace(cause="wrong-ack", state="SYN_SENT"),),
+    ),
+    Row(
+        "syn-recv",
+        rst_in_syn_recv,
+        client=(RAW,),
+        server=(REJECTED._replace(cause="syn-recv"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
+        "time-wait-receives",
+        rst_in_time_wait,
+        server=(RAW,),
+        client=(REJECTED._replace(cause="time-wait", state="TIME_WAIT"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
+        "listener-receives",
+        rst_to_listener,
+        client=(RAW,),
+        server=(REJECTED._replace(cause="listen", state="LISTEN"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
+        "phantom-sent-answer-to-rst",
+        rst_to_nobody,
+        client=(RAW,),
+        server=(Seen("received-unmatched", "no-socket", "forged", None, "sent-raw"),),
+        router=(FORWARDED_RAW,),
+        rounds=11,
+    ),
+    Row("phantom-sent-dropped-by-own-firewall", stray_ack, setup=drop_own_rst, rounds=5),
+    Row("phantom-sent-no-way-back", stray_ack, setup=no_way_back, rounds=5),
+]
+
+
+def seen(entry: Json) -> Seen:
+    """What an entry says, in the words of the table."""
+    return Seen(
+        entry["kind"],
+        entry["cause"]["name"],
+        entry["origin"],
+        entry["socket"]["state"] if entry["socket"] else None,
+        entry["made_here"]["kind"] if entry["made_here"] else None,
+    )
+
+
+@pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
+@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
+def test_kind(row: Row, family: int, routed: Lab, tracer: Tracer, fence: Fence) -> None:
+    if family not in row.families:
+        pytest.skip("this case is about IPv4 addresses in IPv6 sockets")
+    row.setup(routed)
+    fence.cross(tracer)
+    tracer.forget()
+    before = {role: out_rsts(routed, role) for role in (CLIENT, SERVER, ROUTER)}
+    for _ in range(row.rounds):
+        row.traffic(routed, family)
+    for role, expected in ((SERVER, row.server), (CLIENT, row.client), (ROUTER, row.router)):
+        if expected:
+            tracer.collect(routed.inode(role), len(expected) * row.rounds)
+    fence.cross(tracer)
+    for role, expected in ((SERVER, row.server), (CLIENT, row.client), (ROUTER, row.router)):
+        entries = tracer.of(routed.inode(role))
+        got = Counter(seen(entry) for entry in entries)
+        assert got == Counter({one: row.rounds for one in expected}), role
+        sent_by_tcp = sum(
+            entry["kind"] in ("sent-passive", "sent-active", "sent-netfilter") for entry in entries
+        )
+        if not row.name.startswith("phantom-sent-"):
+            assert out_rsts(routed, role) - before[role] == sent_by_tcp, role
+        for entry in entries:
+            assert entry["family"] == (4 if family == V4 else 6)
