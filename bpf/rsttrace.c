@@ -44,7 +44,8 @@ struct pending {
 	__u32 reason;
 	__u8 kind;
 	__u8 hook;
-	__u8 pad[2];
+	__u8 expected; /* packets: several wait where the neighbour is being resolved */
+	__u8 pad;
 	struct rst_headers trigger;
 	struct rst_socket sock;
 };
@@ -256,6 +257,19 @@ INLINE struct rst_event *new_event(__u64 key)
 	return held.lookup(&key);
 }
 
+/* The state before tcp_set_state(TCP_CLOSE), which comes just before an active reset, and before
+ * the answer to data that comes after shutdown(). */
+INLINE void fix_state(struct rst_socket *sock)
+{
+	struct old_state *old;
+
+	if (sock->state != ST_CLOSE)
+		return;
+	old = old_states.lookup(&sock->address);
+	if (old && bpf_ktime_get_ns() - old->ts < SECOND)
+		sock->state = old->state;
+}
+
 INLINE void fill_owner(struct rst_event *e)
 {
 	struct rst_task *owner;
@@ -272,18 +286,6 @@ INLINE void fill_owner(struct rst_event *e)
 		bpf_probe_read_kernel(&e->owner, sizeof(e->owner), owner);
 		e->has_owner = 1;
 	}
-}
-
-/* The state before tcp_set_state(TCP_CLOSE), which comes just before an active reset. */
-INLINE void fix_state(struct rst_event *e)
-{
-	struct old_state *old;
-
-	if (e->sock.state != ST_CLOSE)
-		return;
-	old = old_states.lookup(&e->sock.address);
-	if (old && bpf_ktime_get_ns() - old->ts < SECOND)
-		e->sock.state = old->state;
 }
 
 /* ---- the packet layer ---- */
@@ -372,12 +374,23 @@ int rt_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* Opened by the kernel for itself (inet_ctl_sock_create): no file behind it. */
-INLINE int is_kernel_socket(const void *sk)
+/* The owner of an answer: the socket it answers for (ip_send_unicast_reply's orig_sk, newer
+ * kernels), or the stack's control socket, which has no file (inet_ctl_sock_create). */
+INLINE int is_answering(const void *sk, __u8 state)
 {
-	const void *socket = GET(const void *, sk, sk_socket);
+	const void *socket;
 
+	if (!is_full(state) || state == ST_LISTEN)
+		return 1;
+	if (GET(__u16, sk, sk_type) == SOCK_STREAM_)
+		return 0;
+	socket = GET(const void *, sk, sk_socket);
 	return socket && !GET(const void *, socket, socket_file);
+}
+
+INLINE int is_tcp(const void *sk)
+{
+	return GET(__u16, sk, sk_type) == SOCK_STREAM_ && GET(__u16, sk, sk_family) != AF_PACKET_;
 }
 
 /* A RST this namespace made leaves it. */
@@ -389,8 +402,8 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	struct rst_event *e;
 	struct track *t;
 	const void *sk = GET(const void *, skb, skb_sk);
-	__u16 type = 0, protocol = 0, family = 0;
 	__u64 sk_key = (__u64)sk;
+	__u8 state = 0;
 	__u8 hold = 0;
 
 	t = new_track(skb, p);
@@ -405,29 +418,31 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	e->here.ttl = p->ttl;
 	fill_headers(&e->rst, p);
 
-	if (sk) {
-		type = GET(__u16, sk, sk_type);
-		protocol = GET(__u16, sk, sk_protocol);
-		family = GET(__u16, sk, sk_family);
-	}
+	if (sk)
+		state = GET(__u8, sk, sk_state);
 	answer.net = t->net = net_key(dev_net(dev));
 	answer.seq = p->seq;
 	answer.ack = p->ack;
 	pending = pendings.lookup(&answer);
-	if (pending && !(sk && type == SOCK_STREAM_)) {
+	if (pending) { /* an active RST has both numbers, an answer only one: no mix-up */
 		e->kind = pending->kind;
 		e->reason = pending->reason;
 		e->hook = pending->hook;
 		bpf_probe_read_kernel(&e->trigger, sizeof(e->trigger), &pending->trigger);
 		bpf_probe_read_kernel(&e->sock, sizeof(e->sock), &pending->sock);
-		pendings.delete(&answer);
+		if (pending->expected > 1)
+			pending->expected--;
+		else
+			pendings.delete(&answer);
 		if (e->sock.present)
 			fill_owner(e);
-	} else if (sk && type == SOCK_STREAM_ && family != AF_PACKET_) {
+	} else if (sk && is_answering(sk, state)) {
+		e->kind = KIND_SENT_PASSIVE; /* its cause was missed */
+	} else if (sk && is_tcp(sk)) {
 		e->kind = KIND_SENT_ACTIVE;
 		fill_socket(&e->sock, sk);
 		fill_owner(e);
-		fix_state(e);
+		fix_state(&e->sock);
 		why = reasons.lookup(&sk_key);
 		if (why && e->ts - why->ts < SECOND) {
 			e->reason = why->reason;
@@ -435,8 +450,6 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 		} else {
 			hold = ACTIVE_REASON_FOLLOWS;
 		}
-	} else if (sk && is_kernel_socket(sk)) {
-		e->kind = KIND_SENT_PASSIVE; /* the stack's control socket; its cause was missed */
 	} else if (sk) {
 		/* A raw or packet socket. sendto() runs in the writer's context down to here. */
 		e->kind = KIND_SENT_RAW;
@@ -561,7 +574,7 @@ INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk,
 	e->local_route = local_route;
 	if (sk) {
 		fill_socket(&e->sock, sk);
-		fix_state(e);
+		fix_state(&e->sock);
 		if (e->sock.full && e->sock.state != ST_LISTEN)
 			fill_owner(e);
 	}
@@ -699,7 +712,9 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 	const __u8 *l3 = l3_at_offset(trigger);
 	struct pending *pending, *empty;
 	struct parsed p = {};
+	__u64 now = bpf_ktime_get_ns();
 	__u32 zero = 0;
+	__u8 waiting = 0;
 
 	if (!l3 || !parse(l3, &p) || (p.flags & TH_RST)) /* a RST is never answered (RFC 9293) */
 		return;
@@ -710,6 +725,9 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 		answer.seq = p.ack;
 	else
 		answer.ack = p.seq + !!(p.flags & TH_SYN) + !!(p.flags & TH_FIN) + p.payload_len;
+	pending = pendings.lookup(&answer);
+	if (pending && now - pending->ts < SECOND && pending->expected < 255)
+		waiting = pending->expected;
 	empty = zero_pending.lookup(&zero);
 	if (!empty)
 		return;
@@ -717,13 +735,16 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 	pending = pendings.lookup(&answer);
 	if (!pending)
 		return;
-	pending->ts = bpf_ktime_get_ns();
+	pending->ts = now;
+	pending->expected = waiting + 1;
 	pending->reason = reason;
 	pending->kind = kind;
 	pending->hook = hook;
 	fill_headers(&pending->trigger, &p);
-	if (sk)
+	if (sk) {
 		fill_socket(&pending->sock, sk);
+		fix_state(&pending->sock);
+	}
 }
 
 /* tcp_send_active_reset(): before the packet (function entry) or after it (tracepoint). */

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rsttrace.kernel import config, reasons
@@ -255,6 +255,10 @@ def decode(raw: bytes, context: Context) -> Reset:
     elif kind is Kind.SENT_RAW:
         cause = reasons.Cause("raw-socket", "a process wrote it through a raw socket")
     else:
+        if kind is Kind.RECEIVED_REJECTED and state == "LISTEN" and drop_reason != "TCP_RESET":
+            # tcp_check_req(): the request socket is judged, its listener is what we are given.
+            state = "SYN_RECV"
+            socket = replace(socket, state=state) if socket else None
         cause = reasons.received(kind, drop_reason, state)
     if trigger is None:
         trigger = _trigger(kind, rst, baseline)

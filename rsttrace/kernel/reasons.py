@@ -154,6 +154,12 @@ def received(kind: Kind, reason: str | None, state: str | None) -> Cause:
         return Cause(*REJECTED[reason], reason)
     if state == "LISTEN":
         return Cause("listen", "ignored: only a listener there, no such connection", reason)
+    if reason == "TCP_RESET":  # tcp_validate_incoming(): in window, but not exactly the next one
+        return Cause(
+            "challenge-ack",
+            "ignored: not the expected sequence number (answered with a challenge ACK, RFC 5961)",
+            reason,
+        )
     if state == "TIME_WAIT":
         return Cause("time-wait", "ignored: the connection is over (TIME_WAIT)", reason)
     if state in ("NEW_SYN_RECV", "SYN_RECV"):

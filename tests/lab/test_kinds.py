@@ -121,6 +121,7 @@ def linger_after_fin(lab: Lab, family: int) -> None:
     with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
         accepted.shutdown(socket.SHUT_WR)
         poll_until(lambda: tcp_state(client) == 8, "CLOSE_WAIT")
+        poll_until(lambda: tcp_state(accepted) == 5, "FIN_WAIT2")
         linger_zero(accepted)
         accepted.close()
         poll_until(lambda: tcp_state(client) == 7, "the reset")
@@ -133,8 +134,23 @@ def killed_by_ss(lab: Lab, family: int) -> None:
         poll_until(lambda: tcp_state(client) == 7, "ss -K")
 
 
+def data_to_time_wait(lab: Lab, family: int) -> None:
+    """FIN_WAIT2 as a TIME_WAIT minisocket: data draws a RST (tcp_timewait_state_process).
+
+    The FIN's ACK must come when close() is over; so its first one is dropped.
+    """
+    with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
+        chain(lab, SERVER, "input", "tcp dport 7000 drop")
+        accepted.close()
+        lab.nft(SERVER, "flush ruleset")
+        state = ["ss", "-Htano", "sport", "=", ":7000"]
+        poll_until(lambda: "timer:(timewait" in lab.exec(SERVER, state), "TIME_WAIT")
+        client.send(b"too late")
+        poll_until(lambda: tcp_state(client) == 7, "the reset")
+
+
 def data_after_close(lab: Lab, family: int) -> None:
-    """FIN_WAIT2 as a TIME_WAIT minisocket: data draws a RST (tcp_timewait_state_process)."""
+    """Data for an orphan in FIN_WAIT2."""
     with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
         accepted.close()
         poll_until(lambda: tcp_state(client) == 8, "CLOSE_WAIT")
@@ -242,42 +258,32 @@ def nothing(lab: Lab) -> None:
     del lab
 
 
+def chain(lab: Lab, role: str, hook: str, rule: str) -> None:
+    lab.nft(role, f"table inet t {{\nchain {hook} {{\ntype filter hook {hook} priority 0\n{rule}\n}}\n}}\n")
+
+
 def reject_input(lab: Lab) -> None:
-    lab.nft(
-        SERVER,
-        "table inet t { chain c { type filter hook input priority 0; "
-        "tcp dport 7999 reject with tcp reset; } }",
-    )
+    chain(lab, SERVER, "input", "tcp dport 7999 reject with tcp reset")
 
 
 def reject_forward(lab: Lab) -> None:
-    lab.nft(
-        ROUTER,
-        "table inet t { chain c { type filter hook forward priority 0; "
-        "tcp dport 7999 reject with tcp reset; } }",
-    )
+    chain(lab, ROUTER, "forward", "tcp dport 7999 reject with tcp reset")
 
 
 def reject_output(lab: Lab) -> None:
-    lab.nft(
-        CLIENT,
-        "table inet t { chain c { type filter hook output priority 0; "
-        "tcp dport 7999 reject with tcp reset; } }",
-    )
+    chain(lab, CLIENT, "output", "tcp dport 7999 reject with tcp reset")
 
 
 def drop_syn(lab: Lab) -> None:
-    lab.nft(
-        SERVER,
-        "table inet t { chain c { type filter hook input priority 0; tcp dport 7003 drop; } }",
-    )
+    chain(lab, SERVER, "input", "tcp dport 7003 drop")
+
+
+def drop_syn_ack(lab: Lab) -> None:
+    chain(lab, CLIENT, "input", "tcp sport 7004 drop")
 
 
 def drop_own_rst(lab: Lab) -> None:
-    lab.nft(
-        SERVER,
-        "table inet t { chain c { type filter hook output priority 0; tcp flags rst drop; } }",
-    )
+    chain(lab, SERVER, "output", "tcp flags rst drop")
 
 
 def no_way_back(lab: Lab) -> None:
@@ -395,8 +401,19 @@ ROWS = [
     ),
     Row(
         "time-wait-sends",
-        data_after_close,
+        data_to_time_wait,
         server=(Seen("sent-passive", "time-wait", "local", "TIME_WAIT"),),
+        client=(
+            Seen(
+                "received-accepted", "reset-after-fin", "peer", "CLOSE_WAIT", "sent-passive"
+            ),
+        ),
+        router=(FORWARDED,),
+    ),
+    Row(
+        "phantom-received-data-after-close",
+        data_after_close,
+        server=(Seen("sent-passive", "data-after-close", "local", "FIN_WAIT2"),),
         client=(
             Seen(
                 "received-accepted", "reset-after-fin", "peer", "CLOSE_WAIT", "sent-passive"
@@ -444,7 +461,7 @@ ROWS = [
         "challenge-ack",
         challenge_ack,
         server=(RAW,),
-        client=(REJECTED._replace(cause="out-of-window", state="ESTABLISHED"),),
+        client=(REJECTED._replace(cause="challenge-ack", state="ESTABLISHED"),),
         router=(FORWARDED_RAW,),
     ),
     Row(
@@ -464,11 +481,15 @@ ROWS = [
     Row(
         "forged-at-router",
         forged_at_router,
-        router=(RAW,),
+        router=(RAW, FORWARDED),
+        # A forged reset draws an honest one: the server's FIN finds no socket any more.
         client=(
             Seen("received-accepted", "connection-reset", "forged", "ESTABLISHED", "sent-raw"),
+            Seen("sent-passive", "no-socket", "local"),
         ),
-        # The server's socket is closed by the test with nothing wrong: no reset of its own.
+        server=(
+            Seen("received-accepted", "reset-while-closing", "peer", "FIN_WAIT1", "sent-passive"),
+        ),
     ),
     Row(
         "wrong-ack-in-syn-sent",
@@ -480,8 +501,9 @@ ROWS = [
     Row(
         "syn-recv",
         rst_in_syn_recv,
+        setup=drop_syn_ack,
         client=(RAW,),
-        server=(REJECTED._replace(cause="syn-recv"),),
+        server=(REJECTED._replace(cause="syn-recv", state="SYN_RECV"),),
         router=(FORWARDED_RAW,),
     ),
     Row(
@@ -527,6 +549,8 @@ def seen(entry: Json) -> Seen:
 def test_kind(row: Row, family: int, routed: Lab, tracer: Tracer, fence: Fence) -> None:
     if family not in row.families:
         pytest.skip("this case is about IPv4 addresses in IPv6 sockets")
+    for each in (V4, V6):
+        refused(routed, each)  # neighbours are resolved: nothing waits, nothing is late
     row.setup(routed)
     fence.cross(tracer)
     tracer.forget()
@@ -542,7 +566,7 @@ def test_kind(row: Row, family: int, routed: Lab, tracer: Tracer, fence: Fence) 
         got = Counter(seen(entry) for entry in entries)
         assert got == Counter({one: row.rounds for one in expected}), role
         sent_by_tcp = sum(
-            entry["kind"] in ("sent-passive", "sent-active", "sent-netfilter") for entry in entries
+            entry["kind"] in ("sent-passive", "sent-active") for entry in entries
         )
         if not row.name.startswith("phantom-sent-"):
             assert out_rsts(routed, role) - before[role] == sent_by_tcp, role
