@@ -36,6 +36,7 @@
 
 /* include/net/tcp_states.h */
 #define ST_SYN_SENT 2
+#define ST_SYN_RECV 3
 #define ST_TIME_WAIT 6
 #define ST_CLOSE 7
 #define ST_LISTEN 10

@@ -697,7 +697,7 @@ int rt_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
 		was.ts = bpf_ktime_get_ns();
 		was.state = old;
 		old_states.update(&sk, &was);
-	} else if (old == ST_CLOSE || new == ST_LISTEN) {
+	} else if (old == ST_CLOSE || new == ST_LISTEN || new == ST_SYN_RECV) {
 		owners.delete(&sk); /* the memory is another socket's now */
 	}
 	return 0;

@@ -135,6 +135,12 @@ def _kinds(names: tuple[str, ...]) -> tuple[Kind, ...]:
 @click.option("--summary", is_flag=True, help="End with counts.")
 @click.option("--explain", is_flag=True, help="Show every rule that was looked at.")
 @click.option("-v", "--verbose", is_flag=True, help="Show headers, sockets, and all evidence.")
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    help="auto: on a terminal, unless NO_COLOR is set.",
+)
 @click.option("--utc", is_flag=True, help="Times in UTC instead of local time.")
 @click.option(
     "--viewpoint",
@@ -183,15 +189,54 @@ def trace(**options: Any) -> None:
             explain=options["explain"],
             verbose=options["verbose"],
             viewpoint_netns=options["viewpoint"] == "netns",
-            color=_color(options["output"]),
+            color=options["output"] == "text" and _color(options["color"]),
             utc=options["utc"],
         ),
     )
 
 
-def _color(output: str) -> bool:
+def _color(choice: str) -> bool:
     """Colour only on a terminal, and not where NO_COLOR is set (no-color.org)."""
-    return output == "text" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    if choice != "auto":
+        return choice == "always"
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+@cli.command()
+@click.option("--explain", is_flag=True, help="Show every rule that was looked at.")
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    help="auto: on a terminal, unless NO_COLOR is set.",
+)
+def demo(explain: bool, color: str) -> None:
+    """Show real verdicts on a live lab of network namespaces (needs root)."""
+    from rsttrace.demo.play import play
+
+    play(color=_color(color), explain=explain)
+
+
+@cli.command()
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
+@click.option("-v", "--verbose", is_flag=True, help="Show what compiler and verifier printed.")
+@click.option("--plan", type=click.Choice(["auto", "kprobes", "tracepoints"]), default="auto")
+def doctor(output: str, verbose: bool, plan: str) -> int:
+    """Say what this kernel offers, which plan runs, and what is missing.
+
+    Exit code 0 if tracing works here, 1 if not.
+    """
+    from rsttrace.kernel.doctor import diagnose
+    from rsttrace.render.json import object_line
+
+    diagnosis = diagnose(plan)
+    if output == "json":
+        click.echo(object_line(diagnosis.object()))
+    else:
+        click.echo("\n".join(diagnosis.text_lines()))
+    if verbose and diagnosis.log:
+        click.echo(diagnosis.log, err=True)
+    return 0 if diagnosis.works else 1
 
 
 @cli.command()

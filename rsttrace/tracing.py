@@ -170,9 +170,11 @@ def trace(
     say = status or _to_stderr
     writer = Writer(options, out or sys.stdout)
     held_back = shown = 0
-    with stop_on_signals() as stop, Enricher(
-        viewpoint_netns=options.viewpoint_netns
-    ) as enricher, LiveSource(request) as source:
+    with (
+        stop_on_signals() as stop,
+        Enricher(viewpoint_netns=options.viewpoint_netns) as enricher,
+        LiveSource(request) as source,
+    ):
         tally = Tally()
         say("\n".join([started_line(source.report), *unseen_lines(source.report)]))
         if options.verbose and source.log:
@@ -209,6 +211,8 @@ def trace(
                     break
             done = show(source.wait(wait_s))
             enricher.tidy()
+            for target in source.attach_late():
+                say(f"now attached: {target}")
             if writer.abandoned():
                 raise BrokenPipeError
         source.detach()

@@ -113,10 +113,7 @@ class Lab:
         """Give an interface addresses (with prefix lengths); IPv6 ones are usable at once."""
         self.ip(
             role,
-            *(
-                f"address add {a} dev {interface}{' nodad' if ':' in a else ''}"
-                for a in addresses
-            ),
+            *(f"address add {a} dev {interface}{' nodad' if ':' in a else ''}" for a in addresses),
         )
 
     def route(self, role: str, *routes: str) -> None:

@@ -44,7 +44,8 @@ WEIGHTS = {
     "shape-live": -3.0,
     "shape-windows": -2.0,
     "shape-continues": -1.5,
-    "timestamps-missing": 2.0,
+    # Linux puts them in; other stacks with continuing IDs may not.
+    "timestamps-missing": 1.5,
     "id-zero-no-df": 1.5,
     "df-lost": 0.8,
     "on-link-self": -2.0,
@@ -353,6 +354,9 @@ def shape(reset: Reset) -> Evidence | None:
     if rst.ip_id is None and rst.flags == "RA" and theirs.timestamps and stamped:
         text = "the shape of the peer's own live socket (RST+ACK with its timestamps)"
         return _found(rule, "shape-continues", text, **values)
+    if continues and theirs.timestamps and not stamped:
+        text = f"IP ID {rst.ip_id} continues the peer's {last}, but its timestamps are missing"
+        return _silent(rule, text)
     if continues:
         text = f"IP ID {rst.ip_id} continues the peer's {last}"
         return _found(rule, "shape-continues", text, **values)

@@ -71,7 +71,7 @@ def summary(reset: Reset, origin: Origin) -> str:
 
 
 def _peer_did(reset: Reset) -> str:
-    """What an honest peer must have done to send a RST of this shape (net/ipv4/tcp_ipv4.c, tcp.c)."""
+    """What an honest peer must have done to send a such a RST (net/ipv4/tcp_ipv4.c, tcp.c)."""
     made = reset.made_here
     if made is not None and made.kind is Kind.SENT_ACTIVE:
         return "the peer closed or aborted its live socket"
@@ -83,5 +83,7 @@ def _peer_did(reset: Reset) -> str:
             return "the peer has no such connection (it answers none of our last packets)"
         return "the peer has no such connection"
     if "A" in reset.rst.flags:
-        return "the peer aborted a live connection (closed with unread data, SO_LINGER 0, or killed)"
+        return (
+            "the peer aborted a live connection (closed with unread data, SO_LINGER 0, or killed)"
+        )
     return "the peer reset it"

@@ -23,7 +23,7 @@ if __name__ == "__main__":  # started by path in isolated mode: find our own pac
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from rsttrace.errors import DependencyError, KernelError, RsttraceError
-from rsttrace.kernel import config, hooks, layout
+from rsttrace.kernel import config, hooks, kprobe, layout
 from rsttrace.kernel.btf import Btf
 from rsttrace.model import Kind
 
@@ -300,7 +300,7 @@ def compile_program(bcc: Any, facts: Facts, directory: Path, config_text: str) -
         os.environ["BCC_KERNEL_SOURCE"] = str(directory / "kernel")
     else:
         os.environ["BCC_KERNEL_SOURCE"] = str(facts.kernel_source)
-    text += f"\n_Static_assert(sizeof(struct rst_event) == {layout.event_size()}, \"layout\");\n"
+    text += f'\n_Static_assert(sizeof(struct rst_event) == {layout.event_size()}, "layout");\n'
     try:
         return bcc.BPF(text=text, cflags=flags)
     except Exception as error:
@@ -322,11 +322,6 @@ def kernel_functions() -> frozenset[str]:
     return frozenset(found)
 
 
-def kprobes_possible() -> bool:
-    """Whether this kernel has the kprobe PMU (CONFIG_KPROBE_EVENTS)."""
-    return Path("/sys/bus/event_source/devices/kprobe/type").exists()
-
-
 def choose_plan(wanted: str) -> hooks.Plan:
     """The plan to run.
 
@@ -334,9 +329,9 @@ def choose_plan(wanted: str) -> hooks.Plan:
         KernelError: kprobes were asked for and this kernel has none.
     """
     if wanted == "auto":
-        return hooks.Plan.KPROBES if kprobes_possible() else hooks.Plan.TRACEPOINTS
+        return hooks.Plan.KPROBES if kprobe.available() else hooks.Plan.TRACEPOINTS
     plan = hooks.Plan(wanted)
-    if plan is hooks.Plan.KPROBES and not kprobes_possible():
+    if plan is hooks.Plan.KPROBES and not kprobe.available():
         raise KernelError(
             "this kernel has no kprobes (CONFIG_KPROBE_EVENTS is off)",
             hint="use --plan tracepoints, or leave --plan out",
@@ -344,25 +339,39 @@ def choose_plan(wanted: str) -> hooks.Plan:
     return plan
 
 
-def attach(bcc: Any, program: Any, hook: hooks.Hook, functions: frozenset[str]) -> tuple[int, str]:
-    """Load and attach one hook: (descriptor, "") or (-1, why not)."""
-    kind = bcc.BPF.KPROBE if hook.kprobe else bcc.BPF.RAW_TRACEPOINT
+def attach(
+    bcc: Any, program: Any, hook: hooks.Hook, functions: frozenset[str]
+) -> tuple[config.HookStatus, int]:
+    """Load and attach one hook: its status, and the probe's descriptor.
+
+    If it must wait for its module, the descriptor is the loaded program's; -1 where there is none.
+    """
+    status = config.HookStatus(hook.target, hook.kprobe, False, hook.unseen)
     try:
-        function = program.load_func(hook.program, kind)
-    except Exception as error:
-        return -1, f"the kernel refuses the program: {error}"
-    if hook.kprobe and hook.target not in functions:
-        return -1, "its module is not loaded" if hook.late else "this kernel has no such function"
-    try:
-        if not hook.kprobe:
-            program.attach_raw_tracepoint(tp=hook.target.encode(), fn_name=hook.program.encode())
-            return program.raw_tracepoint_fds[hook.target.encode()], ""
-        descriptor = bcc.lib.bpf_attach_kprobe(
-            function.fd, 0, f"p_rsttrace_{hook.target}".encode(), hook.target.encode(), 0, 0
+        function = program.load_func(
+            hook.program, bcc.BPF.KPROBE if hook.kprobe else bcc.BPF.RAW_TRACEPOINT
         )
-        return (descriptor, "") if descriptor >= 0 else (-1, "the kernel refuses the kprobe")
     except Exception as error:
-        return -1, str(error) or type(error).__name__
+        status.error = f"the kernel refuses the program: {error}"
+        return status, -1
+    if hook.kprobe and hook.target not in functions:
+        status.error = "this kernel has no such function"
+        if hook.module is None:
+            return status, -1
+        status.error = f"will be when the module {hook.module} is loaded"
+        status.module = hook.module
+        return status, os.dup(function.fd)
+    try:
+        if hook.kprobe:
+            descriptor = kprobe.attach(function.fd, hook.target)
+        else:
+            program.attach_raw_tracepoint(tp=hook.target.encode(), fn_name=hook.program.encode())
+            descriptor = program.raw_tracepoint_fds[hook.target.encode()]
+    except Exception as error:
+        status.error = str(error) or type(error).__name__
+        return status, -1
+    status.attached = True
+    return status, descriptor
 
 
 def fill_filters(program: Any, request: dict[str, Any]) -> None:
@@ -383,7 +392,8 @@ def fill_filters(program: Any, request: dict[str, Any]) -> None:
 def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     """Compile, load and attach: (report, descriptors).
 
-    The descriptors are the ring buffer's, the counters', and one for each attached hook.
+    The descriptors are the ring buffer's, the counters', and, in the report's order, one for each
+    hook that is attached (the probe) or waits for its module (the program).
 
     Raises:
         RsttraceError: nothing can be traced; the message says why.
@@ -412,17 +422,8 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         )
         descriptors = [program["events"].map_fd, program["counts"].map_fd]
         for hook in chosen:
-            descriptor, error = attach(bcc, program, hook, functions)
-            report.hooks.append(
-                config.HookStatus(
-                    target=hook.target,
-                    kprobe=hook.kprobe,
-                    attached=descriptor >= 0,
-                    unseen=hook.unseen,
-                    error=error or None,
-                    late=hook.late,
-                )
-            )
+            status, descriptor = attach(bcc, program, hook, functions)
+            report.hooks.append(status)
             if descriptor >= 0:
                 descriptors.append(descriptor)
         failed = {hook.target for hook in report.hooks if not hook.attached}

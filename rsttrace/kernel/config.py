@@ -38,14 +38,17 @@ class Request:
 
 @dataclass
 class HookStatus:
-    """Whether a hook is attached; `error` says why not, `unseen` what that costs."""
+    """Whether a hook is attached; `error` says why not, `unseen` what that costs.
+
+    `module`: not attached yet, but it will be when this module comes.
+    """
 
     target: str
     kprobe: bool
     attached: bool
     unseen: str
     error: str | None = None
-    late: bool = False
+    module: str | None = None
 
 
 @dataclass

@@ -11,6 +11,7 @@ from rsttrace.kernel import config, reasons
 from rsttrace.kernel.layout import structures
 from rsttrace.model import (
     Baseline,
+    Cause,
     Endpoint,
     Frame,
     Half,
@@ -251,9 +252,9 @@ def decode(raw: bytes, context: Context) -> Reset:
         )
     elif kind is Kind.SENT_NETFILTER:
         chain = f" ({NETFILTER_HOOKS[event.hook - 1]})" if 0 < event.hook <= 5 else ""
-        cause = reasons.Cause("firewall-reject", f"this host's firewall rejected it{chain}")
+        cause = Cause("firewall-reject", f"this host's firewall rejected it{chain}")
     elif kind is Kind.SENT_RAW:
-        cause = reasons.Cause("raw-socket", "a process wrote it through a raw socket")
+        cause = Cause("raw-socket", "a process wrote it through a raw socket")
     else:
         if kind is Kind.RECEIVED_REJECTED and state == "LISTEN" and drop_reason != "TCP_RESET":
             # tcp_check_req(): the request socket is judged, its listener is what we are given.

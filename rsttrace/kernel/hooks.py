@@ -22,7 +22,7 @@ class Hook:
 
     `program` is the function in bpf/rsttrace.c, `target` the tracepoint or kernel function it
     hooks, `plan` the plan it belongs to (None: both), `unseen` what the user misses without it,
-    `late` that its target may appear later with a module.
+    `module` the module whose loading may bring the target later (None: it is there or never).
     """
 
     program: str
@@ -30,7 +30,7 @@ class Hook:
     kprobe: bool = False
     plan: Plan | None = None
     unseen: str = ""
-    late: bool = False
+    module: str | None = None
 
 
 HOOKS = (
@@ -92,7 +92,7 @@ HOOKS = (
         kprobe=True,
         plan=Plan.KPROBES,
         unseen="which firewall chain of this host rejected (IPv4)",
-        late=True,
+        module="nf_reject_ipv4",
     ),
     Hook(
         "kp_nf_send_reset",
@@ -100,7 +100,7 @@ HOOKS = (
         kprobe=True,
         plan=Plan.KPROBES,
         unseen="which firewall chain of this host rejected (IPv6)",
-        late=True,
+        module="nf_reject_ipv6",
     ),
 )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rsttrace import errors
 from rsttrace.errors import KernelError, PrivilegeError
+from rsttrace.kernel import kprobe
 from rsttrace.kernel.config import HookStatus, Report, Request
 
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39  # include/uapi/linux/capability.h
@@ -52,13 +53,40 @@ class Loaded:
 
     def __init__(self, report: Report, descriptors: list[int], log: str) -> None:
         self.report = report
-        self.ring, self.counts, *self._probes = descriptors
+        self.ring, self.counts, *rest = descriptors
         self.log = log
+        self._probes: list[int] = []
+        self._waiting: dict[str, int] = {}  # target -> the program to attach to it
+        for hook in report.hooks:
+            if hook.attached:
+                self._probes.append(rest.pop(0))
+            elif hook.module is not None:
+                self._waiting[hook.target] = rest.pop(0)
+
+    def attach_late(self) -> list[HookStatus]:
+        """Attach what waited for a module that is there now; returns those hooks."""
+        done = []
+        for hook in self.report.hooks:
+            if hook.target not in self._waiting or not Path(f"/sys/module/{hook.module}").exists():
+                continue
+            program = self._waiting.pop(hook.target)
+            try:
+                self._probes.append(kprobe.attach(program, hook.target))
+            except OSError as error:
+                hook.error = f"the kernel refuses the kprobe: {error.strerror}"
+            else:
+                hook.attached, hook.error = True, None
+                done.append(hook)
+            finally:
+                os.close(program)
+        return done
 
     def detach(self) -> None:
         """Stop the probes; the ring buffer can still be read."""
         while self._probes:
             os.close(self._probes.pop())
+        while self._waiting:
+            os.close(self._waiting.popitem()[1])
 
     def close(self) -> None:
         """Remove everything from the kernel."""
@@ -79,9 +107,11 @@ def load(request: Request) -> Loaded:
     """
     check_privileges()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with tempfile.TemporaryDirectory(prefix="rsttrace-") as directory, tempfile.TemporaryFile(
-        dir=directory
-    ) as log_file, ours:
+    with (
+        tempfile.TemporaryDirectory(prefix="rsttrace-") as directory,
+        tempfile.TemporaryFile(dir=directory) as log_file,
+        ours,
+    ):
         with theirs:
             # Isolated: neither the current directory nor PYTHON* variables can slip code into a
             # process that runs as root.

@@ -120,6 +120,13 @@ class LiveSource:
         self._ring.wait(seconds)
         return self.drain()
 
+    def attach_late(self) -> list[str]:
+        """Hook into functions whose module has been loaded meanwhile; returns their names.
+
+        Call it now and then: cheap, and it costs nothing when no hook waits.
+        """
+        return [hook.target for hook in self._loaded.attach_late()]
+
     def drain(self) -> list[Reset]:
         """Everything there is now, in order of time."""
         records = self._ring.read()
@@ -173,9 +180,7 @@ def lookup_per_cpu(descriptor: int, index: int) -> int:
     )
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     libc = ctypes.CDLL(None, use_errno=True)
-    result = libc.syscall(
-        SYS_BPF[os.uname().machine], BPF_MAP_LOOKUP_ELEM, buffer, len(attributes)
-    )
+    result = libc.syscall(SYS_BPF[os.uname().machine], BPF_MAP_LOOKUP_ELEM, buffer, len(attributes))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), "bpf(BPF_MAP_LOOKUP_ELEM)")

@@ -65,9 +65,12 @@ class Tracer:
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until something became true; fails with what was seen instead."""
         with self._changed:
-            if not self._changed.wait_for(
-                lambda: condition() or self.process.poll() is not None, DEADLINE_S
-            ) or not condition():
+            if (
+                not self._changed.wait_for(
+                    lambda: condition() or self.process.poll() is not None, DEADLINE_S
+                )
+                or not condition()
+            ):
                 raise AssertionError(
                     f"no sign of {what}; status: {self.status!r}; entries: {self.entries!r:.3000}"
                 )
@@ -219,7 +222,8 @@ def bpf_programs() -> set[int]:
     from rsttrace.kernel.source import SYS_BPF
 
     libc = ctypes.CDLL(None, use_errno=True)
-    found, current = set(), 0
+    found: set[int] = set()
+    current = 0
     while True:
         buffer = ctypes.create_string_buffer(struct.pack("<III", current, 0, 0), 12)
         if libc.syscall(SYS_BPF[os.uname().machine], 11, buffer, 12) < 0:
