@@ -63,6 +63,12 @@ struct arrival_key {
 	__u32 pad;
 };
 
+/* RSTs of one connection that nothing has consumed yet: several may wait in a socket's backlog. */
+#define WAITING 4
+struct waiting {
+	__u64 skb[WAITING];
+};
+
 struct sequence_key {
 	__u64 net; /* net_key() */
 	__u32 number;
@@ -97,7 +103,7 @@ BPF_PERCPU_ARRAY(counts, __u64, KIND_COUNT * COUNT_KINDS);
 BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);
 BPF_TABLE("lru_hash", struct peer_key, struct rst_half, peers, 4096);
 BPF_TABLE("lru_hash", __u64, struct track, tracks, TRACKED);
-BPF_TABLE("lru_hash", struct arrival_key, __u64, arrivals, TRACKED);
+BPF_TABLE("lru_hash", struct arrival_key, struct waiting, arrivals, TRACKED);
 BPF_TABLE("lru_hash", struct sequence_key, __u64, sequences, TRACKED);
 BPF_TABLE("lru_hash", struct answer_key, struct pending, pendings, TRACKED);
 BPF_TABLE("lru_hash", __u64, struct rst_event, held, 1024);
@@ -314,12 +320,36 @@ INLINE struct track *new_track(__u64 skb, const struct parsed *p)
 	return t;
 }
 
+INLINE int is_waiting(__u64 skb)
+{
+	struct track *t = skb ? tracks.lookup(&skb) : 0;
+
+	return t && t->phase == PHASE_IN && bpf_ktime_get_ns() - t->ts < 2 * SECOND;
+}
+
+/* The first free place; the oldest gives way where there is none. */
+INLINE void enqueue(struct waiting *w, __u64 skb)
+{
+#pragma unroll
+	for (int i = 0; i < WAITING; i++) {
+		if (w->skb[i] == skb || !is_waiting(w->skb[i])) {
+			w->skb[i] = skb;
+			return;
+		}
+	}
+#pragma unroll
+	for (int i = 0; i < WAITING - 1; i++)
+		w->skb[i] = w->skb[i + 1];
+	w->skb[WAITING - 1] = skb;
+}
+
 INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 {
 	struct track *t = tracks.lookup(&skb);
 	struct arrival_key arrival = {};
 	struct sequence_key sequence = {};
 	struct rst_frame frame = {};
+	struct waiting first = {}, *waiting;
 
 	fill_frame(&frame, (void *)skb, dev, p->ttl);
 	if (t && !same_packet(t, p))
@@ -343,7 +373,13 @@ INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 
 	arrival.net = sequence.net = t->net;
 	arrival.t = p->t;
-	arrivals.update(&arrival, &skb);
+	waiting = arrivals.lookup(&arrival);
+	if (waiting) {
+		enqueue(waiting, skb);
+	} else {
+		first.skb[0] = skb;
+		arrivals.update(&arrival, &first);
+	}
 	sequence.number = p->seq;
 	sequences.update(&sequence, &skb);
 	if (p->flags & TH_ACK) {
@@ -547,10 +583,23 @@ INLINE void forget(__u64 skb, const struct track *t)
 {
 	struct arrival_key arrival = {};
 	struct sequence_key sequence = {};
+	struct waiting *waiting;
 
 	arrival.net = sequence.net = t->net;
 	arrival.t = t->t;
-	arrivals.delete(&arrival);
+	waiting = arrivals.lookup(&arrival);
+	if (waiting) {
+		__u64 left = 0;
+
+#pragma unroll
+		for (int i = 0; i < WAITING; i++) {
+			if (waiting->skb[i] == skb)
+				waiting->skb[i] = 0;
+			left |= waiting->skb[i];
+		}
+		if (!left)
+			arrivals.delete(&arrival);
+	}
 	sequence.number = t->seq;
 	sequences.delete(&sequence);
 	if (t->flags & TH_ACK) {
@@ -593,25 +642,44 @@ INLINE void accepted(const void *sk)
 	struct sequence_key sequence = {};
 	struct rst_socket s = {};
 	struct track *t = 0;
+	struct waiting *waiting;
+	__u32 expected;
+	__u8 exact = 0;
 	__u64 skb = 0, *found;
 
 	fill_socket(&s, sk);
+	sequence.is_ack = s.state == ST_SYN_SENT;
+	expected = sequence.is_ack ? s.snd_nxt : s.rcv_nxt;
 	arrival.net = sequence.net = net_key(GET(const void *, sk, sk_net));
 	__builtin_memcpy(arrival.t.saddr, s.remote, 16);
 	__builtin_memcpy(arrival.t.daddr, s.local, 16);
 	arrival.t.sport = s.rport;
 	arrival.t.dport = s.lport;
-	found = arrivals.lookup(&arrival);
-	if (!found) {
-		sequence.is_ack = s.state == ST_SYN_SENT;
-		sequence.number = sequence.is_ack ? s.snd_nxt : s.rcv_nxt;
+	waiting = arrivals.lookup(&arrival);
+	if (waiting) {
+		/* The one with the number that tcp_validate_incoming() wants, else the oldest. */
+#pragma unroll
+		for (int i = WAITING - 1; i >= 0; i--) {
+			__u64 candidate = waiting->skb[i];
+
+			if (!is_waiting(candidate))
+				continue;
+			t = tracks.lookup(&candidate);
+			if (t && (!skb || !exact || (sequence.is_ack ? t->ack : t->seq) == expected)) {
+				skb = candidate;
+				exact = (sequence.is_ack ? t->ack : t->seq) == expected;
+			}
+		}
+	} else {
+		sequence.number = expected;
 		found = sequences.lookup(&sequence);
+		if (found)
+			skb = *found;
 	}
-	if (!found)
+	if (!is_waiting(skb))
 		return;
-	skb = *found;
 	t = tracks.lookup(&skb);
-	if (!t || t->phase != PHASE_IN || bpf_ktime_get_ns() - t->ts > 2 * SECOND)
+	if (!t)
 		return;
 	emit_received(skb, t, KIND_RECEIVED_ACCEPTED, sk, NO_REASON, 1);
 }
@@ -673,8 +741,6 @@ int rt_kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (reason == DROP_NO_SOCKET)
 		kind = KIND_RECEIVED_UNMATCHED;
-	else if (reason == DROP_TCP_RESET && sk && GET(__u8, sk, sk_state) == ST_CLOSE)
-		kind = KIND_RECEIVED_ACCEPTED; /* tcp_reset() did its work, behind NAT */
 	else if (!route)
 		kind = KIND_FORWARDED;
 	emit_received(skb, t, kind, sk, reason, route);

@@ -90,7 +90,9 @@ def sent_passive(reason: str | None, state: str | None, answered: str | None) ->
     syn = answered is not None and "S" in answered and "A" not in answered
     if state == "LISTEN":
         return Cause(
-            "listen", f"only a listener there, no such connection (answer to {answered})", reason
+            "listen",
+            f"only a listener there, no such connection (answer to {_segment(answered)})",
+            reason,
         )
     if reason == "TCP_TIMEWAIT_SOCKET" or state == "TIME_WAIT":
         return Cause("time-wait", PASSIVE["TCP_TIMEWAIT_SOCKET"][1], reason)
