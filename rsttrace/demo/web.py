@@ -54,12 +54,17 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
+    def shutdown_request(self, request: Any) -> None:
+        """Only close: a FIN first would race with the reset for the unread data."""
+        self.close_request(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Quiet."""
 
 
 def serve(address: str) -> None:
     """Serve until killed."""
+    Server.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
     server = Server((address, PORT), Handler)
     print("serving", flush=True)
     server.serve_forever()

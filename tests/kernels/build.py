@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import lzma
 import os
@@ -25,6 +26,21 @@ KEEP_OUT = ("doc", "man", "locale", "info", "lintian", "zoneinfo")
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "crc32c-intel", "ext4")
 """What the initrd needs to find its root; names that a kernel lacks (or has built in) are left
 out."""
+
+KERNEL_HOOK = r"""
+set -eu
+export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+mkdir "$1/kernel"
+cd "$1/kernel"
+name=$(apt-cache depends KERNEL | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+apt-get download "$name"
+dpkg-deb --fsys-tarfile ./*.deb | tar -x --keep-directory-symlink -C "$1"
+chroot "$1" depmod "$(ls "$1/lib/modules")"
+rm -r "$1/kernel"
+"""
+"""Unpacks the kernel that the release's meta package names: installing it would bring
+initramfs-tools and build an initrd, and the archive of an old release may have lost the meta
+package's own file."""
 
 FREE_MIB = 1024
 """Room on the root disk for the job."""
@@ -53,7 +69,7 @@ def cache() -> Path:
     return base.resolve()
 
 
-def run(command: list[str], **options: str) -> str:
+def run(command: list[str]) -> str:
     """Run a command to its end and return its output.
 
     Raises:
@@ -67,12 +83,11 @@ def run(command: list[str], **options: str) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, **options},
         )
     except FileNotFoundError:
         raise BuildError(f"{command[0]} is not installed") from None
     if done.returncode:
-        words = "\n".join(done.stdout.strip().splitlines()[-15:])
+        words = "\n".join(done.stdout.strip().splitlines()[-25:])
         raise BuildError(f"{' '.join(command[:4])}… failed:\n{words}")
     return done.stdout
 
@@ -83,7 +98,7 @@ def sources(guest: Guest) -> list[str]:
     Raises:
         BuildError: apt is not set up for Debian here.
     """
-    mirrors = {}
+    mirrors: dict[str, str] = {}
     listed = run(
         ["apt-get", "indextargets", "--format", "$(LABEL)|$(REPO_URI)", "Created-By: Packages"]
     )
@@ -104,8 +119,13 @@ def image(guest: Guest, *, rebuild: bool = False) -> Image:
     Raises:
         BuildError: a step failed.
     """
-    recipe = hashlib.sha256(json.dumps([guest.packages, FREE_MIB, KEEP_OUT]).encode())
-    recipe.update(Path(__file__).read_bytes())
+    recipe = hashlib.sha256(
+        json.dumps(
+            [guest.kernel_package, guest.packages, KERNEL_HOOK, FREE_MIB, KEEP_OUT, BOOT_MODULES]
+        ).encode()
+    )
+    for step in (_build, _boot_modules):
+        recipe.update(inspect.getsource(step).encode())
     home = cache() / f"{guest.release}-{recipe.hexdigest()[:12]}"
     seconds = 0.0
     if rebuild or not (home / "root.ext4").exists():
@@ -115,7 +135,8 @@ def image(guest: Guest, *, rebuild: bool = False) -> Image:
         with tempfile.TemporaryDirectory(prefix="building-", dir=cache()) as scratch:
             _build(guest, Path(scratch))
             shutil.rmtree(Path(scratch, "tree"))
-            shutil.copytree(scratch, home)
+            shutil.move(scratch, home)
+            Path(scratch).mkdir()  # for the context manager to remove
         seconds = time.monotonic() - started
     initrd = home / "initrd.cpio"  # cheap, and its scripts change more often
     initrd.write_bytes(_initrd(home))
@@ -127,20 +148,19 @@ def _build(guest: Guest, scratch: Path) -> None:
     run(
         [
             "mmdebstrap",
-            "--quiet",
             "--mode=root",
             "--variant=essential",
             f"--architectures={ {'x86_64': 'amd64'}.get(platform.machine(), platform.machine()) }",
             f"--include={','.join(guest.packages)}",
             *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in KEEP_OUT),
             *(f"--aptopt={option}" for option in _apt_options()),
+            f"--customize-hook={KERNEL_HOOK.replace('KERNEL', guest.kernel_package)}",
             guest.release,
             str(tree),
             *sources(guest),
-        ],
-        INITRD="No",  # initramfs-tools' own switch: the initrd is ours
+        ]
     )
-    kernels = list((tree / "usr/lib/modules").iterdir())
+    kernels = list((tree / "lib/modules").iterdir())
     if len(kernels) != 1:
         raise BuildError(f"{guest.release} installed {len(kernels)} kernels")
     shutil.copy(tree / "boot" / f"vmlinuz-{kernels[0].name}", scratch / "vmlinuz")
@@ -149,8 +169,10 @@ def _build(guest: Guest, scratch: Path) -> None:
     shutil.rmtree(tree / "boot")
     used = int(run(["du", "-sm", str(tree)]).split()[0])
     run(
-        ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal,^metadata_csum", "-d", str(tree)]
-        + [str(scratch / "root.ext4"), f"{used * 5 // 4 + FREE_MIB}M"]
+        [
+            *("mke2fs", "-q", "-t", "ext4", "-O", "^has_journal,^metadata_csum", "-d", str(tree)),
+            *(str(scratch / "root.ext4"), f"{used * 5 // 4 + FREE_MIB}M"),
+        ]
     )
 
 

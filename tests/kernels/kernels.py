@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 COMMON = (
-    "linux-image-cloud-amd64",
     "python3",
     "python3-bpfcc",
     "python3-pip",
@@ -14,7 +13,7 @@ COMMON = (
     "kmod",
     "busybox-static",
 )
-"""Packages of every guest: the release's own kernel, Python, bcc and tools."""
+"""Packages of every guest, beside its kernel: the release's own Python, bcc and tools."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class Guest:
         name: how the kernel is called here and on the command line.
         release: Debian's name of the release all its packages come from.
         python: that release's Python, for which the job's wheels are fetched.
+        kernel_package: the meta package of the release's kernel.
         libbpf: the package with libbpf, which python3-bpfcc need not bring.
         security: whether the release has a security archive.
         backports: what pytest and others need on a Python this old (pip evaluates the
@@ -34,6 +34,7 @@ class Guest:
     name: str
     release: str
     python: str
+    kernel_package: str = "linux-image-cloud-amd64"
     libbpf: str = "libbpf1"
     security: bool = True
     backports: tuple[str, ...] = ()

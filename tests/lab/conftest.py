@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 
 import pytest
 
 from rsttrace.demo.lab import Lab
-from tests.lab.harness import ADDRESSES, Fence, Tracer
+from tests.lab.harness import ADDRESSES, Fence, Tracer, server_address
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,4 +59,8 @@ def routed() -> Iterator[Lab]:
             v4, v6 = ADDRESSES[role]
             lab.addresses(role, "eth0", f"{v4}/24", f"{v6}/64")
             lab.route(role, f"default via 10.71.{net}.254", f"default via fd71:{net}::fe")
+        for family in (socket.AF_INET, socket.AF_INET6):
+            # Resolve the neighbours: before, a SYN is sent (and answered) several times over.
+            with lab.inside("client"), socket.socket(family) as sock:
+                sock.connect_ex((server_address("server", family), 1))
         yield lab

@@ -1,0 +1,334 @@
+"""Prove rsttrace on Debian's kernels, each with its own release's Python and bcc, in QEMU.
+
+    python3 tests/kernels/run.py [--kernel 6.1]… [--full] [--tests ARGUMENT]…
+
+Needs root, qemu-system-x86_64, mmdebstrap, mke2fs. Guests are built once and kept in
+$RSTTRACE_CACHE (~/.cache/rsttrace-kernels), each run's console logs and results in its runs/.
+Exit code: 0 if everything passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import email
+import fcntl
+import hashlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.kernels import build
+from tests.kernels.kernels import GUESTS, Guest, select
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PLANS = ("kprobes", "tracepoints")
+TEST_PACKAGES = ("pytest", "scapy")
+SMOKE_MINUTES, FULL_MINUTES = 6, 30
+START_S = 120.0
+"""How long loading may take in a guest: emulation makes the compiler 50 times slower."""
+
+RESULT_BYTES = 64 << 20
+
+EMULATOR = (
+    r"RIP: 0010:(___slab_alloc|__slab_free|kmem_cache_alloc|kmem_cache_free|__kmalloc|kfree|"
+    r"get_freepointer|this_cpu_cmpxchg16b_emu)",
+)
+"""Oopses that are QEMU's own (a torn cmpxchg16b in the slab's fast path): these alone are tried
+again, once, and the table says so."""
+
+TROUBLE = re.compile(
+    r"Kernel panic|Oops|BUG: |WARNING: CPU|general protection fault|rcu: INFO: .*stall"
+    r"|blocked for more than"
+)
+"""The guest's kernel is not well: a failure even if the tests passed."""
+
+
+@dataclass
+class Run:
+    """One guest's run."""
+
+    guest: Guest
+    result: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    retries: int = 0
+    built_s: float = 0
+    ran_s: float = 0
+    console: Path | None = None
+
+
+def pip(*arguments: str) -> None:
+    """Run pip.
+
+    Raises:
+        BuildError: it failed.
+    """
+    build.run([sys.executable, "-m", "pip", "--quiet", *arguments])
+
+
+def own_wheel(directory: Path) -> Path:
+    """Build the checkout's wheel."""
+    pip("wheel", "--no-deps", "--wheel-dir", str(directory), str(CHECKOUT))
+    (wheel,) = directory.glob("rsttrace-*.whl")
+    return wheel
+
+
+def requirements(wheel: Path) -> list[str]:
+    """What the wheel needs, and those of its dev extra that the lab tests need."""
+    import zipfile
+
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    needed = []
+    for line in metadata.get_all("Requires-Dist", []):
+        requirement, _, marker = line.partition(";")
+        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        if not marker or name in TEST_PACKAGES:
+            needed.append(requirement.strip())
+    return sorted(needed)
+
+
+def wheels(guest: Guest, needed: list[str]) -> list[Path]:
+    """Wheels of the requirements for the guest's Python, fetched once."""
+    wanted = [*needed, *guest.backports]
+    key = hashlib.sha256(json.dumps([guest.python, wanted]).encode()).hexdigest()[:12]
+    home = build.cache() / f"wheels-{guest.python}-{key}"
+    if not home.exists():
+        fetched = home.with_suffix(".part")
+        pip(
+            *("download", "--only-binary=:all:", "--python-version", guest.python),
+            *("--implementation", "cp", "--dest", str(fetched), *wanted),
+        )
+        fetched.rename(home)
+    return sorted(home.glob("*.whl"))
+
+
+def pack(target: Path, packages: list[Path], request: dict[str, Any]) -> None:
+    """The job, a tar that the guest reads straight from its second disk."""
+    request_file = target.with_suffix(".json")
+    request_file.write_text(json.dumps(request))
+    with tarfile.open(target, "w") as tar:
+        for package in packages:
+            tar.add(package, f"wheels/{package.name}")
+        for name in ("tests", "pyproject.toml"):
+            tar.add(
+                CHECKOUT / name,
+                name,
+                filter=lambda member: None if "__pycache__" in member.name else member,
+            )
+        tar.add(request_file, "request.json")
+    with target.open("ab") as file:
+        file.truncate((target.stat().st_size + 511) // 512 * 512)
+
+
+def boot(image: build.Image, job: Path, results: Path, console: Path, minutes: float) -> str | None:
+    """Boot a guest and wait for its end: None, or what went wrong."""
+    with results.open("wb") as file:
+        file.truncate(RESULT_BYTES)
+
+    def disk(path: Path, options: str) -> list[str]:
+        return ["-drive", f"file={path},format=raw,if=virtio,{options}"]
+
+    command = [
+        *("nice", "-n", "10", "qemu-system-x86_64"),
+        *("-accel", "tcg,thread=single", "-cpu", "max,-cx16", "-smp", "2", "-m", "2048"),
+        *("-nodefaults", "-nographic", "-no-reboot", "-serial", f"file:{console}"),
+        *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
+        *("-append", "console=ttyS0 panic=-1 oops=panic quiet loglevel=4"),
+        *disk(image.root, "snapshot=on,cache=unsafe"),
+        *disk(job, "readonly=on"),
+        *disk(results, "cache=unsafe"),
+    ]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        try:
+            words, _ = process.communicate(timeout=minutes * 60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return f"no end after {minutes} minutes"
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        return f"QEMU ended with {process.returncode}: {words.decode(errors='replace')[-300:]}"
+    return None
+
+
+def read_result(results: Path) -> dict[str, Any]:
+    """What the guest left on its third disk; empty if nothing."""
+    try:
+        with tarfile.open(results) as tar:
+            member = tar.extractfile("./result.json")
+            assert member is not None
+            found: dict[str, Any] = json.load(member)
+            return found
+    except (tarfile.TarError, KeyError, ValueError):
+        return {}
+
+
+def prove(guest: Guest, own: Path, home: Path, options: argparse.Namespace) -> Run:
+    """Build, boot (again, once, if QEMU is to blame), judge."""
+    run = Run(guest)
+    request = {
+        "plans": options.plan or list(PLANS),
+        "start_s": START_S,
+        "tests": options.tests or (["tests/lab"] if options.full else []),
+    }
+    minutes = options.minutes or (FULL_MINUTES if request["tests"] else SMOKE_MINUTES)
+    try:
+        image = build.image(guest, rebuild=options.rebuild)
+        packages = [own, *wheels(guest, requirements(own))]
+    except build.BuildError as error:
+        run.problems.append(f"cannot be built: {error}")
+        return run
+    run.built_s = image.seconds
+    job, results = home / f"{guest.name}.job.tar", home / f"{guest.name}.results.tar"
+    pack(job, packages, request)
+    while True:
+        run.console = home / f"{guest.name}.console{run.retries or ''}.log"
+        started = time.monotonic()
+        failure = boot(image, job, results, run.console, minutes)
+        run.ran_s = time.monotonic() - started
+        console = run.console.read_text(errors="replace")
+        if any(re.search(pattern, console) for pattern in EMULATOR) and not run.retries:
+            run.retries += 1
+            continue
+        break
+    run.result = read_result(results)
+    (home / f"{guest.name}.result.json").write_text(json.dumps(run.result, indent=1))
+    for leftover in (job, job.with_suffix(".json"), results):
+        leftover.unlink()
+    judge(run, failure, console, request)
+    return run
+
+
+def judge(run: Run, failure: str | None, console: str, request: dict[str, Any]) -> None:
+    """Find everything that is wrong with a run."""
+    if failure:
+        run.problems.append(failure)
+    if not run.result.get("finished"):
+        run.problems.append("the guest died before its tests were over")
+    trouble = TROUBLE.search(console)
+    if trouble:
+        run.problems.append(f"its kernel complained: {trouble[0]}")
+    if run.result and not run.result["release"].startswith(f"{run.guest.name}."):
+        run.problems.append(
+            f"{run.guest.release} has Linux {run.result['release']} now: change kernels.py"
+        )
+    for smoke in run.result.get("smoke", ()):
+        if not smoke["passed"]:
+            last = smoke["why"].strip().splitlines()[-1]
+            run.problems.append(f"{smoke['plan']}: smoke test: {last:.600}")
+        run.problems += [f"{smoke['plan']}:{line}" for line in smoke.get("missing", ())]
+    for lab in run.result.get("lab", ()):
+        bad = [test for test in lab["tests"] if test["outcome"] == "failed"]
+        for test in bad:
+            last = test["why"].strip().splitlines()[-1:]
+            run.problems.append(f"{lab['plan']}: {test['test']} ({test['when']}): {last}"[:400])
+        if lab["code"] and not bad:
+            run.problems.append(f"{lab['plan']}: pytest ended with {lab['code']}")
+        if not lab["tests"]:
+            run.problems.append(f"{lab['plan']}: no test ran")
+    if len(run.result.get("lab", ())) < len(request["plans"]) * bool(request["tests"]):
+        run.problems.append("not every plan was tested")
+
+
+def table(runs: list[Run]) -> list[str]:
+    """The table, a row for each kernel and plan."""
+    rows = [
+        [
+            *("kernel", "python", "bcc", "plan", "hooks", "start", "smoke", "passed", "failed"),
+            *("skipped", "kinds", "causes", "retries", "built", "ran", "verdict"),
+        ]
+    ]
+    for run in runs:
+        verdict = "FAILED" if run.problems else "ok"
+        tail = [str(run.retries), f"{run.built_s:.0f}s", f"{run.ran_s:.0f}s", verdict]
+        head = [
+            run.result.get("release", run.guest.name),
+            run.result.get("python", run.guest.python),
+            run.result.get("bcc", "?"),
+        ]
+        labs = {lab["plan"]: lab["tests"] for lab in run.result.get("lab", ())}
+        for smoke in run.result.get("smoke", ()) or [{"plan": "-", "passed": False}]:
+            tests = labs.get(smoke["plan"], [])
+            counts = [
+                str(sum(test["outcome"] == outcome for test in tests))
+                for outcome in ("passed", "failed", "skipped")
+            ]
+            proven = {
+                tuple(pair)
+                for test in tests
+                if test["outcome"] == "passed"
+                for pair in test["proves"]
+            }
+            rows.append(
+                [
+                    *(*head, smoke["plan"], smoke.get("hooks", "-")),
+                    f"{smoke.get('start_s', '-')}s",
+                    *("ok" if smoke["passed"] else "FAILED", *counts),
+                    *(str(len({kind for kind, _ in proven})), str(len(proven)), *tail),
+                ]
+            )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows]
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
+    parser.add_argument(
+        "--kernel", action="append", default=[], help=f"of {', '.join(g.name for g in GUESTS)}"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="all lab tests, not only the smoke test"
+    )
+    parser.add_argument("--plan", action="append", choices=(*PLANS, "auto"), help="default: both")
+    parser.add_argument(
+        "--tests", action="append", metavar="ARGUMENT", help="for the guest's pytest, not tests/lab"
+    )
+    parser.add_argument("--minutes", type=float, help="a guest that takes longer hangs")
+    parser.add_argument("--rebuild", action="store_true", help="build the guests anew")
+    options = parser.parse_args()
+    try:
+        guests = select(options.kernel)
+    except KeyError as error:
+        parser.error(f"no kernel {error}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # One guest at a time, also when this is started twice.
+    lock = (build.cache() / "lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    home = build.cache() / "runs" / time.strftime("%Y%m%d-%H%M%S")
+    home.mkdir(parents=True)
+    runs = []
+    try:
+        own = own_wheel(home)
+        for guest in guests:
+            print(f"{guest.name} ({guest.release}) …", file=sys.stderr, flush=True)
+            runs.append(prove(guest, own, home, options))
+    except build.BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(table(runs)))
+    failed = [run for run in runs if run.problems]
+    for run in failed:
+        print(f"\n{run.guest.name}: console log {run.console}")
+        for problem in run.problems:
+            print(f"  {problem}")
+    print(f"\n{len(runs) - len(failed)} kernels passed, {len(failed)} failed; logs: {home}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

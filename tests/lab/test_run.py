@@ -1,0 +1,348 @@
+"""The program as a user runs it: starting, ending, filters, viewpoints, verdicts from evidence."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsttrace.demo import forger, web
+from rsttrace.demo.lab import Lab
+from rsttrace.render.schema import schema_text
+from tests.lab.harness import (
+    ADDRESSES,
+    DEADLINE_S,
+    Fence,
+    Tracer,
+    bpf_programs,
+    expect_reset,
+    linger_zero,
+    pair,
+    poll_until,
+    server_address,
+)
+
+jsonschema: Any = pytest.importorskip("jsonschema")
+
+V4, V6 = socket.AF_INET, socket.AF_INET6
+RSTTRACE = [sys.executable, "-m", "rsttrace"]
+
+
+def refuse(lab: Lab, family: int = V4, port: int = 7999, times: int = 1) -> None:
+    """Refused connections from client to server: one reset each."""
+    for _ in range(times):
+        with lab.inside("client"), socket.socket(family) as sock:
+            assert sock.connect_ex((server_address("server", family), port)) != 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ends_cleanly_and_leaves_nothing(number: int, routed: Lab) -> None:
+    before = bpf_programs()
+    tracer = Tracer("--netns", routed.name("client"), "--summary")
+    assert bpf_programs() > before
+    refuse(routed, times=3)
+    tracer.collect(routed.inode("client"), 3)
+    assert tracer.stop(number) == 0
+    assert tracer.entries[-1]["summary"]["shown"] == 3
+    poll_until(lambda: bpf_programs() <= before, "the programs to be gone")
+
+
+def test_killed_leaves_nothing() -> None:
+    before = bpf_programs()
+    tracer = Tracer()
+    assert bpf_programs() > before
+    assert tracer.stop(signal.SIGKILL) == -signal.SIGKILL
+    poll_until(lambda: bpf_programs() <= before, "the programs to be gone")
+
+
+def test_closed_pipe_ends_quietly(routed: Lab) -> None:
+    """As in `rsttrace | head -1`: no traceback, exit 0, though nothing more happens."""
+    with subprocess.Popen(
+        [*RSTTRACE, "-o", "json", "--netns", routed.name("client")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "tracing resets" in process.stderr.readline()
+        refuse(routed)
+        assert json.loads(process.stdout.readline())["id"] == 1
+        process.stdout.close()
+        assert process.wait(DEADLINE_S) == 0
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_count_and_duration_end_it(routed: Lab) -> None:
+    tracer = Tracer("--netns", routed.name("client"), "--count", "5")
+    refuse(routed, times=7)
+    assert tracer.process.wait(DEADLINE_S) == 0
+    tracer.stop()
+    assert len(tracer.entries) == 5
+    short = Tracer("--duration", "0.3", "--summary")
+    assert short.process.wait(DEADLINE_S) == 0
+    short.stop()
+    assert short.entries[-1]["summary"]["duration_s"] >= 0.3
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--host", "10.71.2.2"), {4: 6}),
+        (("--host", "fd71:2::2"), {6: 6}),
+        (("--host", "10.71.9.9"), {}),
+        (("--net", "10.71.2.0/24"), {4: 6}),
+        (("--net", "fd71:2::/64"), {6: 6}),
+        (("--net", "10.71.0.0/16", "--net", "fd71::/16"), {4: 6, 6: 6}),
+        (("--port", "7998"), {4: 6, 6: 6}),
+        (("--port", "1"), {}),
+        (("--kind", "sent"), {4: 3, 6: 3}),
+        (("--kind", "received-accepted"), {4: 3, 6: 3}),
+        (("--origin", "local"), {4: 3, 6: 3}),
+        (("--iface", "nosuch"), {}),
+        (("--iface", "eth0"), {4: 6, 6: 6}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_filters(
+    options: tuple[str, ...], expected: dict[int, int], routed: Lab, fence: Fence
+) -> None:
+    """3 refused connections for each family: 12 entries; what is not shown is counted."""
+    del fence
+    netns = [item for role in ("client", "server") for item in ("--netns", routed.name(role))]
+    tracer = Tracer(*options, *netns, "--summary")
+    for family in (V4, V6):
+        refuse(routed, family, 7998, times=3)
+    everything = sum(expected.values())
+    tracer.wait_for(lambda: len(tracer.entries) >= everything, "the entries")
+    assert tracer.stop() == 0
+    *entries, last = tracer.entries
+    assert Counter(entry["family"] for entry in entries) == expected
+    assert last["summary"]["shown"] == everything
+    assert last["summary"]["not_shown"]["filtered"] >= 12 - everything
+
+
+def test_netns_filter_is_exact(routed: Lab) -> None:
+    tracer = Tracer("--netns", str(routed.inode("client")))
+    refuse(routed, times=5)
+    tracer.collect(routed.inode("client"), 5)
+    assert tracer.stop() == 0
+    assert {entry["netns"] for entry in tracer.entries} == {routed.inode("client")}
+
+
+def incident(lab: Lab, slow_start: int = 49) -> None:
+    """The server looks 17 routers away; the router forges when it sees the keyword."""
+    lab.sysctl("server", net__ipv4__ip_default_ttl=slow_start)
+    lab.spawn("router", [sys.executable, forger.__file__, "GET /use"], ready="forging")
+    lab.nft(
+        "router",
+        "table ip t {\nchain f {\ntype filter hook forward priority 0\n"
+        "tcp dport 80 @th,256,64 0x474554202f757365 drop\n}\n}\n",
+    )
+    lab.spawn("server", [sys.executable, web.__file__, "serve", "10.71.2.2"], ready="serving")
+
+
+def test_the_incident_from_the_client_s_viewpoint(routed: Lab) -> None:
+    """Nothing but evidence: the copied IP ID, the hop distance, the copied window."""
+    incident(routed)
+    tracer = Tracer("--viewpoint", "netns", "--netns", routed.name("client"), "--explain")
+    said = routed.exec("client", [sys.executable, web.__file__, "get", "10.71.2.2", "/", "/use"])
+    assert "reset by peer" in said
+    entry = tracer.collect(routed.inode("client"), 1)[0]
+    assert tracer.stop() == 0
+    assert entry["origin"] == "forged"
+    assert entry["confidence"] >= 0.95
+    assert entry["made_here"] is None
+    assert entry["ingress"] is None
+    assert entry["hops"] == {"rst": 0, "peer": 16}
+    rules = {item["rule"]: item for item in entry["evidence"]}
+    assert rules["ip-id-ours"]["values"]["ip_id"] == entry["rst"]["ip_id"]
+    assert entry["rst"]["ip_id"] in entry["baseline"]["ours_ip_id"]
+    assert rules["hop-distance"]["weight"] > 0
+    assert entry["baseline"]["syn_ttl"] == entry["baseline"]["ttl"] == 48
+    assert entry["process"]["comm"].startswith("python")
+    considered = {item["rule"] for item in entry["considered"]}
+    assert {"payload", "df-lost", "mac", "shape"} <= considered
+
+
+def test_the_incident_seen_by_the_node_is_proof(routed: Lab) -> None:
+    incident(routed)
+    tracer = Tracer("--netns", routed.name("client"))
+    routed.exec("client", [sys.executable, web.__file__, "get", "10.71.2.2", "/", "/use"])
+    entry = tracer.collect(routed.inode("client"), 1)[0]
+    assert tracer.stop() == 0
+    assert (entry["origin"], entry["confidence"]) == ("forged", 1.0)
+    assert entry["evidence"][0]["rule"] == "made-here"
+    assert entry["made_here"]["netns_name"] == routed.name("router")
+    assert "python" in entry["made_here"]["comm"]
+
+
+@pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
+@pytest.mark.parametrize("how", ["refused", "unread", "linger"])
+def test_honest_resets_are_the_peer_s_by_evidence(how: str, family: int, routed: Lab) -> None:
+    """No proof allowed: the evidence alone must say peer, and never forged."""
+    tracer = Tracer("--viewpoint", "netns", "--netns", routed.name("client"))
+    for _ in range(3):
+        with pair(routed, "client", "server", family=family) as (client, accepted):
+            if how == "unread":
+                client.send(b"data")
+                accepted.recv(1)
+            else:
+                linger_zero(accepted)
+            accepted.close()
+            expect_reset(client)
+    if how == "refused":
+        refuse(routed, family, times=2)
+    wanted = 5 if how == "refused" else 3
+    entries = tracer.collect(routed.inode("client"), wanted)
+    assert tracer.stop() == 0
+    assert {entry["origin"] for entry in entries} == {"peer"}
+    assert all(entry["confidence"] >= 0.9 for entry in entries)
+
+
+def test_without_baseline_nothing_is_accused(routed: Lab) -> None:
+    incident(routed)
+    tracer = Tracer("--viewpoint", "netns", "--netns", routed.name("client"), "--no-baseline")
+    routed.exec("client", [sys.executable, web.__file__, "get", "10.71.2.2", "/", "/use"])
+    entry = tracer.collect(routed.inode("client"), 1)[0]
+    assert tracer.stop() == 0
+    assert entry["origin"] == "inconclusive"
+    assert entry["baseline"]["scope"] == "none"
+
+
+def test_live_json_is_what_the_schema_promises(routed: Lab) -> None:
+    """Every kind of line of a live run, against the schema that we print."""
+    incident(routed)
+    tracer = Tracer("--kind", "all", "--summary", "--explain")
+    routed.exec("client", [sys.executable, web.__file__, "get", "10.71.2.2", "/", "/use"])
+    for family in (V4, V6):
+        refuse(routed, family, times=3)
+        with pair(routed, "client", "server", family=family) as (client, accepted):
+            linger_zero(client)
+            client.close()
+            expect_reset(accepted)
+    tracer.collect(routed.inode("client"), 9)
+    assert tracer.stop() == 0
+    validator = jsonschema.Draft202012Validator(json.loads(schema_text()))
+    for entry in tracer.entries:
+        errors = [error.message for error in validator.iter_errors(entry)]
+        assert not errors, (errors, entry)
+    assert "summary" in tracer.entries[-1]
+
+
+def test_hostile_names_stay_harmless(routed: Lab) -> None:
+    """A process that calls itself an escape sequence, in text for a terminal."""
+    with subprocess.Popen(
+        [*RSTTRACE, "--netns", routed.name("client"), "--count", "1", "--color", "never"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "tracing resets" in process.stderr.readline()
+        code = (
+            "import ctypes,socket;ctypes.CDLL(None).prctl(15,b'\\x1b[2Jx\\n',0,0,0);"
+            "socket.socket().connect_ex(('10.71.2.2',7999))"
+        )
+        routed.exec("client", [sys.executable, "-c", code])
+        out = process.stdout.read()
+        assert process.wait(DEADLINE_S) == 0
+    assert "\x1b" not in out
+    assert "\\x1b[2Jx\\x0a" in out
+    assert len(out.splitlines()) >= 1
+
+
+def test_unprivileged_gets_one_clear_error() -> None:
+    done = subprocess.run(
+        [*RSTTRACE], capture_output=True, text=True, check=False, user=65534, cwd="/",
+        env={**os.environ, "PYTHONPATH": str(Path(web.__file__).parents[2])},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "needs root" in done.stderr
+    assert "sudo" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor() -> None:
+    done = subprocess.run([*RSTTRACE, "doctor", "-o", "json"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    doctor = json.loads(done.stdout)["doctor"]
+    assert doctor["works"] is True
+    assert doctor["source"] == "btf"
+    assert all(hook["attached"] for hook in doctor["hooks"])
+    text = subprocess.run(
+        [*RSTTRACE, "doctor", "--plan", "tracepoints"], capture_output=True, text=True, check=False
+    )
+    assert text.returncode == 0
+    assert re.search(r"tracing works here \(plan: tracepoints; hooks: 6 of 6\)", text.stdout)
+
+
+def test_the_full_plan_compiles_and_verifies_here(routed: Lab) -> None:
+    """The kprobe programs cannot attach without kprobes; the verifier accepts them all the same."""
+    del routed
+    code = """
+import json, sys, tempfile
+from pathlib import Path
+from rsttrace.kernel import child, hooks
+from rsttrace.model import Kind
+bcc = child.import_bcc()
+with tempfile.TemporaryDirectory() as name:
+    facts = child.Facts(Path(name))
+    request = {"kinds": [k.value for k in Kind], "nets": [], "ports": [], "netns": [],
+               "baseline": True, "flows": 64, "plan": "kprobes", "directory": name}
+    text = child.config_header(request, facts, hooks.Plan.KPROBES, True)
+    program = child.compile_program(bcc, facts, Path(name), text)
+    for hook in hooks.for_plan(hooks.Plan.KPROBES):
+        kind = bcc.BPF.KPROBE if hook.kprobe else bcc.BPF.RAW_TRACEPOINT
+        program.load_func(hook.program, kind)
+        print(hook.program)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(set(done.stdout.split())) == 8
+
+
+def test_demo_shows_what_it_promises_and_cleans_up() -> None:
+    before = set(os.listdir("/run/netns")) if Path("/run/netns").exists() else set()
+    done = subprocess.run([*RSTTRACE, "demo"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"received  FORGED \d\d%", done.stdout)) == 2
+    assert "by a device 1 hop away (the server is 17 hops away)" in done.stdout
+    assert "FUJIAN STAR TERMINAL" in done.stdout
+    honest = done.stdout.split("# an honest reset", 1)[1]
+    assert "FORGED" not in honest
+    assert len(re.findall(r"received  PEER \d\d%", honest)) == 3
+    assert set(os.listdir("/run/netns")) <= before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_demo_cleans_up(number: int) -> None:
+    with subprocess.Popen(
+        [*RSTTRACE, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("#   the client sees"):
+                break
+        process.send_signal(number)
+        process.stdout.read()
+        assert process.wait(DEADLINE_S) in (0, 130)
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+        assert not [n for n in os.listdir("/run/netns") if n.startswith(f"rsttrace-{process.pid}-")]
+
+
+def test_addresses_of_the_lab_are_private() -> None:
+    """Test traffic stays inside namespaces made here, on private addresses."""
+    assert all(v4.startswith("10.") and v6.startswith("fd") for v4, v6 in ADDRESSES.values())

@@ -1,0 +1,525 @@
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import builders as b
+import pytest
+from builders import MAC, OTHER_MAC, THIRD_MAC, flow, half, our_half, reset, rst, rst6, seen, steady
+
+from rsttrace.judge import rules, verdict
+from rsttrace.judge.rules import RULES, WEIGHTS, Rule
+from rsttrace.model import Evidence, Kind, MadeHere, NextHop, Reset, Scope
+
+EVIDENCE_DOC = Path(__file__).parents[2] / "docs" / "evidence.md"
+
+GATEWAY = NextHop("10.0.0.1", MAC, True, 2)
+ON_LINK = NextHop(b.PEER, MAC, False, 2)
+SPLIT = half(syn_ttl=39, ttl=231, ttl_min=39, ttl_max=231)
+STAMPED = half(timestamps=True)
+
+# Every weight, and a reset that earns it.
+EARNED: dict[str, tuple[Rule, Reset]] = {
+    "hops-differ": (rules.hop_distance, flow(rst(ttl=63))),
+    "hops-differ-syn-only": (
+        rules.hop_distance,
+        flow(rst(ttl=63), theirs=half(packets=1)),
+    ),
+    "hops-differ-data": (
+        rules.hop_distance,
+        flow(rst(ttl=63), theirs=half(syn_ttl=None, syn_window=None, syn_ns=None)),
+    ),
+    "hops-differ-peer": (rules.hop_distance, flow(rst(ttl=63), scope=Scope.PEER, ours=None)),
+    "hops-near-steady": (rules.hop_distance, flow(rst(ttl=46))),
+    "hops-near": (rules.hop_distance, flow(rst(ttl=45), theirs=half(ttl_max=48))),
+    "hops-split": (rules.hop_distance, flow(rst(ttl=231), theirs=SPLIT)),
+    "hops-initial": (rules.hop_distance, flow(rst(ttl=128 - 17))),
+    "hops-agree": (rules.hop_distance, flow(rst(ttl=47))),
+    "hops-agree-peer": (rules.hop_distance, flow(rst(ttl=47), scope=Scope.PEER, ours=None)),
+    "ip-id-ours": (rules.ip_id_ours, flow(rst(ip_id=13052))),
+    "window-ours": (rules.window_ours, flow(rst(window=501))),
+    "window-ours-weak": (rules.window_ours, reset(rst(window=501), ours=our_half())),
+    "payload": (rules.payload, flow(rst(payload_len=12))),
+    "reserved": (rules.reserved_bits, flow(rst(reserved=0b0100))),
+    "mac-stranger": (rules.source_mac, flow(mac=OTHER_MAC, next_hop=GATEWAY)),
+    "mac-next-hop": (
+        rules.source_mac,
+        flow(mac=OTHER_MAC, next_hop=NextHop("10.0.0.2", OTHER_MAC, True, 2)),
+    ),
+    "mac-unexpected": (rules.source_mac, reset(mac=OTHER_MAC, next_hop=GATEWAY)),
+    "shape-no-socket": (rules.shape, flow(rst(ip_id=0))),
+    "shape-live": (rules.shape, flow(rst(ip_id=23404, flags="RA", window=509))),
+    "shape-windows": (rules.shape, flow(rst(ip_id=23404, ttl=111), theirs=steady(111))),
+    "shape-continues": (rules.shape, flow(rst(ip_id=23404))),
+    "timestamps-missing": (rules.timestamps_missing, flow(rst(ip_id=23404), theirs=STAMPED)),
+    "id-zero-no-df": (rules.id_zero_no_df, flow(rst(ip_id=0, df=False))),
+    "df-lost": (rules.df_lost, flow(rst(df=False))),
+    "on-link-self": (rules.on_link, flow(rst(ttl=64), mac=MAC, next_hop=ON_LINK)),
+    "on-link-routed": (rules.on_link, flow(rst(ttl=63), mac=MAC, next_hop=ON_LINK)),
+}
+
+
+def weights_of(rule: Rule, given: Reset, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the weights that a rule takes."""
+    taken: list[str] = []
+    real = rules._found
+
+    def spy(name: str, weight: str, text: str, **values: object) -> Evidence:
+        taken.append(weight)
+        return real(name, weight, text, **values)
+
+    monkeypatch.setattr(rules, "_found", spy)
+    rule(given)
+    return taken
+
+
+# ---- the table of weights ----
+
+
+def test_there_is_a_case_for_every_weight() -> None:
+    assert EARNED.keys() == WEIGHTS.keys()
+
+
+@pytest.mark.parametrize("weight", EARNED)
+def test_each_weight_is_earned(weight: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule, given = EARNED[weight]
+    assert weights_of(rule, given, monkeypatch) == [weight]
+    found = rule(given)
+    assert found is not None
+    assert found.weight == WEIGHTS[weight]
+    assert not found.proof
+    assert found.text
+    assert found.values
+    assert "None" not in found.text
+
+
+def _second_arguments(tree: ast.AST) -> set[str]:
+    """The weight names that the code hands to _found(), through names and conditions too."""
+    names: set[str] = set()
+
+    def strings(node: ast.expr, function: ast.FunctionDef) -> None:
+        if isinstance(node, ast.Constant):
+            names.add(str(node.value))
+        elif isinstance(node, ast.IfExp):
+            strings(node.body, function)
+            strings(node.orelse, function)
+        elif isinstance(node, ast.Name):
+            values = [
+                inner.value
+                for inner in ast.walk(function)
+                if isinstance(inner, ast.Assign)
+                and any(isinstance(t, ast.Name) and t.id == node.id for t in inner.targets)
+            ]
+            assert values, f"{function.name}: where does {node.id} come from?"
+            for value in values:
+                strings(value, function)
+        else:
+            raise AssertionError(f"{function.name}: a weight's name that no test can read")
+
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef) or function.name == "_found":
+            continue
+        for call in ast.walk(function):
+            if (
+                isinstance(call, ast.Call)
+                and isinstance(call.func, ast.Name)
+                and call.func.id == "_found"
+            ):
+                strings(call.args[1], function)
+    return names
+
+
+def test_no_weight_is_unused_and_none_is_missing() -> None:
+    assert _second_arguments(ast.parse(inspect.getsource(rules))) == WEIGHTS.keys()
+
+
+def test_only_two_clues_accuse_alone() -> None:
+    accuse = {name for name, weight in WEIGHTS.items() if weight >= verdict.FORGED_AT}
+    assert accuse == {"hops-differ", "ip-id-ours"}
+
+
+# ---- where rules must stay silent ----
+
+
+def without_frame(given: Reset) -> Reset:
+    return b.changed(given, frame=None)
+
+
+SILENT: list[tuple[str, Rule, Reset]] = [
+    ("no baseline", rules.hop_distance, reset(rst(ttl=3))),
+    ("a half without a TTL", rules.hop_distance, reset(theirs=half(ttl=None, syn_ttl=None))),
+    ("ID 0", rules.ip_id_ours, flow(rst(ip_id=0))),
+    ("ID 1 after ours was 0", rules.ip_id_ours, flow(rst(ip_id=1), ours=our_half(recent=(seen(ip_id=0),)))),
+    ("another ID", rules.ip_id_ours, flow(rst(ip_id=13050))),
+    ("ID two after ours", rules.ip_id_ours, flow(rst(ip_id=13054))),
+    ("nothing of ours", rules.ip_id_ours, flow(rst(ip_id=13052), ours=None)),
+    ("nothing of ours kept", rules.ip_id_ours, flow(rst(ip_id=13052), ours=our_half(recent=()))),
+    (
+        "the peer's own counter reaches ours",
+        rules.ip_id_ours,
+        flow(rst(ip_id=13052), theirs=half(recent=(seen(ip_id=13051),))),
+    ),
+    ("window 0", rules.window_ours, flow(rst(window=0))),
+    (
+        "window 0, and ours is 0 too",
+        rules.window_ours,
+        flow(rst(window=0), ours=our_half(recent=(seen(window=0),))),
+    ),
+    ("another window", rules.window_ours, flow(rst(window=502))),
+    (
+        "the peer has our window",
+        rules.window_ours,
+        flow(rst(window=501), theirs=half(recent=(seen(window=501),))),
+    ),
+    (
+        "the peer's SYN had our window",
+        rules.window_ours,
+        flow(rst(window=501), theirs=half(syn_window=501)),
+    ),
+    ("nothing of ours", rules.window_ours, flow(rst(window=501), ours=None)),
+    ("no payload", rules.payload, flow(rst())),
+    ("AccECN's bit", rules.reserved_bits, flow(rst(reserved=0b0001))),
+    ("the flow's MAC", rules.source_mac, flow(mac=MAC, next_hop=GATEWAY)),
+    ("the flow's MAC, not the next hop's", rules.source_mac, flow(mac=MAC, next_hop=NextHop("10.0.0.2", OTHER_MAC, True, 2))),
+    ("no Ethernet", rules.source_mac, flow(mac=None, next_hop=GATEWAY)),
+    ("loopback", rules.source_mac, flow(mac="00:00:00:00:00:00", next_hop=GATEWAY)),
+    ("no frame", rules.source_mac, without_frame(flow(mac=OTHER_MAC))),
+    ("nothing known", rules.source_mac, reset(mac=OTHER_MAC)),
+    ("no flow, the next hop's MAC", rules.source_mac, reset(mac=MAC, next_hop=GATEWAY)),
+    ("next hop not resolved", rules.source_mac, reset(mac=MAC, next_hop=NextHop("10.0.0.1", None, True, 2))),
+    ("no flow", rules.shape, reset(rst(ip_id=23404, flags="RA"))),
+    ("no shape", rules.shape, flow(rst())),
+    ("DF changed in a live shape", rules.shape, flow(rst(ip_id=23404, flags="RA", df=False))),
+    ("timestamps changed in a live shape", rules.shape, flow(rst(ip_id=23404, flags="RA"), theirs=STAMPED)),
+    ("a handshake is no flow", rules.shape, flow(rst(ip_id=23404, flags="RA"), scope=Scope.PEER)),
+    ("not negotiated", rules.timestamps_missing, flow(rst(ip_id=23404))),
+    ("Linux without a socket", rules.timestamps_missing, flow(rst(ip_id=0), theirs=STAMPED)),
+    ("another ID", rules.timestamps_missing, flow(rst(), theirs=STAMPED)),
+    (
+        "there they are",
+        rules.timestamps_missing,
+        flow(rst(ip_id=23404, options="nop,nop,TS val 1 ecr 2"), theirs=STAMPED),
+    ),
+    (
+        "Windows",
+        rules.timestamps_missing,
+        flow(rst(ip_id=23404, ttl=111), theirs=steady(111, timestamps=True)),
+    ),
+    ("IPv6", rules.timestamps_missing, flow(rst6(flags="RA"), theirs=STAMPED)),
+    (
+        "a handshake is no flow",
+        rules.timestamps_missing,
+        flow(rst(ip_id=23404), theirs=STAMPED, scope=Scope.PEER),
+    ),
+    ("ID 0 with DF", rules.id_zero_no_df, flow(rst(ip_id=0))),
+    ("ID without DF", rules.id_zero_no_df, flow(rst(df=False))),
+    ("DF", rules.df_lost, flow(rst(df=True))),
+    ("not always DF", rules.df_lost, flow(rst(df=False), theirs=half(df_always=False))),
+    ("no baseline", rules.df_lost, reset(rst(df=False))),
+    ("behind a router", rules.on_link, flow(rst(ttl=64), mac=MAC, next_hop=GATEWAY)),
+    ("no route", rules.on_link, flow(rst(ttl=64), mac=MAC)),
+    ("no frame", rules.on_link, without_frame(flow(rst(ttl=64), next_hop=ON_LINK))),
+    ("another neighbour's MAC", rules.on_link, flow(rst(ttl=64), mac=OTHER_MAC, next_hop=ON_LINK)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "given"),
+    [case[1:] for case in SILENT],
+    ids=[f"{rule.__name__}: {why}" for why, rule, _ in SILENT],
+)
+def test_silent(rule: Rule, given: Reset) -> None:
+    found = rule(given)
+    assert found is not None  # looked at, and said so
+    assert found.weight == 0
+    assert not found.proof
+    assert found.text
+    assert "None" not in found.text
+
+
+@pytest.mark.parametrize("rule", [rules.ip_id_ours, rules.id_zero_no_df, rules.df_lost])
+def test_rules_on_ipv4_fields_do_not_apply_to_ipv6(rule: Rule) -> None:
+    ours = our_half(recent=(seen(ip_id=0),))
+    assert rule(flow(rst6(), theirs=half(recent=(seen(ip_id=0),)), ours=ours)) is None
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind.direction == "sent"])
+def test_what_we_sent_is_looked_at_by_one_rule_only(kind: Kind) -> None:
+    made = MadeHere(1, Kind.SENT_RAW)
+    given = flow(
+        rst(ttl=3, ip_id=13052, window=501, payload_len=5, reserved=14, df=False),
+        kind=kind,
+        mac=OTHER_MAC,
+        next_hop=ON_LINK,
+        made_here=made,
+    )
+    found = [evidence for rule in RULES if (evidence := rule(given))]
+    assert [evidence.rule for evidence in found] == ["sent-hook"]
+    assert found[0].proof
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind.direction != "sent"])
+def test_no_sent_hook_for_the_others(kind: Kind) -> None:
+    assert rules.sent_hook(flow(kind=kind)) is None
+
+
+# ---- single rules, closer ----
+
+
+@pytest.mark.parametrize(
+    ("ttl", "hops"), [(47, 17), (63, 1), (64, 0), (111, 17), (255, 0), (32, 0), (1, 31), (0, 32)]
+)
+def test_hop_distances_are_in_the_values(ttl: int, hops: int) -> None:
+    found = rules.hop_distance(flow(rst(ttl=ttl)))
+    assert found is not None
+    assert (found.values["hops"], found.values["peer_hops"]) == (hops, 17)
+    assert (found.values["ttl"], found.values["peer_ttl"]) == (ttl, 47)
+
+
+def test_the_handshake_is_the_reference_not_injected_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    poisoned = half(ttl=63, ttl_max=63, recent=(seen(ttl=63),))  # two forged data packets came
+    given = flow(rst(ttl=47), theirs=poisoned)
+    assert weights_of(rules.hop_distance, given, monkeypatch) == ["hops-agree"]
+    given = flow(rst(ttl=63), theirs=poisoned)
+    assert weights_of(rules.hop_distance, given, monkeypatch) == ["hops-split"]
+
+
+@pytest.mark.parametrize(
+    ("ttl", "weight"),
+    [
+        (44, "hops-differ"),
+        (45, "hops-near-steady"),
+        (46, "hops-near-steady"),
+        (48, "hops-near-steady"),
+        (49, "hops-near-steady"),
+        (50, "hops-differ"),
+        (112, "hops-near-steady"),
+        (238, "hops-agree"),
+    ],
+)
+def test_two_hops_are_a_reroute_three_are_not(
+    ttl: int, weight: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = "hops-initial" if ttl == 238 else weight  # 255 - 17: another stack's start
+    assert weights_of(rules.hop_distance, flow(rst(ttl=ttl)), monkeypatch) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("packets", "weight"), [(1, "hops-near"), (2, "hops-near"), (3, "hops-near-steady")]
+)
+def test_a_steady_ttl_takes_three_packets(
+    packets: int, weight: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = flow(rst(ttl=46), theirs=half(packets=packets))
+    assert weights_of(rules.hop_distance, given, monkeypatch) == [weight]
+
+
+def test_ipv6_says_hop_limit() -> None:
+    found = rules.hop_distance(flow(rst6(ttl=63)))
+    assert found is not None
+    assert "hop limit" in found.text
+    assert "TTL" not in found.text
+
+
+@pytest.mark.parametrize(
+    ("first", "segments", "ip_id", "speaks"),
+    [
+        (13052, 1, 13052, True),
+        (13052, 1, 13053, True),  # + 1: the maker counts on
+        (13052, 1, 13054, False),
+        (13052, 44, 13052 + 43, True),  # the last wire packet of an offloaded buffer
+        (13052, 44, 13052 + 44, True),
+        (13052, 44, 13052 + 45, False),
+        (13052, 44, 13051, False),
+        (65530, 10, 3, True),  # wraps
+        (65530, 10, 1, False),
+        (65530, 10, 0, False),
+    ],
+)
+def test_offloaded_buffers_cover_a_range_of_ids(
+    first: int, segments: int, ip_id: int, speaks: bool
+) -> None:
+    ours = our_half(recent=(seen(ip_id=first, segments=segments, ttl=64),))
+    found = rules.ip_id_ours(flow(rst(ip_id=ip_id), ours=ours))
+    assert found is not None
+    assert bool(found.weight) == speaks
+
+
+def test_an_older_packet_of_ours_counts_too() -> None:
+    recent = tuple(seen(ip_id=100 * number, ttl=64) for number in (9, 8, 7, 6))
+    found = rules.ip_id_ours(flow(rst(ip_id=600), ours=our_half(recent=recent)))
+    assert found is not None
+    assert found.weight
+    assert found.values == {"ip_id": 600, "our_ip_id": 600, "peer_ip_id": 23403}
+
+
+@pytest.mark.parametrize(("ip_id", "word"), [(13052, "repeats"), (13053, "follows")])
+def test_ip_id_says_when_our_packet_was_sent(ip_id: int, word: str) -> None:
+    found = rules.ip_id_ours(flow(rst(ip_id=ip_id)))
+    assert found is not None
+    assert f"{word} our own packet sent 400 µs earlier" in found.text
+    assert "23403" in found.text
+
+
+@pytest.mark.parametrize(
+    ("segments", "ip_id", "goes_on"),
+    [(1, 23404, True), (1, 23405, False), (1, 23403, False), (3, 23406, True), (3, 23407, False)],
+)
+def test_the_peers_counter_goes_on(segments: int, ip_id: int, goes_on: bool) -> None:
+    theirs = half(recent=(seen(segments=segments),))
+    found = rules.shape(flow(rst(ip_id=ip_id), theirs=theirs))
+    assert found is not None
+    assert (found.weight == WEIGHTS["shape-continues"]) == goes_on
+
+
+@pytest.mark.parametrize(
+    ("packet", "is_one"),
+    [
+        (rst(ip_id=0), True),
+        (rst(ip_id=0, flags="RA", seq=0, ack=7), True),
+        (rst(ip_id=0, flags="RA", seq=1000), False),
+        (rst(ip_id=0, ack=99), True),  # an ack without the flag means nothing
+        (rst(ip_id=0, df=False), False),
+        (rst(ip_id=5), False),
+        (rst(ip_id=0, window=1), False),
+        (rst(ip_id=0, payload_len=1), False),
+        (rst(ip_id=0, options="nop,nop,TS val 1 ecr 2"), False),
+        (rst6(), True),
+        (rst6(flags="RA", seq=0), True),
+        (rst6(flags="RA", seq=1000), False),
+        (rst6(window=1), False),
+    ],
+)
+def test_no_socket_shape(packet: Any, is_one: bool) -> None:
+    assert rules.is_no_socket_shape(packet) == is_one
+
+
+@pytest.mark.parametrize(
+    ("packet", "answer"),
+    [
+        (rst(seq=1000), True),  # our data's ack
+        (rst(seq=900), True),  # our older packet's
+        (rst(seq=1001), False),
+        (rst(flags="RA", seq=0, ack=5117), True),  # our data's end
+        (rst(flags="RA", seq=0, ack=5118), False),
+        (rst(flags="RA", seq=0, ack=5000), True),  # our older, empty packet's end
+    ],
+)
+def test_a_no_socket_reset_answers_a_packet_of_ours(packet: Any, answer: bool) -> None:
+    assert rules.answers_ours(packet, our_half()) == answer
+
+
+def test_answers_to_syn_and_fin_count_one_and_wrap() -> None:
+    syn = our_half(recent=(seen(flags="S", seq=0xFFFFFFFF, ack=0, payload_len=0),))
+    assert rules.answers_ours(rst(flags="RA", seq=0, ack=0), syn) is True
+    fin = our_half(recent=(seen(flags="FA", seq=10, ack=0, payload_len=5),))
+    assert rules.answers_ours(rst(flags="RA", seq=0, ack=16), fin) is True
+    assert rules.answers_ours(rst(), None) is None
+    assert rules.answers_ours(rst(), our_half(recent=())) is None
+
+
+@pytest.mark.parametrize(
+    ("made", "weight", "words"),
+    [
+        (
+            MadeHere(7, Kind.SENT_NETFILTER, hook="forward", netns_name="gw"),
+            20.0,
+            "own firewall made it (netns gw, forward hook)",
+        ),
+        (MadeHere(7, Kind.SENT_NETFILTER), 20.0, "own firewall made it (netns 7)"),
+        (MadeHere(7, Kind.SENT_RAW, 42, "hping3"), 20.0, "raw socket (hping3[42], netns 7)"),
+        (MadeHere(7, Kind.SENT_RAW), 20.0, "raw socket (unknown, netns 7)"),
+        (MadeHere(7, Kind.SENT_PASSIVE), -20.0, "own TCP stack sent it (netns 7)"),
+        (MadeHere(7, Kind.SENT_ACTIVE, 9, "nginx"), -20.0, "TCP stack sent it (netns 7, nginx[9])"),
+    ],
+)
+def test_made_here(made: MadeHere, weight: float, words: str) -> None:
+    found = rules.made_here(flow(made_here=made))
+    assert found is not None
+    assert found.proof
+    assert found.weight == weight
+    assert words in found.text
+
+
+def test_nothing_made_here() -> None:
+    assert rules.made_here(flow()) is None
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"), [(0, "0 µs"), (400_000, "400 µs"), (2_500_000, "2.5 ms"), (3 * 10**9, "3.0 s")]
+)
+def test_age(ns: int, text: str) -> None:
+    assert rules.age_text(ns) == text
+
+
+def test_a_clock_that_jumped_back_gives_no_negative_age() -> None:
+    late = our_half(recent=(seen(ip_id=13052, time_ns=b.TIME + 10**9),))
+    found = rules.ip_id_ours(flow(rst(ip_id=13052), ours=late))
+    assert found is not None
+    assert "sent 0 µs earlier" in found.text
+
+
+def test_a_macs_stranger_is_named() -> None:
+    found = rules.source_mac(flow(mac=THIRD_MAC, next_hop=GATEWAY))
+    assert found is not None
+    assert found.values == {"mac": THIRD_MAC, "flow_mac": MAC, "next_hop_mac": MAC}
+    assert THIRD_MAC in found.text
+
+
+# ---- the documentation ----
+
+
+def rule_names() -> dict[str, Callable[..., object]]:
+    """The name that each rule gives its evidence."""
+    names: dict[str, Callable[..., object]] = {}
+    cases = [
+        flow(made_here=MadeHere(1, Kind.SENT_RAW)),
+        flow(kind=Kind.SENT_RAW),
+        *(given for _, given in EARNED.values()),
+    ]
+    for rule in RULES:
+        found = {evidence.rule for given in cases if (evidence := rule(given))}
+        assert len(found) == 1, f"{rule.__name__} has not exactly one name: {found}"
+        names[found.pop()] = rule
+    return names
+
+
+def test_rules_have_names_of_their_own_and_say_what_they_look_at() -> None:
+    names = rule_names()
+    assert len(names) == len(RULES)
+    assert all(rule.__doc__ for rule in names.values())
+
+
+def test_every_rule_is_documented_under_its_name() -> None:
+    headings = re.findall(
+        r"^### `([\w-]+)`", EVIDENCE_DOC.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert headings == list(rule_names())
+
+
+def test_every_rules_section_says_why_when_and_from_where() -> None:
+    for section in re.split(r"^### ", EVIDENCE_DOC.read_text(encoding="utf-8"), flags=re.MULTILINE)[
+        1:
+    ]:
+        for question in ("Looks at", "Why it works", "Wrong when", "Source"):
+            assert f"**{question}.**" in section, section.splitlines()[0]
+
+
+def test_the_documented_weights_are_the_weights() -> None:
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| ([+-]\d+\.\d+) \|",
+        EVIDENCE_DOC.read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert len(rows) == len(WEIGHTS)
+    assert {name: float(weight) for name, weight in rows} == WEIGHTS
+
+
+def test_the_documented_thresholds_are_the_thresholds() -> None:
+    text = EVIDENCE_DOC.read_text(encoding="utf-8")
+    assert f"**+{verdict.FORGED_AT:.2f}**" in text
+    assert f"**{verdict.PEER_AT:.2f}**" in text.replace("−", "-")

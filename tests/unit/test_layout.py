@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsttrace.errors import RsttraceError
+from rsttrace.kernel import config, decode, layout
+
+STRUCTURES = tuple(name for name in layout.structures().typedefs if name.startswith("rst_"))
+
+TYPES = """\
+typedef unsigned char __u8; typedef unsigned short __u16;
+typedef unsigned int __u32; typedef unsigned long long __u64;
+"""
+
+
+def structure(name: str) -> Any:
+    return getattr(layout.structures(), name)
+
+
+def parsed() -> list[str]:
+    """One line for each structure and member: name, offset, size."""
+    lines = []
+    for name in STRUCTURES:
+        lines.append(f"{name} {structure(name).size}")
+        lines += [
+            f"{name}.{member} {field.offset} {field.type.size}"
+            for member, field in structure(name).fields.items()
+        ]
+    return lines
+
+
+def test_all_structures_are_found() -> None:
+    text = (layout.bpf_directory() / "event.h").read_text()
+    assert text.count("\nstruct rst_") == len(STRUCTURES) == 8
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc) to compare with")
+def test_the_parsed_layout_is_the_compilers(tmp_path: Path) -> None:
+    prints = []
+    for name in STRUCTURES:
+        prints.append(f'printf("{name} %zu\\n", sizeof(struct {name}));')
+        prints += [
+            f'printf("{name}.{member} %zu %zu\\n", offsetof(struct {name}, {member}), '
+            f"sizeof(((struct {name} *)0)->{member}));"
+            for member in structure(name).fields
+        ]
+    source = tmp_path / "layout.c"
+    source.write_text(
+        "#include <stddef.h>\n#include <stdio.h>\n"
+        + TYPES
+        + '#include "event.h"\nint main(void)\n{\n'
+        + "\n".join(prints)
+        + "\nreturn 0;\n}\n"
+    )
+    program = tmp_path / "layout"
+    subprocess.run(
+        ["cc", "-Wall", "-Werror", f"-I{layout.bpf_directory()}", "-o", program, source],
+        check=True,
+    )
+    told = subprocess.run([program], check=True, capture_output=True, text=True).stdout
+    assert told.splitlines() == parsed()
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_there_is_no_implicit_padding(name: str) -> None:
+    """The kernel side copies whole structures: a hole would carry what was there before."""
+    end = 0
+    for member, field in structure(name).fields.items():
+        assert field.offset == end, f"a hole before {name}.{member}"
+        end += field.type.size
+    assert end == structure(name).size, f"a hole at the end of {name}"
+    assert end % 4 == 0
+
+
+def test_the_event_is_a_whole_number_of_words() -> None:
+    assert layout.event_size() == structure("rst_event").size
+    assert layout.event_size() % 8 == 0  # ring buffer records are
+
+
+def test_constants_agree() -> None:
+    constants = layout.structures().consts
+    assert constants["NO_REASON"] == decode.NO_REASON
+    assert constants["RECENT"] & (constants["RECENT"] - 1) == 0
+    assert len(config.KIND_NUMBERS) <= 256
+    assert sorted(config.KIND_NUMBERS.values()) == list(range(len(config.KIND_NUMBERS)))
+
+
+# ---- decode.py reads only what is there ----
+
+RAW_MEMBERS = {
+    "_headers": "rst_headers",
+    "_frame": "rst_frame",
+    "_half": "rst_half",
+    "_socket": "rst_socket",
+}
+"""Functions of decode.py whose argument `raw` is one of our structures."""
+
+
+def members_read(function: ast.FunctionDef, root: str) -> set[str]:
+    """Dotted paths of what a function reads from a variable, as far as each goes."""
+    inner = {
+        id(node.value)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute)
+    }
+    found = set()
+    for node in ast.walk(function):
+        if not isinstance(node, ast.Attribute) or id(node) in inner:
+            continue
+        path, at = [], node.value
+        path.append(node.attr)
+        while isinstance(at, ast.Attribute):
+            path.append(at.attr)
+            at = at.value
+        if isinstance(at, ast.Name) and at.id == root:
+            found.add(".".join(reversed(path)))
+    return found
+
+
+def has_member(name: str, path: str) -> bool:
+    """Whether a structure has a member, given by its dotted path."""
+    first, _, rest = path.partition(".")
+    field = structure(name).fields.get(first)
+    if field is None:
+        return False
+    return not rest or has_member(field.type.__name__, rest)
+
+
+def functions_of_decode() -> dict[str, ast.FunctionDef]:
+    tree = ast.parse(Path(decode.__file__).read_text(encoding="utf-8"))
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_member_that_decode_reads_exists() -> None:
+    functions = functions_of_decode()
+    read = members_read(functions["decode"], "event")
+    assert {"kind", "sock.uid", "made.task.comm"} <= read
+    assert [path for path in read if not has_member("rst_event", path)] == []
+    for name, struct in RAW_MEMBERS.items():
+        read = members_read(functions[name], "raw")
+        assert read, f"{name} reads nothing"
+        assert [path for path in read if not has_member(struct, path)] == [], name
+    read = members_read(functions["_half"], "seen")
+    assert "segments" in read
+    assert [path for path in read if not has_member("rst_seen", path)] == []
+
+
+def test_no_function_of_decode_is_left_out() -> None:
+    """A new function that takes a raw structure must be listed above."""
+    taking = set()
+    for name, function in functions_of_decode().items():
+        annotation = function.args.args[0].annotation
+        untyped = isinstance(annotation, ast.Name) and annotation.id == "Any"
+        if untyped and members_read(function, "raw"):
+            taking.add(name)
+    assert taking == RAW_MEMBERS.keys()
+
+
+# ---- where the sources are ----
+
+
+def test_a_damaged_installation_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module = tmp_path / "rsttrace" / "kernel" / "layout.py"
+    module.parent.mkdir(parents=True)
+    monkeypatch.setattr(layout, "__file__", str(module))
+    with pytest.raises(RsttraceError, match=r"BPF sources are missing.*\n.*reinstall"):
+        layout.bpf_directory.__wrapped__()
+
+
+@pytest.mark.parametrize("place", ["rsttrace/bpf", "bpf"])
+def test_sources_are_found_in_a_wheel_and_in_a_checkout(
+    place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = tmp_path / "rsttrace" / "kernel" / "layout.py"
+    monkeypatch.setattr(layout, "__file__", str(module))
+    directory = tmp_path / place
+    for made in (module.parent, directory):
+        made.mkdir(parents=True)
+    (directory / "event.h").write_text("")
+    assert layout.bpf_directory.__wrapped__() == directory.resolve()
