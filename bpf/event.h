@@ -110,7 +110,7 @@ struct rst_half {
 	__u8 mac[6];
 	__u8 has_mac;
 	__u8 received;    /* learned at an ingress */
-	__u8 pad[6];
+	__u8 pad[10];
 	struct rst_seen recent[RECENT]; /* a ring: the newest is (packets - 1) % RECENT */
 };
 
@@ -127,7 +127,8 @@ struct rst_event {
 	__u8 has_owner;   /* owner: the task that connected or closed this socket */
 	__u8 local_route; /* dropped: the packet was routed to this host */
 	__u8 has_ingress;
-	__u8 pad2[2];
+	__u8 has_actor;   /* actor: the task that had somebody else's socket reset (ss -K) */
+	__u8 pad2;
 	struct rst_frame here;
 	struct rst_frame ingress;
 	struct rst_made made;
@@ -135,6 +136,7 @@ struct rst_event {
 	struct rst_headers trigger;
 	struct rst_socket sock;
 	struct rst_task owner;
+	struct rst_task actor;
 	struct rst_half theirs;
 	struct rst_half ours;
 };

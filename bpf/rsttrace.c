@@ -287,6 +287,10 @@ INLINE void fill_owner(struct rst_event *e)
 		e->has_owner = 1;
 		return;
 	}
+	if (e->kind == KIND_SENT_ACTIVE && e->sock.owned) {
+		fill_task(&e->actor);
+		e->has_actor = 1;
+	}
 	owner = owners.lookup(&e->sock.address);
 	if (owner) {
 		bpf_probe_read_kernel(&e->owner, sizeof(e->owner), owner);

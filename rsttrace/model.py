@@ -258,7 +258,8 @@ class Reset:
     The source fills the first block; `enrich` fills the second.
     `local` is this end whichever way the RST went (for ``forwarded``: the RST's source).
     `frame` is the packet as it entered the receiving namespace, `ingress` as it first entered this
-    node, `trigger` the packet that provoked the reset.
+    node, `trigger` the packet that provoked the reset, `actor` the process that had somebody else's
+    socket reset (``ss -K``).
     """
 
     time_ns: int
@@ -275,6 +276,7 @@ class Reset:
     ingress_frame: Frame | None = None
     made_here: MadeHere | None = None
     process: Process | None = None
+    actor: Process | None = None
     file: str | None = None
     file_frame: int | None = None
     seen: int = 1

@@ -169,7 +169,7 @@ def trace(
     """
     say = status or _to_stderr
     writer = Writer(options, out or sys.stdout)
-    held_back = shown = 0
+    shown = 0
     with (
         stop_on_signals() as stop,
         Enricher(viewpoint_netns=options.viewpoint_netns) as enricher,
@@ -183,14 +183,13 @@ def trace(
 
         def show(resets: list[Reset]) -> bool:
             """Show a batch; true when there is no more to do."""
-            nonlocal held_back, shown
+            nonlocal shown
             for reset in resets:
                 enricher.enrich(reset)
                 verdict = judge(reset)
                 if (options.origins and verdict.origin not in options.origins) or not on_iface(
                     reset, options.ifaces, enricher
                 ):
-                    held_back += 1
                     continue
                 shown += 1
                 entry = Entry(shown, reset, verdict)
@@ -216,12 +215,13 @@ def trace(
             if writer.abandoned():
                 raise BrokenPipeError
         source.detach()
-        if not done:
-            show(source.drain())
+        while not done and (rest := source.drain()):
+            done = show(rest)
         counts = source.counts().values()
     seen_by_kernel = sum(row[0] for row in counts)
     lost = sum(row[2] for row in counts)
-    filtered = sum(row[1] for row in counts) + (seen_by_kernel - shown if done else held_back)
+    # With --count some that the kernel has told of may never have been looked at.
+    filtered = sum(row[1] for row in counts) + seen_by_kernel - shown
     tally.not_shown(filtered=filtered, aggregated=0, lost=lost)
     if lost:
         say(f"warning: {lost} resets are missing above: the ring buffer was full")

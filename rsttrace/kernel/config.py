@@ -14,8 +14,8 @@ COUNT_SHOWN, COUNT_FILTERED, COUNT_LOST = range(3)
 """Columns of the `counts` map, a row for each kind; the same order as the enum in rsttrace.c."""
 COUNT_KINDS = 3
 
-RING_PAGES = 4096
-"""Ring buffer size in 4 KiB pages (16 MiB): 19,000 events while Python is busy."""
+RING_PAGES = 2048
+"""Ring buffer size in 4 KiB pages (8 MiB): 9,000 events while Python handles a chunk of 64."""
 
 
 @dataclass(frozen=True)

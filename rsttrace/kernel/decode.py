@@ -273,6 +273,9 @@ def decode(raw: bytes, context: Context) -> Reset:
         process = Process(event.owner.pid, _text(event.owner.comm), uid)
     elif uid is not None:
         process = Process(None, None, uid)
+    actor = None
+    if event.has_actor:
+        actor = Process(event.actor.pid, _text(event.actor.comm), event.actor.uid)
     made = None
     if event.made.present and kind.direction != "sent":
         made_kind = KINDS[event.made.kind]
@@ -298,4 +301,5 @@ def decode(raw: bytes, context: Context) -> Reset:
         ingress_frame=_frame(event.ingress) if event.has_ingress else None,
         made_here=made,
         process=process,
+        actor=actor,
     )

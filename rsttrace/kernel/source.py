@@ -8,6 +8,7 @@ import os
 import select
 import struct
 import time
+from collections import deque
 from types import TracebackType
 
 from rsttrace.kernel import config, loader
@@ -19,6 +20,16 @@ PAGE = mmap.PAGESIZE
 BUSY, DISCARD = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, _DISCARD_BIT (include/uapi/linux/bpf.h)
 
 BPF_MAP_LOOKUP_ELEM = 1
+
+CHUNK = 64
+"""How many events are decoded before the ring is emptied again."""
+
+BACKLOG = 50_000
+"""How many raw events may wait in our memory (44 MB); more stay in the ring, then are lost there
+and counted."""
+
+TIME = struct.Struct("<Q")
+"""rst_event.ts, its first member."""
 
 
 class RingBuffer:
@@ -45,12 +56,12 @@ class RingBuffer:
         with contextlib.suppress(InterruptedError):
             self._poll.poll(seconds)
 
-    def read(self) -> list[bytes]:
-        """Everything there is now. Stops at a record that a CPU is still writing."""
-        records = []
+    def read(self, limit: int) -> list[bytes]:
+        """What there is now, at most so many. Stops at a record that a CPU is still writing."""
+        records: list[bytes] = []
         (position,) = struct.unpack_from("<Q", self._consumer, 0)
         (end,) = struct.unpack_from("<Q", self._producer, 0)
-        while position < end:
+        while position < end and len(records) < limit:
             at = position % self._size
             (header,) = struct.unpack_from("<I", self._data, at)
             if header & BUSY:
@@ -83,6 +94,7 @@ class LiveSource:
         self._request = request
         self._stack = contextlib.ExitStack()
         self._final: dict[Kind, tuple[int, int, int]] | None = None
+        self._backlog: deque[bytes] = deque()
 
     def __enter__(self) -> LiveSource:
         with contextlib.ExitStack() as stack:
@@ -113,11 +125,12 @@ class LiveSource:
         return self._loaded.log
 
     def wait(self, seconds: float) -> list[Reset]:
-        """Resets as they come: those of now, after waiting at most so long for the first.
+        """Some resets as they come, after waiting at most so long for the first.
 
         In order of time; empty when nothing came.
         """
-        self._ring.wait(seconds)
+        if not self._backlog:
+            self._ring.wait(seconds)
         return self.drain()
 
     def attach_late(self) -> list[str]:
@@ -128,9 +141,15 @@ class LiveSource:
         return [hook.target for hook in self._loaded.attach_late()]
 
     def drain(self) -> list[Reset]:
-        """Everything there is now, in order of time."""
-        records = self._ring.read()
-        if not records:
+        """The next resets, in order of time; empty when there is no more now.
+
+        At most `CHUNK` at once: decoding is slow beside the kernel, and the ring must be emptied
+        meanwhile.
+        """
+        records = self._ring.read(BACKLOG - len(self._backlog))
+        records.sort(key=TIME.unpack_from)  # an event whose cause follows its packet comes late
+        self._backlog.extend(records)
+        if not self._backlog:
             return []
         context = Context(
             clock_offset_ns=time.clock_gettime_ns(time.CLOCK_REALTIME)
@@ -138,9 +157,8 @@ class LiveSource:
             enums=self.report.enums,
         )
         size = event_size()
-        resets = [decode(record[:size], context) for record in records]
-        resets.sort(key=lambda reset: reset.time_ns)
-        return resets
+        chunk = [self._backlog.popleft() for _ in range(min(CHUNK, len(self._backlog)))]
+        return [decode(record[:size], context) for record in chunk]
 
     def detach(self) -> None:
         """Stop the probes; what they have already told can still be drained."""

@@ -68,6 +68,7 @@ def entry_object(entry: model.Entry, *, explain: bool = False, utc: bool = False
             "frame": reset.file_frame,
             "socket": _socket(reset.socket),
             "process": _process(reset.process),
+            "actor": _process(reset.actor),
             "container": _container(reset.container),
             "pod": _pod(reset.pod),
             "seen": reset.seen,

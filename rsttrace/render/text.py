@@ -142,7 +142,9 @@ def _sentence(reset: model.Reset, verdict: model.Verdict) -> str:
         sentences.append(verdict.summary)
     if reset.kind in _NOT_COUNTED and reset.cause.text not in sentences:
         sentences.append(reset.cause.text)
-    return "; ".join(safe(sentence, _SENTENCE) for sentence in sentences if sentence)
+    text = "; ".join(safe(sentence, _SENTENCE) for sentence in sentences if sentence)
+    actor = reset.actor
+    return text if actor is None else f"{text} by {_process(actor.comm, actor.pid)}"
 
 
 def _process(comm: str | None, pid: int | None) -> str:

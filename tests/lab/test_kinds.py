@@ -562,4 +562,5 @@ def test_kind(row: Row, family: int, routed: Lab, tracer: Tracer, fence: Fence) 
         if not row.name.startswith("phantom-sent-"):
             assert out_rsts(routed, role) - before[role] == sent_by_tcp, role
         for entry in entries:
+            assert (entry["actor"] is not None) == (entry["cause"]["name"] == "aborted")
             assert entry["family"] == (4 if family == V4 else 6)

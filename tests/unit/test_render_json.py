@@ -72,6 +72,7 @@ def test_the_contract() -> None:
         *("summary", "cause", "local", "remote", "family", "rst", "trigger", "baseline"),
         *("evidence", "hops", "findings", "device", "neighbor", "next_hop", "ingress"),
         *("made_here", "netns", "netns_name", "file", "frame", "socket", "process"),
+        "actor",
         *("container", "pod", "seen"),
     ]
     assert made["time"] == "2019-11-24T17:30:03.412345678+08:00"
@@ -388,6 +389,7 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
         FORGED,
         made_here=FORGED_HERE.reset.made_here,
         ingress=FORGED_HERE.reset.ingress,
+        actor=Process(12, "ss", 0),
         socket=LOCAL_ACTIVE.reset.socket,
     )
     made = entry_object(entry, explain=True)
