@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import ipaddress
+import math
 import os
 import socket
 import sys
@@ -27,6 +28,10 @@ KIND_GROUPS = {
 DEFAULT_KINDS = tuple(kind for kind in Kind if kind is not Kind.FORWARDED)
 
 
+class ReaderGone(Exception):
+    """Nobody reads our output any more. Not an OSError: click would make that exit code 1."""
+
+
 class DefaultTrace(click.Group):
     """``rsttrace`` is ``rsttrace trace``: with no command named, the options are trace's."""
 
@@ -36,6 +41,13 @@ class DefaultTrace(click.Group):
         if first not in self.commands and first not in ("--help", "-h", "--version"):
             args = ["trace", *args]
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a closed pipe is no error."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise ReaderGone from None
 
 
 @click.group(cls=DefaultTrace, context_settings={"help_option_names": ["-h", "--help"]})
@@ -57,10 +69,10 @@ def _nets(hosts: tuple[str, ...], nets: tuple[str, ...]) -> tuple[tuple[str, int
         except ValueError:
             try:
                 resolved = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            except OSError as error:
+            except (OSError, UnicodeError) as error:
                 raise UsageError(
                     f"--host {host!r} is not an address, and as a name it does not resolve: "
-                    f"{error.strerror or error}",
+                    f"{getattr(error, 'strerror', None) or error}",
                     hint="give an IPv4 or IPv6 address",
                 ) from None
             addresses = [ipaddress.ip_address(item[4][0]) for item in resolved]
@@ -167,6 +179,9 @@ def trace(**options: Any) -> None:
     from rsttrace.enrich import NetnsDirectory
     from rsttrace.kernel.config import Request
 
+    if options["duration"] is not None and not math.isfinite(options["duration"]):
+        text = f"{options['duration']} is not a number of seconds"
+        raise click.BadParameter(text, param_hint="--duration")
     directory = NetnsDirectory()
     request = Request(
         kinds=tuple(kind.value for kind in _kinds(options["kind"])),
@@ -218,9 +233,20 @@ def demo(explain: bool, color: str) -> None:
 
 
 @cli.command()
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="text for people, or one JSON object.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show what compiler and verifier printed.")
-@click.option("--plan", type=click.Choice(["auto", "kprobes", "tracepoints"]), default="auto")
+@click.option(
+    "--plan",
+    type=click.Choice(["auto", "kprobes", "tracepoints"]),
+    default="auto",
+    help="The plan to try; auto takes what this kernel has.",
+)
 def doctor(output: str, verbose: bool, plan: str) -> int:
     """Say what this kernel offers, which plan runs, and what is missing.
 
@@ -263,7 +289,7 @@ def main() -> None:
         if error.log and "-v" in sys.argv:
             print(error.log, file=sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
+    except (ReaderGone, BrokenPipeError):
         # Nobody reads any more: end quietly, also when Python flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -23,6 +23,9 @@ WEIGHTS = {
     # No SYN seen: injected data may have poisoned the baseline.
     "hops-differ-data": 2.5,
     "hops-differ-peer": 2.0,
+    # So many hops are rarer than programs that set IP_TTL (eBGP does); the host's own resets have
+    # the host's TTL.
+    "hops-differ-odd": 2.0,
     # One or two hops: a reroute does that too; less likely when the TTL never varied.
     "hops-near-steady": 1.2,
     "hops-near": 0.5,
@@ -54,6 +57,12 @@ WEIGHTS = {
 
 NEAR_HOPS = 2
 """Hop distances that differ by no more than this are explained by an ordinary reroute."""
+
+UNLIKELY_HOPS = 25
+"""A peer that seems this far away more likely started with an unusual TTL (IP_TTL, ip(7))."""
+
+PATH_RULES = ("hop-distance", "mac", "on-link")
+"""Rules that one change of path makes fire together: only the strongest of them accuses."""
 
 STEADY_PACKETS = 3
 """So many packets with one TTL make a flow's TTL steady."""
@@ -162,10 +171,14 @@ def hop_distance(reset: Reset) -> Evidence | None:
         compared = f"{word} {ttl} where this peer's last handshake came with {reference}"
     distance = f" ({_plural(mine, 'hop')} against {known})"
     steady = theirs.ttl_min == theirs.ttl_max
-    if not from_peer and not steady and hops(theirs.ttl) == mine:
+    if not from_peer and not steady and theirs.ttl_min is not None and theirs.ttl_max is not None:
+        between = theirs.ttl_min <= ttl <= theirs.ttl_max
+    else:
+        between = False
+    if between:
         text = (
-            f"{word} {ttl}, as the peer's newest packets, but its handshake came with {reference}: "
-            "injected data, or something else answered the handshake"
+            f"{word} {ttl}, as others of the peer's packets, but its handshake came with "
+            f"{reference}: injected data, two paths, or something else answered the handshake"
         )
         return _found(rule, "hops-split", text, **values)
     if difference <= NEAR_HOPS:
@@ -179,6 +192,9 @@ def hop_distance(reset: Reset) -> Evidence | None:
     if theirs.syn_ttl is None:
         text = compared + distance + "; the handshake was not seen"
         return _found(rule, "hops-differ-data", text, **values)
+    if known >= UNLIKELY_HOPS and is_no_socket_shape(reset.rst):
+        text = compared + distance + "; but so far away its TTL was probably set by its program"
+        return _found(rule, "hops-differ-odd", text, **values)
     if theirs.packets < 2:
         text = compared + distance + "; only its handshake was seen"
         return _found(rule, "hops-differ-syn-only", text, **values)
@@ -206,6 +222,11 @@ def ip_id_ours(reset: Reset) -> Evidence | None:
     last = theirs.recent[0].ip_id if theirs and theirs.recent else None
     if last is not None and _continues(ip_id, theirs):
         return _silent(rule, f"IP ID {ip_id} continues the peer's own ({last})")
+    mirrored = theirs is not None and any(
+        seen.ip_id > 1 and _our_packet_with(seen.ip_id, ours) for seen in theirs.recent
+    )
+    if mirrored:
+        return _silent(rule, "the peer's ordinary packets repeat our IP IDs too")
     match = _our_packet_with(ip_id, ours)
     if match is None:
         return _silent(rule, f"IP ID {ip_id} is none of our last {len(ours.recent)} packets'")
@@ -228,15 +249,18 @@ def window_ours(reset: Reset) -> Evidence | None:
         return _silent(rule, "window 0, as most honest resets")
     if ours is None or not ours.recent:
         return _silent(rule, "no packet of ours to compare the window with")
-    if window not in (ours.recent[0].window, ours.recent[-1].window):
-        return _silent(rule, f"window {window} is not our last one ({ours.recent[0].window})")
+    if window not in {seen.window for seen in ours.recent}:
+        return _silent(rule, f"window {window} is none of ours (last: {ours.recent[0].window})")
     if theirs is None or not theirs.recent:
-        text = f"window {window} is our own last window; the peer's is unknown"
+        text = f"window {window} is our own window; the peer's is unknown"
         return _found(rule, "window-ours-weak", text, window=window)
     known = {seen.window for seen in theirs.recent} | {theirs.syn_window}
     if window in known:
         return _silent(rule, f"window {window} is our own, but the peer's as well")
-    text = f"window {window} is our own last window; the peer's was {theirs.recent[0].window}"
+    text = f"window {window} is our own window; the peer's was {theirs.recent[0].window}"
+    if any(abs(window - other.window) <= max(8, other.window // 8) for other in theirs.recent):
+        text += ", which is near"
+        return _found(rule, "window-ours-weak", text, window=window)
     values = {"window": window, "peer_window": theirs.recent[0].window}
     return _found(rule, "window-ours", text, **values)
 
@@ -399,7 +423,7 @@ def df_lost(reset: Reset) -> Evidence | None:
         return None
     rule = "df-lost"
     theirs = reset.baseline.theirs
-    if theirs is None or not theirs.df_always:
+    if theirs is None or not theirs.df_always or theirs.packets < 2:
         return _silent(rule, "the peer's packets did not all have DF")
     if reset.rst.df:
         return _silent(rule, "DF, as the peer's packets")

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from rsttrace.judge.rules import RULES, answers_ours, is_no_socket_shape, reference_ttl
+from rsttrace.judge.rules import (
+    PATH_RULES,
+    RULES,
+    answers_ours,
+    is_no_socket_shape,
+    reference_ttl,
+)
 from rsttrace.model import Evidence, Kind, Origin, Reset, Verdict, hops
 
 FORGED_AT = math.log(0.95 / 0.05)
@@ -21,7 +28,7 @@ def probability(score: float) -> float:
 
 def judge(reset: Reset) -> Verdict:
     """Weigh everything known about a reset. Pure."""
-    considered = tuple(found for rule in RULES if (found := rule(reset)) is not None)
+    considered = _one_cause(tuple(found for rule in RULES if (found := rule(reset)) is not None))
     speaking = tuple(found for found in considered if found.weight or found.proof)
     proofs = [found for found in speaking if found.proof]
     score = round(sum(found.weight for found in speaking if not found.proof), 2)
@@ -50,6 +57,20 @@ def judge(reset: Reset) -> Verdict:
         hops_rst=hops(reset.rst.ttl) if received else None,
         hops_peer=hops(reference) if received and reference is not None else None,
         summary=summary(reset, origin),
+    )
+
+
+def _one_cause(considered: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
+    """Let only the strongest accuse of those that one honest change of path would explain."""
+    path = [found for found in considered if found.rule in PATH_RULES and found.weight > 0]
+    if len(path) < 2:
+        return considered
+    strongest = max(path, key=lambda found: found.weight)
+    return tuple(
+        replace(found, weight=0.0, text=f"{found.text} (not added: a change of path explains both)")
+        if found in path and found is not strongest
+        else found
+        for found in considered
     )
 
 

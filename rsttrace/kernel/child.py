@@ -111,6 +111,7 @@ def import_bcc() -> Any:
     # The packages of the distribution come last: they never hide what rsttrace was installed with.
     sys.path[:0] = [p for p in (os.environ.get("RSTTRACE_BCC_PATH"),) if p]
     sys.path += [p for p in SYSTEM_PACKAGES if p not in sys.path]
+    whole = list(sys.path)
     impostor = None
     for _ in range(2):
         try:
@@ -120,6 +121,7 @@ def import_bcc() -> Any:
                 break
             raise DependencyError(f"bcc cannot be imported: {error}", hint=BCC_HINT) from None
         if hasattr(bcc, "BPF"):
+            sys.path[:] = whole  # the impostor's directory may hold packages that we need
             return bcc
         impostor = Path(bcc.__file__ or "?").parent
         for name in [n for n in sys.modules if n == "bcc" or n.startswith("bcc.")]:

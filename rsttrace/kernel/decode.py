@@ -31,6 +31,9 @@ NOT_MEASURED = 0xFFFFFFFF
 KINDS = tuple(config.KIND_NUMBERS)
 SCOPES = (Scope.NONE, Scope.FLOW, Scope.PEER)
 
+HALF_OPEN = (None, "NOT_SPECIFIED")
+"""Drop reasons of a RST that ends a half-open connection (tcp_check_req gives none)."""
+
 NETFILTER_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 """enum nf_inet_hooks, include/uapi/linux/netfilter.h."""
 
@@ -256,7 +259,7 @@ def decode(raw: bytes, context: Context) -> Reset:
     elif kind is Kind.SENT_RAW:
         cause = Cause("raw-socket", "a process wrote it through a raw socket")
     else:
-        if kind is Kind.RECEIVED_REJECTED and state == "LISTEN" and drop_reason != "TCP_RESET":
+        if kind is Kind.RECEIVED_REJECTED and state == "LISTEN" and drop_reason in HALF_OPEN:
             # tcp_check_req(): the request socket is judged, its listener is what we are given.
             state = "SYN_RECV"
             socket = replace(socket, state=state) if socket else None

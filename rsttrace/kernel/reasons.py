@@ -96,6 +96,8 @@ def sent_passive(reason: str | None, state: str | None, answered: str | None) ->
         )
     if reason == "TCP_TIMEWAIT_SOCKET" or state == "TIME_WAIT":
         return Cause("time-wait", PASSIVE["TCP_TIMEWAIT_SOCKET"][1], reason)
+    if reason is None and answered is None:
+        return Cause("unknown", "the TCP stack answered a segment; why was not seen", None)
     if reason == "NO_SOCKET" or (reason is None and state is None):
         if syn:
             return Cause("no-listener", "no socket listens there (answer to SYN)", reason)
@@ -130,6 +132,10 @@ def sent_active(reason: str | None, state_now: str | None, by_task: bool) -> Cau
         return Cause("closed", "closed with data unread or SO_LINGER 0", None)
     if reason is None:
         return Cause("timer", "a timer gave up on the connection", None)
+    if reason == "TCP_STATE":  # tcp_keepalive_timer(): an orphan in FIN_WAIT2
+        return Cause(
+            "orphan-timeout", "the kernel gave up on a socket whose program had closed it", reason
+        )
     if reason in ACTIVE:
         name, text = ACTIVE[reason]
         return Cause(name, text, reason)

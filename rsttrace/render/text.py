@@ -57,7 +57,8 @@ def entry_lines(
     if shown:
         if reset.made_here:
             body.append(_made_here(reset.made_here, verdict.origin))
-        body += _path(reset, verdict) + _ingress(reset)
+        if reset.kind.direction != "sent":
+            body += _path(reset, verdict) + _ingress(reset)
     body += [f"! {_finding(name)}" for name in verdict.findings]
     if explain:
         body += _explanation(verdict)

@@ -244,6 +244,15 @@ def rst_to_listener(lab: Lab, family: int) -> None:
         send_ip(lab, CLIENT, ip(CLIENT, SERVER, family) / rst)
 
 
+def rst_ack_to_listener(lab: Lab, family: int) -> None:
+    """With ACK the kernel gives another reason; there is no half-open connection either."""
+    with lab.inside(SERVER), socket.socket(family) as listener:
+        listener.bind((server_address(SERVER, family), 7006))
+        listener.listen()
+        rst = TCP(sport=7007, dport=7006, flags="RA", seq=1, ack=1)
+        send_ip(lab, CLIENT, ip(CLIENT, SERVER, family) / rst)
+
+
 def rst_to_nobody(lab: Lab, family: int) -> None:
     rst = TCP(sport=7008, dport=7009, flags="R", seq=1)
     send_ip(lab, CLIENT, ip(CLIENT, SERVER, family) / rst)
@@ -511,6 +520,13 @@ ROWS = [
     Row(
         "listener-receives",
         rst_to_listener,
+        client=(RAW,),
+        server=(REJECTED._replace(cause="listen", state="LISTEN"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
+        "listener-receives-with-ack",
+        rst_ack_to_listener,
         client=(RAW,),
         server=(REJECTED._replace(cause="listen", state="LISTEN"),),
         router=(FORWARDED_RAW,),

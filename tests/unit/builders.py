@@ -110,7 +110,14 @@ def mapped(address: str) -> bytes:
 
 ENUMS = {
     "sk_rst_reason": {1: "NO_SOCKET", 7: "TCP_STATE", 9: "TCP_ABORT_ON_CLOSE", 77: "BRAND_NEW"},
-    "skb_drop_reason": {3: "NO_SOCKET", 5: "TCP_CSUM", 21: "TCP_RESET", 30: "TCP_OVERWINDOW"},
+    "skb_drop_reason": {
+        2: "NOT_SPECIFIED",
+        3: "NO_SOCKET",
+        5: "TCP_CSUM",
+        21: "TCP_RESET",
+        22: "TCP_FLAGS",
+        30: "TCP_OVERWINDOW",
+    },
 }
 """Numbers of a made-up kernel: decoding must take the names from here alone."""
 

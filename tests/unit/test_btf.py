@@ -71,7 +71,7 @@ def test_arguments_of_functions_are_found(btf: Btf) -> None:
 
 
 def test_an_unknown_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child.platform, "machine", lambda: "pdp11")
+    monkeypatch.setattr("platform.machine", lambda: "pdp11")
     with pytest.raises(KernelError, match=r"pdp11(.|\n)*--plan tracepoints"):
         child.argument_member(1)
 
@@ -273,22 +273,34 @@ def package(directory: Path, text: str) -> Path:
     return directory
 
 
+@pytest.fixture
+def libraries(tmp_path: Path) -> Path:
+    """A directory that holds rsttrace's own dependency, as site-packages does."""
+    import dissect.cstruct
+
+    directory = tmp_path / "libraries"
+    directory.mkdir()
+    (directory / "dissect").symlink_to(Path(dissect.cstruct.__file__).parents[1])
+    return directory
+
+
 def import_bcc(
-    first: list[Path], system: list[Path], bcc_path: Path | None = None
+    paths: list[Path], system: list[Path], bcc_path: Path | None = None
 ) -> tuple[str, str, Any]:
-    """What import_bcc() finds in an interpreter whose own bcc packages are out of sight."""
-    hide = (
-        "import sys, pathlib\n"
-        "sys.path[:] = [p for p in sys.path if not (pathlib.Path(p) / 'bcc').exists()]\n"
-        f"sys.path[:0] = {[str(path) for path in first]!r}\n"
-    )
+    """What import_bcc() finds in an interpreter that has these directories in its path.
+
+    Of the machine's own, those that hold a bcc or our dependency are out of its sight.
+    """
+    root = Path(__file__).parents[2]
+    code = (
+        "import pathlib, sys\n"
+        "for name in ('bcc', 'dissect'):\n"
+        "    sys.path[:] = [p for p in sys.path if not (pathlib.Path(p) / name).exists()]\n"
+        f"sys.path[:0] = {[str(path) for path in (*paths, root)]!r}\n"
+    ) + IMPORT.format(system=tuple(str(path) for path in system))
     environment = {k: v for k, v in os.environ.items() if k != "RSTTRACE_BCC_PATH"}
     if bcc_path is not None:
         environment["RSTTRACE_BCC_PATH"] = str(bcc_path)
-    root = str(Path(__file__).parents[2])
-    code = f"import sys\nsys.path.append({root!r})\n{hide}" + IMPORT.format(
-        system=tuple(str(path) for path in system)
-    )
     done = subprocess.run(
         [sys.executable, "-B", "-W", "error", "-c", code],
         capture_output=True,
@@ -318,9 +330,10 @@ def test_bcc_whose_library_does_not_load(tmp_path: Path) -> None:
     assert "python3-bpfcc" in hint
 
 
-def test_the_real_bcc(tmp_path: Path) -> None:
-    real = package(tmp_path, REAL)
-    assert import_bcc([], [real])[:2] == ("found", str(real / "bcc" / "__init__.py"))
+def test_the_real_bcc(tmp_path: Path, libraries: Path) -> None:
+    real = package(tmp_path / "system", REAL)
+    expected = ("found", str(real / "bcc" / "__init__.py"), layout.event_size())
+    assert import_bcc([libraries], [real]) == expected
 
 
 def test_the_impostor_alone_is_named(tmp_path: Path) -> None:
@@ -334,44 +347,25 @@ def test_the_impostor_alone_is_named(tmp_path: Path) -> None:
     assert "python3-bpfcc" in hint
 
 
-def test_the_impostor_does_not_hide_the_real_one(tmp_path: Path) -> None:
+def test_the_impostor_does_not_hide_the_real_one(tmp_path: Path, libraries: Path) -> None:
     impostor = package(tmp_path / "first", IMPOSTOR)
     real = package(tmp_path / "second", REAL)
-    assert import_bcc([impostor], [real])[:2] == ("found", str(real / "bcc" / "__init__.py"))
+    found = import_bcc([impostor, libraries], [real])
+    assert found[:2] == ("found", str(real / "bcc" / "__init__.py"))
 
 
-def test_rsttrace_bcc_path_comes_first(tmp_path: Path) -> None:
+def test_rsttrace_bcc_path_comes_first(tmp_path: Path, libraries: Path) -> None:
     mine = package(tmp_path / "mine", REAL)
     other = package(tmp_path / "other", REAL)
-    found = import_bcc([other], [other], bcc_path=mine)
+    found = import_bcc([other, libraries], [other], bcc_path=mine)
     assert found[:2] == ("found", str(mine / "bcc" / "__init__.py"))
 
 
-def test_an_impostor_beside_our_dependencies_takes_none_of_them_away(tmp_path: Path) -> None:
+def test_an_impostor_beside_our_dependencies_takes_none_of_them_away(
+    tmp_path: Path, libraries: Path
+) -> None:
     """pip puts the impostor where dissect.cstruct is: the child needs that one afterwards."""
-    import dissect.cstruct
-
-    site = package(tmp_path / "site", IMPOSTOR)
-    source = Path(dissect.cstruct.__file__).parents[1]
-    (site / "dissect").symlink_to(source)
+    package(libraries, IMPOSTOR)
     real = package(tmp_path / "system", REAL)
-    hidden = site_without_dissect()
-    code = (
-        f"import sys\nsys.path[:] = [p for p in sys.path if p not in {hidden!r}]\n"
-        f"sys.path[:0] = {[str(site), str(Path(__file__).parents[2])]!r}\n"
-        + IMPORT.format(system=(str(real),))
-    )
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [
-        "found",
-        str(real / "bcc" / "__init__.py"),
-        layout.event_size(),
-    ]
-
-
-def site_without_dissect() -> list[str]:
-    """The directories of sys.path that hold dissect: the test brings its own."""
-    return [path for path in sys.path if (Path(path) / "dissect").exists()]
+    found = import_bcc([libraries], [real])
+    assert found == ("found", str(real / "bcc" / "__init__.py"), layout.event_size())

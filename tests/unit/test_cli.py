@@ -70,6 +70,9 @@ WRONG = [
     (["--net", ""], ["--net"]),
     (["--host", "no-such-host.invalid"], ["--host", "no-such-host.invalid", "does not resolve"]),
     (["--host", "10.0.0.300"], ["--host", "10.0.0.300"]),
+    (["--host", ""], ["--host"]),
+    (["--host", "x" * 64], ["--host", "x" * 64]),  # no label of a name is so long
+    (["--host", "two..dots"], ["--host", "two..dots"]),
     (["--kind", "received-maybe"], ["--kind", "received-maybe", "received-accepted"]),
     (["--origin", "aliens"], ["--origin", "aliens", "forged"]),
     (["--port", "0"], ["--port", "0"]),
@@ -85,6 +88,7 @@ WRONG = [
     (["--netns", ""], ["network namespace"]),
     (["--duration", "0"], ["--duration", "0"]),
     (["--duration", "-1"], ["--duration", "-1"]),
+    (["--duration", "nan"], ["--duration", "nan"]),
     (["--duration", "soon"], ["--duration", "soon"]),
     (["--count", "0"], ["--count", "0"]),
     (["--flows", "1"], ["--flows", "1"]),
@@ -220,7 +224,7 @@ def test_capabilities_that_suffice(
     from rsttrace.kernel import loader
 
     text = f"Name:\tx\nCapPrm:\t{(1 << 41) - 1:016x}\nCapEff:\t{effective:016x}\nCapBnd:\t0\n"
-    monkeypatch.setattr(loader.Path, "read_text", lambda _: text)
+    monkeypatch.setattr(Path, "read_text", lambda _: text)
     if allowed:
         loader.check_privileges()
     else:
@@ -265,7 +269,7 @@ def test_hosts_and_nets(
 
 def test_a_name_is_all_of_its_addresses(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(2, 1, 6, "", ("192.0.2.7", 0)), (10, 1, 6, "", ("2001:db8::7", 0, 0, 0))]
-    monkeypatch.setattr(cli.socket, "getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
     assert main(monkeypatch, "--host", "db.example") == 0
     assert traced.request.nets == (
         (mapped("c0000207"), 128),

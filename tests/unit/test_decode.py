@@ -3,13 +3,13 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import builders as b
 import pytest
-from builders import CONTEXT, NO_REASON, PEER, PEER6, US, US6, decoded, event
 
 from rsttrace.kernel import config, layout
 from rsttrace.kernel.decode import Context, address, decode, flag_letters, options_text, packet
 from rsttrace.model import Endpoint, Kind, Reset, Scope
+from tests.unit import builders as b
+from tests.unit.builders import CONTEXT, NO_REASON, PEER, PEER6, US, US6, decoded, event
 
 
 def peer_half(found: Any, **values: Any) -> None:
@@ -183,6 +183,7 @@ def test_flag_letters(bits: int, letters: str) -> None:
         ("0001010101", "eol"),
         ("08", "malformed"),
         ("0800", "malformed"),
+        ("080101", "malformed"),
         ("080a0000", "malformed"),
         ("01ff", "nop,malformed"),
         ("080400010000", "TS 0001,eol"),  # a timestamp option of the wrong length
@@ -367,18 +368,26 @@ def test_active_state_comes_from_before_the_reset() -> None:
     assert decoded(found).cause.name == "aborted"
 
 
-def test_a_handshake_is_judged_by_its_request_not_its_listener() -> None:
-    found = event(Kind.RECEIVED_REJECTED)
+@pytest.mark.parametrize("reason", [NO_REASON, 2])
+def test_a_handshake_is_judged_by_its_request_not_its_listener(reason: int) -> None:
+    """tcp_check_req() gives no reason, and the socket that is told is the listener."""
+    found = event(Kind.RECEIVED_REJECTED, drop_reason=reason)
     b.socket(found.sock, state=b.STATES["LISTEN"], rport=0)
     back = decoded(found)
     assert back.cause.name == "syn-recv"
     assert back.socket is not None
     assert back.socket.state == "SYN_RECV"
-    found.drop_reason = 21  # TCP_RESET
-    stray = decoded(found)
-    assert stray.cause.name == "listen"
-    assert stray.socket is not None
-    assert stray.socket.state == "LISTEN"
+
+
+@pytest.mark.parametrize("reason", [21, 22])
+def test_a_stray_reset_to_a_listener_ends_no_handshake(reason: int) -> None:
+    """tcp_rcv_state_process() in LISTEN: TCP_RESET for R, but TCP_FLAGS for RA."""
+    found = event(Kind.RECEIVED_REJECTED, drop_reason=reason)
+    b.socket(found.sock, state=b.STATES["LISTEN"], rport=0)
+    back = decoded(found)
+    assert back.cause.name == "listen"
+    assert back.socket is not None
+    assert back.socket.state == "LISTEN"
 
 
 @pytest.mark.parametrize(

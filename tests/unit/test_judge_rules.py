@@ -7,17 +7,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import builders as b
 import pytest
-from builders import MAC, OTHER_MAC, THIRD_MAC, flow, half, our_half, reset, rst, rst6, seen, steady
 
 from rsttrace.judge import rules, verdict
 from rsttrace.judge.rules import RULES, WEIGHTS, Rule
 from rsttrace.model import Evidence, Kind, MadeHere, NextHop, Reset, Scope
+from tests.unit import builders as b
+from tests.unit.builders import (
+    MAC,
+    OTHER_MAC,
+    THIRD_MAC,
+    flow,
+    half,
+    our_half,
+    reset,
+    rst,
+    rst6,
+    seen,
+    steady,
+)
 
 EVIDENCE_DOC = Path(__file__).parents[2] / "docs" / "evidence.md"
 
 GATEWAY = NextHop("10.0.0.1", MAC, True, 2)
+BACKUP = NextHop("10.0.0.2", OTHER_MAC, True, 2)
+UNRESOLVED = NextHop("10.0.0.1", None, True, 2)
 ON_LINK = NextHop(b.PEER, MAC, False, 2)
 SPLIT = half(syn_ttl=39, ttl=231, ttl_min=39, ttl_max=231)
 STAMPED = half(timestamps=True)
@@ -33,6 +47,10 @@ EARNED: dict[str, tuple[Rule, Reset]] = {
         rules.hop_distance,
         flow(rst(ttl=63), theirs=half(syn_ttl=None, syn_window=None, syn_ns=None)),
     ),
+    "hops-differ-odd": (
+        rules.hop_distance,
+        flow(rst(ttl=63, ip_id=0), theirs=steady(37)),
+    ),
     "hops-differ-peer": (rules.hop_distance, flow(rst(ttl=63), scope=Scope.PEER, ours=None)),
     "hops-near-steady": (rules.hop_distance, flow(rst(ttl=46))),
     "hops-near": (rules.hop_distance, flow(rst(ttl=45), theirs=half(ttl_max=48))),
@@ -41,14 +59,17 @@ EARNED: dict[str, tuple[Rule, Reset]] = {
     "hops-agree": (rules.hop_distance, flow(rst(ttl=47))),
     "hops-agree-peer": (rules.hop_distance, flow(rst(ttl=47), scope=Scope.PEER, ours=None)),
     "ip-id-ours": (rules.ip_id_ours, flow(rst(ip_id=13052))),
-    "window-ours": (rules.window_ours, flow(rst(window=501))),
+    "window-ours": (
+        rules.window_ours,
+        flow(rst(window=501), theirs=half(recent=(seen(window=2053),))),
+    ),
     "window-ours-weak": (rules.window_ours, reset(rst(window=501), ours=our_half())),
     "payload": (rules.payload, flow(rst(payload_len=12))),
     "reserved": (rules.reserved_bits, flow(rst(reserved=0b0100))),
     "mac-stranger": (rules.source_mac, flow(mac=OTHER_MAC, next_hop=GATEWAY)),
     "mac-next-hop": (
         rules.source_mac,
-        flow(mac=OTHER_MAC, next_hop=NextHop("10.0.0.2", OTHER_MAC, True, 2)),
+        flow(mac=OTHER_MAC, next_hop=BACKUP),
     ),
     "mac-unexpected": (rules.source_mac, reset(mac=OTHER_MAC, next_hop=GATEWAY)),
     "shape-no-socket": (rules.shape, flow(rst(ip_id=0))),
@@ -153,7 +174,11 @@ SILENT: list[tuple[str, Rule, Reset]] = [
     ("no baseline", rules.hop_distance, reset(rst(ttl=3))),
     ("a half without a TTL", rules.hop_distance, reset(theirs=half(ttl=None, syn_ttl=None))),
     ("ID 0", rules.ip_id_ours, flow(rst(ip_id=0))),
-    ("ID 1 after ours was 0", rules.ip_id_ours, flow(rst(ip_id=1), ours=our_half(recent=(seen(ip_id=0),)))),
+    (
+        "ID 1 after ours was 0",
+        rules.ip_id_ours,
+        flow(rst(ip_id=1), ours=our_half(recent=(seen(ip_id=0),))),
+    ),
     ("another ID", rules.ip_id_ours, flow(rst(ip_id=13050))),
     ("ID two after ours", rules.ip_id_ours, flow(rst(ip_id=13054))),
     ("nothing of ours", rules.ip_id_ours, flow(rst(ip_id=13052), ours=None)),
@@ -184,17 +209,21 @@ SILENT: list[tuple[str, Rule, Reset]] = [
     ("no payload", rules.payload, flow(rst())),
     ("AccECN's bit", rules.reserved_bits, flow(rst(reserved=0b0001))),
     ("the flow's MAC", rules.source_mac, flow(mac=MAC, next_hop=GATEWAY)),
-    ("the flow's MAC, not the next hop's", rules.source_mac, flow(mac=MAC, next_hop=NextHop("10.0.0.2", OTHER_MAC, True, 2))),
+    ("the flow's MAC, not the next hop's", rules.source_mac, flow(mac=MAC, next_hop=BACKUP)),
     ("no Ethernet", rules.source_mac, flow(mac=None, next_hop=GATEWAY)),
     ("loopback", rules.source_mac, flow(mac="00:00:00:00:00:00", next_hop=GATEWAY)),
     ("no frame", rules.source_mac, without_frame(flow(mac=OTHER_MAC))),
     ("nothing known", rules.source_mac, reset(mac=OTHER_MAC)),
     ("no flow, the next hop's MAC", rules.source_mac, reset(mac=MAC, next_hop=GATEWAY)),
-    ("next hop not resolved", rules.source_mac, reset(mac=MAC, next_hop=NextHop("10.0.0.1", None, True, 2))),
+    ("next hop not resolved", rules.source_mac, reset(mac=MAC, next_hop=UNRESOLVED)),
     ("no flow", rules.shape, reset(rst(ip_id=23404, flags="RA"))),
     ("no shape", rules.shape, flow(rst())),
     ("DF changed in a live shape", rules.shape, flow(rst(ip_id=23404, flags="RA", df=False))),
-    ("timestamps changed in a live shape", rules.shape, flow(rst(ip_id=23404, flags="RA"), theirs=STAMPED)),
+    (
+        "timestamps changed in a live shape",
+        rules.shape,
+        flow(rst(ip_id=23404, flags="RA"), theirs=STAMPED),
+    ),
     ("a handshake is no flow", rules.shape, flow(rst(ip_id=23404, flags="RA"), scope=Scope.PEER)),
     ("not negotiated", rules.timestamps_missing, flow(rst(ip_id=23404))),
     ("Linux without a socket", rules.timestamps_missing, flow(rst(ip_id=0), theirs=STAMPED)),
@@ -224,7 +253,7 @@ SILENT: list[tuple[str, Rule, Reset]] = [
     ("no route", rules.on_link, flow(rst(ttl=64), mac=MAC)),
     ("no frame", rules.on_link, without_frame(flow(rst(ttl=64), next_hop=ON_LINK))),
     ("another neighbour's MAC", rules.on_link, flow(rst(ttl=64), mac=OTHER_MAC, next_hop=ON_LINK)),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

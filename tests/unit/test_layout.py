@@ -37,7 +37,7 @@ def parsed() -> list[str]:
 
 def test_all_structures_are_found() -> None:
     text = (layout.bpf_directory() / "event.h").read_text()
-    assert text.count("\nstruct rst_") == len(STRUCTURES) == 8
+    assert text.count("\nstruct rst_") == len(STRUCTURES) > 5
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc) to compare with")

@@ -3,11 +3,11 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from builders import STATES
 
 from rsttrace.kernel import reasons
 from rsttrace.kernel.reasons import received, sent_active, sent_passive
 from rsttrace.model import Cause, Kind
+from tests.unit.builders import STATES
 
 NEW = "TCP_BRAND_NEW_REASON"
 """What a future kernel may say."""
@@ -92,7 +92,7 @@ def test_a_syn_ack_is_no_connection_attempt() -> None:
         # TCP_STATE: tcp_disconnect() has set CLOSE, tcp_abort() has not, a timer is no task
         ("TCP_STATE", "CLOSE", True, "linger", "SO_LINGER 0"),
         ("TCP_STATE", "ESTABLISHED", True, "aborted", "ss -K"),
-        ("TCP_STATE", "FIN_WAIT2", False, "tcp-state", "TCP_STATE"),
+        ("TCP_STATE", "FIN_WAIT2", False, "orphan-timeout", "closed it"),
         (None, "CLOSE", True, "closed", "data unread or SO_LINGER 0"),
         (None, "ESTABLISHED", True, "aborted", "ss -K"),
         (None, "ESTABLISHED", False, "timer", "timer"),
