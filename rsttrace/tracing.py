@@ -176,6 +176,7 @@ def trace(
         LiveSource(request) as source,
     ):
         tally = Tally()
+        enricher.warm_up()
         say("\n".join([started_line(source.report), *unseen_lines(source.report)]))
         if options.verbose and source.log:
             say(source.log)

@@ -10,7 +10,12 @@ from typing import Any
 
 import jsonschema
 import pytest
-from test_render_samples import (
+
+from rsttrace.model import Endpoint, Evidence, Kind, Origin, Process
+from rsttrace.render.json import entry_line, entry_object
+from rsttrace.render.schema import field_table, fields, schema_text
+from rsttrace.render.summary import Tally
+from tests.unit.test_render_samples import (
     DATA,
     FORGED,
     FORGED_HERE,
@@ -29,11 +34,6 @@ from test_render_samples import (
     with_reset,
     with_verdict,
 )
-
-from rsttrace.model import Endpoint, Evidence, Kind, Origin, Process
-from rsttrace.render.json import entry_line, entry_object
-from rsttrace.render.schema import field_table, fields, schema_text
-from rsttrace.render.summary import Tally
 
 DOCS = Path(__file__).parents[2] / "docs" / "json.md"
 SCHEMA: dict[str, Any] = json.loads(schema_text())

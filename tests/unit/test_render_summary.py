@@ -7,7 +7,12 @@ from collections.abc import Iterator
 
 import jsonschema
 import pytest
-from test_render_samples import (
+
+from rsttrace.model import Cause, Entry, Kind, Origin
+from rsttrace.render.json import object_line
+from rsttrace.render.schema import schema_text
+from rsttrace.render.summary import Tally
+from tests.unit.test_render_samples import (
     FORGED,
     GOLDEN,
     LOCAL_ACTIVE,
@@ -19,11 +24,6 @@ from test_render_samples import (
     with_reset,
     with_verdict,
 )
-
-from rsttrace.model import Cause, Entry, Kind, Origin
-from rsttrace.render.json import object_line
-from rsttrace.render.schema import schema_text
-from rsttrace.render.summary import Tally
 
 
 @pytest.fixture(autouse=True)

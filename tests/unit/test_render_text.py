@@ -5,7 +5,25 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from test_render_samples import (
+
+from rsttrace.model import (
+    Baseline,
+    Cause,
+    Container,
+    Endpoint,
+    Entry,
+    Evidence,
+    Kind,
+    MadeHere,
+    NextHop,
+    Origin,
+    Pod,
+    Process,
+    Seen,
+    Socket,
+)
+from rsttrace.render.text import entry_lines, verdict_text
+from tests.unit.test_render_samples import (
     FORGED,
     FORGED_HERE,
     FORGED_UNKNOWN,
@@ -30,24 +48,6 @@ from test_render_samples import (
     with_reset,
     with_verdict,
 )
-
-from rsttrace.model import (
-    Baseline,
-    Cause,
-    Container,
-    Endpoint,
-    Entry,
-    Evidence,
-    Kind,
-    MadeHere,
-    NextHop,
-    Origin,
-    Pod,
-    Process,
-    Seen,
-    Socket,
-)
-from rsttrace.render.text import entry_lines, verdict_text
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 HOSTILE = "\x1b[2J\nFORGED\u202e\u200b\ud800\x9b"

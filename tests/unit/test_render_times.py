@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from test_render_samples import TIME, time_zone
 
 from rsttrace.render.times import clock_time, duration, iso_time
+from tests.unit.test_render_samples import TIME, time_zone
 
 JULY = 1_562_000_000_000_000_001
 

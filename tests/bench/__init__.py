@@ -1,0 +1,1 @@
+"""Benchmarks: what tracing costs, measured side by side."""
