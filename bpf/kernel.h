@@ -202,7 +202,7 @@ INLINE __u64 net_key(const void *net)
 	return cookie ? cookie : net_inum(net);
 }
 
-INLINE const void *dev_net(const void *dev)
+INLINE const void *net_of_dev(const void *dev)
 {
 	return dev ? GET(const void *, dev, dev_net) : 0;
 }
@@ -211,7 +211,7 @@ INLINE void fill_frame(struct rst_frame *f, const void *skb, const void *dev, __
 {
 	__u16 offset = GET(__u16, skb, skb_mac_header);
 
-	f->netns = net_inum(dev_net(dev));
+	f->netns = net_inum(net_of_dev(dev));
 	f->ifindex = GET(__u32, dev, dev_ifindex);
 	f->ttl = ttl;
 	f->has_mac = 0;

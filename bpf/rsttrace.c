@@ -106,7 +106,7 @@ BPF_TABLE("lru_hash", __u64, struct track, tracks, TRACKED);
 BPF_TABLE("lru_hash", struct arrival_key, struct waiting, arrivals, TRACKED);
 BPF_TABLE("lru_hash", struct sequence_key, __u64, sequences, TRACKED);
 BPF_TABLE("lru_hash", struct answer_key, struct pending, pendings, TRACKED);
-BPF_TABLE("lru_hash", __u64, struct rst_event, held, 1024);
+BPF_TABLE("hash", __u64, struct rst_event, held, 1024); /* in the making: deleted at once */
 BPF_TABLE("lru_hash", __u64, struct active_reason, reasons, 1024);
 BPF_TABLE("lru_hash", __u64, struct old_state, old_states, TRACKED);
 BPF_TABLE("lru_hash", __u64, struct rst_task, owners, TRACKED);
@@ -252,14 +252,15 @@ INLINE void emit(struct rst_event *e)
 		count(e->kind, COUNT_SHOWN);
 }
 
-INLINE struct rst_event *new_event(__u64 key)
+INLINE struct rst_event *new_event(__u64 key, __u32 kind)
 {
 	__u32 zero = 0;
 	struct rst_event *empty = zero_event.lookup(&zero);
 
-	if (!empty)
+	if (!empty || held.update(&key, empty)) {
+		count(kind, COUNT_LOST);
 		return 0;
-	held.update(&key, empty);
+	}
 	return held.lookup(&key);
 }
 
@@ -372,7 +373,7 @@ INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 	t->ts = bpf_ktime_get_ns();
 	t->here = frame;
 	t->t = p->t;
-	t->net = net_key(dev_net(dev));
+	t->net = net_key(net_of_dev(dev));
 	fill_headers(&t->rst, p);
 
 	arrival.net = sequence.net = t->net;
@@ -410,7 +411,7 @@ int rt_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 	if (!BASELINE)
 		return 0;
 	fill_frame(&frame, skb, dev, p.ttl);
-	learn(&p, skb, &frame, dev_net(dev));
+	learn(&p, skb, &frame, net_of_dev(dev));
 	return 0;
 }
 
@@ -447,20 +448,20 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	__u8 hold = 0;
 
 	t = new_track(skb, p);
-	e = new_event(sk ? sk_key : skb);
+	e = new_event(sk ? sk_key : skb, KIND_SENT_PASSIVE);
 	if (!t || !e)
 		return;
 	e->ts = t->ts;
 	e->skb = skb;
 	e->reason = e->drop_reason = NO_REASON;
 	e->here.ifindex = GET(__u32, dev, dev_ifindex);
-	e->here.netns = e->netns = net_inum(dev_net(dev));
+	e->here.netns = e->netns = net_inum(net_of_dev(dev));
 	e->here.ttl = p->ttl;
 	fill_headers(&e->rst, p);
 
 	if (sk)
 		state = GET(__u8, sk, sk_state);
-	answer.net = t->net = net_key(dev_net(dev));
+	answer.net = t->net = net_key(net_of_dev(dev));
 	answer.seq = p->seq;
 	answer.ack = p->ack;
 	pending = pendings.lookup(&answer);
@@ -553,7 +554,7 @@ int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
 		/* Forwarded packets and loopback's were or will be learned where they come in. */
 		if (!BASELINE || GET(__u32, skb, skb_iif) || (GET(__u32, dev, dev_flags) & IFF_LOOPBACK_))
 			return 0;
-		learn(&p, skb, 0, dev_net(dev));
+		learn(&p, skb, 0, net_of_dev(dev));
 		return 0;
 	}
 	t = tracks.lookup(&key);
@@ -570,7 +571,7 @@ int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
 	if (t->forwarded || !(KIND_MASK & (1 << KIND_FORWARDED)))
 		return 0;
 	t->forwarded = 1;
-	e = new_event(key);
+	e = new_event(key, KIND_FORWARDED);
 	if (!e)
 		return 0;
 	e->kind = KIND_FORWARDED;
@@ -617,7 +618,7 @@ INLINE void forget(__u64 skb, const struct track *t)
 INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk, __u32 drop_reason,
 			  __u8 local_route)
 {
-	struct rst_event *e = new_event(skb);
+	struct rst_event *e = new_event(skb, kind);
 
 	if (!e)
 		return;
@@ -790,7 +791,7 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 		return;
 	/* A packet that has found its socket may have lost its device (tcp_v4_rcv). */
 	answer.net = net_key(sk ? GET(const void *, sk, sk_net)
-				: dev_net(GET(const void *, trigger, skb_dev)));
+				: net_of_dev(GET(const void *, trigger, skb_dev)));
 	if (p.flags & TH_ACK)
 		answer.seq = p.ack;
 	else

@@ -100,7 +100,9 @@ class Enricher:
             reset.neighbor = self._neighbor(reset.frame, source)
             reset.ingress = self._neighbor(reset.ingress_frame, source)
         if reset.netns is not None:
-            reset.next_hop = neighbors.next_hop(reset.netns, reset.remote.ip)
+            sent = reset.kind.direction == "sent"
+            peer = reset.remote.ip if sent else reset.rst.src.ip
+            reset.next_hop = neighbors.next_hop(reset.netns, peer)
 
     def _neighbor(self, frame: Frame | None, source: str) -> Neighbor | None:
         if frame is None or self._neighbors is None:

@@ -158,8 +158,7 @@ class Facts:
         except RsttraceError as error:
             self.btf = None
             self.source = "headers"
-            self.kernel_source = kernel_headers()
-            if self.kernel_source is None:
+            if not has_kernel_headers():
                 raise KernelError(
                     f"{error.what}; and no kernel headers for {platform.release()} are installed",
                     hint=f"{error.hint or 'use a kernel with BTF'} (Debian, Ubuntu: "
@@ -225,13 +224,10 @@ class Facts:
         return self.btf.parameters(name) if self.btf else None
 
 
-def kernel_headers() -> Path | None:
-    """The installed headers of the running kernel, if any."""
+def has_kernel_headers() -> bool:
+    """Whether the running kernel's headers are installed where bcc looks for them."""
     base = Path("/lib/modules") / platform.release()
-    for name in ("source", "build"):
-        if (base / name / "include/linux/kconfig.h").is_file():
-            return base / name
-    return None
+    return any((base / name / "include/linux/kconfig.h").is_file() for name in ("source", "build"))
 
 
 def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follows: bool) -> str:
@@ -301,7 +297,7 @@ def compile_program(bcc: Any, facts: Facts, directory: Path, config_text: str) -
         write_tree(directory / "kernel")
         os.environ["BCC_KERNEL_SOURCE"] = str(directory / "kernel")
     else:
-        os.environ["BCC_KERNEL_SOURCE"] = str(facts.kernel_source)
+        os.environ.pop("BCC_KERNEL_SOURCE", None)  # bcc finds them by the running kernel's release
     text += f'\n_Static_assert(sizeof(struct rst_event) == {layout.event_size()}, "layout");\n'
     try:
         return bcc.BPF(text=text, cflags=flags)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
+import scapy.layers.inet as scapy_inet
+import scapy.layers.inet6 as scapy_inet6
 
 from rsttrace.demo.lab import Lab
 from tests.lab.harness import (
@@ -27,8 +29,6 @@ from tests.lab.harness import (
     server_address,
 )
 
-scapy_inet: Any = pytest.importorskip("scapy.layers.inet")
-scapy_inet6: Any = pytest.importorskip("scapy.layers.inet6")
 TCP = scapy_inet.TCP
 
 V4, V6 = socket.AF_INET, socket.AF_INET6

@@ -12,9 +12,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+import scapy.layers.inet as scapy_inet
+import scapy.layers.l2 as scapy_l2
+import scapy.utils as scapy_utils
 
 from rsttrace.demo.lab import Lab
 from tests.lab.harness import (
@@ -32,9 +34,6 @@ from tests.lab.harness import (
     send_frame,
     server_address,
 )
-
-scapy_inet: Any = pytest.importorskip("scapy.layers.inet")
-scapy_l2: Any = pytest.importorskip("scapy.layers.l2")
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 STORM = 10_007
@@ -364,7 +363,6 @@ def test_raw_writers_are_named(how: str, bridged: Lab, tracer: Tracer, fence: Fe
 
 def test_as_tcpdump_saw_it(routed: Lab, tracer: Tracer, fence: Fence, tmp_path: Path) -> None:
     """The same packets, field by field, as a capture of the same run."""
-    scapy_utils: Any = pytest.importorskip("scapy.utils")
     capture = tmp_path / "client.pcap"
     dump = subprocess.Popen(
         ["ip", "netns", "exec", routed.name("client"), "tcpdump", "-Z", "root", "-i", "eth0",

@@ -11,8 +11,8 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
+import jsonschema
 import pytest
 
 from rsttrace.demo import forger, web
@@ -30,8 +30,6 @@ from tests.lab.harness import (
     poll_until,
     server_address,
 )
-
-jsonschema: Any = pytest.importorskip("jsonschema")
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 RSTTRACE = [sys.executable, "-m", "rsttrace"]
