@@ -49,6 +49,8 @@ WEIGHTS = {
     "shape-continues": -1.5,
     # Linux puts them in; other stacks with continuing IDs may not.
     "timestamps-missing": 1.5,
+    # No Linux path makes it (net/ipv4/ip_output.c); a box that answers for a Linux host may.
+    "alien-shape": 2.5,
     "id-zero-no-df": 1.5,
     "df-lost": 0.8,
     "on-link-self": -2.0,
@@ -63,6 +65,9 @@ UNLIKELY_HOPS = 25
 
 PATH_RULES = ("hop-distance", "mac", "on-link")
 """Rules that one change of path makes fire together: only the strongest of them accuses."""
+
+MISSED_IDS = 256
+"""How far a counter may have run on packets that we did not see (lost, or sent to others)."""
 
 STEADY_PACKETS = 3
 """So many packets with one TTL make a flow's TTL steady."""
@@ -406,6 +411,53 @@ def timestamps_missing(reset: Reset) -> Evidence | None:
     return _found(rule, "timestamps-missing", text, ip_id=rst.ip_id)
 
 
+def looks_like_linux(theirs: Half) -> bool:
+    """Whether a peer's earlier IPv4 packets are those of a Linux stack, untouched on their way.
+
+    Initial TTL 64, DF in every packet, and an IP ID of 0 in the SYN-ACK or IDs that count up
+    packet by packet (ip_select_ident_segs()).
+    """
+    if theirs.packets < 2 or not theirs.df_always:
+        return False
+    if theirs.ttl is None or initial_ttl(theirs.ttl) != 64:
+        return False
+    if any(seen.flags == "SA" and seen.ip_id == 0 for seen in theirs.recent):
+        return True
+    counting = [seen for seen in theirs.recent if seen.ip_id]
+    steps = [
+        1 <= (newer.ip_id - older.ip_id) & 0xFFFF <= older.segments + MISSED_IDS
+        for newer, older in zip(counting, counting[1:])
+    ]
+    return bool(steps) and all(steps)
+
+
+def alien_shape(reset: Reset) -> Evidence | None:
+    """A peer that is a Linux host, and a RST that no Linux host sends.
+
+    Without a socket Linux sends IP ID 0 (old kernels: a counter) with DF; a live socket goes on
+    with its IDs, with DF.
+    """
+    if not _judged(reset) or reset.rst.ip_id is None:
+        return None
+    rule = "alien-shape"
+    rst, theirs = reset.rst, reset.baseline.theirs
+    if theirs is None or reset.baseline.scope is not Scope.FLOW or not looks_like_linux(theirs):
+        return _silent(rule, "the peer's packets are not plainly those of a Linux host")
+    last = theirs.recent[0].ip_id if theirs.recent else 0
+    values = {"ip_id": rst.ip_id, "df": rst.df, "peer_ip_id": last}
+    if not rst.df:
+        text = f"no DF (IP ID {rst.ip_id}), but the peer is a Linux host: it always sets DF"
+        return _found(rule, "alien-shape", text, **values)
+    live = "A" in rst.flags and not is_no_socket_shape(rst)
+    if live and last and not 1 <= (rst.ip_id - last) & 0xFFFF <= MISSED_IDS:
+        text = (
+            f"the peer is a Linux host, whose live socket would go on from IP ID {last}; "
+            f"here: {rst.ip_id}"
+        )
+        return _found(rule, "alien-shape", text, **values)
+    return _silent(rule, "a Linux host could have sent it")
+
+
 def id_zero_no_df(reset: Reset) -> Evidence | None:
     """IP ID 0 without DF: a packet that could be fragmented needs an ID (RFC 6864 §4.1)."""
     if not _judged(reset) or reset.rst.ip_id is None:
@@ -427,6 +479,8 @@ def df_lost(reset: Reset) -> Evidence | None:
         return _silent(rule, "the peer's packets did not all have DF")
     if reset.rst.df:
         return _silent(rule, "DF, as the peer's packets")
+    if reset.baseline.scope is Scope.FLOW and looks_like_linux(theirs):
+        return _silent(rule, "no DF: said by alien-shape already")
     text = f"no DF, where all {_plural(theirs.packets, 'packet')} of the peer had it"
     return _found(rule, "df-lost", text, packets=theirs.packets)
 
@@ -465,6 +519,7 @@ RULES: tuple[Rule, ...] = (
     timestamps_missing,
     payload,
     reserved_bits,
+    alien_shape,
     id_zero_no_df,
     df_lost,
 )

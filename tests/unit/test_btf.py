@@ -239,7 +239,7 @@ def test_no_usable_btf(
 
 def test_neither_btf_nor_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(btf_module.Btf.__init__, "__defaults__", (str(tmp_path / "none"),))
-    monkeypatch.setattr(child, "kernel_headers", lambda: None)
+    monkeypatch.setattr(child, "has_kernel_headers", lambda: False)
     with pytest.raises((KernelError, DependencyError)) as caught:
         child.Facts(tmp_path)
     assert "no kernel headers" in caught.value.what

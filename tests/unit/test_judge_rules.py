@@ -11,7 +11,7 @@ import pytest
 
 from rsttrace.judge import rules, verdict
 from rsttrace.judge.rules import RULES, WEIGHTS, Rule
-from rsttrace.model import Evidence, Kind, MadeHere, NextHop, Reset, Scope
+from rsttrace.model import Evidence, Half, Kind, MadeHere, NextHop, Packet, Reset, Scope
 from tests.unit import builders as b
 from tests.unit.builders import (
     MAC,
@@ -46,6 +46,13 @@ EARNED: dict[str, tuple[Rule, Reset]] = {
     "hops-differ-data": (
         rules.hop_distance,
         flow(rst(ttl=63), theirs=half(syn_ttl=None, syn_window=None, syn_ns=None)),
+    ),
+    "alien-shape": (
+        rules.alien_shape,
+        flow(
+            rst(df=False),
+            theirs=half(recent=(seen(ip_id=501), seen(ip_id=500), seen(ip_id=0, flags="SA"))),
+        ),
     ),
     "hops-differ-odd": (
         rules.hop_distance,
@@ -552,3 +559,47 @@ def test_the_documented_thresholds_are_the_thresholds() -> None:
     text = EVIDENCE_DOC.read_text(encoding="utf-8")
     assert f"**+{verdict.FORGED_AT:.2f}**" in text
     assert f"**{verdict.PEER_AT:.2f}**" in text.replace("−", "-")
+
+
+# ---- alien-shape ----
+
+LINUX = half(recent=(seen(ip_id=502), seen(ip_id=501), seen(ip_id=499)))
+
+
+@pytest.mark.parametrize(
+    ("packet", "theirs", "fires"),
+    [
+        pytest.param(rst(ip_id=0), LINUX, False, id="no-socket"),
+        pytest.param(rst(ip_id=31000), LINUX, False, id="no-socket-of-an-old-kernel"),
+        pytest.param(rst(ip_id=503, flags="RA", window=9), LINUX, False, id="live"),
+        pytest.param(rst(ip_id=600, flags="RA", window=9), LINUX, False, id="live-after-loss"),
+        pytest.param(rst(ip_id=502, flags="RA", window=9), LINUX, True, id="same-id-again"),
+        pytest.param(rst(ip_id=9000, flags="RA", window=9), LINUX, True, id="live-but-foreign-id"),
+        pytest.param(rst(ip_id=9000, df=False), LINUX, True, id="tcpkill"),
+        pytest.param(
+            rst(ip_id=9000, df=False),
+            half(recent=(seen(ip_id=7), seen(ip_id=40000))),
+            False,
+            id="a-peer-with-random-ids",
+        ),
+        pytest.param(
+            rst(ip_id=9000, df=False),
+            half(recent=LINUX.recent, df_always=False),
+            False,
+            id="a-peer-without-df",
+        ),
+        pytest.param(
+            rst(ip_id=9000, df=False, ttl=111),
+            half(recent=LINUX.recent, ttl=111, ttl_min=111, ttl_max=111, syn_ttl=111),
+            False,
+            id="a-windows-peer",
+        ),
+        pytest.param(
+            rst(ip_id=9000, df=False), half(packets=1), False, id="one-packet-is-not-enough"
+        ),
+    ],
+)
+def test_alien_shape(packet: Packet, theirs: Half, fires: bool) -> None:
+    found = rules.alien_shape(flow(packet, theirs=theirs))
+    assert found is not None
+    assert (found.weight > 0) == fires
