@@ -448,7 +448,7 @@ def alien_shape(reset: Reset) -> Evidence | None:
     if not rst.df:
         text = f"no DF (IP ID {rst.ip_id}), but the peer is a Linux host: it always sets DF"
         return _found(rule, "alien-shape", text, **values)
-    live = "A" in rst.flags and not is_no_socket_shape(rst)
+    live = rst.ip_id is not None and "A" in rst.flags and not is_no_socket_shape(rst)
     if live and last and not 1 <= (rst.ip_id - last) & 0xFFFF <= MISSED_IDS:
         text = (
             f"the peer is a Linux host, whose live socket would go on from IP ID {last}; "
