@@ -437,22 +437,22 @@ def alien_shape(reset: Reset) -> Evidence | None:
     Without a socket Linux sends IP ID 0 (old kernels: a counter) with DF; a live socket goes on
     with its IDs, with DF.
     """
-    if not _judged(reset) or reset.rst.ip_id is None:
+    rst, theirs, ip_id = reset.rst, reset.baseline.theirs, reset.rst.ip_id
+    if not _judged(reset) or ip_id is None:
         return None
     rule = "alien-shape"
-    rst, theirs = reset.rst, reset.baseline.theirs
     if theirs is None or reset.baseline.scope is not Scope.FLOW or not looks_like_linux(theirs):
         return _silent(rule, "the peer's packets are not plainly those of a Linux host")
     last = theirs.recent[0].ip_id if theirs.recent else 0
-    values = {"ip_id": rst.ip_id, "df": rst.df, "peer_ip_id": last}
+    values = {"ip_id": ip_id, "df": rst.df, "peer_ip_id": last}
     if not rst.df:
-        text = f"no DF (IP ID {rst.ip_id}), but the peer is a Linux host: it always sets DF"
+        text = f"no DF (IP ID {ip_id}), but the peer is a Linux host: it always sets DF"
         return _found(rule, "alien-shape", text, **values)
-    live = rst.ip_id is not None and "A" in rst.flags and not is_no_socket_shape(rst)
-    if live and last and not 1 <= (rst.ip_id - last) & 0xFFFF <= MISSED_IDS:
+    live = "A" in rst.flags and not is_no_socket_shape(rst)
+    if live and last and not 1 <= (ip_id - last) & 0xFFFF <= MISSED_IDS:
         text = (
             f"the peer is a Linux host, whose live socket would go on from IP ID {last}; "
-            f"here: {rst.ip_id}"
+            f"here: {ip_id}"
         )
         return _found(rule, "alien-shape", text, **values)
     return _silent(rule, "a Linux host could have sent it")
