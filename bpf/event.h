@@ -117,6 +117,7 @@ struct rst_half {
 struct rst_event {
 	__u64 ts;
 	__u64 skb;        /* kernel address: identity only */
+	__u64 net;        /* the namespace's cookie, or its inode number: identity only */
 	__u32 netns;
 	__u32 reason;     /* sk_rst_reason (sent) or NO_REASON */
 	__u32 drop_reason; /* skb_drop_reason (received) or NO_REASON */

@@ -461,7 +461,7 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 
 	if (sk)
 		state = GET(__u8, sk, sk_state);
-	answer.net = t->net = net_key(net_of_dev(dev));
+	answer.net = t->net = e->net = net_key(net_of_dev(dev));
 	answer.seq = p->seq;
 	answer.ack = p->ack;
 	pending = pendings.lookup(&answer);
@@ -529,6 +529,7 @@ INLINE void fill_received(struct rst_event *e, const struct track *t, __u64 skb)
 	e->ts = t->ts;
 	e->skb = skb;
 	e->netns = t->here.netns;
+	e->net = t->net;
 	e->reason = e->drop_reason = NO_REASON;
 	e->here = t->here;
 	e->ingress = t->ingress;

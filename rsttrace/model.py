@@ -259,7 +259,8 @@ class Reset:
     `local` is this end whichever way the RST went (for ``forwarded``: the RST's source).
     `frame` is the packet as it entered the receiving namespace, `ingress` as it first entered this
     node, `trigger` the packet that provoked the reset, `actor` the process that had somebody else's
-    socket reset (``ss -K``).
+    socket reset (``ss -K``). `netns_identity` never repeats, as
+    inode numbers do: it tells a namespace from an earlier one with the same `netns`.
     """
 
     time_ns: int
@@ -280,6 +281,7 @@ class Reset:
     file: str | None = None
     file_frame: int | None = None
     seen: int = 1
+    netns_identity: int | None = None
 
     netns_name: str | None = None
     neighbor: Neighbor | None = None

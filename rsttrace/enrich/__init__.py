@@ -82,6 +82,10 @@ class Enricher:
         if self._viewpoint_netns:
             reset.ingress_frame = None
             reset.made_here = None
+        if reset.netns is not None and reset.netns_identity is not None:
+            another = self.directory.met(reset.netns, reset.netns_identity)
+            if another and self._neighbors is not None:
+                self._neighbors.forget(reset.netns)
         if reset.netns is not None:
             reset.netns_name = self.directory.name(reset.netns)
         made_here = reset.made_here

@@ -175,6 +175,13 @@ class Neighbors:
         self._tables.pop(netns).close()
         return None
 
+    def forget(self, netns: int) -> None:
+        """Another namespace has this inode number now."""
+        self._failed.pop(netns, None)
+        table = self._tables.pop(netns, None)
+        if table is not None:
+            table.close()
+
     def _open(self, netns: int) -> _Table | None:
         now = self._clock()
         if now < self._failed.get(netns, now):

@@ -59,10 +59,28 @@ class NetnsDirectory:
         self._clock = clock
         self._entries: dict[int, _Entry] = {}
         self._missed: dict[int, float] = {}
+        self._identities: dict[int, int] = {}
         self._scanned = float("-inf")
         self._scans_left = float(BURST)
         self._named = float("-inf")
         self.scans = 0
+
+    def met(self, inode: int, identity: int) -> bool:
+        """Take note of which namespace has this inode number now; true if it is another one.
+
+        `identity` is anything that is never used again, such as the kernel's cookie. Inode
+        numbers are: what was known, or known to be missing, of the earlier one is forgotten.
+        """
+        known = self._identities.get(inode)
+        if known == identity:
+            return False
+        if len(self._identities) >= _MAX_MISSED:
+            self._identities.clear()
+        self._identities[inode] = identity
+        self._missed.pop(inode, None)
+        if known is not None:
+            self._entries.pop(inode, None)
+        return known is not None
 
     def name(self, inode: int) -> str | None:
         """The name of the namespace with this inode number; ``None``: it has none, or is gone."""

@@ -297,6 +297,7 @@ def decode(raw: bytes, context: Context) -> Reset:
         remote=remote,
         rst=rst,
         netns=event.netns,
+        netns_identity=event.net or None,
         trigger=trigger,
         baseline=baseline,
         socket=socket,

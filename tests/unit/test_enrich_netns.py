@@ -149,3 +149,18 @@ def test_resolve_does_not_wait_for_a_fifo(tmp_path: Path) -> None:
         NetnsDirectory().resolve(str(tmp_path / "fifo"))
     signal.alarm(0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def test_an_inode_number_that_is_used_again(tree: Tree) -> None:
+    """A miss is not held against the namespace that has the number now."""
+    gone = tree.name("gone")
+    (tree.root / "names/gone").unlink()
+    assert not tree.directory.met(gone, 1)
+    assert tree.directory.name(gone) is None
+    scans = tree.directory.scans
+    assert tree.directory.name(gone) is None
+    assert not tree.directory.met(gone, 1)
+    assert tree.directory.scans == scans
+    assert tree.directory.met(gone, 2)
+    assert tree.directory.name(gone) is None
+    assert tree.directory.scans == scans + 1
