@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import socket
 import struct
 import sys
@@ -454,19 +455,34 @@ def lockdown_hint() -> str | None:
     return None
 
 
-def main() -> None:
-    """Serve one request on the socket whose number is the first argument, then exit."""
-    channel = socket.socket(fileno=int(sys.argv[1]))
+def serve(channel: socket.socket, directory: Path) -> None:
+    """Answer the one request that comes on the channel."""
     with channel.makefile("rb") as stream:
-        request = json.loads(stream.readline())
+        line = stream.readline()
+    if not line:
+        return  # the tracer was killed meanwhile
     descriptors: list[int] = []
     try:
-        answer, descriptors = load(request)
+        answer, descriptors = load({**json.loads(line), "directory": str(directory)})
     except RsttraceError as error:
         answer = {"error": type(error).__name__, "what": error.what, "hint": error.hint}
     payload = json.dumps(answer).encode() + b"\n"
     socket.send_fds(channel, [struct.pack("<I", len(payload))], descriptors)
     channel.sendall(payload)
+
+
+def main() -> None:
+    """Serve on the socket whose number is the first argument, in the directory that is the second.
+
+    The directory is removed here, too: whoever made it may have been killed.
+    """
+    directory = Path(sys.argv[2])
+    try:
+        serve(socket.socket(fileno=int(sys.argv[1])), directory)
+    except ConnectionError:
+        pass  # likewise
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
     os._exit(0)  # bcc's atexit handlers would detach; the descriptors are the tracer's now
 
 

@@ -117,14 +117,14 @@ def load(request: Request) -> Loaded:
             # process that runs as root.
             child = subprocess.Popen(
                 [sys.executable, "-I", str(Path(__file__).with_name("child.py")),
-                 str(theirs.fileno())],
+                 str(theirs.fileno()), directory],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
             )  # fmt: skip
         try:
-            ours.sendall(json.dumps({**asdict(request), "directory": directory}).encode() + b"\n")
+            ours.sendall(json.dumps(asdict(request)).encode() + b"\n")
             header, descriptors, _, _ = socket.recv_fds(ours, 4, MAX_DESCRIPTORS)
             answer = b""
             if len(header) == 4:
