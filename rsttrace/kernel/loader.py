@@ -119,6 +119,7 @@ def load(request: Request) -> Loaded:
                 [sys.executable, "-I", str(Path(__file__).with_name("child.py")),
                  str(theirs.fileno()), directory],
                 pass_fds=[theirs.fileno()],
+                start_new_session=True,  # what kills our process group lets it clean up
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,

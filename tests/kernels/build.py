@@ -32,15 +32,20 @@ set -eu
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 mkdir "$1/kernel"
 cd "$1/kernel"
-name=$(apt-cache depends KERNEL | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
-apt-get download "$name"
-dpkg-deb --fsys-tarfile ./*.deb | tar -x --keep-directory-symlink -C "$1"
+apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+	--no-replaces --no-enhances KERNELS |
+	grep -E '^linux-(image|binary|modules|headers|kbuild)-[0-9]' |
+	grep -v unsigned | sort -u > names
+xargs apt-get download < names
+for package in ./*.deb; do
+	dpkg-deb --fsys-tarfile "$package" | tar -x --keep-directory-symlink -C "$1"
+done
 chroot "$1" depmod "$(ls "$1/lib/modules")"
 rm -r "$1/kernel"
 """
-"""Unpacks the kernel that the release's meta package names: installing it would bring
-initramfs-tools and build an initrd, and the archive of an old release may have lost the meta
-package's own file."""
+"""Unpacks what the kernel's meta packages need: installing it would bring initramfs-tools and build
+an initrd (and a compiler, for the headers), and the archive of an old release may have lost the
+meta packages' own files."""
 
 FREE_MIB = 1024
 """Room on the root disk for the job."""
@@ -121,15 +126,15 @@ def image(guest: Guest, *, rebuild: bool = False) -> Image:
     """
     recipe = hashlib.sha256(
         json.dumps(
-            [guest.kernel_package, guest.packages, KERNEL_HOOK, FREE_MIB, KEEP_OUT, BOOT_MODULES]
+            [guest.kernel_packages, guest.packages, KERNEL_HOOK, FREE_MIB, KEEP_OUT, BOOT_MODULES]
         ).encode()
     )
     for step in (_build, _boot_modules):
         recipe.update(inspect.getsource(step).encode())
-    home = cache() / f"{guest.release}-{recipe.hexdigest()[:12]}"
+    home = cache() / f"{guest.name}-{recipe.hexdigest()[:12]}"
     seconds = 0.0
     if rebuild or not (home / "root.ext4").exists():
-        for old in cache().glob(f"{guest.release}-*"):
+        for old in cache().glob(f"{guest.name}-{'[0-9a-f]' * 12}"):
             shutil.rmtree(old)
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="building-", dir=cache()) as scratch:
@@ -154,7 +159,7 @@ def _build(guest: Guest, scratch: Path) -> None:
             f"--include={','.join(guest.packages)}",
             *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in KEEP_OUT),
             *(f"--aptopt={option}" for option in _apt_options()),
-            f"--customize-hook={KERNEL_HOOK.replace('KERNEL', guest.kernel_package)}",
+            f"--customize-hook={KERNEL_HOOK.replace('KERNELS', ' '.join(guest.kernel_packages))}",
             guest.release,
             str(tree),
             *sources(guest),
@@ -163,7 +168,8 @@ def _build(guest: Guest, scratch: Path) -> None:
     kernels = list((tree / "lib/modules").iterdir())
     if len(kernels) != 1:
         raise BuildError(f"{guest.release} installed {len(kernels)} kernels")
-    shutil.copy(tree / "boot" / f"vmlinuz-{kernels[0].name}", scratch / "vmlinuz")
+    places = (tree / "boot" / f"vmlinuz-{kernels[0].name}", kernels[0] / "vmlinuz")  # sid: 2nd
+    shutil.copy(next((p for p in places if p.exists()), places[0]), scratch / "vmlinuz")
     _boot_modules(kernels[0], scratch / "modules")
     shutil.copy((tree / "bin/busybox").resolve(), scratch / "busybox")
     shutil.rmtree(tree / "boot")

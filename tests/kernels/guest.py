@@ -31,6 +31,7 @@ def say(text: str) -> None:
 def install() -> None:
     """Install rsttrace and the tests' packages from the wheels that came along, offline."""
     command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-compile", "--quiet"]
+    command += ["--no-warn-script-location", "--ignore-installed"]
     command += ["--root-user-action=ignore"] if sys.version_info >= (3, 11) else []
     if Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").exists():
         command.append("--break-system-packages")
@@ -125,6 +126,8 @@ def main() -> None:
     say(f"Linux {result['release']}, Python {result['python']}")
     install()
     say("installed")
+    if request["hide_btf"]:
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/sys/kernel/btf"], check=True)
     import bcc
 
     result["bcc"] = bcc.__version__

@@ -10,6 +10,10 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir -p /dev/pts /dev/shm /job/results
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
+ln -s /proc/self/fd /dev/fd
+for number in 0:stdin 1:stdout 2:stderr; do
+	ln -s "/proc/self/fd/${number%:*}" "/dev/${number#*:}"
+done
 ip link set lo up
 tar -xf /dev/vdb -C /job
 cd /job && python3 -u -m tests.kernels.guest 2>&1

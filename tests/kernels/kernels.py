@@ -24,7 +24,7 @@ class Guest:
         name: how the kernel is called here and on the command line.
         release: Debian's name of the release all its packages come from.
         python: that release's Python, for which the job's wheels are fetched.
-        kernel_package: the meta package of the release's kernel.
+        headers: whether its BTF is hidden and the release's kernel headers are installed.
         libbpf: the package with libbpf, which python3-bpfcc need not bring.
         security: whether the release has a security archive.
         backports: what pytest and others need on a Python this old (pip evaluates the
@@ -34,10 +34,21 @@ class Guest:
     name: str
     release: str
     python: str
-    kernel_package: str = "linux-image-cloud-amd64"
+    headers: bool = False
     libbpf: str = "libbpf1"
     security: bool = True
     backports: tuple[str, ...] = ()
+
+    @property
+    def version(self) -> str:
+        """The kernel's version, as far as it is fixed."""
+        return self.name.split("-")[0]
+
+    @property
+    def kernel_packages(self) -> tuple[str, ...]:
+        """The meta packages of the kernel and what belongs to it."""
+        image = "linux-image-cloud-amd64"
+        return (image, "linux-headers-cloud-amd64") if self.headers else (image,)
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -54,16 +65,22 @@ GUESTS = (
         backports=("exceptiongroup", "tomli", "typing-extensions"),
     ),
     Guest("6.1", "bookworm", "3.11"),
+    Guest("6.1-headers", "bookworm", "3.11", headers=True),
     Guest("6.12", "trixie", "3.13"),
     Guest("7.2", "sid", "3.14", security=False),
 )
 
 
 def select(wanted: list[str]) -> list[Guest]:
-    """The guests of these names (of the kernel or of the release); all of them for none.
+    """The guests of these names (of the guest or of the release); all of them for none.
 
     Raises:
         KeyError: no guest is called so.
     """
-    known = {key: guest for guest in GUESTS for key in (guest.name, guest.release)}
-    return [known[name] for name in wanted] if wanted else list(GUESTS)
+    found = []
+    for name in wanted:
+        matching = [guest for guest in GUESTS if name in (guest.name, guest.release)]
+        if not matching:
+            raise KeyError(name)
+        found += [guest for guest in matching if guest not in found]
+    return found or list(GUESTS)

@@ -47,10 +47,11 @@ EMULATOR = (
 again, once, and the table says so."""
 
 TROUBLE = re.compile(
-    r"Kernel panic|Oops|BUG: |WARNING: CPU|general protection fault|rcu: INFO: .*stall"
-    r"|blocked for more than"
+    r"Kernel panic|Oops|BUG: (?!soft lockup|workqueue lockup)|general protection fault"
+    r"|WARNING: CPU|WARNING: \S+:\d+ at "
 )
-"""The guest's kernel is not well: a failure even if the tests passed."""
+"""The guest's kernel is not well: a failure even if the tests passed. (A lockup only says that the
+emulator was starved; a real one ends as a hang.)"""
 
 
 @dataclass
@@ -144,7 +145,7 @@ def boot(image: build.Image, job: Path, results: Path, console: Path, minutes: f
         *("-accel", "tcg,thread=single", "-cpu", "max,-cx16", "-smp", "2", "-m", "2048"),
         *("-nodefaults", "-nographic", "-no-reboot", "-serial", f"file:{console}"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
-        *("-append", "console=ttyS0 panic=-1 oops=panic quiet loglevel=4"),
+        *("-append", "console=ttyS0 panic=-1 oops=panic loglevel=5"),
         *disk(image.root, "snapshot=on,cache=unsafe"),
         *disk(job, "readonly=on"),
         *disk(results, "cache=unsafe"),
@@ -183,6 +184,7 @@ def prove(guest: Guest, own: Path, home: Path, options: argparse.Namespace) -> R
     request = {
         "plans": options.plan or list(PLANS),
         "start_s": START_S,
+        "hide_btf": guest.headers,
         "tests": options.tests or (["tests/lab"] if options.full else []),
     }
     minutes = options.minutes or (FULL_MINUTES if request["tests"] else SMOKE_MINUTES)
@@ -218,11 +220,12 @@ def judge(run: Run, failure: str | None, console: str, request: dict[str, Any]) 
     if failure:
         run.problems.append(failure)
     if not run.result.get("finished"):
-        run.problems.append("the guest died before its tests were over")
+        run.problems.append("the guest died before its tests were over; its last words:")
+        run.problems += [f"    {line:.200}" for line in console.split("\n")[-8:] if line.strip()]
     trouble = TROUBLE.search(console)
     if trouble:
         run.problems.append(f"its kernel complained: {trouble[0]}")
-    if run.result and not run.result["release"].startswith(f"{run.guest.name}."):
+    if run.result and not run.result["release"].startswith(f"{run.guest.version}."):
         run.problems.append(
             f"{run.guest.release} has Linux {run.result['release']} now: change kernels.py"
         )
@@ -234,14 +237,20 @@ def judge(run: Run, failure: str | None, console: str, request: dict[str, Any]) 
     for lab in run.result.get("lab", ()):
         bad = [test for test in lab["tests"] if test["outcome"] == "failed"]
         for test in bad:
-            last = test["why"].strip().splitlines()[-1:]
-            run.problems.append(f"{lab['plan']}: {test['test']} ({test['when']}): {last}"[:400])
+            run.problems.append(f"{lab['plan']}: {test['test']} ({test['when']})")
+            run.problems += [f"    {line}" for line in gist(test["why"])]
         if lab["code"] and not bad:
             run.problems.append(f"{lab['plan']}: pytest ended with {lab['code']}")
         if not lab["tests"]:
             run.problems.append(f"{lab['plan']}: no test ran")
     if len(run.result.get("lab", ())) < len(request["plans"]) * bool(request["tests"]):
         run.problems.append("not every plan was tested")
+
+
+def gist(why: str) -> list[str]:
+    """The telling lines of a failed test: what was there and what should have been."""
+    lines = [line.removeprefix("E").strip() for line in why.splitlines() if line[:1] == "E"]
+    return [line for line in lines if line and line[0] != "?"][:7] or why.splitlines()[-3:]
 
 
 def table(runs: list[Run]) -> list[str]:
@@ -256,7 +265,7 @@ def table(runs: list[Run]) -> list[str]:
         verdict = "FAILED" if run.problems else "ok"
         tail = [str(run.retries), f"{run.built_s:.0f}s", f"{run.ran_s:.0f}s", verdict]
         head = [
-            run.result.get("release", run.guest.name),
+            run.result.get("release", run.guest.version) + " (no BTF)" * run.guest.headers,
             run.result.get("python", run.guest.python),
             run.result.get("bcc", "?"),
         ]
