@@ -56,6 +56,27 @@ def cli() -> None:
     """Who resets your TCP connections? `rsttrace` alone is `rsttrace trace`."""
 
 
+output_option = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="text for people, or JSON, one object per line.",
+)
+plan_option = click.option(
+    "--plan",
+    type=click.Choice(["auto", "kprobes", "tracepoints"]),
+    default="auto",
+    help="Where to hook in; auto takes what this kernel has.",
+)
+color_option = click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    help="auto: on a terminal, unless NO_COLOR is set.",
+)
+
+
 def _nets(hosts: tuple[str, ...], nets: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
     """--host and --net as (address of 16 bytes in hex, prefix length of 128).
 
@@ -102,13 +123,7 @@ def _kinds(names: tuple[str, ...]) -> tuple[Kind, ...]:
 
 
 @cli.command()
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="text for people, or one JSON object per line.",
-)
+@output_option
 @click.option(
     "--duration", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds."
 )
@@ -147,12 +162,7 @@ def _kinds(names: tuple[str, ...]) -> tuple[Kind, ...]:
 @click.option("--summary", is_flag=True, help="End with counts.")
 @click.option("--explain", is_flag=True, help="Show every rule that was looked at.")
 @click.option("-v", "--verbose", is_flag=True, help="Show headers, sockets, and all evidence.")
-@click.option(
-    "--color",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    help="auto: on a terminal, unless NO_COLOR is set.",
-)
+@color_option
 @click.option("--utc", is_flag=True, help="Times in UTC instead of local time.")
 @click.option(
     "--viewpoint",
@@ -160,12 +170,7 @@ def _kinds(names: tuple[str, ...]) -> tuple[Kind, ...]:
     default="node",
     help="node: use what only this node knows; netns: judge as if each namespace were a machine.",
 )
-@click.option(
-    "--plan",
-    type=click.Choice(["auto", "kprobes", "tracepoints"]),
-    default="auto",
-    help="Where to hook in; auto takes what this kernel has.",
-)
+@plan_option
 @click.option(
     "--flows",
     type=click.IntRange(16, 4_000_000),
@@ -219,12 +224,7 @@ def _color(choice: str) -> bool:
 
 @cli.command()
 @click.option("--explain", is_flag=True, help="Show every rule that was looked at.")
-@click.option(
-    "--color",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    help="auto: on a terminal, unless NO_COLOR is set.",
-)
+@color_option
 def demo(explain: bool, color: str) -> None:
     """Show real verdicts on a live lab of network namespaces (needs root)."""
     from rsttrace.demo.play import play
@@ -233,20 +233,9 @@ def demo(explain: bool, color: str) -> None:
 
 
 @cli.command()
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="text for people, or one JSON object.",
-)
+@output_option
 @click.option("-v", "--verbose", is_flag=True, help="Show what compiler and verifier printed.")
-@click.option(
-    "--plan",
-    type=click.Choice(["auto", "kprobes", "tracepoints"]),
-    default="auto",
-    help="The plan to try; auto takes what this kernel has.",
-)
+@plan_option
 def doctor(output: str, verbose: bool, plan: str) -> int:
     """Say what this kernel offers, which plan runs, and what is missing.
 

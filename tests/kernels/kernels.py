@@ -11,6 +11,7 @@ COMMON = (
     "iproute2",
     "nftables",
     "kmod",
+    "mount",
     "busybox-static",
 )
 """Packages of every guest, beside its kernel: the release's own Python, bcc and tools."""
