@@ -62,7 +62,8 @@ struct rst_socket {
 	__u8 owned;       /* locked by a task: current is that task (sk_lock.owned) */
 	__u8 orphan;      /* no file any more */
 	__u8 state_now;   /* at the reset itself: CLOSE where the reset followed tcp_set_state() */
-	__u8 pad[6];
+	__u8 pad[2];
+	__u32 unread;     /* sequence numbers (data, FIN) received that no program has read */
 };
 
 /* How this node made a RST, for the end that receives it. */
@@ -129,7 +130,7 @@ struct rst_event {
 	__u8 local_route; /* dropped: the packet was routed to this host */
 	__u8 has_ingress;
 	__u8 has_actor;   /* actor: the task that had somebody else's socket reset (ss -K) */
-	__u8 pad2;
+	__u8 judged;      /* sock: from the function that judged the RST, not from kfree_skb */
 	struct rst_frame here;
 	struct rst_frame ingress;
 	struct rst_made made;

@@ -37,6 +37,7 @@
 /* include/net/tcp_states.h */
 #define ST_SYN_SENT 2
 #define ST_SYN_RECV 3
+#define ST_SYN_RECV 3
 #define ST_TIME_WAIT 6
 #define ST_CLOSE 7
 #define ST_LISTEN 10
@@ -278,6 +279,7 @@ INLINE void fill_socket(struct rst_socket *s, const void *sk)
 	bpf_probe_read_kernel(&s->min_rtt_us, 4, (const char *)sk + OFF_tp_rtt_min + 4);
 	s->rcv_nxt = GET(__u32, sk, tp_rcv_nxt);
 	s->snd_nxt = GET(__u32, sk, tp_snd_nxt);
+	s->unread = s->rcv_nxt - GET(__u32, sk, tp_copied_seq);
 	socket = GET(const void *, sk, sk_socket);
 	s->orphan = !socket;
 	if (socket) { /* SOCK_INODE() */

@@ -29,7 +29,9 @@ struct track {
 	__u8 phase;
 	__u8 has_ingress;
 	__u8 forwarded; /* already told for this namespace */
-	__u8 pad[2];
+	__u8 no_socket; /* the stack looked for a socket and found none */
+	__u8 handshake; /* `sk` is the listener of an unfinished handshake */
+	__u64 sk;        /* the socket that judges it, where kfree_skb does not say */
 	__u64 net;       /* net_key() of the namespace it is in */
 	struct tuple t;  /* as it entered the namespace it is in: NAT may change it later */
 	struct rst_headers rst;
@@ -369,7 +371,8 @@ INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 		return; /* a bridge behind its port: the first sight in a namespace counts */
 	}
 	t->phase = PHASE_IN;
-	t->forwarded = 0;
+	t->forwarded = t->no_socket = t->handshake = 0;
+	t->sk = 0;
 	t->ts = bpf_ktime_get_ns();
 	t->here = frame;
 	t->t = p->t;
@@ -427,6 +430,24 @@ INLINE int is_answering(const void *sk, __u8 state)
 		return 0;
 	socket = GET(const void *, sk, sk_socket);
 	return socket && !GET(const void *, socket, socket_file);
+}
+
+/* Who made an IPv6 RST that has no socket and that no probe announced: tcp_v6_send_response() leaves
+ * the checksum to the device (csum_start and csum_offset say where), nf_send_reset6() computes it. */
+INLINE int checksum_left_to_device(const void *skb, const struct parsed *p)
+{
+	const __u8 *head = GET(const __u8 *, skb, skb_head);
+
+	return GET(__u16, skb, skb_csum_offset) == 16 &&
+	       head + GET(__u16, skb, skb_csum_start) == p->l4;
+}
+
+INLINE int is_ipv6(const struct parsed *p)
+{
+	__u8 version = 0;
+
+	bpf_probe_read_kernel(&version, 1, p->l3);
+	return (version >> 4) == 6;
 }
 
 INLINE int is_tcp(const void *sk)
@@ -499,6 +520,8 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 		e->sock.netns = e->netns;
 		fill_task(&e->owner);
 		e->has_owner = 1;
+	} else if (is_ipv6(p) && checksum_left_to_device((const void *)skb, p)) {
+		e->kind = KIND_SENT_PASSIVE; /* before 6.10, tcp_send_reset is silent without a socket */
 	} else {
 		e->kind = KIND_SENT_NETFILTER;
 	}
@@ -630,6 +653,9 @@ INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk,
 	if (sk) {
 		fill_socket(&e->sock, sk);
 		fix_state(&e->sock);
+		e->judged = sk == (const void *)t->sk;
+		if (e->judged && t->handshake)
+			e->sock.state = ST_SYN_RECV;
 		if (e->sock.full && e->sock.state != ST_LISTEN)
 			fill_owner(e);
 	}
@@ -740,12 +766,14 @@ int rt_kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 #if HAVE_RX_SK
 	sk = (const void *)ctx->args[3];
 #endif
+	if (!sk)
+		sk = (const void *)t->sk;
 	route = route_is_local((const void *)skb, &p);
 	if (reason == DROP_OTHERHOST) {
 		forget(skb, t);
 		return 0;
 	}
-	if (reason == DROP_NO_SOCKET)
+	if (reason == DROP_NO_SOCKET || (t->no_socket && reason == NO_REASON))
 		kind = KIND_RECEIVED_UNMATCHED;
 	else if (!route)
 		kind = KIND_FORWARDED;
@@ -878,7 +906,51 @@ int kp_tcp_send_reset(struct pt_regs *ctx)
 #if SEND_RESET_REASON_ARG == 3
 	reason = (__u32)ARG(ctx, 3);
 #endif
+	if (!sk) { /* called for a RST too, to send nothing: that tells that it has no socket */
+		__u64 key = (__u64)skb;
+		struct track *t = tracks.lookup(&key);
+
+		if (t && t->phase == PHASE_IN)
+			t->no_socket = 1;
+	}
 	will_answer(sk, skb, reason, KIND_SENT_PASSIVE, 0);
+	return 0;
+}
+
+INLINE void judged_by(struct pt_regs *ctx, __u8 handshake)
+{
+	__u64 skb = ARG(ctx, 2);
+	struct track *t = tracks.lookup(&skb);
+
+	if (t && t->phase == PHASE_IN) {
+		t->sk = ARG(ctx, 1);
+		t->handshake = handshake;
+	}
+}
+
+/* tcp_validate_incoming(sk, skb, …), tcp_rcv_state_process(sk, skb), tcp_timewait_state_process(tw,
+ * skb, …): what judges a RST, where kfree_skb does not name the socket (before c53795d48ee8, 6.11) */
+int kp_tcp_judge(struct pt_regs *ctx)
+{
+	judged_by(ctx, 0);
+	return 0;
+}
+
+/* __kfree_skb(skb): how TCP drops what it has judged, past the tracepoint (until 5.18) */
+int kp_kfree_skb(struct pt_regs *ctx)
+{
+	__u64 skb = ARG(ctx, 1);
+	struct track *t = tracks.lookup(&skb);
+
+	if (t && t->phase == PHASE_IN && t->sk)
+		emit_received(skb, t, KIND_RECEIVED_REJECTED, (const void *)t->sk, NO_REASON, 1);
+	return 0;
+}
+
+/* tcp_check_req(listener, skb, request, …) */
+int kp_tcp_check_req(struct pt_regs *ctx)
+{
+	judged_by(ctx, 1);
 	return 0;
 }
 

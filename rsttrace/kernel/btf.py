@@ -46,18 +46,12 @@ class Btf:
         path: a raw BTF file; the running kernel's by default.
 
     Raises:
-        DependencyError: libbpf 0.6 or newer (``libbpf.so.1``) is not installed.
+        DependencyError: libbpf (``libbpf.so.1`` or ``libbpf.so.0``) is not installed.
         KernelError: the kernel has no BTF, or libbpf cannot read it.
     """
 
     def __init__(self, path: str = VMLINUX) -> None:
-        try:
-            lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
-        except OSError as error:
-            raise DependencyError(
-                f"libbpf.so.1 cannot be loaded: {error}",
-                hint="install libbpf (Debian, Ubuntu: libbpf1; Fedora, Rocky: libbpf)",
-            ) from None
+        lib = _libbpf()
         lib.btf__parse_raw.restype = ctypes.c_void_p
         lib.btf__parse_raw.argtypes = [ctypes.c_char_p]
         lib.btf__find_by_name_kind.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32]
@@ -71,9 +65,13 @@ class Btf:
         lib.libbpf_set_print(None)  # its complaints come back as our errors
         self._lib = lib
         self._btf = lib.btf__parse_raw(path.encode())
+        # libbpf 0.x returns -errno as the pointer itself, 1.x NULL with errno set.
+        code = 0
+        if self._btf and self._btf > 2**64 - 4096:
+            code, self._btf = 2**64 - self._btf, None
         if not self._btf:
             raise KernelError(
-                f"no usable BTF at {path}: {_strerror(ctypes.get_errno())}",
+                f"no usable BTF at {path}: {_strerror(code or ctypes.get_errno())}",
                 hint="use a kernel built with CONFIG_DEBUG_INFO_BTF=y, or install its headers",
             )
 
@@ -170,6 +168,21 @@ class Btf:
                 if inner is not None:
                     return inner[0], inner[1] + member.bit_offset
         return None
+
+
+def _libbpf() -> ctypes.CDLL:
+    """libbpf: version 1, or 0.1 and newer, whose functions used here are the same."""
+    problems = []
+    for name in ("libbpf.so.1", "libbpf.so.0"):
+        try:
+            return ctypes.CDLL(name, use_errno=True)
+        except OSError as error:
+            problems.append(str(error))
+    raise DependencyError(
+        f"libbpf.so.1 cannot be loaded: {problems[0]}",
+        hint="install libbpf (Debian, Ubuntu: libbpf1, or libbpf0 on old releases; "
+        "Fedora, Rocky: libbpf)",
+    )
 
 
 def _strerror(code: int) -> str:

@@ -401,7 +401,7 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     directory = Path(request["directory"])
     facts = Facts(directory)
     plan = choose_plan(request["plan"])
-    chosen = hooks.for_plan(plan)
+    chosen = hooks.for_plan(plan, len(facts.arguments("btf_trace_kfree_skb") or ()))
     functions = kernel_functions() if plan is hooks.Plan.KPROBES else frozenset()
     for follows in (True, False):
         program = compile_program(

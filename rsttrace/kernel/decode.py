@@ -216,8 +216,8 @@ def _trigger(kind: Kind, rst: Packet, baseline: Baseline) -> Seen | None:
     ours = baseline.ours
     if ours is None or not ours.recent:
         return None
-    if kind is Kind.SENT_NETFILTER:
-        # The rejected segment: its ack is the RST's seq, or its end the RST's ack (nf_reject.c).
+    if kind in (Kind.SENT_NETFILTER, Kind.SENT_PASSIVE):
+        # The answered segment: its ack is the RST's seq, or its end the RST's ack (RFC 9293 3.5.2).
         for seen in ours.recent:
             end = seen.seq + seen.payload_len + ("S" in seen.flags) + ("F" in seen.flags)
             if rst.seq == seen.ack or ("A" in rst.flags and rst.ack == end & 0xFFFFFFFF):
@@ -247,11 +247,24 @@ def decode(raw: bytes, context: Context) -> Reset:
     drop_reason = context.enums.get("skb_drop_reason", {}).get(event.drop_reason)
     trigger: Packet | Seen | None = _headers(event.trigger)
     state = socket.state if socket else None
+    probed = trigger is not None
+    if trigger is None:
+        trigger = _trigger(kind, rst, baseline)
     if kind is Kind.SENT_PASSIVE:
-        cause = reasons.sent_passive(sent_reason, state, trigger.flags if trigger else None)
+        cause = reasons.sent_passive(
+            sent_reason,
+            state,
+            trigger.flags if trigger else None,
+            data=bool(trigger and trigger.payload_len),
+            probed=probed,
+        )
     elif kind is Kind.SENT_ACTIVE:
+        fin = state in ("CLOSE_WAIT", "LAST_ACK", "CLOSING")
         cause = reasons.sent_active(
-            sent_reason, reasons.STATES.get(event.sock.state_now), bool(event.sock.owned)
+            sent_reason,
+            reasons.STATES.get(event.sock.state_now),
+            bool(event.sock.owned),
+            0 < event.sock.unread - fin < 1 << 31,
         )
     elif kind is Kind.SENT_NETFILTER:
         chain = f" ({NETFILTER_HOOKS[event.hook - 1]})" if 0 < event.hook <= 5 else ""
@@ -259,13 +272,12 @@ def decode(raw: bytes, context: Context) -> Reset:
     elif kind is Kind.SENT_RAW:
         cause = Cause("raw-socket", "a process wrote it through a raw socket")
     else:
-        if kind is Kind.RECEIVED_REJECTED and state == "LISTEN" and drop_reason in HALF_OPEN:
+        half_open = drop_reason in HALF_OPEN and not event.judged
+        if kind is Kind.RECEIVED_REJECTED and state == "LISTEN" and half_open:
             # tcp_check_req(): the request socket is judged, its listener is what we are given.
             state = "SYN_RECV"
             socket = replace(socket, state=state) if socket else None
         cause = reasons.received(kind, drop_reason, state)
-    if trigger is None:
-        trigger = _trigger(kind, rst, baseline)
     sent = kind.direction in ("sent", "forwarded")
     local, remote = (rst.src, rst.dst) if sent else (rst.dst, rst.src)
     if socket and socket.local and socket.remote:

@@ -22,7 +22,9 @@ class Hook:
 
     `program` is the function in bpf/rsttrace.c, `target` the tracepoint or kernel function it
     hooks, `plan` the plan it belongs to (None: both), `unseen` what the user misses without it,
-    `module` the module whose loading may bring the target later (None: it is there or never).
+    `module` the module whose loading may bring the target later (None: it is there or never),
+    `without_rx_sk` and `without_drop_reason` that only kernels need it whose kfree_skb tracepoint
+    names no socket, or no reason.
     """
 
     program: str
@@ -31,6 +33,8 @@ class Hook:
     plan: Plan | None = None
     unseen: str = ""
     module: str | None = None
+    without_rx_sk: bool = False
+    without_drop_reason: bool = False
 
 
 HOOKS = (
@@ -102,12 +106,62 @@ HOOKS = (
         unseen="which firewall chain of this host rejected (IPv6)",
         module="nf_reject_ipv6",
     ),
+    Hook(
+        "kp_tcp_judge",
+        "tcp_validate_incoming",
+        kprobe=True,
+        plan=Plan.KPROBES,
+        unseen="the socket of a rejected reset (connected)",
+        without_rx_sk=True,
+    ),
+    Hook(
+        "kp_tcp_judge",
+        "tcp_rcv_state_process",
+        kprobe=True,
+        plan=Plan.KPROBES,
+        unseen="the socket of a rejected reset (connecting, closing or listening)",
+        without_rx_sk=True,
+    ),
+    Hook(
+        "kp_tcp_judge",
+        "tcp_timewait_state_process",
+        kprobe=True,
+        plan=Plan.KPROBES,
+        unseen="the socket of a rejected reset (TIME_WAIT)",
+        without_rx_sk=True,
+    ),
+    Hook(
+        "kp_tcp_check_req",
+        "tcp_check_req",
+        kprobe=True,
+        plan=Plan.KPROBES,
+        unseen="the socket of a rejected reset (SYN_RECV)",
+        without_rx_sk=True,
+    ),
+    Hook(
+        "kp_kfree_skb",
+        "__kfree_skb",
+        kprobe=True,
+        plan=Plan.KPROBES,
+        unseen="resets that a socket rejected",
+        without_drop_reason=True,
+    ),
 )
 
 PACKET_LAYER = ("netif_receive_skb", "net_dev_queue")
 """Without these two nothing can be traced at all."""
 
 
-def for_plan(plan: Plan) -> tuple[Hook, ...]:
-    """The hooks that a plan uses."""
-    return tuple(hook for hook in HOOKS if hook.plan in (None, plan))
+def for_plan(plan: Plan, kfree_skb: int = 4) -> tuple[Hook, ...]:
+    """The hooks that a plan uses.
+
+    `kfree_skb` is how many arguments that tracepoint has: skb, location, reason (c504e5c2f964,
+    5.17), socket (c53795d48ee8, 6.11).
+    """
+    return tuple(
+        hook
+        for hook in HOOKS
+        if hook.plan in (None, plan)
+        and not (hook.without_rx_sk and kfree_skb >= 4)
+        and not (hook.without_drop_reason and kfree_skb >= 3)
+    )

@@ -85,8 +85,19 @@ def _reason(name: str) -> str:
     return f"the kernel's reason is {name}"
 
 
-def sent_passive(reason: str | None, state: str | None, answered: str | None) -> Cause:
-    """Why tcp_v4_send_reset() answered; `answered` is the trigger's flags."""
+def sent_passive(
+    reason: str | None,
+    state: str | None,
+    answered: str | None,
+    *,
+    data: bool = False,
+    probed: bool = True,
+) -> Cause:
+    """Why tcp_v4_send_reset() answered.
+
+    `answered` is the trigger's flags, `data` whether it had any; `probed`: a probe told of it.
+    Without (the tracepoint is silent before 6.10), it was either no socket or a TIME_WAIT one.
+    """
     syn = answered is not None and "S" in answered and "A" not in answered
     if state == "LISTEN":
         return Cause(
@@ -101,11 +112,20 @@ def sent_passive(reason: str | None, state: str | None, answered: str | None) ->
     if reason == "NO_SOCKET" or (reason is None and state is None):
         if syn:
             return Cause("no-listener", "no socket listens there (answer to SYN)", reason)
+        if reason is None and not probed:
+            return Cause(
+                "no-connection",
+                f"no such connection here, or one in TIME_WAIT (answer to {_segment(answered)})",
+                None,
+            )
         suffix = f" (answer to {_segment(answered)})" if answered else ""
         return Cause("no-socket", PASSIVE["NO_SOCKET"][1] + suffix, reason)
     if reason in PASSIVE:
         name, text = PASSIVE[reason]
         return Cause(name, text, reason)
+    if reason is None and data and state in ("FIN_WAIT1", "FIN_WAIT2"):
+        # tcp_rcv_state_process(): data is the one thing that these states answer with a RST.
+        return Cause(*PASSIVE["TCP_ABORT_ON_DATA"], None)
     if reason is None:
         return Cause("answered", f"answer to {_segment(answered)} in state {state}", None)
     return Cause(reason.lower().replace("_", "-"), _reason(reason), reason)
@@ -118,8 +138,10 @@ def _segment(flags: str | None) -> str:
     return names.get(flags, flags or "no flags")
 
 
-def sent_active(reason: str | None, state_now: str | None, by_task: bool) -> Cause:
-    """Why tcp_send_active_reset() ran.
+def sent_active(
+    reason: str | None, state_now: str | None, by_task: bool, unread: bool = False
+) -> Cause:
+    """Why tcp_send_active_reset() ran; `unread`: with received data that the program had not read.
 
     TCP_STATE has two callers: tcp_disconnect() (close with SO_LINGER 0, connect(AF_UNSPEC)) sets
     CLOSE first, tcp_abort() (``ss -K``, BPF iterators) does not.
@@ -129,7 +151,10 @@ def sent_active(reason: str | None, state_now: str | None, by_task: bool) -> Cau
             return Cause("aborted", "killed from outside its program (ss -K)", reason)
         if reason is not None:
             return Cause("linger", "closed with SO_LINGER 0, or disconnected", reason)
-        return Cause("closed", "closed with data unread or SO_LINGER 0", None)
+        # __tcp_close() resets where data is unread, and else leaves it to tcp_disconnect().
+        if unread:
+            return Cause(*ACTIVE["TCP_ABORT_ON_CLOSE"], None)
+        return Cause("linger", "closed with SO_LINGER 0, or disconnected", None)
     if reason is None:
         return Cause("timer", "a timer gave up on the connection", None)
     if reason == "TCP_STATE":  # tcp_keepalive_timer(): an orphan in FIN_WAIT2
@@ -162,6 +187,12 @@ def received(kind: Kind, reason: str | None, state: str | None) -> Cause:
         return Cause(*REJECTED[reason], reason)
     if state == "LISTEN":
         return Cause("listen", "ignored: only a listener there, no such connection", reason)
+    if reason == "TCP_RESET" and state is None:  # before 6.11 the socket is not told
+        return Cause(
+            "ignored",
+            "ignored: not the expected sequence number (challenge ACK), or only a listener there",
+            reason,
+        )
     if reason == "TCP_RESET":  # tcp_validate_incoming(): in window, but not exactly the next one
         return Cause(
             "challenge-ack",

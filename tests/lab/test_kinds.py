@@ -148,8 +148,9 @@ def data_to_time_wait(lab: Lab, family: int) -> None:
 
 
 def data_after_close(lab: Lab, family: int) -> None:
-    """Data for an orphan in FIN_WAIT2."""
+    """Data for an orphan in FIN_WAIT2: more than TCP_TIMEWAIT_LEN keeps it a full socket."""
     with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 90)
         accepted.close()
         poll_until(lambda: tcp_state(client) == 8, "CLOSE_WAIT")
         client.send(b"too late")

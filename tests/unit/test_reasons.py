@@ -93,7 +93,7 @@ def test_a_syn_ack_is_no_connection_attempt() -> None:
         ("TCP_STATE", "CLOSE", True, "linger", "SO_LINGER 0"),
         ("TCP_STATE", "ESTABLISHED", True, "aborted", "ss -K"),
         ("TCP_STATE", "FIN_WAIT2", False, "orphan-timeout", "closed it"),
-        (None, "CLOSE", True, "closed", "data unread or SO_LINGER 0"),
+        (None, "CLOSE", True, "linger", "SO_LINGER 0"),
         (None, "ESTABLISHED", True, "aborted", "ss -K"),
         (None, "ESTABLISHED", False, "timer", "timer"),
         (None, None, False, "timer", "timer"),
