@@ -74,6 +74,7 @@ struct rst_made {
 	__u8 kind;
 	__u8 hook;        /* netfilter hook number + 1; 0: unknown */
 	__u8 has_task;    /* task is the one that wrote the packet */
+	__u8 source[16];  /* its source address as it left, before NAT elsewhere */
 };
 
 /* One earlier packet of a flow. */

@@ -99,6 +99,8 @@ INLINE int parse(const __u8 *l3, struct parsed *p)
 		if (ip[9] != PROTO_TCP || (be16(ip + 6) & 0x1fff))
 			return 0;
 		l3_len = (ip[0] & 15) * 4;
+		if (l3_len < 20)
+			return 0;
 		total = be16(ip + 2);
 		p->ttl = ip[8];
 		p->ip_id = be16(ip + 4);
@@ -152,6 +154,8 @@ INLINE int parse(const __u8 *l3, struct parsed *p)
 	/* NOP NOP TS: how every stack in use lays out the timestamp option (RFC 7323 appendix A) */
 	p->timestamps = (th[12] >> 4) >= 8 && be32(th + 20) == 0x0101080a;
 	l3_len += (th[12] >> 4) * 4;
+	if ((p->flags & TH_RST) && ((th[12] >> 4) < 5 || total < l3_len))
+		return 0; /* malformed: the stack drops it unread */
 	p->payload_len = total > l3_len ? total - l3_len : 0;
 	return 1;
 }
@@ -292,6 +296,18 @@ INLINE void fill_socket(struct rst_socket *s, const void *sk)
 
 		s->cgroup = kn ? GET(__u64, kn, kn_id) : 0;
 	}
+}
+
+/* A raw or packet socket: who may have written through it. */
+INLINE void fill_writer(struct rst_socket *s, const void *sk)
+{
+	const void *socket = GET(const void *, sk, sk_socket);
+
+	s->present = 1;
+	s->uid = GET(__u32, sk, sk_uid);
+	if (socket)
+		bpf_probe_read_kernel(&s->inode, sizeof(s->inode),
+			(const char *)socket + OFF_socket_inode + OFF_inode_ino);
 }
 
 INLINE void fill_task(struct rst_task *t)

@@ -83,10 +83,34 @@ struct old_state {
 	__u8 pad[7];
 };
 
+/* What tcp_send_active_reset() was about, for a packet that leaves later (an unresolved neighbour). */
 struct active_reason {
 	__u64 ts;
 	__u32 reason;
-	__u32 pad;
+	__u32 seq;
+	struct rst_task task;
+	__u8 owned;
+	__u8 state_now;
+	__u8 pad[6];
+};
+
+/* A RST that left: clones (a flooding bridge) and copies (nft dup) of it are no RSTs of their own. */
+struct sent_key {
+	__u64 net; /* net_key() */
+	struct tuple t;
+	__u32 seq;
+	__u32 ack;
+	__u16 ip_id;
+	__u8 flags;
+	__u8 pad;
+};
+
+struct sent {
+	__u64 ts;
+	__u64 head;
+	__u64 skb;
+	__u8 kind;
+	__u8 pad[7];
 };
 
 struct net_key {
@@ -98,6 +122,7 @@ struct net_key {
 #define FLOWS 16384
 #endif
 #define TRACKED 8192
+#define ANY_NET 0 /* no namespace has this key */
 
 BPF_RINGBUF_OUTPUT(events, RING_PAGES);
 BPF_PERCPU_ARRAY(counts, __u64, KIND_COUNT * COUNT_KINDS);
@@ -110,6 +135,8 @@ BPF_TABLE("lru_hash", struct sequence_key, __u64, sequences, TRACKED);
 BPF_TABLE("lru_hash", struct answer_key, struct pending, pendings, TRACKED);
 BPF_TABLE("hash", __u64, struct rst_event, held, 1024); /* in the making: deleted at once */
 BPF_TABLE("lru_hash", __u64, struct active_reason, reasons, 1024);
+BPF_TABLE("lru_hash", struct sent_key, struct sent, sents, TRACKED);
+BPF_TABLE("lru_hash", __u64, __u8, in_neighbour, 1024); /* tasks inside neigh_update() */
 BPF_TABLE("lru_hash", __u64, struct old_state, old_states, TRACKED);
 BPF_TABLE("lru_hash", __u64, struct rst_task, owners, TRACKED);
 
@@ -176,10 +203,12 @@ INLINE void learn(const struct parsed *p, const void *skb, const struct rst_fram
 	__u64 now = bpf_ktime_get_ns();
 	struct flow *f, *empty;
 	struct rst_half *h;
-	__u32 zero = 0;
+	__u32 zero = 0, only;
 	int high;
 
-	if (!wanted(net_inum(net), p->t.saddr, p->t.daddr, p->t.sport, p->t.dport))
+	/* Of the filters only the namespace's: NAT may make the wire differ from what was asked for. */
+	only = net_inum(net);
+	if (FILTER_NETNS && !only_netns.lookup(&only))
 		return;
 	high = make_flow_key(&key, net_key(net), &p->t);
 	f = flows.lookup(&key);
@@ -204,6 +233,13 @@ INLINE void learn(const struct parsed *p, const void *skb, const struct rst_fram
 	}
 }
 
+/* A RST that counts ends the flow: a SYN may begin a new one on the same tuple then. */
+INLINE int ends_flow(__u8 kind)
+{
+	return kind != KIND_RECEIVED_REJECTED && kind != KIND_RECEIVED_UNMATCHED &&
+	       kind != KIND_FORWARDED;
+}
+
 INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t)
 {
 	struct flow_key key = {};
@@ -222,7 +258,8 @@ INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t)
 
 		bpf_probe_read_kernel(&e->theirs, sizeof(e->theirs), theirs);
 		bpf_probe_read_kernel(&e->ours, sizeof(e->ours), ours);
-		theirs->closed = 1;
+		if (ends_flow(e->kind))
+			theirs->closed = 1;
 		if (e->theirs.packets) {
 			e->scope = SCOPE_FLOW;
 			return;
@@ -305,7 +342,7 @@ INLINE void fill_owner(struct rst_event *e)
 
 INLINE int same_packet(const struct track *t, const struct parsed *p)
 {
-	return t->seq == p->seq && t->ack == p->ack && t->flags == p->flags && t->ip_id == p->ip_id;
+	return bpf_ktime_get_ns() - t->ts < 10 * SECOND && t->seq == p->seq && t->ack == p->ack && t->flags == p->flags && t->ip_id == p->ip_id;
 }
 
 INLINE struct track *new_track(__u64 skb, const struct parsed *p)
@@ -350,13 +387,42 @@ INLINE void enqueue(struct waiting *w, __u64 skb)
 	w->skb[WAITING - 1] = skb;
 }
 
+INLINE void remember(struct arrival_key *arrival, __u64 skb)
+{
+	struct waiting *waiting = arrivals.lookup(arrival);
+	struct waiting first = {};
+
+	if (waiting) {
+		enqueue(waiting, skb);
+		return;
+	}
+	first.skb[0] = skb;
+	arrivals.update(arrival, &first);
+}
+
+INLINE void unremember(struct arrival_key *arrival, __u64 skb)
+{
+	struct waiting *waiting = arrivals.lookup(arrival);
+	__u64 left = 0;
+
+	if (!waiting)
+		return;
+#pragma unroll
+	for (int i = 0; i < WAITING; i++) {
+		if (waiting->skb[i] == skb)
+			waiting->skb[i] = 0;
+		left |= waiting->skb[i];
+	}
+	if (!left)
+		arrivals.delete(arrival);
+}
+
 INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 {
 	struct track *t = tracks.lookup(&skb);
 	struct arrival_key arrival = {};
 	struct sequence_key sequence = {};
 	struct rst_frame frame = {};
-	struct waiting first = {}, *waiting;
 
 	fill_frame(&frame, (void *)skb, dev, p->ttl);
 	if (t && !same_packet(t, p))
@@ -381,13 +447,9 @@ INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 
 	arrival.net = sequence.net = t->net;
 	arrival.t = p->t;
-	waiting = arrivals.lookup(&arrival);
-	if (waiting) {
-		enqueue(waiting, skb);
-	} else {
-		first.skb[0] = skb;
-		arrivals.update(&arrival, &first);
-	}
+	remember(&arrival, skb);
+	arrival.net = ANY_NET;
+	remember(&arrival, skb);
 	sequence.number = p->seq;
 	sequences.update(&sequence, &skb);
 	if (p->flags & TH_ACK) {
@@ -455,37 +517,93 @@ INLINE int is_tcp(const void *sk)
 	return GET(__u16, sk, sk_type) == SOCK_STREAM_ && GET(__u16, sk, sk_family) != AF_PACKET_;
 }
 
+/* A process's raw or packet socket; the stack's own control sockets have no file. */
+INLINE int is_raw(const void *sk, __u8 state)
+{
+	const void *socket;
+
+	if (!is_full(state) || is_tcp(sk))
+		return 0;
+	socket = GET(const void *, sk, sk_socket);
+	return socket && GET(const void *, socket, socket_file);
+}
+
+/* Whether a decision to answer fits the packet: fresh, and one port at least (NAT) is the other
+ * way round. */
+INLINE int answers(const struct pending *pending, const struct parsed *p, __u64 now)
+{
+	return now - pending->ts < 5 * SECOND &&
+	       (be16(pending->trigger.l4) == p->t.dport || be16(pending->trigger.l4 + 2) == p->t.sport);
+}
+
+/* A clone shares its data; a copy (nft dup) comes at once and has no sender of its own. */
+INLINE int is_copy(const struct sent *sent, const void *skb, const void *sk, __u64 now)
+{
+	const char *head = GET(const char *, skb, skb_head);
+
+	if (now - sent->ts > SECOND)
+		return 0;
+	if (sent->head == (__u64)head &&
+	    (GET(__u32, head + GET(__u32, skb, skb_end), shinfo_dataref) & 0xffff) > 1)
+		return 1;
+	return !(sk && is_tcp(sk)) && sent->kind != KIND_SENT_NETFILTER && now - sent->ts < 2000000;
+}
+
 /* A RST this namespace made leaves it. */
 INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 {
 	struct answer_key answer = {};
-	struct pending *pending;
+	struct sent_key sent_key = {};
+	struct sent sent = {}, *before;
+	struct pending *pending = 0;
 	struct active_reason *why;
 	struct rst_event *e;
-	struct track *t;
+	struct track *t, *original;
 	const void *sk = GET(const void *, skb, skb_sk);
-	__u64 sk_key = (__u64)sk;
-	__u8 state = 0;
-	__u8 hold = 0;
+	__u64 now = bpf_ktime_get_ns(), sk_key = (__u64)sk, task;
+	__u8 state = 0, hold = 0, raw = 0;
 
+	if (sk) {
+		state = GET(__u8, sk, sk_state);
+		raw = is_raw(sk, state);
+	}
+	answer.net = sent_key.net = net_key(net_of_dev(dev));
+	answer.seq = sent_key.seq = p->seq;
+	answer.ack = sent_key.ack = p->ack;
+	sent_key.t = p->t;
+	sent_key.ip_id = p->ip_id;
+	sent_key.flags = p->flags;
+	if (!raw)
+		pending = pendings.lookup(&answer);
+	if (pending && !answers(pending, p, now))
+		pending = 0;
+	before = pending || raw ? 0 : sents.lookup(&sent_key);
 	t = new_track(skb, p);
+	if (!t)
+		return;
+	t->phase = PHASE_OUT;
+	t->net = answer.net;
+	if (before && is_copy(before, (const void *)skb, sk, now)) {
+		sk_key = before->skb;
+		original = tracks.lookup(&sk_key);
+		if (original) {
+			t->made = original->made;
+			t->here = original->here;
+		}
+		return;
+	}
 	e = new_event(sk ? sk_key : skb, KIND_SENT_PASSIVE);
-	if (!t || !e)
+	if (!e)
 		return;
 	e->ts = t->ts;
 	e->skb = skb;
+	e->net = answer.net;
 	e->reason = e->drop_reason = NO_REASON;
 	e->here.ifindex = GET(__u32, dev, dev_ifindex);
 	e->here.netns = e->netns = net_inum(net_of_dev(dev));
 	e->here.ttl = p->ttl;
 	fill_headers(&e->rst, p);
 
-	if (sk)
-		state = GET(__u8, sk, sk_state);
-	answer.net = t->net = e->net = net_key(net_of_dev(dev));
-	answer.seq = p->seq;
-	answer.ack = p->ack;
-	pending = pendings.lookup(&answer);
 	if (pending) { /* an active RST has both numbers, an answer only one: no mix-up */
 		e->kind = pending->kind;
 		e->reason = pending->reason;
@@ -498,28 +616,44 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 			pendings.delete(&answer);
 		if (e->sock.present)
 			fill_owner(e);
+	} else if (raw) {
+		e->kind = KIND_SENT_RAW;
+		fill_writer(&e->sock, sk);
+		e->sock.netns = e->netns;
+		/* sendto() runs in the writer's context down to here, unless the packet had to wait for
+		 * its neighbour: then we are in whatever neigh_update() interrupted. */
+		task = bpf_get_current_pid_tgid();
+		if (task && !in_neighbour.lookup(&task)) {
+			fill_task(&e->owner);
+			e->has_owner = 1;
+		}
 	} else if (sk && is_answering(sk, state)) {
 		e->kind = KIND_SENT_PASSIVE; /* its cause was missed */
 	} else if (sk && is_tcp(sk)) {
 		e->kind = KIND_SENT_ACTIVE;
 		fill_socket(&e->sock, sk);
-		fill_owner(e);
-		fix_state(&e->sock);
 		why = reasons.lookup(&sk_key);
-		if (why && e->ts - why->ts < SECOND) {
+		if (why && (now - why->ts < SECOND ||
+			    (now - why->ts < 30 * SECOND && why->seq == p->seq))) {
 			e->reason = why->reason;
+			e->sock.owned = why->owned;
+			e->sock.state_now = why->state_now;
+			if (why->owned && why->state_now == ST_CLOSE) {
+				e->owner = why->task;
+				e->has_owner = 1;
+			} else {
+				e->sock.owned = 0; /* whoever runs now is not the one */
+				fill_owner(e);
+				e->sock.owned = why->owned;
+				e->actor = why->task;
+				e->has_actor = why->owned;
+			}
 			reasons.delete(&sk_key);
 		} else {
+			fill_owner(e);
 			hold = ACTIVE_REASON_FOLLOWS;
 		}
-	} else if (sk) {
-		/* A raw or packet socket. sendto() runs in the writer's context down to here. */
-		e->kind = KIND_SENT_RAW;
-		e->sock.present = 1;
-		e->sock.uid = GET(__u32, sk, sk_uid);
-		e->sock.netns = e->netns;
-		fill_task(&e->owner);
-		e->has_owner = 1;
+		fix_state(&e->sock);
 	} else if (is_ipv6(p) && checksum_left_to_device((const void *)skb, p)) {
 		e->kind = KIND_SENT_PASSIVE; /* before 6.10, tcp_send_reset is silent without a socket */
 	} else {
@@ -527,16 +661,21 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	}
 	fill_baseline(e, t->net, &p->t);
 
-	t->phase = PHASE_OUT;
 	t->here = e->here;
 	t->made.present = 1;
 	t->made.netns = e->netns;
 	t->made.kind = e->kind;
 	t->made.hook = e->hook;
+	__builtin_memcpy(t->made.source, p->t.saddr, 16);
 	if (e->has_owner) {
 		t->made.task = e->owner;
 		t->made.has_task = 1;
 	}
+	sent.ts = now;
+	sent.head = (__u64)GET(const char *, skb, skb_head);
+	sent.skb = skb;
+	sent.kind = e->kind;
+	sents.update(&sent_key, &sent);
 	if (!filtered(e, &p->t)) {
 		if (hold)
 			return; /* tcp_send_reset, which follows at once, completes it */
@@ -612,23 +751,12 @@ INLINE void forget(__u64 skb, const struct track *t)
 {
 	struct arrival_key arrival = {};
 	struct sequence_key sequence = {};
-	struct waiting *waiting;
 
 	arrival.net = sequence.net = t->net;
 	arrival.t = t->t;
-	waiting = arrivals.lookup(&arrival);
-	if (waiting) {
-		__u64 left = 0;
-
-#pragma unroll
-		for (int i = 0; i < WAITING; i++) {
-			if (waiting->skb[i] == skb)
-				waiting->skb[i] = 0;
-			left |= waiting->skb[i];
-		}
-		if (!left)
-			arrivals.delete(&arrival);
-	}
+	unremember(&arrival, skb);
+	arrival.net = ANY_NET;
+	unremember(&arrival, skb);
 	sequence.number = t->seq;
 	sequences.delete(&sequence);
 	if (t->flags & TH_ACK) {
@@ -639,15 +767,37 @@ INLINE void forget(__u64 skb, const struct track *t)
 	tracks.delete(&skb);
 }
 
-INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk, __u32 drop_reason,
-			  __u8 local_route)
+/* The packet ended in another namespace than where it was seen: a macvlan or VLAN device that was
+ * moved away from its lower one. Its own packets were learned there. */
+INLINE void move_to(struct rst_event *e, const struct track *t, const void *net, const void *dev)
 {
+	struct flow_key key = {};
+	struct flow *f;
+	int high;
+
+	e->net = net_key(net);
+	e->netns = e->here.netns = net_inum(net);
+	e->here.ifindex = dev ? GET(__u32, dev, dev_ifindex) : 0;
+	if (!BASELINE || e->ours.packets)
+		return;
+	high = make_flow_key(&key, e->net, &t->t);
+	f = flows.lookup(&key);
+	if (f)
+		bpf_probe_read_kernel(&e->ours, sizeof(e->ours), high ? &f->half[0] : &f->half[1]);
+}
+
+INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk, const void *dev,
+			  __u32 drop_reason, __u8 local_route)
+{
+	const void *net = sk ? GET(const void *, sk, sk_net) : net_of_dev(dev);
 	struct rst_event *e = new_event(skb, kind);
 
 	if (!e)
 		return;
 	e->kind = kind;
 	fill_received(e, t, skb);
+	if (net && net_key(net) != t->net)
+		move_to(e, t, net, dev);
 	e->drop_reason = drop_reason;
 	e->local_route = local_route;
 	if (sk) {
@@ -665,6 +815,36 @@ INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk,
 	forget(skb, t);
 }
 
+/* Of the RSTs that wait, the one with the number that tcp_validate_incoming() wants, else (unless
+ * it must be exact) the oldest. 0: none. */
+INLINE __u64 pick(const struct arrival_key *arrival, __u32 expected, __u32 is_ack, __u8 must)
+{
+	struct waiting *waiting = arrivals.lookup((void *)arrival);
+	__u64 chosen = 0;
+	__u8 exact = 0;
+
+	if (!waiting)
+		return 0;
+#pragma unroll
+	for (int i = WAITING - 1; i >= 0; i--) {
+		__u64 candidate = waiting->skb[i];
+		struct track *t;
+		__u8 fits;
+
+		if (!is_waiting(candidate))
+			continue;
+		t = tracks.lookup(&candidate);
+		if (!t)
+			continue;
+		fits = (is_ack ? t->ack : t->seq) == expected;
+		if (fits || (!must && !exact)) {
+			chosen = candidate;
+			exact |= fits;
+		}
+	}
+	return chosen;
+}
+
 /* tcp_reset() with only the socket given: find the RST by the connection, then (NAT) by the
  * sequence number that made it acceptable. No RST found: tcp_reset() was called for a data segment
  * that came after close(), which is no reset at all. */
@@ -673,11 +853,9 @@ INLINE void accepted(const void *sk)
 	struct arrival_key arrival = {};
 	struct sequence_key sequence = {};
 	struct rst_socket s = {};
-	struct track *t = 0;
-	struct waiting *waiting;
+	struct track *t;
 	__u32 expected;
-	__u8 exact = 0;
-	__u64 skb = 0, *found;
+	__u64 skb, *found;
 
 	fill_socket(&s, sk);
 	sequence.is_ack = s.state == ST_SYN_SENT;
@@ -687,33 +865,24 @@ INLINE void accepted(const void *sk)
 	__builtin_memcpy(arrival.t.daddr, s.local, 16);
 	arrival.t.sport = s.rport;
 	arrival.t.dport = s.lport;
-	waiting = arrivals.lookup(&arrival);
-	if (waiting) {
-		/* The one with the number that tcp_validate_incoming() wants, else the oldest. */
-#pragma unroll
-		for (int i = WAITING - 1; i >= 0; i--) {
-			__u64 candidate = waiting->skb[i];
-
-			if (!is_waiting(candidate))
-				continue;
-			t = tracks.lookup(&candidate);
-			if (t && (!skb || !exact || (sequence.is_ack ? t->ack : t->seq) == expected)) {
-				skb = candidate;
-				exact = (sequence.is_ack ? t->ack : t->seq) == expected;
-			}
-		}
-	} else {
+	skb = pick(&arrival, expected, sequence.is_ack, 0);
+	if (!skb) {
 		sequence.number = expected;
 		found = sequences.lookup(&sequence);
 		if (found)
 			skb = *found;
+	}
+	if (!skb) {
+		/* A macvlan in another namespace than its lower device: seen once, at the lower one. */
+		arrival.net = ANY_NET;
+		skb = pick(&arrival, expected, sequence.is_ack, 1);
 	}
 	if (!is_waiting(skb))
 		return;
 	t = tracks.lookup(&skb);
 	if (!t)
 		return;
-	emit_received(skb, t, KIND_RECEIVED_ACCEPTED, sk, NO_REASON, 1);
+	emit_received(skb, t, KIND_RECEIVED_ACCEPTED, sk, 0, NO_REASON, 1);
 }
 
 int rt_tcp_receive_reset(struct bpf_raw_tracepoint_args *ctx)
@@ -777,7 +946,7 @@ int rt_kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 		kind = KIND_RECEIVED_UNMATCHED;
 	else if (!route)
 		kind = KIND_FORWARDED;
-	emit_received(skb, t, kind, sk, reason, route);
+	emit_received(skb, t, kind, sk, GET(const void *, (void *)skb, skb_dev), reason, route);
 	return 0;
 }
 
@@ -800,6 +969,24 @@ int rt_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
 	} else if (old == ST_CLOSE || new == ST_LISTEN || new == ST_SYN_RECV) {
 		owners.delete(&sk); /* the memory is another socket's now */
 	}
+	return 0;
+}
+
+/* Packets that waited for their neighbour leave from inside neigh_update(). */
+int rt_neigh_update(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 task = bpf_get_current_pid_tgid();
+	__u8 one = 1;
+
+	in_neighbour.update(&task, &one);
+	return 0;
+}
+
+int rt_neigh_update_done(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 task = bpf_get_current_pid_tgid();
+
+	in_neighbour.delete(&task);
 	return 0;
 }
 
@@ -854,6 +1041,11 @@ INLINE void active(__u64 sk, __u32 reason)
 	struct rst_event *e = held.lookup(&sk);
 
 	if (!e || e->kind != KIND_SENT_ACTIVE) {
+		why.seq = GET(__u32, sk, tp_snd_nxt);
+		why.owned = GET(__u32, sk, sk_owned) != 0;
+		why.state_now = GET(__u8, sk, sk_state);
+		if (why.owned)
+			fill_task(&why.task);
 		reasons.update(&sk, &why);
 		return;
 	}
@@ -890,7 +1082,7 @@ int kp_tcp_reset(struct pt_regs *ctx)
 	struct track *t = tracks.lookup(&skb);
 
 	if (t && t->phase == PHASE_IN)
-		emit_received(skb, t, KIND_RECEIVED_ACCEPTED, sk, NO_REASON, 1);
+		emit_received(skb, t, KIND_RECEIVED_ACCEPTED, sk, 0, NO_REASON, 1);
 #else
 	accepted(sk);
 #endif
@@ -943,7 +1135,7 @@ int kp_kfree_skb(struct pt_regs *ctx)
 	struct track *t = tracks.lookup(&skb);
 
 	if (t && t->phase == PHASE_IN && t->sk)
-		emit_received(skb, t, KIND_RECEIVED_REJECTED, (const void *)t->sk, NO_REASON, 1);
+		emit_received(skb, t, KIND_RECEIVED_REJECTED, (const void *)t->sk, 0, NO_REASON, 1);
 	return 0;
 }
 

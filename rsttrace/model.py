@@ -185,12 +185,16 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class NextHop:
-    """Our own route to the peer: next hop's address, its MAC (if the neighbour table has it)."""
+    """Our own route to the peer: next hop's address, its MAC (if the neighbour table has it).
+
+    `is_local`: the peer's address is this namespace's own.
+    """
 
     ip: str
     mac: str | None
     is_gateway: bool
     ifindex: int
+    is_local: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,11 @@ class Process:
 
 @dataclass(frozen=True)
 class MadeHere:
-    """Proof that this very node made the RST we received: where and by what."""
+    """Proof that this very node made the RST we received: where and by what.
+
+    `source` is its source address as it left the namespace that made it (NAT may change it
+    elsewhere), `owns_source` whether that address is that namespace's own.
+    """
 
     netns: int
     kind: Kind
@@ -212,6 +220,8 @@ class MadeHere:
     comm: str | None = None
     hook: str | None = None
     netns_name: str | None = None
+    source: str | None = None
+    owns_source: bool | None = None
 
 
 @dataclass(frozen=True)

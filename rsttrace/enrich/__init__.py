@@ -98,6 +98,10 @@ class Enricher:
         neighbors = self._neighbors
         if neighbors is None:
             return
+        made = reset.made_here
+        if made is not None and made.source is not None:
+            owns = neighbors.owns(made.netns, made.source)
+            reset.made_here = replace(made, owns_source=owns)
         if reset.kind.direction in ("received", "forwarded"):
             # the packet's source, not `remote`: for a forwarded RST that is its destination
             source = reset.rst.src.ip

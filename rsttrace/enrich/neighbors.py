@@ -136,6 +136,11 @@ class Neighbors:
         route = table.route(peer_ip) if table else None
         return route.hop if route else None
 
+    def owns(self, netns: int, ip: str) -> bool | None:
+        """Whether an address is this namespace's own (RTN_LOCAL); ``None``: cannot be told."""
+        hop = self.next_hop(netns, ip)
+        return None if hop is None else hop.is_local
+
     def tidy(self) -> None:
         """Close the sockets of vanished namespaces; at most once a second, a stat() for each."""
         now = self._clock()
@@ -375,7 +380,7 @@ class _Table:
         if index is None:
             return None
         if reply["type"] == _RTN_LOCAL:
-            return NextHop(peer, None, False, index)
+            return NextHop(peer, None, False, index, is_local=True)
         gateway = _gateway(reply)
         # a route "via" the peer itself, as IPv6 reports for cached clones, is on the link
         ip = gateway or peer

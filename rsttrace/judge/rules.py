@@ -36,7 +36,7 @@ WEIGHTS = {
     # 69 forged, 0 genuine: ln((69.5/103)/(0.5/322)) = 6.1, less for peers that mirror everything.
     "ip-id-ours": 4.2,
     # 186 forged, 0 genuine; but two Linux ends often have near windows: never enough alone.
-    "window-ours": 2.5,
+    "window-ours": 2.3,
     "window-ours-weak": 1.0,
     "payload": 2.0,  # RFC 9293 §3.10.7.4 allows it; honest stacks do not do it
     "reserved": 2.5,
@@ -121,10 +121,16 @@ def made_here(reset: Reset) -> Evidence | None:
     values = {"netns": made.netns, "kind": made.kind.value, "pid": made.pid}
     if made.kind is Kind.SENT_NETFILTER:
         chain = f", {made.hook} hook" if made.hook else ""
+        if made.owns_source:
+            text = f"the peer's own firewall, on this node, made it ({where}{chain})"
+            return Evidence("made-here", -20.0, text, values, proof=True)
         text = f"this node's own firewall made it ({where}{chain})"
         return Evidence("made-here", 20.0, text, values, proof=True)
     if made.kind is Kind.SENT_RAW:
         text = f"a process of this node wrote it through a raw socket ({who or 'unknown'}, {where})"
+        return Evidence("made-here", 20.0, text, values, proof=True)
+    if made.owns_source is False:
+        text = f"this node's own TCP stack sent it in the peer's name, as a proxy does ({where})"
         return Evidence("made-here", 20.0, text, values, proof=True)
     text = f"this node's own TCP stack sent it ({where}{', ' + who if who else ''})"
     return Evidence("made-here", -20.0, text, values, proof=True)
@@ -197,8 +203,9 @@ def hop_distance(reset: Reset) -> Evidence | None:
     if theirs.syn_ttl is None:
         text = compared + distance + "; the handshake was not seen"
         return _found(rule, "hops-differ-data", text, **values)
-    if known >= UNLIKELY_HOPS and is_no_socket_shape(reset.rst):
-        text = compared + distance + "; but so far away its TTL was probably set by its program"
+    odd = known >= UNLIKELY_HOPS or initial_ttl(reference) == 32
+    if odd and is_no_socket_shape(reset.rst):
+        text = compared + distance + "; but that TTL was probably set by its program"
         return _found(rule, "hops-differ-odd", text, **values)
     if theirs.packets < 2:
         text = compared + distance + "; only its handshake was seen"
@@ -254,19 +261,21 @@ def window_ours(reset: Reset) -> Evidence | None:
         return _silent(rule, "window 0, as most honest resets")
     if ours is None or not ours.recent:
         return _silent(rule, "no packet of ours to compare the window with")
-    if window not in {seen.window for seen in ours.recent}:
+    # The window of a SYN is not scaled, every other one is (RFC 7323 §2.2): not to be compared.
+    if window not in {seen.window for seen in ours.recent if "S" not in seen.flags}:
         return _silent(rule, f"window {window} is none of ours (last: {ours.recent[0].window})")
-    if theirs is None or not theirs.recent:
+    scaled = [seen for seen in theirs.recent if "S" not in seen.flags] if theirs else []
+    if theirs is None or not scaled:
         text = f"window {window} is our own window; the peer's is unknown"
         return _found(rule, "window-ours-weak", text, window=window)
-    known = {seen.window for seen in theirs.recent} | {theirs.syn_window}
+    known = {seen.window for seen in scaled} | {theirs.syn_window}
     if window in known:
         return _silent(rule, f"window {window} is our own, but the peer's as well")
-    text = f"window {window} is our own window; the peer's was {theirs.recent[0].window}"
-    if any(abs(window - other.window) <= max(8, other.window // 8) for other in theirs.recent):
+    text = f"window {window} is our own window; the peer's was {scaled[0].window}"
+    if any(abs(window - other.window) <= max(8, other.window // 8) for other in scaled):
         text += ", which is near"
         return _found(rule, "window-ours-weak", text, window=window)
-    values = {"window": window, "peer_window": theirs.recent[0].window}
+    values = {"window": window, "peer_window": scaled[0].window}
     return _found(rule, "window-ours", text, **values)
 
 
@@ -325,6 +334,8 @@ def _continues(ip_id: int, theirs: Half | None) -> bool:
     if theirs is None or not theirs.recent:
         return False
     last = theirs.recent[0]
+    if last.ip_id == 0 or "S" in last.flags:
+        return False  # no counter yet: Linux sends its SYN-ACK with IP ID 0
     return 1 <= (ip_id - last.ip_id) & 0xFFFF <= last.segments
 
 
@@ -448,6 +459,9 @@ def alien_shape(reset: Reset) -> Evidence | None:
     if not rst.df:
         text = f"no DF (IP ID {ip_id}), but the peer is a Linux host: it always sets DF"
         return _found(rule, "alien-shape", text, **values)
+    if "A" not in rst.flags and rst.window:
+        text = f"RST without ACK but with a window ({rst.window}), which no Linux host sends"
+        return _found(rule, "alien-shape", text, window=rst.window, **values)
     live = "A" in rst.flags and not is_no_socket_shape(rst)
     if live and last and not 1 <= (ip_id - last) & 0xFFFF <= MISSED_IDS:
         text = (

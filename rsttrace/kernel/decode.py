@@ -193,8 +193,10 @@ def _half(raw: Any, recent: int, context: Context) -> Half | None:
 
 
 def _socket(raw: Any) -> Socket | None:
-    if not raw.present or not raw.address:
+    if not raw.present:
         return None
+    if not raw.address:  # a raw or packet socket: no TCP in it
+        return Socket(None, None, None, None, raw.inode or None, raw.uid, None)
     full = bool(raw.full)
     connected = bool(raw.rport)
     return Socket(
@@ -300,6 +302,7 @@ def decode(raw: bytes, context: Context) -> Reset:
             pid=event.made.task.pid if event.made.has_task else None,
             comm=_text(event.made.task.comm) if event.made.has_task else None,
             hook=NETFILTER_HOOKS[event.made.hook - 1] if 0 < event.made.hook <= 5 else None,
+            source=address(bytes(event.made.source)),
         )
     return Reset(
         time_ns=event.ts + context.clock_offset_ns,

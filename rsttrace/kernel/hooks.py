@@ -51,6 +51,16 @@ HOOKS = (
         unseen="the socket's state before close, and who connected",
     ),
     Hook(
+        "rt_neigh_update",
+        "neigh_update",
+        unseen="whether a raw packet's writer is who runs (its process may then be a wrong one)",
+    ),
+    Hook(
+        "rt_neigh_update_done",
+        "neigh_update_done",
+        unseen="the process that wrote a packet by hand",
+    ),
+    Hook(
         "rt_tcp_send_reset",
         "tcp_send_reset",
         plan=Plan.TRACEPOINTS,

@@ -70,6 +70,7 @@ REJECTED = {
     "TCP_OLD_DATA": ("out-of-window", "ignored: its sequence number is out of window"),
     "TCP_RFC7323_PAWS": ("paws", "ignored: its timestamp is too old (PAWS)"),
     "TCP_RFC7323_PAWS_ACK": ("paws", "ignored: its timestamp is too old (PAWS)"),
+    "IP_CSUM": ("bad-ip-checksum", "ignored: its IP header checksum is wrong"),
     "NETFILTER_DROP": ("firewall-drop", "dropped by this host's firewall before any socket"),
     "IP_RPFILTER": ("rp-filter", "dropped: its source address fails the reverse path check"),
     "SOCKET_FILTER": ("socket-filter", "dropped by the socket's own filter"),
@@ -157,6 +158,10 @@ def sent_active(
         return Cause("linger", "closed with SO_LINGER 0, or disconnected", None)
     if reason is None:
         return Cause("timer", "a timer gave up on the connection", None)
+    if reason == "TCP_STATE" and state_now == "CLOSE":  # inet_csk_listen_stop()
+        return Cause(
+            "not-accepted", "the listener closed before it accepted the connection", reason
+        )
     if reason == "TCP_STATE":  # tcp_keepalive_timer(): an orphan in FIN_WAIT2
         return Cause(
             "orphan-timeout", "the kernel gave up on a socket whose program had closed it", reason

@@ -442,8 +442,9 @@ ROWS = [
         refused,
         setup=reject_input,
         server=(Seen("sent-netfilter", "firewall-reject", "local"),),
-        client=(REFUSED._replace(origin="forged", made_here="sent-netfilter"),),
-        router=(FORWARDED._replace(origin="forged", made_here="sent-netfilter"),),
+        # It is the peer's own host that rejects: the peer.
+        client=(REFUSED._replace(made_here="sent-netfilter"),),
+        router=(FORWARDED._replace(made_here="sent-netfilter"),),
     ),
     Row(
         "netfilter-forward",
