@@ -517,7 +517,8 @@ INLINE int is_tcp(const void *sk)
 	return GET(__u16, sk, sk_type) == SOCK_STREAM_ && GET(__u16, sk, sk_family) != AF_PACKET_;
 }
 
-/* A process's raw or packet socket; the stack's own control sockets have no file. */
+/* A process's raw or packet socket, perhaps closed meanwhile; the stack's own control sockets are
+ * open, but have no file. */
 INLINE int is_raw(const void *sk, __u8 state)
 {
 	const void *socket;
@@ -525,7 +526,7 @@ INLINE int is_raw(const void *sk, __u8 state)
 	if (!is_full(state) || is_tcp(sk))
 		return 0;
 	socket = GET(const void *, sk, sk_socket);
-	return socket && GET(const void *, socket, socket_file);
+	return !socket || GET(const void *, socket, socket_file);
 }
 
 /* Whether a decision to answer fits the packet: fresh, and one port at least (NAT) is the other

@@ -25,6 +25,9 @@ KIND_GROUPS = {
     "received": tuple(kind for kind in Kind if kind.direction == "received"),
     "all": tuple(Kind),
 }
+MAX_FILTERS = 500
+"""How often a filter may be repeated: the maps hold 1,024, a host name has several addresses."""
+
 DEFAULT_KINDS = tuple(kind for kind in Kind if kind is not Kind.FORWARDED)
 
 
@@ -187,6 +190,9 @@ def trace(**options: Any) -> None:
     if options["duration"] is not None and not math.isfinite(options["duration"]):
         text = f"{options['duration']} is not a number of seconds"
         raise click.BadParameter(text, param_hint="--duration")
+    for name in ("host", "net", "port", "netns"):
+        if len(options[name]) > MAX_FILTERS:
+            raise UsageError(f"--{name} was given more than {MAX_FILTERS} times")
     directory = NetnsDirectory()
     request = Request(
         kinds=tuple(kind.value for kind in _kinds(options["kind"])),
@@ -264,6 +270,11 @@ def schema() -> None:
 
 def main() -> None:
     """Entry point of the ``rsttrace`` command."""
+    if sys.stderr is None:  # closed: status must not go into the data
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        print("rsttrace: stdout is closed: there is nowhere to write to", file=sys.stderr)
+        sys.exit(1)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a C locale must not end the trace
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -282,6 +293,10 @@ def main() -> None:
         # Nobody reads any more: end quietly, also when Python flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # a full disk behind stdout, for one
+        print(f"rsttrace: {error.strerror or error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -26,6 +26,9 @@ from rsttrace.render.text import entry_lines
 POLL_S = 0.2
 """How often the loop looks at the clock and at the signals when no reset comes."""
 
+GRACE_S = 2.0
+"""How long the end of a run may take: a reader that does not read, a storm's backlog."""
+
 BLIND_SPOTS = {
     "kprobes": "resets inside IPsec, and packets sent past the queueing layer (AF_XDP, "
     "PACKET_QDISC_BYPASS)",
@@ -98,17 +101,30 @@ def unseen_lines(report: Report) -> list[str]:
     return lines
 
 
-class Writer:
-    """Writes entries to stdout, each flushed at once; notices a reader that went away."""
+class Stuck(Exception):
+    """The reader of our output does not read, and we are to end."""
 
-    def __init__(self, options: Options, stream: TextIO) -> None:
+
+class Writer:
+    """Writes entries to stdout, each flushed at once; notices a reader that went away.
+
+    `ended` says whether the run is to end: then a reader that does not read is given
+    `GRACE_S` more. Raises `Stuck` after that.
+    """
+
+    def __init__(
+        self, options: Options, stream: TextIO, ended: Callable[[], bool] = lambda: False
+    ) -> None:
         self._options = options
         self._stream = stream
+        self._ended = ended
+        self._grace: float | None = None
         self._own_netns = os.stat("/proc/self/ns/net").st_ino
         self._poll: select.poll | None = None
         with contextlib.suppress(OSError, ValueError):
+            self._descriptor = stream.fileno()
             self._poll = select.poll()
-            self._poll.register(stream.fileno(), 0)  # POLLERR and POLLHUP are always reported
+            self._poll.register(self._descriptor, 0)  # POLLERR and POLLHUP are always reported
 
     def entry(self, entry: Entry) -> None:
         """Write one entry.
@@ -136,8 +152,27 @@ class Writer:
         Raises:
             BrokenPipeError: nobody reads any more.
         """
-        self._stream.write("".join(f"{line}\n" for line in lines))
-        self._stream.flush()
+        text = "".join(f"{line}\n" for line in lines)
+        if self._poll is None:
+            self._stream.write(text)
+            self._stream.flush()
+            return
+        data = memoryview(text.encode(self._stream.encoding or "utf-8", "backslashreplace"))
+        ready = select.poll()
+        ready.register(self._descriptor, select.POLLOUT)
+        while data:
+            if not ready.poll(POLL_S * 1000):
+                self._wait_for_reader()
+                continue
+            # A pipe that is ready takes PIPE_BUF bytes without blocking (pipe(7)).
+            data = data[os.write(self._descriptor, data[: select.PIPE_BUF]) :]
+
+    def _wait_for_reader(self) -> None:
+        if not self._ended():
+            return
+        self._grace = self._grace or time.monotonic() + GRACE_S
+        if time.monotonic() > self._grace:
+            raise Stuck
 
     def abandoned(self) -> bool:
         """Whether the reading end of our pipe is closed."""
@@ -168,7 +203,6 @@ def trace(
         BrokenPipeError: nobody reads any more.
     """
     say = status or _to_stderr
-    writer = Writer(options, out or sys.stdout)
     shown = 0
     with (
         stop_on_signals() as stop,
@@ -176,11 +210,16 @@ def trace(
         LiveSource(request) as source,
     ):
         tally = Tally()
+        ends = None if options.duration_s is None else time.monotonic() + options.duration_s
+
+        def ended() -> bool:
+            return stop.requested or (ends is not None and time.monotonic() >= ends)
+
+        writer = Writer(options, out or sys.stdout, ended)
         enricher.warm_up()
         say("\n".join([started_line(source.report), *unseen_lines(source.report)]))
         if options.verbose and source.log:
             say(source.log)
-        ends = None if options.duration_s is None else time.monotonic() + options.duration_s
 
         def show(resets: list[Reset]) -> bool:
             """Show a batch; true when there is no more to do."""
@@ -203,34 +242,38 @@ def trace(
             return False
 
         done = False
-        while not done and not stop.requested:
-            wait_s = POLL_S
-            if ends is not None:
-                wait_s = min(wait_s, ends - time.monotonic())
-                if wait_s <= 0:
+        try:
+            while not done and not ended():
+                wait_s = POLL_S if ends is None else min(POLL_S, ends - time.monotonic())
+                done = show(source.wait(max(0.0, wait_s)))
+                enricher.tidy()
+                for target in source.attach_late():
+                    say(f"now attached: {target}")
+                if writer.abandoned():
+                    raise BrokenPipeError
+            source.detach()
+            grace = time.monotonic() + GRACE_S
+            while not done and (rest := source.drain()):
+                done = show(rest)
+                if time.monotonic() > grace:
                     break
-            done = show(source.wait(wait_s))
-            enricher.tidy()
-            for target in source.attach_late():
-                say(f"now attached: {target}")
-            if writer.abandoned():
-                raise BrokenPipeError
-        source.detach()
-        while not done and (rest := source.drain()):
-            done = show(rest)
+        except Stuck:
+            say("warning: nobody reads the output; ending without the rest")
         counts = source.counts().values()
     seen_by_kernel = sum(row[0] for row in counts)
     lost = sum(row[2] for row in counts)
-    # With --count some that the kernel has told of may never have been looked at.
+    # Of those that the kernel told of, some were filtered here, some (--count, a backlog at the
+    # end) never looked at.
     filtered = sum(row[1] for row in counts) + seen_by_kernel - shown
     tally.not_shown(filtered=filtered, aggregated=0, lost=lost)
     if lost:
         say(f"warning: {lost} resets are missing above: the ring buffer was full")
     if options.summary:
-        if options.output == "json":
-            writer.lines([render_json.object_line(tally.object())])
-        else:
-            writer.lines(tally.text_lines())
+        with contextlib.suppress(Stuck):
+            if options.output == "json":
+                writer.lines([render_json.object_line(tally.object())])
+            else:
+                writer.lines(tally.text_lines())
 
 
 def on_iface(reset: Reset, names: tuple[str, ...], enricher: Enricher) -> bool:

@@ -179,17 +179,21 @@ class Watcher:
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM cleans up as Ctrl-C does."""
+def _interrupted_once() -> Iterator[None]:
+    """SIGTERM cleans up as Ctrl-C does, and a second signal does not cut the cleaning short."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = [signal.signal(number, interrupt) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before):
+            signal.signal(number, handler)
 
 
 def play(*, color: bool, explain: bool) -> None:
@@ -200,7 +204,7 @@ def play(*, color: bool, explain: bool) -> None:
     """
     here = Path(__file__).parent
     program = [sys.executable, str(here / "web.py")]
-    with _sigterm_interrupts(), Lab() as lab:
+    with _interrupted_once(), Lab() as lab:
         print(
             f"building a lab: client - gateway - box - {ROUTERS - 2} routers - server", flush=True
         )

@@ -124,7 +124,11 @@ def import_bcc() -> Any:
         if hasattr(bcc, "BPF"):
             sys.path[:] = whole  # the impostor's directory may hold packages that we need
             return bcc
-        impostor = Path(bcc.__file__ or "?").parent
+        if bcc.__file__ is None:  # a directory without __init__.py: no package at all
+            raise DependencyError(
+                f"the bcc found in {', '.join(bcc.__path__)} is an empty directory", hint=BCC_HINT
+            )
+        impostor = Path(bcc.__file__).parent
         for name in [n for n in sys.modules if n == "bcc" or n.startswith("bcc.")]:
             del sys.modules[name]
         sys.path[:] = [p for p in sys.path if Path(p) != impostor.parent]
