@@ -371,39 +371,40 @@ INLINE int is_waiting(__u64 skb)
 	return t && t->phase == PHASE_IN && bpf_ktime_get_ns() - t->ts < 2 * SECOND;
 }
 
-/* The first free place; the oldest gives way where there is none. */
+/* A free place. Two CPUs may look for one at once: each begins elsewhere. */
 INLINE void enqueue(struct waiting *w, __u64 skb)
 {
+	__u32 start = bpf_get_smp_processor_id();
+
 #pragma unroll
 	for (int i = 0; i < WAITING; i++) {
-		if (w->skb[i] == skb || !is_waiting(w->skb[i])) {
-			w->skb[i] = skb;
+		__u32 at = (start + i) & (WAITING - 1);
+
+		if (w->skb[at] == skb || !is_waiting(w->skb[at])) {
+			w->skb[at] = skb;
 			return;
 		}
 	}
-#pragma unroll
-	for (int i = 0; i < WAITING - 1; i++)
-		w->skb[i] = w->skb[i + 1];
-	w->skb[WAITING - 1] = skb;
+	w->skb[start & (WAITING - 1)] = skb;
 }
 
 INLINE void remember(struct arrival_key *arrival, __u64 skb)
 {
 	struct waiting *waiting = arrivals.lookup(arrival);
-	struct waiting first = {};
+	struct waiting none = {};
 
-	if (waiting) {
-		enqueue(waiting, skb);
-		return;
+	if (!waiting) {
+		arrivals.insert(arrival, &none); /* or another CPU does */
+		waiting = arrivals.lookup(arrival);
 	}
-	first.skb[0] = skb;
-	arrivals.update(arrival, &first);
+	if (waiting)
+		enqueue(waiting, skb);
 }
 
+/* The entry stays, for another CPU may just be using it; in time the map drops it. */
 INLINE void unremember(struct arrival_key *arrival, __u64 skb)
 {
 	struct waiting *waiting = arrivals.lookup(arrival);
-	__u64 left = 0;
 
 	if (!waiting)
 		return;
@@ -411,10 +412,7 @@ INLINE void unremember(struct arrival_key *arrival, __u64 skb)
 	for (int i = 0; i < WAITING; i++) {
 		if (waiting->skb[i] == skb)
 			waiting->skb[i] = 0;
-		left |= waiting->skb[i];
 	}
-	if (!left)
-		arrivals.delete(arrival);
 }
 
 INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
@@ -821,13 +819,13 @@ INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk,
 INLINE __u64 pick(const struct arrival_key *arrival, __u32 expected, __u32 is_ack, __u8 must)
 {
 	struct waiting *waiting = arrivals.lookup((void *)arrival);
-	__u64 chosen = 0;
+	__u64 chosen = 0, oldest = 0;
 	__u8 exact = 0;
 
 	if (!waiting)
 		return 0;
 #pragma unroll
-	for (int i = WAITING - 1; i >= 0; i--) {
+	for (int i = 0; i < WAITING; i++) {
 		__u64 candidate = waiting->skb[i];
 		struct track *t;
 		__u8 fits;
@@ -838,9 +836,12 @@ INLINE __u64 pick(const struct arrival_key *arrival, __u32 expected, __u32 is_ac
 		if (!t)
 			continue;
 		fits = (is_ack ? t->ack : t->seq) == expected;
-		if (fits || (!must && !exact)) {
+		if (fits < exact || (must && !fits))
+			continue;
+		if (fits > exact || !chosen || t->ts < oldest) {
 			chosen = candidate;
-			exact |= fits;
+			oldest = t->ts;
+			exact = fits;
 		}
 	}
 	return chosen;
@@ -911,7 +912,7 @@ INLINE __u8 route_is_local(const void *skb, const struct parsed *p)
 	return !!(flags & 0x80000000);
 }
 
-int rt_kfree_skb(struct bpf_raw_tracepoint_args *ctx)
+INLINE int dropped(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u64 skb = ctx->args[0];
 	struct track *t = tracks.lookup(&skb);
@@ -971,6 +972,19 @@ int rt_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
 		owners.delete(&sk); /* the memory is another socket's now */
 	}
 	return 0;
+}
+
+int rt_kfree_skb(struct bpf_raw_tracepoint_args *ctx)
+{
+	return dropped(ctx);
+}
+
+/* The same once more. Packets are dropped in process context, too; a softirq that comes in the
+ * middle finds the program running on its CPU, and the kernel skips it (bpf_prog.active). Then this
+ * one is not running. What one has told, the other no longer finds. */
+int rt_kfree_skb_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	return dropped(ctx);
 }
 
 /* Packets that waited for their neighbour leave from inside neigh_update(). */

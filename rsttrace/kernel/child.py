@@ -368,8 +368,10 @@ def attach(
         if hook.kprobe:
             descriptor = kprobe.attach(function.fd, hook.target)
         else:
-            program.attach_raw_tracepoint(tp=hook.target.encode(), fn_name=hook.program.encode())
-            descriptor = program.raw_tracepoint_fds[hook.target.encode()]
+            # Not through program.attach_raw_tracepoint(): it takes one program a tracepoint.
+            descriptor = bcc.lib.bpf_attach_raw_tracepoint(function.fd, hook.target.encode())
+            if descriptor < 0:
+                raise OSError("the kernel refuses the raw tracepoint")
     except Exception as error:
         status.error = str(error) or type(error).__name__
         return status, -1

@@ -46,6 +46,11 @@ HOOKS = (
         unseen="received resets that no socket accepted (rejected, unmatched)",
     ),
     Hook(
+        "rt_kfree_skb_again",
+        "kfree_skb",
+        unseen="some of those, where one drop interrupts another",
+    ),
+    Hook(
         "rt_inet_sock_set_state",
         "inet_sock_set_state",
         unseen="the socket's state before close, and who connected",

@@ -81,7 +81,12 @@ def test_every_rst_sent_is_received_once(
         sent = out_rsts(routed, "server") + out_rsts(routed, "client") - before
         return len(ends()) == 2 * sent
 
-    tracer.wait_for(complete, "both ends of every reset")
+    try:
+        tracer.wait_for(complete, "both ends of every reset")
+    except AssertionError:
+        sent = out_rsts(routed, "server") + out_rsts(routed, "client") - before
+        said = Counter((e["kind"], e["cause"]["name"]) for e in ends())
+        raise AssertionError(f"{sent} resets sent, but told: {said}") from None
     fence.cross(tracer)
     assert complete()
     sent = Counter(wire(e) for e in ends() if e["direction"] == "sent")
@@ -337,6 +342,8 @@ def test_keepalive_reset_and_a_firewall_that_drops_it(
 
 @pytest.mark.parametrize("how", ["raw", "packet"])
 def test_raw_writers_are_named(how: str, bridged: Lab, tracer: Tracer, fence: Fence) -> None:
+    with bridged.inside("server"), socket.socket() as sock:  # a packet that waits names nobody
+        assert sock.connect_ex(("10.72.0.1", 7999)) != 0
     fence.cross(tracer)
     tracer.forget()
     packet = scapy_inet.IP(src="10.72.0.2", dst="10.72.0.1") / scapy_inet.TCP(

@@ -285,7 +285,7 @@ def test_doctor() -> None:
         [*RSTTRACE, "doctor", "--plan", "tracepoints"], capture_output=True, text=True, check=False
     )
     assert text.returncode == 0
-    assert re.search(r"tracing works here \(plan: tracepoints; hooks: 8 of 8\)", text.stdout)
+    assert re.search(r"tracing works here \(plan: tracepoints; hooks: 9 of 9\)", text.stdout)
 
 
 def test_the_full_plan_compiles_and_verifies_here(routed: Lab) -> None:
@@ -316,7 +316,7 @@ with tempfile.TemporaryDirectory() as name:
 def test_demo_shows_what_it_promises_and_cleans_up() -> None:
     done = subprocess.run([*RSTTRACE, "demo"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"received  FORGED \d\d%", done.stdout)) == 2
+    assert len(re.findall(r"received  FORGED \d\d%", done.stdout)) == 3
     assert "by a device 1 hop away (the server is 17 hops away)" in done.stdout
     assert "FUJIAN STAR TERMINAL" in done.stdout
     honest = done.stdout.split("# an honest reset", 1)[1]
