@@ -84,9 +84,9 @@ def test_every_rst_sent_is_received_once(
     try:
         tracer.wait_for(complete, "both ends of every reset")
     except AssertionError:
-        sent = out_rsts(routed, "server") + out_rsts(routed, "client") - before
-        said = Counter((e["kind"], e["cause"]["name"]) for e in ends())
-        raise AssertionError(f"{sent} resets sent, but told: {said}") from None
+        count = out_rsts(routed, "server") + out_rsts(routed, "client") - before
+        told = Counter((e["kind"], e["cause"]["name"]) for e in ends())
+        raise AssertionError(f"{count} resets sent, but told: {told}") from None
     fence.cross(tracer)
     assert complete()
     sent = Counter(wire(e) for e in ends() if e["direction"] == "sent")
