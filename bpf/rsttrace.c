@@ -15,7 +15,7 @@
 #include "kernel.h"
 #include "flow.h"
 
-enum { PHASE_IN = 1, PHASE_OUT = 2 };
+enum { PHASE_IN = 1, PHASE_OUT = 2, PHASE_TOLD = 3 };
 enum { SCOPE_NONE, SCOPE_FLOW, SCOPE_PEER };
 enum { COUNT_SHOWN, COUNT_FILTERED, COUNT_LOST, COUNT_KINDS };
 
@@ -763,7 +763,8 @@ INLINE void forget(__u64 skb, const struct track *t)
 		sequence.is_ack = 1;
 		sequences.delete(&sequence);
 	}
-	tracks.delete(&skb);
+	if (t->phase != PHASE_TOLD)
+		tracks.delete(&skb);
 }
 
 /* The packet ended in another namespace than where it was seen: a macvlan or VLAN device that was
@@ -884,6 +885,9 @@ INLINE void accepted(const void *sk)
 	t = tracks.lookup(&skb);
 	if (!t)
 		return;
+	/* Two that fit may be judged in another order than they came (two CPUs). If this one is
+	 * dropped after all, it was the other one; see dropped(). */
+	t->phase = PHASE_TOLD;
 	emit_received(skb, t, KIND_RECEIVED_ACCEPTED, sk, 0, NO_REASON, 1);
 }
 
@@ -921,12 +925,23 @@ INLINE int dropped(struct bpf_raw_tracepoint_args *ctx)
 	const __u8 *l3;
 	__u32 reason = NO_REASON;
 	__u8 kind = KIND_RECEIVED_REJECTED, route;
+	struct arrival_key arrival = {};
+	__u64 freed = skb;
 
 	if (!t)
 		return 0;
 	l3 = l3_at_offset((const void *)skb);
 	if (!l3 || !parse(l3, &p) || !same_packet(t, &p))
 		return 0; /* another packet in the same memory */
+	if (t->phase == PHASE_TOLD) {
+		arrival.net = t->net;
+		arrival.t = t->t;
+		skb = pick(&arrival, p.seq, 0, 1);
+		tracks.delete(&freed);
+		t = skb ? tracks.lookup(&skb) : 0;
+		if (!t)
+			return 0;
+	}
 	if (t->phase != PHASE_IN) {
 		tracks.delete(&skb);
 		return 0;
@@ -939,7 +954,7 @@ INLINE int dropped(struct bpf_raw_tracepoint_args *ctx)
 #endif
 	if (!sk)
 		sk = (const void *)t->sk;
-	route = route_is_local((const void *)skb, &p);
+	route = route_is_local((const void *)freed, &p);
 	if (reason == DROP_OTHERHOST) {
 		forget(skb, t);
 		return 0;
@@ -948,7 +963,7 @@ INLINE int dropped(struct bpf_raw_tracepoint_args *ctx)
 		kind = KIND_RECEIVED_UNMATCHED;
 	else if (!route)
 		kind = KIND_FORWARDED;
-	emit_received(skb, t, kind, sk, GET(const void *, (void *)skb, skb_dev), reason, route);
+	emit_received(skb, t, kind, sk, GET(const void *, (void *)freed, skb_dev), reason, route);
 	return 0;
 }
 
