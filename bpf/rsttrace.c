@@ -139,6 +139,7 @@ BPF_TABLE("lru_hash", struct sent_key, struct sent, sents, TRACKED);
 BPF_TABLE("lru_hash", __u64, __u8, in_neighbour, 1024); /* tasks inside neigh_update() */
 BPF_TABLE("lru_hash", __u64, struct old_state, old_states, TRACKED);
 BPF_TABLE("lru_hash", __u64, struct rst_task, owners, TRACKED);
+BPF_TABLE("lru_hash", __u64, __u8, looked_at, 1024); /* sockets and packets, by a first look */
 
 /* Filled once before anything is attached. */
 BPF_HASH(only_netns, __u32, __u8, 1024);
@@ -151,6 +152,28 @@ BPF_ARRAY(zero_flow, struct flow, 1);
 BPF_ARRAY(zero_half, struct rst_half, 1);
 BPF_ARRAY(zero_pending, struct pending, 1);
 BPF_ARRAY(zero_event, struct rst_event, 1);
+
+/* ---- first and second look ----
+ *
+ * The stack drops, resets and changes state in process context too. A softirq that comes while one
+ * of our programs runs there finds it running on its CPU, and the kernel skips it (bpf_prog.active;
+ * kprobe_running() for kprobes). So these are looked at by two programs: while the first is running,
+ * the second is not. What the first look has dealt with, the second leaves alone. */
+
+INLINE void looked(__u64 object)
+{
+	__u8 one = 1;
+
+	looked_at.update(&object, &one);
+}
+
+INLINE int was_looked_at(__u64 object)
+{
+	if (!looked_at.lookup(&object))
+		return 0;
+	looked_at.delete(&object);
+	return 1;
+}
 
 /* ---- filter ---- */
 
@@ -893,7 +916,15 @@ INLINE void accepted(const void *sk)
 
 int rt_tcp_receive_reset(struct bpf_raw_tracepoint_args *ctx)
 {
+	looked(ctx->args[0]);
 	accepted((const void *)ctx->args[0]);
+	return 0;
+}
+
+int rt_tcp_receive_reset_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	if (!was_looked_at(ctx->args[0]))
+		accepted((const void *)ctx->args[0]);
 	return 0;
 }
 
@@ -967,7 +998,7 @@ INLINE int dropped(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-int rt_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
+INLINE int state_changes(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u64 sk = ctx->args[0];
 	int old = (int)ctx->args[1], new = (int)ctx->args[2];
@@ -989,14 +1020,22 @@ int rt_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+int rt_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
+{
+	return state_changes(ctx);
+}
+
+int rt_inet_sock_set_state_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	return state_changes(ctx); /* twice the same does no harm */
+}
+
 int rt_kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	return dropped(ctx);
 }
 
-/* The same once more. Packets are dropped in process context, too; a softirq that comes in the
- * middle finds the program running on its CPU, and the kernel skips it (bpf_prog.active). Then this
- * one is not running. What one has told, the other no longer finds. */
+/* What the first look has told, this one no longer finds. */
 int rt_kfree_skb_again(struct bpf_raw_tracepoint_args *ctx)
 {
 	return dropped(ctx);
@@ -1084,7 +1123,7 @@ INLINE void active(__u64 sk, __u32 reason)
 	held.delete(&sk);
 }
 
-int rt_tcp_send_reset(struct bpf_raw_tracepoint_args *ctx)
+INLINE int sends(struct bpf_raw_tracepoint_args *ctx, __u8 first)
 {
 	const void *sk = (const void *)ctx->args[0], *skb = (const void *)ctx->args[1];
 	__u32 reason = NO_REASON;
@@ -1092,11 +1131,25 @@ int rt_tcp_send_reset(struct bpf_raw_tracepoint_args *ctx)
 #if SEND_RESET_HAS_REASON
 	reason = (__u32)ctx->args[2];
 #endif
+	if (first)
+		looked(skb ? (__u64)skb : (__u64)sk);
+	else if (was_looked_at(skb ? (__u64)skb : (__u64)sk))
+		return 0;
 	if (skb)
 		will_answer(sk, skb, reason, KIND_SENT_PASSIVE, 0);
-	else if (sk)
+	else if (sk && !PLAN_KPROBES) /* there, this comes too late: the packet is gone */
 		active((__u64)sk, reason);
 	return 0;
+}
+
+int rt_tcp_send_reset(struct bpf_raw_tracepoint_args *ctx)
+{
+	return sends(ctx, 1);
+}
+
+int rt_tcp_send_reset_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	return sends(ctx, 0);
 }
 
 /* ---- the same causes at the functions themselves (kprobes) ---- */
@@ -1111,9 +1164,11 @@ int kp_tcp_reset(struct pt_regs *ctx)
 	__u64 skb = ARG(ctx, 2);
 	struct track *t = tracks.lookup(&skb);
 
+	looked((__u64)sk);
 	if (t && t->phase == PHASE_IN)
 		emit_received(skb, t, KIND_RECEIVED_ACCEPTED, sk, 0, NO_REASON, 1);
 #else
+	looked((__u64)sk);
 	accepted(sk);
 #endif
 	return 0;
@@ -1135,6 +1190,7 @@ int kp_tcp_send_reset(struct pt_regs *ctx)
 		if (t && t->phase == PHASE_IN)
 			t->no_socket = 1;
 	}
+	looked((__u64)skb);
 	will_answer(sk, skb, reason, KIND_SENT_PASSIVE, 0);
 	return 0;
 }

@@ -267,6 +267,7 @@ def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follo
         "TCP_RESET_HAS_SKB": int(position(receive_skb, "skb") == 2),
         "SEND_RESET_REASON_ARG": position(answer, "reason"),
         "ACTIVE_RESET_REASON_ARG": position(active, "reason"),
+        "PLAN_KPROBES": int(plan is hooks.Plan.KPROBES),
         "ACTIVE_REASON_FOLLOWS": int(follows and plan is hooks.Plan.TRACEPOINTS),
         # No reason has the value 0xfffffffe: a name that this kernel lacks never matches.
         **{

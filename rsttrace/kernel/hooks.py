@@ -56,6 +56,11 @@ HOOKS = (
         unseen="the socket's state before close, and who connected",
     ),
     Hook(
+        "rt_inet_sock_set_state_again",
+        "inet_sock_set_state",
+        unseen="some of those, where one change of state interrupts another",
+    ),
+    Hook(
         "rt_neigh_update",
         "neigh_update",
         unseen="whether a raw packet's writer is who runs (its process may then be a wrong one)",
@@ -76,6 +81,16 @@ HOOKS = (
         "tcp_receive_reset",
         plan=Plan.TRACEPOINTS,
         unseen="resets that killed a socket",
+    ),
+    Hook(
+        "rt_tcp_receive_reset_again",
+        "tcp_receive_reset",
+        unseen="some of those, where one reset interrupts another",
+    ),
+    Hook(
+        "rt_tcp_send_reset_again",
+        "tcp_send_reset",
+        unseen="why some resets were sent, where one interrupts another",
     ),
     Hook(
         "kp_tcp_reset",

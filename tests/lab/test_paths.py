@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,9 +58,29 @@ while True:
 """
 
 
+@contextlib.contextmanager
+def busy_cpus() -> Iterator[None]:
+    """More work than there are CPUs: softirqs interrupt, and run late."""
+    burners = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range((os.cpu_count() or 1) + 1)
+    ]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
+@pytest.mark.parametrize("load", [contextlib.nullcontext, busy_cpus], ids=["idle", "busy"])
 @pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
 def test_every_rst_sent_is_received_once(
-    family: int, routed: Lab, tracer: Tracer, fence: Fence
+    family: int,
+    load: Callable[[], contextlib.AbstractContextManager[None]],
+    routed: Lab,
+    tracer: Tracer,
+    fence: Fence,
 ) -> None:
     """Both ends close at once: RSTs wait in backlogs, cross each other, and none gets mixed up."""
     server = server_address("server", family)
@@ -68,11 +88,12 @@ def test_every_rst_sent_is_received_once(
     fence.cross(tracer)
     tracer.forget()
     before = out_rsts(routed, "server") + out_rsts(routed, "client")
-    for _ in range(97):
-        with routed.inside("client"), socket.create_connection((server, 7050), 10) as client:
-            client.sendall(b"x" * 20_000)
-            with contextlib.suppress(ConnectionError):
-                client.recv(1)
+    with load():
+        for _ in range(97):
+            with routed.inside("client"), socket.create_connection((server, 7050), 10) as client:
+                client.sendall(b"x" * 20_000)
+                with contextlib.suppress(ConnectionError):
+                    client.recv(1)
 
     def ends() -> list[Json]:
         return tracer.of(routed.inode("client")) + tracer.of(routed.inode("server"))
@@ -86,12 +107,10 @@ def test_every_rst_sent_is_received_once(
     assert all_sent()
     sent = Counter(wire(e) for e in ends() if e["direction"] == "sent")
     received = Counter(wire(e) for e in ends() if e["direction"] == "received")
+    forwarded = Counter(wire(e) for e in tracer.of(routed.inode("router")))
     assert sum(sent.values()) > 7
-    assert not received - sent, "a reset was told that was not sent, or twice"
-    # Known: a drop that comes while its CPU is inside our program is skipped by the kernel
-    # (bpf_prog.active): at most one in a hundred of such crossing resets was seen to be missing.
-    missed = sent - received
-    assert sum(missed.values()) <= 0.05 * sum(sent.values()), missed
+    assert received == sent
+    assert forwarded == sent
     for entry in ends():
         if entry["kind"] == "received-accepted":
             assert entry["process"]["pid"] == os.getpid()

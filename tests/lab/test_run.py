@@ -285,7 +285,7 @@ def test_doctor() -> None:
         [*RSTTRACE, "doctor", "--plan", "tracepoints"], capture_output=True, text=True, check=False
     )
     assert text.returncode == 0
-    assert re.search(r"tracing works here \(plan: tracepoints; hooks: 9 of 9\)", text.stdout)
+    assert re.search(r"tracing works here \(plan: tracepoints; hooks: 12 of 12\)", text.stdout)
 
 
 def test_the_full_plan_compiles_and_verifies_here(routed: Lab) -> None:
