@@ -13,6 +13,7 @@
 #define RECENT 4    /* earlier packets kept per direction; a power of two */
 #define HEADER 60   /* longest IPv4 and TCP headers (RFC 791, RFC 9293) */
 #define COMM 16     /* TASK_COMM_LEN */
+#define PEER_TTLS 8 /* handshakes of a peer whose TTL is kept */
 #define NO_REASON 0xffffffff
 
 /* A packet at one interface. */
@@ -112,7 +113,10 @@ struct rst_half {
 	__u8 mac[6];
 	__u8 has_mac;
 	__u8 received;    /* learned at an ingress */
-	__u8 pad[10];
+	__u8 pad[2];
+	__u32 end;        /* the sequence number after all that was sent: data, SYN, FIN */
+	__u32 reset_seq;  /* of the RST that came at reset_ts; 0: none to watch */
+	__u64 reset_ts;
 	struct rst_seen recent[RECENT]; /* a ring: the newest is (packets - 1) % RECENT */
 };
 
@@ -124,7 +128,7 @@ struct rst_event {
 	__u32 reason;     /* sk_rst_reason (sent) or NO_REASON */
 	__u32 drop_reason; /* skb_drop_reason (received) or NO_REASON */
 	__u32 pad1;
-	__u8 kind;
+	__u8 kind;        /* KIND_LATE: no RST, but a packet that came after one, in `rst` */
 	__u8 scope;       /* 0 none, 1 flow, 2 peer */
 	__u8 hook;        /* netfilter hook number + 1; 0: unknown */
 	__u8 has_owner;   /* owner: the task that connected or closed this socket */
@@ -142,6 +146,7 @@ struct rst_event {
 	struct rst_task actor;
 	struct rst_half theirs;
 	struct rst_half ours;
+	__u8 peer_ttls[PEER_TTLS]; /* of the peer's last handshakes, newest first; 0: none */
 };
 
 #endif

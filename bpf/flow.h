@@ -28,6 +28,7 @@ struct peer_key {
 };
 
 #define SECOND 1000000000ULL
+#define LATE_FOR (60 * SECOND) /* so long after a RST its sender is watched */
 #define IDLE_REUSE (60 * SECOND) /* a SYN on an open flow quiet for so long starts it anew */
 
 /* Any total order will do, as long as both directions agree on it. */
@@ -71,10 +72,25 @@ INLINE int begins_anew(const struct flow *f, const struct rst_half *h, const str
 	       (now - f->half[0].last_ts > IDLE_REUSE && now - f->half[1].last_ts > IDLE_REUSE);
 }
 
+/* Whether a packet came after a RST in its sender's name that should have been its last: a SYN-ACK,
+ * or data or a FIN beyond the RST's sequence number (Weaver, Sommer, Paxson, NDSS 2009, DATA_SEQ_RST).
+ * What was overtaken on its way by the RST lies before that number. */
+INLINE int goes_on(const struct rst_half *h, const struct parsed *p, __u64 now)
+{
+	__u32 length = p->payload_len + !!(p->flags & TH_FIN);
+
+	if (!h->reset_ts || now - h->reset_ts > LATE_FOR || (p->flags & TH_RST))
+		return 0;
+	if (p->flags & TH_SYN)
+		return !!(p->flags & TH_ACK);
+	return length && (__s32)(p->seq + length - h->reset_seq) > 0;
+}
+
 INLINE void learn_packet(struct rst_half *h, const struct parsed *p, const void *skb,
 			 const struct rst_frame *frame, __u64 now)
 {
 	struct rst_seen *r = &h->recent[h->packets & (RECENT - 1)];
+	__u32 end;
 
 	if (!h->packets) {
 		h->first_ts = now;
@@ -105,6 +121,9 @@ INLINE void learn_packet(struct rst_half *h, const struct parsed *p, const void 
 		h->has_mac = frame->has_mac;
 		__builtin_memcpy(h->mac, frame->mac, 6);
 	}
+	end = p->seq + p->payload_len + !!(p->flags & TH_SYN) + !!(p->flags & TH_FIN);
+	if (!h->packets || (__s32)(end - h->end) > 0)
+		h->end = end;
 	r->ts = now;
 	r->seq = p->seq;
 	r->ack = p->ack;

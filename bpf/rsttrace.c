@@ -118,6 +118,12 @@ struct net_key {
 	__u8 addr[16];
 };
 
+struct peer_ttls {
+	__u8 ttl[PEER_TTLS]; /* neighbours differ: a run of the same TTL is kept once */
+};
+
+#define KIND_LATE KIND_COUNT
+
 #ifndef FLOWS
 #define FLOWS 16384
 #endif
@@ -125,10 +131,11 @@ struct net_key {
 #define ANY_NET 0 /* no namespace has this key */
 
 BPF_RINGBUF_OUTPUT(events, RING_PAGES);
-BPF_PERCPU_ARRAY(counts, __u64, KIND_COUNT * COUNT_KINDS);
+BPF_PERCPU_ARRAY(counts, __u64, (KIND_COUNT + 1) * COUNT_KINDS); /* KIND_LATE is the last */
 
 BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);
 BPF_TABLE("lru_hash", struct peer_key, struct rst_half, peers, 4096);
+BPF_TABLE("lru_hash", struct peer_key, struct peer_ttls, ttls_of, 4096);
 BPF_TABLE("lru_hash", __u64, struct track, tracks, TRACKED);
 BPF_TABLE("lru_hash", struct arrival_key, struct waiting, arrivals, TRACKED);
 BPF_TABLE("lru_hash", struct sequence_key, __u64, sequences, TRACKED);
@@ -219,6 +226,55 @@ INLINE int event_wanted(const struct rst_event *e, const struct tuple *wire)
 
 /* ---- baseline ---- */
 
+INLINE void learn_handshake(const struct rst_half *h, __u64 net, const struct parsed *p)
+{
+	struct peer_key peer = { .net = net };
+	struct peer_ttls one = {}, *known;
+
+	__builtin_memcpy(peer.addr, p->t.saddr, 16);
+	peers.update(&peer, (struct rst_half *)h);
+	known = ttls_of.lookup(&peer);
+	if (!known) {
+		one.ttl[0] = p->ttl;
+		ttls_of.update(&peer, &one);
+		return;
+	}
+	if (known->ttl[0] == p->ttl)
+		return;
+#pragma unroll
+	for (int i = PEER_TTLS - 1; i > 0; i--)
+		known->ttl[i] = known->ttl[i - 1];
+	known->ttl[0] = p->ttl;
+}
+
+INLINE int is_sent(__u8 kind)
+{
+	return kind == KIND_SENT_PASSIVE || kind == KIND_SENT_ACTIVE ||
+	       kind == KIND_SENT_NETFILTER || kind == KIND_SENT_RAW;
+}
+
+INLINE void emit(struct rst_event *e);
+INLINE struct rst_event *new_event(__u64 key, __u32 kind);
+
+/* The peer goes on after "its" RST: told once for each RST. */
+INLINE void tell_late(const struct parsed *p, const void *skb, const struct rst_frame *frame,
+		      __u64 net, __u64 now)
+{
+	struct rst_event *e = new_event((__u64)skb, KIND_LATE);
+	__u64 key = (__u64)skb;
+
+	if (!e)
+		return;
+	e->ts = now;
+	e->kind = KIND_LATE;
+	e->net = net;
+	e->here = *frame;
+	e->netns = frame->netns;
+	fill_headers(&e->rst, p);
+	emit(e);
+	held.delete(&key);
+}
+
 INLINE void learn(const struct parsed *p, const void *skb, const struct rst_frame *frame,
 		  const void *net)
 {
@@ -247,13 +303,13 @@ INLINE void learn(const struct parsed *p, const void *skb, const struct rst_fram
 	h = high ? &f->half[1] : &f->half[0];
 	if (begins_anew(f, h, p, now))
 		__builtin_memset(f, 0, sizeof(*f));
-	learn_packet(h, p, skb, frame, now);
-	if (frame && (p->flags & TH_SYN)) {
-		struct peer_key peer = { .net = key.net };
-
-		__builtin_memcpy(peer.addr, p->t.saddr, 16);
-		peers.update(&peer, h);
+	if (frame && goes_on(h, p, now)) {
+		h->reset_ts = 0;
+		tell_late(p, skb, frame, key.net, now);
 	}
+	learn_packet(h, p, skb, frame, now);
+	if (frame && (p->flags & TH_SYN))
+		learn_handshake(h, key.net, p);
 }
 
 /* A RST that counts ends the flow: a SYN may begin a new one on the same tuple then. */
@@ -263,16 +319,21 @@ INLINE int ends_flow(__u8 kind)
 	       kind != KIND_FORWARDED;
 }
 
-INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t)
+INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t, __u32 rst_seq)
 {
 	struct flow_key key = {};
 	struct peer_key peer = { .net = net };
 	const struct rst_half *p;
+	struct peer_ttls *ttls;
 	struct flow *f;
 	int high;
 
 	if (!BASELINE)
 		return;
+	__builtin_memcpy(peer.addr, t->saddr, 16);
+	ttls = ttls_of.lookup(&peer);
+	if (ttls)
+		__builtin_memcpy(e->peer_ttls, ttls->ttl, PEER_TTLS);
 	high = make_flow_key(&key, net, t);
 	f = flows.lookup(&key);
 	if (f) {
@@ -283,12 +344,15 @@ INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t)
 		bpf_probe_read_kernel(&e->ours, sizeof(e->ours), ours);
 		if (ends_flow(e->kind))
 			theirs->closed = 1;
+		if (!is_sent(e->kind) && !theirs->reset_ts) {
+			theirs->reset_ts = e->ts;
+			theirs->reset_seq = rst_seq;
+		}
 		if (e->theirs.packets) {
 			e->scope = SCOPE_FLOW;
 			return;
 		}
 	}
-	__builtin_memcpy(peer.addr, t->saddr, 16);
 	p = peers.lookup(&peer);
 	if (p) {
 		bpf_probe_read_kernel(&e->theirs, sizeof(e->theirs), p);
@@ -681,7 +745,7 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	} else {
 		e->kind = KIND_SENT_NETFILTER;
 	}
-	fill_baseline(e, t->net, &p->t);
+	fill_baseline(e, t->net, &p->t, p->seq);
 
 	t->here = e->here;
 	t->made.present = 1;
@@ -720,7 +784,7 @@ INLINE void fill_received(struct rst_event *e, const struct track *t, __u64 skb)
 	e->has_ingress = t->has_ingress;
 	e->made = t->made;
 	bpf_probe_read_kernel(&e->rst, sizeof(e->rst), &t->rst);
-	fill_baseline(e, t->net, &t->t);
+	fill_baseline(e, t->net, &t->t, t->seq);
 }
 
 int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)

@@ -181,6 +181,13 @@ def _kinds(names: tuple[str, ...]) -> tuple[Kind, ...]:
     show_default=True,
     help="How many flows to remember (about 400 bytes of kernel memory each).",
 )
+@click.option(
+    "--hold",
+    type=click.FloatRange(0, 60),
+    default=0.1,
+    show_default=True,
+    help="Seconds that a verdict waits for late evidence; what comes later amends it.",
+)
 def trace(**options: Any) -> None:
     """Show every TCP reset that this node sends or receives, and who made it."""
     from rsttrace import tracing
@@ -217,6 +224,7 @@ def trace(**options: Any) -> None:
             viewpoint_netns=options["viewpoint"] == "netns",
             color=options["output"] == "text" and _color(options["color"]),
             utc=options["utc"],
+            hold_s=options["hold"],
         ),
     )
 

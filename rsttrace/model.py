@@ -114,7 +114,9 @@ class Half:
     `ttl` is the newest packet's TTL (hop limit for IPv6), `ttl_min`/`ttl_max` the range over all
     `packets`, `syn_ttl` that of the SYN or SYN-ACK; ``None`` where none was seen. `df_always` is
     true when every packet had DF. `timestamps` says that a packet carried the TCP timestamp option.
-    `recent` is the newest packets, newest first. Times are CLOCK_REALTIME.
+    `recent` is the newest packets, newest first. `end` is the sequence number that follows
+    everything this end was seen to send (SYN and FIN count, RFC 9293 §3.4). Times are
+    CLOCK_REALTIME.
     """
 
     packets: int
@@ -131,6 +133,7 @@ class Half:
     last_ns: int
     syn_ns: int | None
     recent: tuple[Seen, ...] = ()
+    end: int | None = None
 
 
 @dataclass(frozen=True)
@@ -139,11 +142,38 @@ class Baseline:
 
     `theirs` is the direction the RST came from, `ours` the other one. With scope ``peer`` only
     `theirs` is known, from the newest handshake seen from that address in this namespace.
+    `peer_ttls` are the TTLs of that address's newest handshakes (SYN or SYN-ACK, any connection),
+    newest first, without repeating neighbours.
     """
 
     scope: Scope = Scope.NONE
     theirs: Half | None = None
     ours: Half | None = None
+    peer_ttls: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class LatePacket:
+    """What came from an end after a RST in its name that should have been its last packet.
+
+    A SYN-ACK, or data or a FIN beyond the RST's sequence number (Weaver, Sommer, Paxson, NDSS
+    2009). `time_ns` is CLOCK_REALTIME; `netns_identity` and `file` as in Reset.
+    """
+
+    time_ns: int
+    packet: Packet
+    netns_identity: int | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class Other:
+    """A RST that came from another address: `ip_id` may betray that one box made both."""
+
+    ip: str
+    time_ns: int
+    ip_id: int
+    ttl: int
 
 
 @dataclass(frozen=True)
@@ -271,6 +301,13 @@ class Reset:
     node, `trigger` the packet that provoked the reset, `actor` the process that had somebody else's
     socket reset (``ss -K``). `netns_identity` never repeats, as
     inode numbers do: it tells a namespace from an earlier one with the same `netns`.
+
+    The third block puts it among its neighbours in time, and may grow after the first verdict:
+    `earlier` are RSTs of the same flow and direction before this one, newest first; `later` what
+    came from the same end after it, oldest first, RSTs too; `our_acks` the ack numbers of our
+    packets that any of these may have answered; `others` recent RSTs from other addresses;
+    `period_s` is set where connections just like this one (same addresses and service) are reset
+    again and again: the time between two, in seconds.
     """
 
     time_ns: int
@@ -299,6 +336,12 @@ class Reset:
     next_hop: NextHop | None = None
     container: Container | None = None
     pod: Pod | None = None
+
+    earlier: tuple[Seen, ...] = ()
+    later: tuple[Seen, ...] = ()
+    our_acks: frozenset[int] = frozenset()
+    others: tuple[Other, ...] = ()
+    period_s: float | None = None
 
     @property
     def family(self) -> int:

@@ -15,10 +15,10 @@ from types import FrameType
 from typing import TextIO
 
 from rsttrace.enrich import Enricher
-from rsttrace.judge.verdict import judge
+from rsttrace.judge.docket import Docket
 from rsttrace.kernel.config import Report, Request
 from rsttrace.kernel.source import LiveSource
-from rsttrace.model import Entry, Origin, Reset
+from rsttrace.model import Entry, LatePacket, Origin, Reset
 from rsttrace.render import json as render_json
 from rsttrace.render.summary import Tally
 from rsttrace.render.text import entry_lines
@@ -53,6 +53,7 @@ class Options:
     viewpoint_netns: bool = False
     color: bool = False
     utc: bool = False
+    hold_s: float = 0.1
 
 
 class Stop:
@@ -221,18 +222,30 @@ def trace(
         if options.verbose and source.log:
             say(source.log)
 
-        def show(resets: list[Reset]) -> bool:
-            """Show a batch; true when there is no more to do."""
-            nonlocal shown
-            for reset in resets:
-                enricher.enrich(reset)
-                verdict = judge(reset)
-                if (options.origins and verdict.origin not in options.origins) or not on_iface(
-                    reset, options.ifaces, enricher
+        docket = Docket(hold_ns=round(options.hold_s * 1e9))
+        written = 0
+
+        def show(items: list[Reset | LatePacket], now_ns: int | None) -> bool:
+            """Take in a batch, show what is due; true when there is no more to do."""
+            nonlocal shown, written
+            for item in items:
+                if isinstance(item, Reset):
+                    enricher.enrich(item)
+                docket.add(item, time.monotonic_ns())
+            for case in docket.due(now_ns):
+                reset, verdict, amends = case.reset, case.verdict, case.entry
+                assert verdict is not None
+                # What has been shown is amended, whatever it has become.
+                if amends is None and (
+                    (options.origins and verdict.origin not in options.origins)
+                    or not on_iface(reset, options.ifaces, enricher)
                 ):
                     continue
-                shown += 1
-                entry = Entry(shown, reset, verdict)
+                written += 1
+                entry = Entry(written, reset, verdict, amends)
+                if amends is None:
+                    case.entry = written
+                    shown += 1
                 writer.entry(entry)
                 tally.add(entry)
                 if entry_hook is not None:
@@ -245,7 +258,9 @@ def trace(
         try:
             while not done and not ended():
                 wait_s = POLL_S if ends is None else min(POLL_S, ends - time.monotonic())
-                done = show(source.wait(max(0.0, wait_s)))
+                if (due_ns := docket.next_due_ns()) is not None:
+                    wait_s = min(wait_s, (due_ns - time.monotonic_ns()) / 1e9)
+                done = show(source.wait(max(0.0, wait_s)), time.monotonic_ns())
                 enricher.tidy()
                 for target in source.attach_late():
                     say(f"now attached: {target}")
@@ -254,9 +269,11 @@ def trace(
             source.detach()
             grace = time.monotonic() + GRACE_S
             while not done and (rest := source.drain()):
-                done = show(rest)
+                done = show(rest, time.monotonic_ns())
                 if time.monotonic() > grace:
                     break
+            if not done:
+                show([], None)
         except Stuck:
             say("warning: nobody reads the output; ending without the rest")
         counts = source.counts().values()
@@ -266,6 +283,10 @@ def trace(
     # end) never looked at.
     filtered = sum(row[1] for row in counts) + seen_by_kernel - shown
     tally.not_shown(filtered=filtered, aggregated=0, lost=lost)
+    if late_lost := source.late_lost():
+        say(
+            f"warning: {late_lost} packets that came after a reset are lost: verdicts may lack them"
+        )
     if lost:
         say(f"warning: {lost} resets are missing above: the ring buffer was full")
     if options.summary:

@@ -53,6 +53,20 @@ WEIGHTS = {
     "alien-shape": 2.5,
     "id-zero-no-df": 1.5,
     "df-lost": 0.8,
+    # Other handshakes of this address came from there too: several hosts, or paths, behind it.
+    "hops-several": 0.5,
+    # A NAT box that forgot an idle connection answers for its client, from nearer by.
+    "hops-differ-idle": 2.0,
+    # Nothing travels faster than the connection's own least round trip.
+    "too-soon": 2.9,
+    "too-soon-handshake": 1.5,  # one sample, perhaps slowed by ARP or a busy listener
+    # DATA_SEQ_RST, RST_SEQ_DATA, RST_SEQ_CHANGE (Weaver, Sommer, Paxson, NDSS 2009).
+    "goes-on": 6.0,
+    "behind-data": 2.0,
+    "moves-on": 2.8,
+    "live-twice": 2.0,
+    "id-shared": 2.0,
+    "bad-checksum": 1.5,  # damage on the way does this as well, but rarely to a RST alone
     "on-link-self": -2.0,
     "on-link-routed": 1.5,
 }
@@ -71,6 +85,20 @@ MISSED_IDS = 256
 
 STEADY_PACKETS = 3
 """So many packets with one TTL make a flow's TTL steady."""
+
+IDLE_NS = 60_000_000_000
+"""A connection that said nothing for so long is idle. Linux's masquerading and most load balancers
+forget one after minutes (350 s AWS, 4 min Azure), some after one."""
+
+PROVOKED_NS = 3_000_000_000
+"""A RST that comes no later after a packet of ours may answer it (RFC 6298 §2: the largest initial
+round-trip guess)."""
+
+SHORTEST_RTT_NS = 2_000_000
+"""Round trips below this are too short to be compared: waking up a CPU takes a part of that."""
+
+SAME_COUNTER = 8
+"""IP IDs of two RSTs that differ by no more may come from one counter."""
 
 
 def _silent(rule: str, text: str) -> Evidence:
@@ -198,8 +226,22 @@ def hop_distance(reset: Reset) -> Evidence | None:
         if often:
             text += f", {theirs.packets} times out of {theirs.packets}"
         return _found(rule, "hops-near-steady" if often else "hops-near", text, **values)
+    several = [known_ttl for known_ttl in reset.baseline.peer_ttls if hops(known_ttl) == mine]
+    if several:
+        text = (
+            f"{compared}{distance}; but other handshakes of this address came with {several[0]}: "
+            "several hosts or paths behind it"
+        )
+        return _found(rule, "hops-several", text, **values)
     if from_peer:
         return _found(rule, "hops-differ-peer", compared + distance, **values)
+    idle = idle_ns(reset)
+    if idle is not None and idle >= IDLE_NS and mine < known and is_no_socket_shape(reset.rst):
+        text = (
+            f"{compared}{distance}; the connection had been idle for {age_text(idle)}: a NAT box "
+            "or load balancer in front of the peer that forgot it answers like this"
+        )
+        return _found(rule, "hops-differ-idle", text, idle_s=idle / 1e9, **values)
     if theirs.syn_ttl is None:
         text = compared + distance + "; the handshake was not seen"
         return _found(rule, "hops-differ-data", text, **values)
@@ -521,6 +563,265 @@ def on_link(reset: Reset) -> Evidence | None:
     return _silent(rule, "the peer is on our own link; its MAC is another or unknown")
 
 
+def idle_ns(reset: Reset) -> int | None:
+    """How long nothing was sent either way before the RST or before the packet it answers, in ns.
+
+    None where no packet is known to compare with.
+    """
+    ours, theirs = reset.baseline.ours, reset.baseline.theirs
+    if reset.baseline.scope is not Scope.FLOW:
+        return None
+    times = sorted(
+        seen.time_ns
+        for half in (ours, theirs)
+        if half is not None
+        for seen in half.recent
+        if seen.time_ns <= reset.time_ns
+    )
+    if not times:
+        return None
+    silences = [later - earlier for earlier, later in zip(times, [*times[1:], reset.time_ns])]
+    # Our packet may have been sent several times before the answer came: the longest silence
+    # counts that has nothing but packets of ours after it.
+    last_of_theirs = max(
+        (seen.time_ns for seen in (theirs.recent if theirs else ())), default=times[0]
+    )
+    return max(
+        gap for start, gap in zip(times, silences) if start >= min(last_of_theirs, times[-1])
+    )
+
+
+def is_provoked(reset: Reset) -> bool | None:
+    """Whether the RST came soon enough after a packet of ours to answer it; None if unknown."""
+    ours = reset.baseline.ours
+    if ours is None or not ours.recent:
+        return None
+    return reset.time_ns - ours.recent[0].time_ns <= PROVOKED_NS
+
+
+def least_rtt_ns(reset: Reset) -> tuple[int, bool] | None:
+    """The least round trip known of this connection in ns, and whether it rests on several samples.
+
+    The socket's own, else from the handshake and from data that was acknowledged.
+    """
+    socket, ours, theirs = reset.socket, reset.baseline.ours, reset.baseline.theirs
+    known = []
+    if socket is not None and socket.min_rtt_us:
+        return socket.min_rtt_us * 1000, True
+    if reset.baseline.scope is not Scope.FLOW or ours is None or theirs is None:
+        return None
+    if ours.syn_ns is not None and theirs.syn_ns is not None and theirs.syn_ns > ours.syn_ns:
+        known.append(theirs.syn_ns - ours.syn_ns)  # our SYN, their SYN-ACK
+    for sent in ours.recent:
+        if not sent.payload_len:
+            continue
+        end = (sent.seq + sent.payload_len) & 0xFFFFFFFF
+        acks = [
+            seen.time_ns - sent.time_ns
+            for seen in theirs.recent
+            if seen.ack == end and seen.time_ns > sent.time_ns
+        ]
+        known += [min(acks)] if acks else []
+    return (min(known), len(known) > 1) if known else None
+
+
+def timing(reset: Reset) -> Evidence | None:
+    """The RST answers a packet of ours sooner than the peer could have."""
+    if not _judged(reset):
+        return None
+    rule = "timing"
+    rst, ours, known = reset.rst, reset.baseline.ours, least_rtt_ns(reset)
+    if ours is None or not ours.recent or known is None:
+        return _silent(rule, "no round trip or no packet of ours to compare with")
+    rtt, sampled = known
+    if rtt < SHORTEST_RTT_NS:
+        return _silent(rule, f"the round trip ({age_text(rtt)}) is too short to tell")
+    answered = [seen for seen in ours.recent if _answers(rst, seen)]
+    if not answered:
+        return _silent(rule, "it answers none of our last packets")
+    # An older packet that we no longer know may have been the one: then this proves nothing.
+    oldest = answered[-1]
+    if oldest is ours.recent[-1] and ours.packets > len(ours.recent):
+        return _silent(rule, "it may answer an older packet of ours")
+    delay = reset.time_ns - oldest.time_ns
+    values = {"delay_ms": delay / 1e6, "rtt_ms": rtt / 1e6}
+    if not 0 <= delay < rtt // 2:
+        return _silent(
+            rule, f"{age_text(max(0, delay))} after what it answers, in time for the peer"
+        )
+    text = (
+        f"arrived {age_text(delay)} after the packet it answers; the connection's least round trip "
+        f"is {age_text(rtt)}"
+    )
+    return _found(rule, "too-soon" if sampled else "too-soon-handshake", text, **values)
+
+
+def _answers(rst: Packet, seen: Seen) -> bool:
+    """Whether a RST's numbers were known only to who has seen this packet of ours (or acts on it):
+    it acknowledges its data, or takes its ack number for its own sequence number."""
+    length = seen.payload_len + ("S" in seen.flags) + ("F" in seen.flags)
+    if "A" in rst.flags:
+        return bool(length) and rst.ack == (seen.seq + length) & 0xFFFFFFFF
+    return "A" in seen.flags and rst.seq == seen.ack
+
+
+def _before(first: int, second: int) -> int:
+    """How far one sequence number lies before another; negative: behind (RFC 9293 §3.4)."""
+    return ((second - first + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+
+
+def sequence(reset: Reset) -> Evidence | None:
+    """A live peer resets with its next sequence number: not with one it has used already."""
+    if not _judged(reset):
+        return None
+    rule = "sequence"
+    rst, ours, theirs = reset.rst, reset.baseline.ours, reset.baseline.theirs
+    if reset.baseline.scope is not Scope.FLOW or theirs is None or theirs.end is None:
+        return _silent(rule, "no earlier packet of the peer to compare the sequence number with")
+    behind = _before(rst.seq, theirs.end)
+    if behind <= 0:
+        return _silent(rule, "not behind what the peer has sent")
+    if is_no_socket_shape(rst) or not rst.seq:
+        return _silent(rule, "the answer to a packet of ours, not a live socket's number")
+    if ours is None or not ours.recent or rst.seq in {seen.ack for seen in ours.recent}:
+        return _silent(rule, "the number that a packet of ours asked for")
+    if ours.packets > len(ours.recent) and _before(rst.seq, ours.recent[-1].ack) > 0:
+        return _silent(rule, "it may answer an older packet of ours")
+    text = (
+        f"its sequence number lies {_plural(behind, 'byte')} behind what the peer had sent already"
+    )
+    return _found(rule, "behind-data", text, behind=behind, seq=rst.seq)
+
+
+def same_packet(one: Seen, other: Seen) -> bool:
+    """Whether two may be one packet captured or delivered twice."""
+    return (one.ip_id, one.seq, one.ack, one.flags, one.window) == (
+        other.ip_id,
+        other.seq,
+        other.ack,
+        other.flags,
+        other.window,
+    )
+
+
+def seen_of(packet: Packet, time_ns: int) -> Seen:
+    """What is kept of a packet. IP ID 0 and no DF for IPv6, which has neither."""
+    return Seen(
+        time_ns=time_ns,
+        ttl=packet.ttl,
+        ip_id=packet.ip_id or 0,
+        df=bool(packet.df),
+        flags=packet.flags,
+        seq=packet.seq,
+        ack=packet.ack,
+        window=packet.window,
+        payload_len=packet.payload_len,
+    )
+
+
+def several_resets(reset: Reset) -> Evidence | None:
+    """Several RSTs of one connection: honest ones answer packets of ours, or come once."""
+    if not _judged(reset):
+        return None
+    rule = "several-resets"
+    this = seen_of(reset.rst, reset.time_ns)
+    after = [seen for seen in reset.later if "R" in seen.flags]
+    others = [seen for seen in (*reversed(reset.earlier), *after) if not same_packet(seen, this)]
+    if not others:
+        return _silent(rule, "the only RST of this connection")
+    resets = sorted([*others, this], key=lambda seen: seen.time_ns)
+    count, took = len(resets), age_text(resets[-1].time_ns - resets[0].time_ns)
+    # Only what the peer sends moves its sequence number on; it sent nothing in between.
+    quiet = all("R" in seen.flags for seen in reset.later)
+    moves = [
+        _before(older.seq, newer.seq)
+        for older, newer in zip(resets, resets[1:])
+        if newer.seq not in reset.our_acks and older.seq and newer.seq
+    ]
+    moved = [step for step in moves if step > 0]
+    if moved and quiet and reset.our_acks:
+        steps = ", ".join(f"+{step}" for step in moved[:4])
+        text = (
+            f"{count} RSTs within {took} whose sequence numbers move on ({steps}) though the peer "
+            "sent nothing in between"
+        )
+        return _found(rule, "moves-on", text, resets=count, steps=moved[:8])
+    live = [seen for seen in resets if "A" in seen.flags and seen.seq]
+    if "A" in this.flags and len(live) > 1 and reset.family == 4:
+        jumps = [
+            1 <= (newer.ip_id - older.ip_id) & 0xFFFF <= MISSED_IDS
+            for older, newer in zip(live, live[1:])
+        ]
+        if not all(jumps) and len({seen.ip_id for seen in live}) == len(live):
+            text = (
+                f"{len(live)} RST+ACK within {took}, with IP IDs of no one counter: a live socket "
+                "resets once"
+            )
+            ids = [seen.ip_id for seen in live]
+            return _found(rule, "live-twice", text, resets=len(live), ip_ids=ids[:8])
+    return _silent(rule, f"{count} RSTs, as one for each packet of ours would be")
+
+
+def goes_on(reset: Reset) -> Evidence | None:
+    """What the peer sent after "its" RST (known only later)."""
+    if not _judged(reset):
+        return None
+    rule = "goes-on"
+    rst = reset.rst
+    for seen in reset.later:
+        if "R" in seen.flags:
+            continue
+        age = age_text(max(0, seen.time_ns - reset.time_ns))
+        values = {
+            "after_ms": (seen.time_ns - reset.time_ns) / 1e6,
+            "ttl": seen.ttl,
+            "seq": seen.seq,
+        }
+        if "S" in seen.flags and "A" in seen.flags:
+            text = f"{age} later the peer answered with a SYN-ACK: it did not mean to reset"
+            return _found(rule, "goes-on", text, **values)
+        length = seen.payload_len + ("F" in seen.flags)
+        if length and _before(rst.seq, seen.seq + length) > 0:
+            what = _plural(seen.payload_len, "byte") if seen.payload_len else "a FIN"
+            text = f"{age} later the peer went on, with {what} beyond the RST's sequence number"
+            return _found(rule, "goes-on", text, **values)
+    return _silent(rule, "nothing came from the peer after it")
+
+
+def id_shared(reset: Reset) -> Evidence | None:
+    """One counter in the RSTs of different peers: one box makes them all."""
+    if not _judged(reset) or reset.rst.ip_id is None:
+        return None
+    rule = "id-shared"
+    ip_id = reset.rst.ip_id
+    if ip_id <= 1:
+        return _silent(rule, f"IP ID {ip_id} is what stacks without a counter send")
+    if _continues(ip_id, reset.baseline.theirs):
+        return _silent(rule, "IP ID continues the peer's own")
+    for other in reset.others:
+        apart = abs(((ip_id - other.ip_id + 0x8000) & 0xFFFF) - 0x8000)
+        if apart <= SAME_COUNTER and hops(other.ttl) == hops(reset.rst.ttl):
+            age = age_text(abs(reset.time_ns - other.time_ns))
+            text = (
+                f"IP ID {ip_id} is from one counter with a RST of {other.ip} ({other.ip_id}, {age} "
+                "apart, from the same distance): one box makes both"
+            )
+            return _found(
+                rule, "id-shared", text, ip_id=ip_id, other=other.ip, other_id=other.ip_id
+            )
+    return _silent(rule, "no RST of another address has an IP ID near")
+
+
+def checksum(reset: Reset) -> Evidence | None:
+    """A RST whose TCP checksum is wrong: stacks and network cards compute it, some boxes don't."""
+    if not _judged(reset):
+        return None
+    if reset.cause.name == "bad-checksum":
+        text = "its TCP checksum is wrong: hand-made, or damaged on its way"
+        return _found("checksum", "bad-checksum", text, cause=reset.cause.name)
+    return _silent("checksum", "no wrong checksum is known")
+
+
 RULES: tuple[Rule, ...] = (
     made_here,
     sent_hook,
@@ -536,5 +837,11 @@ RULES: tuple[Rule, ...] = (
     alien_shape,
     id_zero_no_df,
     df_lost,
+    checksum,
+    timing,
+    sequence,
+    several_resets,
+    id_shared,
+    goes_on,
 )
 """Every rule, in the order in which a person would look."""

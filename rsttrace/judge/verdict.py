@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from rsttrace.judge.findings import findings
 from rsttrace.judge.rules import (
     PATH_RULES,
     RULES,
@@ -31,6 +32,7 @@ def judge(reset: Reset) -> Verdict:
     considered = _one_cause(tuple(found for rule in RULES if (found := rule(reset)) is not None))
     speaking = tuple(found for found in considered if found.weight or found.proof)
     proofs = [found for found in speaking if found.proof]
+    found_beside = findings(reset)
     score = round(sum(found.weight for found in speaking if not found.proof), 2)
     reference = reference_ttl(reset)
     received = reset.kind.direction != "sent"
@@ -52,7 +54,8 @@ def judge(reset: Reset) -> Verdict:
         origin=origin,
         confidence=None if confidence is None else round(confidence, 3),
         score=score,
-        evidence=_in_order(speaking),
+        evidence=(*_in_order(speaking), *found_beside),
+        findings=tuple(found.rule for found in found_beside),
         considered=considered,
         hops_rst=hops(reset.rst.ttl) if received else None,
         hops_peer=hops(reference) if received and reference is not None else None,

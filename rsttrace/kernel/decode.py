@@ -16,6 +16,7 @@ from rsttrace.model import (
     Frame,
     Half,
     Kind,
+    LatePacket,
     MadeHere,
     Packet,
     Process,
@@ -174,6 +175,7 @@ def _half(raw: Any, recent: int, context: Context) -> Half | None:
         first_ns=raw.first_ts + wall,
         last_ns=raw.last_ts + wall,
         syn_ns=raw.syn_ts + wall if raw.has_syn else None,
+        end=raw.end,
         recent=tuple(
             Seen(
                 time_ns=seen.ts + wall,
@@ -230,20 +232,23 @@ def _trigger(kind: Kind, rst: Packet, baseline: Baseline) -> Seen | None:
     return None
 
 
-def decode(raw: bytes, context: Context) -> Reset:
-    """One event as a Reset."""
+def decode(raw: bytes, context: Context) -> Reset | LatePacket:
+    """One event as a Reset, or as what the end that was reset went on to send."""
     parser = structures()
     event = parser.rst_event(raw)
     recent = parser.consts["RECENT"]
-    kind = KINDS[event.kind]
     rst = _headers(event.rst)
     assert rst is not None  # the kernel side fills it for every kind
+    if event.kind == config.LATE:
+        return LatePacket(event.ts + context.clock_offset_ns, rst, event.net or None)
+    kind = KINDS[event.kind]
     socket = _socket(event.sock)
     scope = SCOPES[event.scope]
     baseline = Baseline(
         scope=scope,
         theirs=_half(event.theirs, recent, context),
         ours=_half(event.ours, recent, context),
+        peer_ttls=tuple(filter(None, bytes(event.peer_ttls))),
     )
     sent_reason = context.enums.get("sk_rst_reason", {}).get(event.reason)
     drop_reason = context.enums.get("skb_drop_reason", {}).get(event.drop_reason)

@@ -14,7 +14,7 @@ from types import TracebackType
 from rsttrace.kernel import config, loader
 from rsttrace.kernel.decode import Context, decode
 from rsttrace.kernel.layout import event_size
-from rsttrace.model import Kind, Reset
+from rsttrace.model import Kind, LatePacket, Reset
 
 PAGE = mmap.PAGESIZE
 BUSY, DISCARD = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, _DISCARD_BIT (include/uapi/linux/bpf.h)
@@ -94,6 +94,7 @@ class LiveSource:
         self._request = request
         self._stack = contextlib.ExitStack()
         self._final: dict[Kind, tuple[int, int, int]] | None = None
+        self._final_late = 0
         self._backlog: deque[bytes] = deque()
 
     def __enter__(self) -> LiveSource:
@@ -111,6 +112,7 @@ class LiveSource:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._final_late = self.late_lost()
         self._final = self.counts()
         self._stack.close()
 
@@ -124,10 +126,10 @@ class LiveSource:
         """What the compiler and the verifier printed."""
         return self._loaded.log
 
-    def wait(self, seconds: float) -> list[Reset]:
+    def wait(self, seconds: float) -> list[Reset | LatePacket]:
         """Some resets as they come, after waiting at most so long for the first.
 
-        In order of time; empty when nothing came.
+        In order of time, with what came after them from the same end; empty when nothing came.
         """
         if not self._backlog:
             self._ring.wait(seconds)
@@ -140,7 +142,7 @@ class LiveSource:
         """
         return [hook.target for hook in self._loaded.attach_late()]
 
-    def drain(self) -> list[Reset]:
+    def drain(self) -> list[Reset | LatePacket]:
         """The next resets, in order of time; empty when there is no more now.
 
         At most `CHUNK` at once: decoding is slow beside the kernel, and the ring must be emptied
@@ -179,6 +181,16 @@ class LiveSource:
             ]
             rows[kind] = (cells[0], cells[1], cells[2])
         return rows
+
+    def late_lost(self) -> int:
+        """How many packets that came after a RST could not be told (the ring was full).
+
+        Also valid after closing.
+        """
+        if self._final is not None:
+            return self._final_late
+        at = config.LATE * config.COUNT_KINDS + config.COUNT_LOST
+        return lookup_per_cpu(self._loaded.counts, at)
 
 
 def lookup_per_cpu(descriptor: int, index: int) -> int:

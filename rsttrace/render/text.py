@@ -26,10 +26,7 @@ _COLORS = {
 _DOUBTFUL = (model.Origin.FORGED, model.Origin.INCONCLUSIVE)
 _NOT_COUNTED = (model.Kind.RECEIVED_REJECTED, model.Kind.RECEIVED_UNMATCHED)
 
-_FINDINGS = {
-    "duplicate-address": "two machines use the peer's address",
-    "split-identity": "something (a proxy, a SYN proxy) answers for the peer",
-}
+_SAID_ALREADY = ("connection-refused",)  # by the first line
 
 
 def entry_lines(
@@ -59,11 +56,15 @@ def entry_lines(
             body.append(_made_here(reset.made_here, verdict.origin))
         if reset.kind.direction != "sent":
             body += _path(reset, verdict) + _ingress(reset)
-    body += [f"! {_finding(name)}" for name in verdict.findings]
+    body += [f"! {_finding(name, verdict)}" for name in verdict.findings if shown or _is_news(name)]
     if explain:
         body += _explanation(verdict)
     elif shown:
-        body += [f"{_sign(item)} {safe(item.text, _SENTENCE)}" for item in verdict.evidence]
+        body += [
+            f"{_sign(item)} {safe(item.text, _SENTENCE)}"
+            for item in verdict.evidence
+            if item.rule not in verdict.findings
+        ]
     if verbose:
         body += _details(entry, utc=utc)
     return lines + [_INDENT + line for line in body]
@@ -258,9 +259,13 @@ def _ingress(reset: model.Reset) -> list[str]:
     return [f"handed to this node {_neighbor(ingress, reset)}{ttl}"]
 
 
-def _finding(name: str) -> str:
-    sentence = _FINDINGS.get(name)
-    return f"{safe(name)}: {sentence}" if sentence else safe(name)
+def _is_news(finding: str) -> bool:
+    return finding not in _SAID_ALREADY
+
+
+def _finding(name: str, verdict: model.Verdict) -> str:
+    sentences = [item.text for item in verdict.evidence if item.rule == name]
+    return ": ".join([safe(name), *(safe(text, _SENTENCE) for text in sentences)])
 
 
 def _sign(evidence: model.Evidence) -> str:
@@ -272,7 +277,9 @@ def _sign(evidence: model.Evidence) -> str:
 def _explanation(verdict: model.Verdict) -> list[str]:
     """Every rule with its weight, then their sum and what it says."""
     rules = [*verdict.considered]
-    rules += [item for item in verdict.evidence if item not in rules]
+    rules += [
+        item for item in verdict.evidence if item not in rules and item.rule not in verdict.findings
+    ]
     if not rules:
         return []
     width = max(len("sum"), *(len(safe(item.rule)) for item in rules))

@@ -169,7 +169,9 @@ def decoded(found: Any, context: Context = CONTEXT) -> Reset:
     """The event through its bytes, as from the ring buffer."""
     raw = found.dumps()
     assert len(raw) == layout.event_size()
-    return decode(raw, context)
+    made = decode(raw, context)
+    assert isinstance(made, Reset)
+    return made
 
 
 def socket(target: Any, **values: Any) -> None:

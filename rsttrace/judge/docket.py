@@ -1,0 +1,219 @@
+"""Keeps resets for a while, so that what comes later can change their verdict.
+
+The one thing in `judge` with a memory. It puts each reset among its neighbours (earlier and later
+RSTs of the same flow, what the peer went on to send, RSTs of other addresses, health checks that
+come again and again) and asks for a verdict when it is due, and again when something new came in.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from rsttrace.judge.findings import looks_like_check
+from rsttrace.judge.rules import SAME_COUNTER, seen_of
+from rsttrace.judge.verdict import judge
+from rsttrace.model import LatePacket, Other, Packet, Reset, Seen, Verdict
+
+SIBLINGS = 8
+"""How many RSTs of one flow are kept, and how many later packets of each."""
+
+SIBLING_NS = 60_000_000_000
+"""RSTs of one tuple that are farther apart in time belong to different connections."""
+
+STRANGERS = 64
+"""How many RSTs of other addresses are kept per namespace."""
+
+CHECKS = 4
+"""How many health checks in a row show a period."""
+
+PERIOD_SLACK = 0.2
+"""By how much intervals may differ from their mean and still be periodic."""
+
+CLOCK_SLACK_NS = 1_000_000
+"""What one moment's wall-clock time may differ by when it is told twice (the offset is measured
+anew each time)."""
+
+MATERIAL = 0.02
+"""A change of confidence that is worth another line."""
+
+Key = tuple[object, str, int, str, int]
+
+
+def _key(identity: object, packet: Packet) -> Key:
+    return identity, packet.src.ip, packet.src.port, packet.dst.ip, packet.dst.port
+
+
+def _identity(reset: Reset) -> object:
+    return reset.netns_identity if reset.netns_identity is not None else reset.file
+
+
+@dataclass
+class Case:
+    """One reset under judgement. `entry` is the id of the entry that first showed it, if any."""
+
+    reset: Reset
+    due_ns: int
+    verdict: Verdict | None = None
+    entry: int | None = None
+    touched: bool = False
+
+
+@dataclass
+class _Neighbours:
+    """What one namespace (or file) has seen lately."""
+
+    strangers: deque[Other] = field(default_factory=lambda: deque(maxlen=STRANGERS))
+
+
+class Docket:
+    """Resets that wait for their verdict, and those whose verdict may still change.
+
+    `hold_ns`: how long a verdict waits for late evidence. `size`: how many flows are remembered;
+    beyond it the oldest is forgotten. `decide` gives the verdict.
+    """
+
+    def __init__(
+        self,
+        hold_ns: int = 0,
+        size: int = 4096,
+        decide: Callable[[Reset], Verdict] = judge,
+    ) -> None:
+        self._hold_ns = hold_ns
+        self._size = size
+        self._decide = decide
+        self._waiting: deque[Case] = deque()
+        self._flows: OrderedDict[Key, list[Case]] = OrderedDict()
+        self._places: OrderedDict[object, _Neighbours] = OrderedDict()
+        self._checks: OrderedDict[tuple[object, str, str, int], deque[int]] = OrderedDict()
+        self._anew: list[Case] = []
+
+    def add(self, item: Reset | LatePacket, now_ns: int) -> None:
+        """Take in what a source gave, in order of time. `now_ns`: of the clock that `due` reads."""
+        if isinstance(item, LatePacket):
+            self._add_late(item)
+            return
+        case = Case(item, now_ns + self._hold_ns)
+        self._waiting.append(case)
+        self._note_check(item)
+        if item.kind.direction != "sent":
+            self._join_flow(case)
+            self._join_place(item)
+
+    def due(self, now_ns: int | None = None) -> Iterator[Case]:
+        """Cases to be shown: those whose time has come (all if None), then changed verdicts.
+
+        A case comes again only when its verdict has materially changed; its `entry` tells whether
+        it has been shown.
+        """
+        while self._waiting and (now_ns is None or self._waiting[0].due_ns <= now_ns):
+            case = self._waiting.popleft()
+            case.verdict, case.touched = self._decide(case.reset), False
+            yield case
+        anew, self._anew = self._anew, []
+        for case in anew:
+            if not case.touched or case.verdict is None:
+                continue  # decided just now, or still waiting
+            case.touched = False
+            before, case.verdict = case.verdict, self._decide(case.reset)
+            if _changed(before, case.verdict):
+                yield case
+
+    def next_due_ns(self) -> int | None:
+        """When the next case is due; None if none waits."""
+        return self._waiting[0].due_ns if self._waiting else None
+
+    def _touch(self, case: Case) -> None:
+        if not case.touched:
+            case.touched = True
+            self._anew.append(case)
+
+    def _add_late(self, late: LatePacket) -> None:
+        seen = seen_of(late.packet, late.time_ns)
+        identity = late.netns_identity if late.netns_identity is not None else late.file
+        for case in self._flows.get(_key(identity, late.packet), ()):
+            self._follow(case, seen)
+
+    def _follow(self, case: Case, seen: Seen) -> None:
+        reset = case.reset
+        if 0 <= seen.time_ns - reset.time_ns <= SIBLING_NS and len(reset.later) < SIBLINGS:
+            reset.later = (*reset.later, seen)
+            self._touch(case)
+
+    def _join_flow(self, case: Case) -> None:
+        reset = case.reset
+        key = _key(_identity(reset), reset.rst)
+        cases = self._flows.pop(key, [])
+        cases = [other for other in cases if _same_connection(other.reset, reset)][-SIBLINGS + 1 :]
+        ours = reset.baseline.ours
+        reset.our_acks = frozenset(seen.ack for seen in (ours.recent if ours else ()))
+        this = seen_of(reset.rst, reset.time_ns)
+        for other in cases:
+            reset.our_acks |= other.reset.our_acks
+        for other in cases:
+            other.reset.our_acks = reset.our_acks
+            self._follow(other, this)
+        reset.earlier = tuple(
+            seen_of(other.reset.rst, other.reset.time_ns) for other in reversed(cases)
+        )
+        self._flows[key] = [*cases, case]
+        if len(self._flows) > self._size:
+            self._flows.popitem(last=False)
+
+    def _join_place(self, reset: Reset) -> None:
+        ip_id = reset.rst.ip_id
+        if ip_id is None or ip_id <= 1:
+            return
+        place = self._places.pop(_identity(reset), None) or _Neighbours()
+        self._places[_identity(reset)] = place
+        if len(self._places) > self._size:
+            self._places.popitem(last=False)
+        source = reset.rst.src.ip
+        reset.others = tuple(
+            other
+            for other in place.strangers
+            if other.ip != source
+            and reset.time_ns - other.time_ns <= SIBLING_NS
+            and (ip_id - other.ip_id + SAME_COUNTER) & 0xFFFF <= 2 * SAME_COUNTER
+        )
+        place.strangers.append(Other(source, reset.time_ns, ip_id, reset.rst.ttl))
+
+    def _note_check(self, reset: Reset) -> None:
+        if not looks_like_check(reset):
+            return
+        rst = reset.rst
+        key = (_identity(reset), rst.src.ip, rst.dst.ip, rst.dst.port)
+        times = self._checks.pop(key, None) or deque(maxlen=CHECKS)
+        self._checks[key] = times
+        if len(self._checks) > self._size:
+            self._checks.popitem(last=False)
+        times.append(reset.time_ns)
+        if len(times) < CHECKS:
+            return
+        steps = [later - earlier for earlier, later in zip(times, list(times)[1:])]
+        mean = sum(steps) / len(steps)
+        if mean > 0 and all(abs(step - mean) <= PERIOD_SLACK * mean for step in steps):
+            reset.period_s = mean / 1e9
+
+
+def _same_connection(earlier: Reset, later: Reset) -> bool:
+    """Whether two RSTs of one tuple are of one connection: close in time, the same handshake."""
+    if later.time_ns - earlier.time_ns > SIBLING_NS:
+        return False
+    for one, other in (
+        (earlier.baseline.ours, later.baseline.ours),
+        (earlier.baseline.theirs, later.baseline.theirs),
+    ):
+        begun = [
+            half.syn_ns for half in (one, other) if half is not None and half.syn_ns is not None
+        ]
+        if len(begun) == 2 and abs(begun[0] - begun[1]) > CLOCK_SLACK_NS:
+            return False
+    return True
+
+
+def _changed(before: Verdict, after: Verdict) -> bool:
+    if before.origin is not after.origin or before.findings != after.findings:
+        return True
+    return abs((before.confidence or 0.0) - (after.confidence or 0.0)) >= MATERIAL
