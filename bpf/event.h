@@ -13,6 +13,7 @@
 #define RECENT 4    /* earlier packets kept per direction; a power of two */
 #define HEADER 60   /* longest IPv4 and TCP headers (RFC 791, RFC 9293) */
 #define COMM 16     /* TASK_COMM_LEN */
+#define PAYLOAD_MAX 256 /* bytes of a packet's payload that may be kept */
 #define PEER_TTLS 8 /* handshakes of a peer whose TTL is kept */
 #define NO_REASON 0xffffffff
 
@@ -120,6 +121,15 @@ struct rst_half {
 	struct rst_seen recent[RECENT]; /* a ring: the newest is (packets - 1) % RECENT */
 };
 
+/* The last packet with data that a socket sent, where it is kept (--payload). */
+struct rst_data {
+	__u64 ts;
+	__u32 kept;       /* valid bytes of payload; 0: nothing is known */
+	__u32 pad;
+	struct rst_headers headers;
+	__u8 payload[PAYLOAD_MAX];
+};
+
 struct rst_event {
 	__u64 ts;
 	__u64 skb;        /* kernel address: identity only */
@@ -147,6 +157,7 @@ struct rst_event {
 	struct rst_half theirs;
 	struct rst_half ours;
 	__u8 peer_ttls[PEER_TTLS]; /* of the peer's last handshakes, newest first; 0: none */
+	struct rst_data data; /* sent over the ring only with --payload */
 };
 
 #endif

@@ -146,6 +146,10 @@ BPF_TABLE("lru_hash", struct sent_key, struct sent, sents, TRACKED);
 BPF_TABLE("lru_hash", __u64, __u8, in_neighbour, 1024); /* tasks inside neigh_update() */
 BPF_TABLE("lru_hash", __u64, struct old_state, old_states, TRACKED);
 BPF_TABLE("lru_hash", __u64, struct rst_task, owners, TRACKED);
+#if PAYLOAD
+BPF_TABLE("lru_hash", __u64, struct rst_data, sent_data, TRACKED); /* by socket cookie */
+BPF_PERCPU_ARRAY(data_in_the_making, struct rst_data, 1);
+#endif
 BPF_TABLE("lru_hash", __u64, __u8, looked_at, 1024); /* sockets and packets, by a first look */
 
 /* Filled once before anything is attached. */
@@ -254,6 +258,7 @@ INLINE int is_sent(__u8 kind)
 }
 
 INLINE void emit(struct rst_event *e);
+INLINE void fill_data(struct rst_event *e);
 INLINE struct rst_event *new_event(__u64 key, __u32 kind);
 
 /* The peer goes on after "its" RST: told once for each RST. */
@@ -372,7 +377,7 @@ INLINE int filtered(const struct rst_event *e, const struct tuple *wire)
 
 INLINE void emit(struct rst_event *e)
 {
-	if (events.ringbuf_output(e, sizeof(*e), 0))
+	if (events.ringbuf_output(e, PAYLOAD ? sizeof(*e) : sizeof(*e) - sizeof(e->data), 0))
 		count(e->kind, COUNT_LOST);
 	else
 		count(e->kind, COUNT_SHOWN);
@@ -893,8 +898,10 @@ INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk,
 		e->judged = sk == (const void *)t->sk;
 		if (e->judged && t->handshake)
 			e->sock.state = ST_SYN_RECV;
-		if (e->sock.full && e->sock.state != ST_LISTEN)
+		if (e->sock.full && e->sock.state != ST_LISTEN) {
 			fill_owner(e);
+			fill_data(e);
+		}
 	}
 	if (!filtered(e, &t->t))
 		emit(e);
@@ -1121,6 +1128,69 @@ int rt_neigh_update_done(struct bpf_raw_tracepoint_args *ctx)
 
 	in_neighbour.delete(&task);
 	return 0;
+}
+
+/* ---- what a socket sent last ----
+ *
+ * At the root cgroup, because only there (and in TC and XDP) the helper is allowed that reads data
+ * from a packet's fragments. */
+
+#if PAYLOAD
+int cg_egress(void *ctx)
+{
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	__u32 zero = 0, l4, tcp, length, kept;
+	struct rst_data *data = data_in_the_making.lookup(&zero);
+	__u8 *l3;
+
+	if (!data || !cookie)
+		return 1;
+	l3 = data->headers.l3;
+	if (bpf_skb_load_bytes(ctx, 0, l3, 20))
+		return 1;
+	if (l3[0] >> 4 == 4) {
+		l4 = (l3[0] & 15) * 4;
+		if (l3[9] != PROTO_TCP || l4 < 20)
+			return 1;
+		length = be16(l3 + 2);
+	} else if (l3[0] >> 4 == 6) {
+		l4 = 40; /* this host's own TCP sends no extension headers but by socket options */
+		if (l3[6] != PROTO_TCP || bpf_skb_load_bytes(ctx, 20, l3 + 20, 20))
+			return 1;
+		length = be16(l3 + 4) + 40;
+	} else {
+		return 1;
+	}
+	if (bpf_skb_load_bytes(ctx, l4, data->headers.l4, 20))
+		return 1;
+	tcp = (data->headers.l4[12] >> 4) * 4;
+	if (tcp < 20 || length <= l4 + tcp) /* no data, or a length that does not fit its field */
+		return 1;
+	length -= l4 + tcp;
+	kept = length < PAYLOAD ? length : PAYLOAD;
+	if (kept < 1 || kept > PAYLOAD_MAX)
+		return 1;
+	if (bpf_skb_load_bytes(ctx, l4 + tcp, data->payload, kept))
+		return 1;
+	data->headers.l4[12] = 0x50; /* options are not kept */
+	data->headers.payload_len = length;
+	data->headers.present = 1;
+	data->kept = kept;
+	data->ts = bpf_ktime_get_ns();
+	sent_data.update(&cookie, data);
+	return 1;
+}
+#endif
+
+INLINE void fill_data(struct rst_event *e)
+{
+#if PAYLOAD
+	__u64 cookie = e->sock.cookie;
+	struct rst_data *data = cookie ? sent_data.lookup(&cookie) : 0;
+
+	if (data)
+		bpf_probe_read_kernel(&e->data, sizeof(e->data), data);
+#endif
 }
 
 /* ---- the cause layer: sent ---- */

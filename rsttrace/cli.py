@@ -188,6 +188,12 @@ def _kinds(names: tuple[str, ...]) -> tuple[Kind, ...]:
     show_default=True,
     help="Seconds that a verdict waits for late evidence; what comes later amends it.",
 )
+@click.option(
+    "--payload",
+    type=click.IntRange(0, 256),
+    default=0,
+    help="Keep and show so many bytes of what we sent before a reset (may hold secrets).",
+)
 def trace(**options: Any) -> None:
     """Show every TCP reset that this node sends or receives, and who made it."""
     from rsttrace import tracing
@@ -209,6 +215,7 @@ def trace(**options: Any) -> None:
         baseline=not options["no_baseline"],
         flows=options["flows"],
         plan=options["plan"],
+        payload=options["payload"],
     )
     tracing.trace(
         request,

@@ -153,6 +153,18 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class SentData:
+    """The last packet with data that a socket sent, and the first bytes of that data.
+
+    `packet` has no TCP options and, where the card computes it, no valid checksum.
+    """
+
+    time_ns: int
+    packet: Packet
+    payload: bytes
+
+
+@dataclass(frozen=True)
 class LatePacket:
     """What came from an end after a RST in its name that should have been its last packet.
 
@@ -300,7 +312,8 @@ class Reset:
     `frame` is the packet as it entered the receiving namespace, `ingress` as it first entered this
     node, `trigger` the packet that provoked the reset, `actor` the process that had somebody else's
     socket reset (``ss -K``). `netns_identity` never repeats, as
-    inode numbers do: it tells a namespace from an earlier one with the same `netns`.
+    inode numbers do: it tells a namespace from an earlier one with the same `netns`. `sent_data` is
+    what this end's socket sent last, where it is kept (``--payload``).
 
     The third block puts it among its neighbours in time, and may grow after the first verdict:
     `earlier` are RSTs of the same flow and direction before this one, newest first; `later` what
@@ -329,6 +342,7 @@ class Reset:
     file_frame: int | None = None
     seen: int = 1
     netns_identity: int | None = None
+    sent_data: SentData | None = None
 
     netns_name: str | None = None
     neighbor: Neighbor | None = None

@@ -24,7 +24,7 @@ if __name__ == "__main__":  # started by path in isolated mode: find our own pac
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from rsttrace.errors import DependencyError, KernelError, RsttraceError
-from rsttrace.kernel import config, hooks, kprobe, layout
+from rsttrace.kernel import cgroup, config, hooks, kprobe, layout
 from rsttrace.kernel.btf import Btf
 from rsttrace.model import Kind
 
@@ -258,6 +258,7 @@ def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follo
         "RING_PAGES": config.RING_PAGES,
         "FLOWS": request["flows"],
         "BASELINE": int(request["baseline"]),
+        "PAYLOAD": request["payload"],
         "FILTER_NETNS": int(bool(request["netns"])),
         "FILTER_PORTS": int(bool(request["ports"])),
         "FILTER_NETS": int(bool(request["nets"])),
@@ -353,7 +354,12 @@ def attach(
     status = config.HookStatus(hook.target, hook.kprobe, False, hook.unseen)
     try:
         function = program.load_func(
-            hook.program, bcc.BPF.KPROBE if hook.kprobe else bcc.BPF.RAW_TRACEPOINT
+            hook.program,
+            bcc.BPF.CGROUP_SKB
+            if hook.cgroup
+            else bcc.BPF.KPROBE
+            if hook.kprobe
+            else bcc.BPF.RAW_TRACEPOINT,
         )
     except Exception as error:
         status.error = f"the kernel refuses the program: {error}"
@@ -366,7 +372,9 @@ def attach(
         status.module = hook.module
         return status, os.dup(function.fd)
     try:
-        if hook.kprobe:
+        if hook.cgroup:
+            descriptor = cgroup.attach(function.fd)
+        elif hook.kprobe:
             descriptor = kprobe.attach(function.fd, hook.target)
         else:
             # Not through program.attach_raw_tracepoint(): it takes one program a tracepoint.
@@ -408,7 +416,11 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     directory = Path(request["directory"])
     facts = Facts(directory)
     plan = choose_plan(request["plan"])
-    chosen = hooks.for_plan(plan, len(facts.arguments("btf_trace_kfree_skb") or ()))
+    chosen = hooks.for_plan(
+        plan,
+        len(facts.arguments("btf_trace_kfree_skb") or ()),
+        payload=request["payload"] > 0,
+    )
     functions = kernel_functions() if plan is hooks.Plan.KPROBES else frozenset()
     for follows in (True, False):
         program = compile_program(

@@ -21,13 +21,18 @@ RING_PAGES = 2048
 """Ring buffer size in 4 KiB pages (8 MiB): 9,000 events while Python handles a chunk of 64."""
 
 
+SYS_BPF = {"x86_64": 321, "aarch64": 280, "ppc64le": 361, "s390x": 351, "riscv64": 280}
+"""The number of bpf(2), by machine."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What to load.
 
     `kinds` are the kinds to emit; `nets` are (address as 16 bytes in hex, prefix length of 128),
     `ports` and `netns` are exact; empty means any. `plan` is ``auto``, ``kprobes`` or
-    ``tracepoints``. `flows` bounds the baseline map (entries).
+    ``tracepoints``. `flows` bounds the baseline map (entries). `payload` is how many bytes of what
+    a socket sent last are kept for its resets (0: nothing is looked at).
     """
 
     kinds: tuple[str, ...]
@@ -37,6 +42,7 @@ class Request:
     baseline: bool = True
     flows: int = 16384
     plan: str = "auto"
+    payload: int = 0
 
 
 @dataclass

@@ -23,6 +23,7 @@ from rsttrace.model import (
     Reset,
     Scope,
     Seen,
+    SentData,
     Socket,
 )
 
@@ -194,6 +195,13 @@ def _half(raw: Any, recent: int, context: Context) -> Half | None:
     )
 
 
+def _sent_data(raw: Any, context: Context) -> SentData | None:
+    found = _headers(raw.headers)
+    if not raw.kept or found is None:
+        return None
+    return SentData(raw.ts + context.clock_offset_ns, found, bytes(raw.payload)[: raw.kept])
+
+
 def _socket(raw: Any) -> Socket | None:
     if not raw.present:
         return None
@@ -326,4 +334,5 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
         made_here=made,
         process=process,
         actor=actor,
+        sent_data=_sent_data(event.data, context),
     )

@@ -24,7 +24,8 @@ class Hook:
     hooks, `plan` the plan it belongs to (None: both), `unseen` what the user misses without it,
     `module` the module whose loading may bring the target later (None: it is there or never),
     `without_rx_sk` and `without_drop_reason` that only kernels need it whose kfree_skb tracepoint
-    names no socket, or no reason.
+    names no socket, or no reason. `cgroup`: attached to the root of the cgroup tree (v2), and only
+    where payload is to be kept.
     """
 
     program: str
@@ -35,6 +36,7 @@ class Hook:
     module: str | None = None
     without_rx_sk: bool = False
     without_drop_reason: bool = False
+    cgroup: bool = False
 
 
 HOOKS = (
@@ -178,17 +180,25 @@ HOOKS = (
     ),
 )
 
+EGRESS = Hook(
+    "cg_egress",
+    "cgroup egress",
+    unseen="what we sent before a reset (--payload)",
+    cgroup=True,
+)
+"""Keeps what a socket sent last."""
+
 PACKET_LAYER = ("netif_receive_skb", "net_dev_queue")
 """Without these two nothing can be traced at all."""
 
 
-def for_plan(plan: Plan, kfree_skb: int = 4) -> tuple[Hook, ...]:
+def for_plan(plan: Plan, kfree_skb: int = 4, *, payload: bool = False) -> tuple[Hook, ...]:
     """The hooks that a plan uses.
 
     `kfree_skb` is how many arguments that tracepoint has: skb, location, reason (c504e5c2f964,
-    5.17), socket (c53795d48ee8, 6.11).
+    5.17), socket (c53795d48ee8, 6.11). `payload`: what sockets send is to be kept.
     """
-    return tuple(
+    return (EGRESS,) * payload + tuple(
         hook
         for hook in HOOKS
         if hook.plan in (None, plan)

@@ -160,7 +160,7 @@ class LiveSource:
         )
         size = event_size()
         chunk = [self._backlog.popleft() for _ in range(min(CHUNK, len(self._backlog)))]
-        return [decode(record[:size], context) for record in chunk]
+        return [decode(record[:size].ljust(size, b"\0"), context) for record in chunk]
 
     def detach(self) -> None:
         """Stop the probes; what they have already told can still be drained."""
@@ -210,14 +210,13 @@ def lookup_per_cpu(descriptor: int, index: int) -> int:
     )
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     libc = ctypes.CDLL(None, use_errno=True)
-    result = libc.syscall(SYS_BPF[os.uname().machine], BPF_MAP_LOOKUP_ELEM, buffer, len(attributes))
+    result = libc.syscall(
+        config.SYS_BPF[os.uname().machine], BPF_MAP_LOOKUP_ELEM, buffer, len(attributes)
+    )
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), "bpf(BPF_MAP_LOOKUP_ELEM)")
     return sum(values)
-
-
-SYS_BPF = {"x86_64": 321, "aarch64": 280, "ppc64le": 361, "s390x": 351, "riscv64": 280}
 
 
 def possible_cpus() -> int:

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from rsttrace import model
+from rsttrace.payload import describe
 from rsttrace.render import places
 from rsttrace.render.times import iso_time
 
@@ -48,6 +49,7 @@ def entry_object(entry: model.Entry, *, explain: bool = False, utc: bool = False
         "family": reset.family,
         "rst": _packet(reset.rst),
         "trigger": _trigger(reset, ipv6),
+        "sent_data": _sent_data(reset),
         "baseline": _baseline(reset.baseline, ipv6),
         "evidence": [_evidence(item) for item in verdict.evidence],
     }
@@ -158,6 +160,21 @@ def _trigger(reset: model.Reset, ipv6: bool) -> dict[str, Any] | None:
         "options": None,
         "raw": None,
         "age_ms": (reset.time_ns - trigger.time_ns) / 1e6,
+    }
+
+
+def _sent_data(reset: model.Reset) -> dict[str, Any] | None:
+    data = reset.sent_data
+    if data is None:
+        return None
+    length = data.packet.payload_len
+    return {
+        "age_ms": (reset.time_ns - data.time_ns) / 1e6,
+        "seq": data.packet.seq,
+        "ack": data.packet.ack,
+        "payload_len": length,
+        "payload": data.payload,
+        "text": describe(data.payload, length),
     }
 
 

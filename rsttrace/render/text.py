@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from rsttrace import model
+from rsttrace.payload import describe
 from rsttrace.render import places
 from rsttrace.render.escape import safe
 from rsttrace.render.times import clock_time, duration, iso_time
@@ -65,6 +66,7 @@ def entry_lines(
             for item in verdict.evidence
             if item.rule not in verdict.findings
         ]
+    body += _sent_data(reset)
     if verbose:
         body += _details(entry, utc=utc)
     return lines + [_INDENT + line for line in body]
@@ -384,6 +386,15 @@ def _trigger(reset: model.Reset) -> list[str]:
     ]
     age = duration(reset.time_ns - trigger.time_ns)
     return [f"trigger: {whose} {age} earlier, {', '.join(filter(None, words))}"]
+
+
+def _sent_data(reset: model.Reset) -> list[str]:
+    data = reset.sent_data
+    if data is None:
+        return []
+    length, age = data.packet.payload_len, duration(reset.time_ns - data.time_ns)
+    what = describe(data.payload, length)
+    return [f"our last data, {length} bytes {age} earlier: {safe(what, _SENTENCE)}"]
 
 
 def _socket(socket: model.Socket | None) -> list[str]:

@@ -219,7 +219,7 @@ def bpf_programs() -> set[int]:
     """The ids of every BPF program in the kernel (bpf(BPF_PROG_GET_NEXT_ID))."""
     import ctypes
 
-    from rsttrace.kernel.source import SYS_BPF
+    from rsttrace.kernel.config import SYS_BPF
 
     libc = ctypes.CDLL(None, use_errno=True)
     found: set[int] = set()

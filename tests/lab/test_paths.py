@@ -446,3 +446,39 @@ def test_storm_loses_nothing(routed: Lab, tmp_path: Path) -> None:
     assert [e["id"] for e in entries] == list(range(1, STORM + 1))
     assert last["summary"]["shown"] == STORM
     assert last["summary"]["not_shown"]["lost"] == 0
+
+
+UNREADING_SERVER = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+listener = socket.create_server((sys.argv[1], 7051), family=family)
+print("up", flush=True)
+while True:
+    sock, _ = listener.accept()
+    sock.recv(4)
+    sock.close()
+"""
+
+
+@pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
+def test_what_was_sent_before_a_reset(family: int, routed: Lab) -> None:
+    """The data lies in the packet's fragments or its linear part, large or small."""
+    server = server_address("server", family)
+    routed.spawn("server", [sys.executable, "-c", UNREADING_SERVER, server], ready="up")
+    request = b"GET /use?db=shop HTTP/1.1\r\nHost: shop\r\n\r\n"
+    tracer = Tracer("--kind", "received", "--payload", "64", "--netns", str(routed.inode("client")))
+    try:
+        for data in (request, request + b"x" * 20_000):
+            with routed.inside("client"), socket.create_connection((server, 7051), 10) as client:
+                client.sendall(data)
+                expect_reset(client)
+        entries = tracer.collect(routed.inode("client"), 2)
+    finally:
+        tracer.stop()
+    for entry in entries:
+        sent = entry["sent_data"]
+        assert sent["age_ms"] >= 0
+    assert entries[0]["sent_data"]["text"] == "GET /use?db=shop (Host shop)"
+    assert bytes.fromhex(entries[0]["sent_data"]["payload"]) == request
+    assert entries[0]["sent_data"]["payload_len"] == len(request)
+    assert len(bytes.fromhex(entries[1]["sent_data"]["payload"])) == 64
