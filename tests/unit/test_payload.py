@@ -1,4 +1,4 @@
-"""What a packet's first bytes are said to be. The TLS hello is a real one, made by the ssl module."""
+"""What a packet's first bytes are said to be. The TLS hello is a real one, by the ssl module."""
 
 from __future__ import annotations
 
