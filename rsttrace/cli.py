@@ -6,12 +6,14 @@ Exit codes: 0 done (also when ended by Ctrl-C, SIGTERM, or a closed pipe), 1 a r
 
 from __future__ import annotations
 
+import contextlib
 import io
 import ipaddress
 import math
 import os
 import socket
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -19,6 +21,7 @@ import click
 from rsttrace import __version__
 from rsttrace.errors import RsttraceError, UsageError
 from rsttrace.model import Kind, Origin
+from rsttrace.render.escape import safe
 
 KIND_GROUPS = {
     "sent": tuple(kind for kind in Kind if kind.direction == "sent"),
@@ -27,6 +30,9 @@ KIND_GROUPS = {
 }
 MAX_FILTERS = 500
 """How often a filter may be repeated: the maps hold 1,024, a host name has several addresses."""
+
+LONG_FILE = 16 << 20
+"""Files from this size on, in bytes, take long enough to show progress."""
 
 DEFAULT_KINDS = tuple(kind for kind in Kind if kind is not Kind.FORWARDED)
 
@@ -80,6 +86,39 @@ color_option = click.option(
 )
 
 
+host_option = click.option(
+    "--host", multiple=True, help="Only resets from or to this address (repeatable)."
+)
+net_option = click.option(
+    "--net", multiple=True, help="Only resets from or to this network (repeatable)."
+)
+port_option = click.option(
+    "--port",
+    multiple=True,
+    type=click.IntRange(1, 65535),
+    help="Only resets from or to this port (repeatable).",
+)
+kind_option = click.option(
+    "--kind",
+    multiple=True,
+    type=click.Choice([*KIND_GROUPS, *(kind.value for kind in Kind)]),
+    help="Only these kinds (repeatable); all but forwarded by default.",
+)
+origin_option = click.option(
+    "--origin",
+    multiple=True,
+    type=click.Choice([origin.value for origin in Origin]),
+    help="Only resets made by these (repeatable).",
+)
+
+
+def _check_repeats(options: dict[str, Any], *names: str) -> None:
+    """Raises UsageError where a filter is repeated too often."""
+    for name in names:
+        if len(options[name]) > MAX_FILTERS:
+            raise UsageError(f"--{name} was given more than {MAX_FILTERS} times")
+
+
 def _nets(hosts: tuple[str, ...], nets: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
     """--host and --net as (address of 16 bytes in hex, prefix length of 128).
 
@@ -131,32 +170,17 @@ def _kinds(names: tuple[str, ...]) -> tuple[Kind, ...]:
     "--duration", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds."
 )
 @click.option("--count", type=click.IntRange(min=1), help="Stop after so many resets.")
-@click.option("--host", multiple=True, help="Only resets from or to this address (repeatable).")
-@click.option("--net", multiple=True, help="Only resets from or to this network (repeatable).")
-@click.option(
-    "--port",
-    multiple=True,
-    type=click.IntRange(1, 65535),
-    help="Only resets from or to this port (repeatable).",
-)
+@host_option
+@net_option
+@port_option
 @click.option("--iface", multiple=True, help="Only resets seen on this interface (repeatable).")
 @click.option(
     "--netns",
     multiple=True,
     help="Only this network namespace: a name, a path, an inode, pid:N, or self (repeatable).",
 )
-@click.option(
-    "--kind",
-    multiple=True,
-    type=click.Choice([*KIND_GROUPS, *(kind.value for kind in Kind)]),
-    help="Only these kinds (repeatable); all but forwarded by default.",
-)
-@click.option(
-    "--origin",
-    multiple=True,
-    type=click.Choice([origin.value for origin in Origin]),
-    help="Only resets made by these (repeatable).",
-)
+@kind_option
+@origin_option
 @click.option(
     "--no-baseline",
     is_flag=True,
@@ -203,9 +227,7 @@ def trace(**options: Any) -> None:
     if options["duration"] is not None and not math.isfinite(options["duration"]):
         text = f"{options['duration']} is not a number of seconds"
         raise click.BadParameter(text, param_hint="--duration")
-    for name in ("host", "net", "port", "netns"):
-        if len(options[name]) > MAX_FILTERS:
-            raise UsageError(f"--{name} was given more than {MAX_FILTERS} times")
+    _check_repeats(options, "host", "net", "port", "netns")
     directory = NetnsDirectory()
     request = Request(
         kinds=tuple(kind.value for kind in _kinds(options["kind"])),
@@ -234,6 +256,83 @@ def trace(**options: Any) -> None:
             hold_s=options["hold"],
         ),
     )
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@output_option
+@click.option(
+    "--local",
+    multiple=True,
+    metavar="NET",
+    help="This network is our side (repeatable); by default inferred for each file.",
+)
+@click.option("--count", type=click.IntRange(min=1), help="Stop after so many resets.")
+@host_option
+@net_option
+@port_option
+@kind_option
+@origin_option
+@click.option("--summary", is_flag=True, help="End with counts.")
+@click.option("--explain", is_flag=True, help="Show every rule that was looked at.")
+@click.option("-v", "--verbose", is_flag=True, help="Show headers, baseline, and all evidence.")
+@color_option
+@click.option("--utc", is_flag=True, help="Times in UTC instead of local time.")
+@click.option(
+    "--flows",
+    type=click.IntRange(16, 4_000_000),
+    default=16384,
+    show_default=True,
+    help="How many flows to remember (about 2 kB of memory each).",
+)
+def read(files: tuple[str, ...], **options: Any) -> int:
+    """Show every TCP reset in captures (pcap, pcapng; also gzip; - is stdin), and who made it.
+
+    Exit code 1 if a file cannot be read at all; a file that breaks off is read up to there.
+    """
+    from rsttrace import reading, tracing
+
+    _check_repeats(options, "host", "net", "port", "local")
+    local = []
+    for net in options["local"]:
+        try:
+            local.append(ipaddress.ip_network(net, strict=False))
+        except ValueError as error:
+            hint = "write it as 10.0.0.0/8, 10.0.0.5 or fd00::/8"
+            raise UsageError(f"--local: {error}", hint=hint) from None
+    if files.count("-") > 1:
+        raise UsageError("standard input (-) can be read only once")
+    return reading.read(
+        files,
+        tracing.Options(
+            output=options["output"],
+            count=options["count"],
+            origins=tuple(Origin(name) for name in options["origin"]),
+            summary=options["summary"],
+            explain=options["explain"],
+            verbose=options["verbose"],
+            color=options["output"] == "text" and _color(options["color"]),
+            utc=options["utc"],
+        ),
+        reading.Filter(
+            kinds=_kinds(options["kind"]),
+            nets=_nets(options["host"], options["net"]),
+            ports=tuple(options["port"]),
+        ),
+        local=local,
+        flows=options["flows"],
+        bar=_progress_bar,
+    )
+
+
+@contextlib.contextmanager
+def _progress_bar(size: int, name: str) -> Iterator[Callable[[int], None] | None]:
+    """A bar on stderr for a long file, if that is a terminal and the entries go elsewhere."""
+    if size < LONG_FILE or sys.stdout.isatty() or not sys.stderr.isatty():
+        yield None
+        return
+    with click.progressbar(length=size, label=safe(os.path.basename(name)), file=sys.stderr) as bar:
+        yield bar.update
 
 
 def _color(choice: str) -> bool:

@@ -6,6 +6,7 @@ The tree::
     ├── PrivilegeError       not root, or a capability is missing
     ├── DependencyError      bcc, libbpf, or a tool is missing or is the wrong one
     ├── KernelError          this kernel refuses, or lacks what tracing needs
+    ├── CaptureError         a capture file cannot be read
     ├── LabError             the demo's network namespaces could not be built
     └── UsageError           the command line asks for something impossible; exit code 2
 """
@@ -42,6 +43,10 @@ class DependencyError(RsttraceError):
 
 class KernelError(RsttraceError):
     """The running kernel refuses or lacks something without which nothing can be traced."""
+
+
+class CaptureError(RsttraceError):
+    """A capture file cannot be read: it is missing, no capture, or broken from the start."""
 
 
 class LabError(RsttraceError):

@@ -63,6 +63,9 @@ class Packet:
     length in bytes, `payload_len` that of the TCP payload. `flags` uses tcpdump's letters
     (``R``, ``S``, ``F``, ``P``, ``A`` …) with ``A`` for ACK; `reserved` is the four reserved bits
     (RFC 9293 §3.1; the lowest is the AccECN bit). `raw` is the IP and TCP headers in hex.
+    `window` is ``None`` where a capture cut the packet before it. `ip_checksum_ok` and
+    `tcp_checksum_ok` say whether the checksums are right; ``None`` where that was not looked at or
+    cannot be told (a cut packet, a fragment, a checksum left to the sender's network card).
     """
 
     src: Endpoint
@@ -74,12 +77,14 @@ class Packet:
     flags: str
     seq: int
     ack: int
-    window: int
+    window: int | None
     length: int
     payload_len: int
     reserved: int = 0
     options: str = ""
     raw: str = ""
+    ip_checksum_ok: bool | None = None
+    tcp_checksum_ok: bool | None = None
 
     @property
     def family(self) -> int:
@@ -92,7 +97,7 @@ class Seen:
     """The fields kept of one earlier packet of a flow. `time_ns` is CLOCK_REALTIME.
 
     `segments` counts the wire packets that one offloaded (GSO/GRO) buffer stood for: their IP IDs
-    are ``ip_id`` .. ``ip_id + segments - 1``.
+    are ``ip_id`` .. ``ip_id + segments - 1``. `window` is ``None`` where a capture cut it off.
     """
 
     time_ns: int
@@ -102,7 +107,7 @@ class Seen:
     flags: str
     seq: int
     ack: int
-    window: int
+    window: int | None
     payload_len: int
     segments: int = 1
 

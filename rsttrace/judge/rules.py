@@ -299,6 +299,8 @@ def window_ours(reset: Reset) -> Evidence | None:
         return None
     rule = "window-ours"
     window, ours, theirs = reset.rst.window, reset.baseline.ours, reset.baseline.theirs
+    if window is None:
+        return _silent(rule, "the capture cut the packet before its window")
     if window == 0:
         return _silent(rule, "window 0, as most honest resets")
     if ours is None or not ours.recent:
@@ -306,18 +308,22 @@ def window_ours(reset: Reset) -> Evidence | None:
     # The window of a SYN is not scaled, every other one is (RFC 7323 §2.2): not to be compared.
     if window not in {seen.window for seen in ours.recent if "S" not in seen.flags}:
         return _silent(rule, f"window {window} is none of ours (last: {ours.recent[0].window})")
-    scaled = [seen for seen in theirs.recent if "S" not in seen.flags] if theirs else []
+    scaled = [
+        seen.window
+        for seen in (theirs.recent if theirs else ())
+        if "S" not in seen.flags and seen.window is not None
+    ]
     if theirs is None or not scaled:
         text = f"window {window} is our own window; the peer's is unknown"
         return _found(rule, "window-ours-weak", text, window=window)
-    known = {seen.window for seen in scaled} | {theirs.syn_window}
+    known = set(scaled) | {theirs.syn_window}
     if window in known:
         return _silent(rule, f"window {window} is our own, but the peer's as well")
-    text = f"window {window} is our own window; the peer's was {scaled[0].window}"
-    if any(abs(window - other.window) <= max(8, other.window // 8) for other in scaled):
+    text = f"window {window} is our own window; the peer's was {scaled[0]}"
+    if any(abs(window - other) <= max(8, other // 8) for other in scaled):
         text += ", which is near"
         return _found(rule, "window-ours-weak", text, window=window)
-    values = {"window": window, "peer_window": scaled[0].window}
+    values = {"window": window, "peer_window": scaled[0]}
     return _found(rule, "window-ours", text, **values)
 
 
@@ -383,7 +389,7 @@ def _continues(ip_id: int, theirs: Half | None) -> bool:
 
 def is_no_socket_shape(rst: Packet) -> bool:
     """Linux without a socket: tcp_v4_send_reset, tcp_v6_send_reset (and nf_send_reset)."""
-    if rst.window or rst.payload_len or rst.options:
+    if rst.window != 0 or rst.payload_len or rst.options:
         return False
     if rst.ip_id is not None and (rst.ip_id != 0 or not rst.df):
         return False

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-import struct
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rsttrace.headers import address, flag_letters, packet
 from rsttrace.kernel import config, reasons
 from rsttrace.kernel.layout import structures
 from rsttrace.model import (
@@ -39,11 +38,6 @@ HALF_OPEN = (None, "NOT_SPECIFIED")
 NETFILTER_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 """enum nf_inet_hooks, include/uapi/linux/netfilter.h."""
 
-FLAG_LETTERS = "FSRPAUEW"
-
-OPTION_NAMES = {2: "mss", 3: "wscale", 4: "sackOK", 5: "sack", 8: "TS", 30: "mptcp", 34: "tfo"}
-"""TCP option kinds (IANA, TCP parameters)."""
-
 
 @dataclass(frozen=True)
 class Context:
@@ -54,88 +48,6 @@ class Context:
 
     clock_offset_ns: int
     enums: dict[str, dict[int, str]]
-
-
-def flag_letters(flags: int) -> str:
-    """TCP flags as letters, tcpdump's order and letters (``RA`` is RST with ACK)."""
-    order = "SFRPAUEW"
-    return "".join(letter for letter in order if flags >> FLAG_LETTERS.index(letter) & 1)
-
-
-def address(raw: bytes) -> str:
-    """16 bytes in network order as text; v4-mapped ones as IPv4."""
-    if raw[:12] == b"\0" * 10 + b"\xff\xff":
-        return "{}.{}.{}.{}".format(*raw[12:])
-    return str(ipaddress.IPv6Address(raw))
-
-
-def options_text(raw: bytes) -> str:
-    """TCP options in tcpdump's words: ``nop,nop,TS val 1 ecr 2``."""
-    words = []
-    position = 0
-    while position < len(raw):
-        kind = raw[position]
-        if kind == 0:
-            words.append("eol")
-            break
-        if kind == 1:
-            words.append("nop")
-            position += 1
-            continue
-        length = raw[position + 1] if position + 1 < len(raw) else 0
-        if length < 2 or position + length > len(raw):
-            words.append("malformed")
-            break
-        data = raw[position + 2 : position + length]
-        name = OPTION_NAMES.get(kind, f"option-{kind}")
-        if kind == 8 and length == 10:
-            words.append("TS val {} ecr {}".format(*struct.unpack(">II", data)))
-        elif kind in (2, 3):
-            words.append(f"{name} {int.from_bytes(data, 'big')}")
-        else:
-            words.append(name if not data else f"{name} {data.hex()}")
-        position += length
-    return ",".join(words)
-
-
-def packet(l3: bytes, l4: bytes, payload_len: int) -> Packet:
-    """Parse IP and TCP headers (RFC 791, RFC 8200, RFC 9293 §3.1); trailing bytes are cut."""
-    sport, dport, seq, ack, offset, flags, window = struct.unpack_from(">HHIIBBH", l4)
-    tcp_length = max(20, min((offset >> 4) * 4, 60))
-    tcp = l4[:tcp_length]
-    common = {
-        "flags": flag_letters(flags),
-        "seq": seq,
-        "ack": ack,
-        "window": window,
-        "payload_len": payload_len,
-        "reserved": offset & 15,
-        "options": options_text(tcp[20:]),
-    }
-    if l3[0] >> 4 == 4:
-        length, ip_id, fragment = struct.unpack_from(">HHH", l3, 2)
-        return Packet(
-            src=Endpoint(address(b"\0" * 10 + b"\xff\xff" + l3[12:16]), sport),
-            dst=Endpoint(address(b"\0" * 10 + b"\xff\xff" + l3[16:20]), dport),
-            ttl=l3[8],
-            ip_id=ip_id,
-            df=bool(fragment & 0x4000),
-            tos=l3[1],
-            length=length,
-            raw=(l3[: (l3[0] & 15) * 4] + tcp).hex(),
-            **common,
-        )
-    return Packet(
-        src=Endpoint(address(l3[8:24]), sport),
-        dst=Endpoint(address(l3[24:40]), dport),
-        ttl=l3[7],
-        ip_id=None,
-        df=None,
-        tos=int.from_bytes(l3[:2], "big") >> 4 & 0xFF,
-        length=int.from_bytes(l3[4:6], "big") + 40,
-        raw=(l3[:40] + tcp).hex(),
-        **common,
-    )
 
 
 def _mac(raw: bytes) -> str:

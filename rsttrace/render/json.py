@@ -47,7 +47,11 @@ def entry_object(entry: model.Entry, *, explain: bool = False, utc: bool = False
         "local": _endpoint(reset.local),
         "remote": _endpoint(reset.remote),
         "family": reset.family,
-        "rst": _packet(reset.rst),
+        "rst": {
+            **_packet(reset.rst),
+            "ip_checksum_ok": reset.rst.ip_checksum_ok,
+            "tcp_checksum_ok": reset.rst.tcp_checksum_ok,
+        },
         "trigger": _trigger(reset, ipv6),
         "sent_data": _sent_data(reset),
         "baseline": _baseline(reset.baseline, ipv6),

@@ -350,6 +350,8 @@ def _packet(packet: model.Packet) -> str:
         *_ip_id(packet.ip_id, packet.df),
         f"reserved bits {packet.reserved:#x}" if packet.reserved else "",
         f"options {safe(packet.options, _SENTENCE)}" if packet.options else "no options",
+        "wrong IP checksum" if packet.ip_checksum_ok is False else "",
+        "wrong TCP checksum" if packet.tcp_checksum_ok is False else "",
     ]
     return ", ".join(filter(None, words))
 
@@ -359,7 +361,7 @@ def _tcp(packet: model.Packet | model.Seen) -> list[str]:
         f"flags {safe(packet.flags)}",
         f"seq {packet.seq}",
         f"ack {packet.ack}",
-        f"win {packet.window}",
+        f"win {'unknown' if packet.window is None else packet.window}",
         f"ttl {packet.ttl}",
     ]
 

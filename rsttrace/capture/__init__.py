@@ -1,0 +1,1 @@
+"""The file source: captures in, resets out, with the same baseline as live."""

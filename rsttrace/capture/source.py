@@ -1,0 +1,177 @@
+"""One capture as a source of resets, in the order of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from rsttrace.capture import kinds
+from rsttrace.capture.flows import RST, SYN, Flows
+from rsttrace.capture.layers import Dissector, Segment, ip_checksum_ok, tcp_checksum_ok
+from rsttrace.capture.reader import Capture
+from rsttrace.capture.sides import Network, Sides
+from rsttrace.headers import packet
+from rsttrace.model import Frame, Kind, Packet, Reset
+
+LOOK_AHEAD = 20_000
+"""So many packets of a regular file are looked at first, to find out which side is ours."""
+
+PROGRESS_EVERY = 2_000
+"""How often, in packets, progress is told."""
+
+
+class CaptureSource:
+    """The resets of one capture file.
+
+    Args:
+        name: a path, or ``-`` for standard input.
+        local: networks that are our side (``--local``); none: inferred.
+        flows: how many flows to remember.
+        ended: looked at while a pipe is quiet; when it says true, the capture ends.
+
+    Raises:
+        CaptureError: it cannot be opened, or is no capture.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        local: Sequence[Network] = (),
+        flows: int = 16384,
+        ended: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._sides = Sides(local)
+        self._flows = Flows(flows)
+        self._dissector = Dissector()
+        self._ended = ended
+        self._capture = Capture(name, ended)
+        if self._capture.size is not None and not local:
+            self._look_ahead(name)
+
+    def __enter__(self) -> CaptureSource:
+        """Opened already."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close the file."""
+        self._capture.__exit__()
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the file; ``None`` for a pipe."""
+        return self._capture.size
+
+    @property
+    def packets(self) -> int:
+        """Packets read so far."""
+        return self._capture.packets
+
+    @property
+    def problem(self) -> str | None:
+        """Where and why the file broke off, in a sentence; ``None`` if it did not."""
+        return self._capture.problem
+
+    def notes(self) -> list[str]:
+        """What is worth knowing about the reading, in sentences: call it at the end."""
+        lines = self._sides.told()
+        dissector = self._dissector
+        for link, count in dissector.links.most_common(3):
+            lines.append(f"{_packets(count)} not read: link type {link} is not understood")
+        if dissector.cut:
+            lines.append(f"{_packets(dissector.cut)} not read: cut off before the TCP flags")
+        return lines
+
+    def resets(self, progress: Callable[[int], None] | None = None) -> Iterator[Reset]:
+        """Read on; `progress` is told from time to time how many bytes more were read.
+
+        Raises:
+            CaptureError: the file breaks off before its first packet.
+        """
+        flows, sides, segment_of = self._flows, self._sides, self._dissector.segment
+        told = 0
+        for number, time_ns, link, data, wire_length, direction, interface in self._capture:
+            if progress is not None and number % PROGRESS_EVERY == 0:
+                position = self._capture.position
+                progress(position - told)
+                told = position
+            segment = segment_of(link, data, wire_length, direction)
+            if segment is None:
+                continue
+            segment.time_ns = time_ns
+            segment.interface = segment.interface or interface
+            if segment.flags & RST:
+                yield self._reset(segment, number)
+            elif flows.learn(segment) or segment.flags & SYN:
+                sides.learn(segment)
+        if progress is not None:
+            progress(self._capture.position - told)
+
+    def _look_ahead(self, name: str) -> None:
+        """Find out which side is ours from the file's beginning, which is then read again."""
+        dissector, known = Dissector(), Flows(self._flows.limit)
+        with Capture(name) as capture:
+            for record in capture:
+                if record.number > LOOK_AHEAD or self._ended():
+                    return
+                found = dissector.segment(
+                    record.link, record.data, record.wire_length, record.direction
+                )
+                if found is None or found.flags & RST:
+                    continue
+                found.time_ns = record.time_ns
+                if known.find(found) is None:
+                    known.add(found)
+                elif not found.flags & SYN:
+                    continue
+                self._sides.learn(found)
+
+    def _reset(self, segment: Segment, number: int) -> Reset:
+        flows = self._flows
+        theirs = flows.find(segment)
+        baseline = flows.baseline(segment)
+        rst = _headers(segment)
+        ours = baseline.ours.recent if baseline.ours is not None else ()
+        if self._sides.is_sent(segment, theirs):
+            trigger = kinds.answered(rst, ours)
+            kind, cause = kinds.sent(rst, trigger)
+            if kind is not Kind.SENT_PASSIVE:
+                trigger = None
+            local, remote = rst.src, rst.dst
+        else:
+            trigger = ours[0] if ours else None
+            kind, cause = kinds.received(segment, rst, theirs)
+            local, remote = rst.dst, rst.src
+        if theirs is not None and kind not in (Kind.RECEIVED_REJECTED, Kind.RECEIVED_UNMATCHED):
+            theirs.closed = theirs.reset = True
+        return Reset(
+            time_ns=segment.time_ns,
+            kind=kind,
+            cause=cause,
+            local=local,
+            remote=remote,
+            rst=rst,
+            netns=None,
+            trigger=trigger,
+            baseline=baseline,
+            frame=Frame(0, segment.interface, segment.source_mac, segment.ttl),
+            file=self._capture.name,
+            file_frame=number,
+        )
+
+
+def _headers(segment: Segment) -> Packet:
+    data = segment.data
+    parsed = packet(
+        data[segment.l3 : segment.l4], data[segment.l4 : segment.end], segment.payload_len
+    )
+    return replace(
+        parsed,
+        length=segment.length,
+        ip_checksum_ok=ip_checksum_ok(segment),
+        tcp_checksum_ok=tcp_checksum_ok(segment),
+    )
+
+
+def _packets(count: int) -> str:
+    return "1 packet was" if count == 1 else f"{count} packets were"

@@ -1,0 +1,160 @@
+"""The run loop of reading captures: source -> enrich -> judge -> render."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Optional, TextIO
+
+from rsttrace.capture.sides import Network
+from rsttrace.capture.source import CaptureSource
+from rsttrace.enrich.captured import enrich_captured
+from rsttrace.errors import CaptureError
+from rsttrace.judge.verdict import judge
+from rsttrace.model import Endpoint, Entry, Kind, Reset
+from rsttrace.render import json as render_json
+from rsttrace.render.escape import safe
+from rsttrace.render.summary import Tally
+from rsttrace.tracing import Options, Stuck, Writer, stop_on_signals
+
+Progress = Callable[[int], None]
+ProgressBar = Callable[[int, str], contextlib.AbstractContextManager[Optional[Progress]]]
+"""Given a file's size in bytes and its name: a bar, which is told of bytes read; or ``None``."""
+
+NAME = 253
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which resets to show. `nets` is addresses of 16 bytes in hex with prefix lengths of 128."""
+
+    kinds: tuple[Kind, ...] = tuple(Kind)
+    nets: tuple[tuple[str, int], ...] = ()
+    ports: tuple[int, ...] = ()
+
+    def __call__(self, reset: Reset) -> bool:
+        """Whether a reset is wanted."""
+        ends = (reset.local, reset.remote)
+        if reset.kind not in self.kinds:
+            return False
+        if self.ports and not any(end.port in self.ports for end in ends):
+            return False
+        return not self.nets or any(self._inside(end) for end in ends)
+
+    def _inside(self, end: Endpoint) -> bool:
+        found = ipaddress.ip_address(end.ip)
+        mapped = int(found) | (0xFFFF << 32 if found.version == 4 else 0)
+        return any(
+            mapped >> (128 - prefix) == int(network, 16) >> (128 - prefix)
+            for network, prefix in self.nets
+        )
+
+
+@contextlib.contextmanager
+def no_bar(size: int, name: str) -> Iterator[Progress | None]:
+    """No progress bar."""
+    yield None
+
+
+def read(
+    files: Sequence[str],
+    options: Options,
+    wanted: Filter,
+    *,
+    local: Sequence[Network] = (),
+    flows: int = 16384,
+    out: TextIO | None = None,
+    status: Callable[[str], None] | None = None,
+    bar: ProgressBar = no_bar,
+) -> int:
+    """Read captures one after another, each with a baseline of its own.
+
+    Args:
+        files: paths; ``-`` is standard input.
+        options: what to show.
+        wanted: which resets to show.
+        local: which networks are our side; none: inferred for each file.
+        flows: how many flows to remember.
+        out: where entries go; stdout by default.
+        status: takes lines about the run; stderr by default.
+        bar: makes a progress bar for a file whose size is known.
+
+    Returns:
+        The exit code: 0, or 1 if a file could not be read at all.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+    """
+    say = status or _to_stderr
+    failed = shown = looked_at = 0
+    tally = Tally(clock=None)
+    with stop_on_signals() as stop:
+
+        def ended() -> bool:
+            return stop.requested
+
+        def done() -> bool:
+            return stop.requested or (options.count is not None and shown >= options.count)
+
+        writer = Writer(options, out or sys.stdout, ended)
+        with contextlib.suppress(Stuck):
+            for name in files:
+                if done():
+                    break
+                try:
+                    with CaptureSource(name, local=local, flows=flows, ended=ended) as source:
+                        with bar(source.size or 0, name) as progress:
+                            for reset in source.resets(progress):
+                                looked_at += 1
+                                entry = _entry(reset, shown + 1, options, wanted)
+                                if entry is not None:
+                                    shown += 1
+                                    writer.entry(entry)
+                                    tally.add(entry)
+                                if done():
+                                    break
+                        failed += _tell(name, source, say)
+                except CaptureError as error:
+                    say(f"rsttrace: {error}")
+                    failed += 1
+    tally.not_shown(filtered=looked_at - shown, aggregated=0, lost=0)
+    if options.summary:
+        with contextlib.suppress(Stuck):
+            if options.output == "json":
+                writer.lines([render_json.object_line(tally.object())])
+            else:
+                writer.lines(tally.text_lines())
+    return 1 if failed else 0
+
+
+def _entry(reset: Reset, number: int, options: Options, wanted: Filter) -> Entry | None:
+    """The reset, judged, if it is to be shown."""
+    if not wanted(reset):
+        return None
+    enrich_captured(reset)
+    verdict = judge(reset)
+    if options.origins and verdict.origin not in options.origins:
+        return None
+    return Entry(number, reset, verdict)
+
+
+def _tell(name: str, source: CaptureSource, say: Callable[[str], None]) -> int:
+    """Say how the reading went; returns 1 if nothing at all could be read."""
+    label = safe(name, NAME)
+    for note in source.notes():
+        say(f"{label}: {note}")
+    if source.problem is None:
+        return 0
+    if not source.packets:
+        say(f"rsttrace: {label}: {source.problem}; nothing could be read")
+        return 1
+    count = "1 packet" if source.packets == 1 else f"{source.packets} packets"
+    say(f"warning: {label}: {source.problem}; {count} could be read")
+    return 0
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
