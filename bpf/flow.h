@@ -72,18 +72,26 @@ INLINE int begins_anew(const struct flow *f, const struct rst_half *h, const str
 	       (now - f->half[0].last_ts > IDLE_REUSE && now - f->half[1].last_ts > IDLE_REUSE);
 }
 
-/* Whether a packet came after a RST in its sender's name that should have been its last: a SYN-ACK,
- * or data or a FIN beyond the RST's sequence number (Weaver, Sommer, Paxson, NDSS 2009, DATA_SEQ_RST).
- * What was overtaken on its way by the RST lies before that number. */
-INLINE int goes_on(const struct rst_half *h, const struct parsed *p, __u64 now)
+/* Whether to tell of a packet that came after a RST in its sender's name: the first one (it shows
+ * where the sender is), and the first that an honest sender would not have sent: a SYN-ACK, or data
+ * or a FIN beyond the RST's sequence number (Weaver, Sommer, Paxson, NDSS 2009, DATA_SEQ_RST). What
+ * the RST overtook on its way lies before that number; a refused SYN's RST has none. */
+INLINE int is_late(struct rst_half *h, const struct parsed *p, __u64 now)
 {
 	__u32 length = p->payload_len + !!(p->flags & TH_FIN);
+	int beyond, first;
 
 	if (!h->reset_ts || now - h->reset_ts > LATE_FOR || (p->flags & TH_RST))
 		return 0;
 	if (p->flags & TH_SYN)
-		return !!(p->flags & TH_ACK);
-	return length && (__s32)(p->seq + length - h->reset_seq) > 0;
+		beyond = !!(p->flags & TH_ACK);
+	else
+		beyond = h->reset_seq && length && (__s32)(p->seq + length - h->reset_seq) > 0;
+	if (beyond)
+		h->reset_ts = 0;
+	first = !h->late_told;
+	h->late_told = 1;
+	return beyond || first;
 }
 
 INLINE void learn_packet(struct rst_half *h, const struct parsed *p, const void *skb,

@@ -261,7 +261,7 @@ INLINE void emit(struct rst_event *e);
 INLINE void fill_data(struct rst_event *e);
 INLINE struct rst_event *new_event(__u64 key, __u32 kind);
 
-/* The peer goes on after "its" RST: told once for each RST. */
+/* What comes from the peer after "its" RST. */
 INLINE void tell_late(const struct parsed *p, const void *skb, const struct rst_frame *frame,
 		      __u64 net, __u64 now)
 {
@@ -308,10 +308,8 @@ INLINE void learn(const struct parsed *p, const void *skb, const struct rst_fram
 	h = high ? &f->half[1] : &f->half[0];
 	if (begins_anew(f, h, p, now))
 		__builtin_memset(f, 0, sizeof(*f));
-	if (frame && goes_on(h, p, now)) {
-		h->reset_ts = 0;
+	if (frame && is_late(h, p, now))
 		tell_late(p, skb, frame, key.net, now);
-	}
 	learn_packet(h, p, skb, frame, now);
 	if (frame && (p->flags & TH_SYN))
 		learn_handshake(h, key.net, p);
@@ -352,6 +350,7 @@ INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t,
 		if (!is_sent(e->kind) && !theirs->reset_ts) {
 			theirs->reset_ts = e->ts;
 			theirs->reset_seq = rst_seq;
+			theirs->late_told = 0;
 		}
 		if (e->theirs.packets) {
 			e->scope = SCOPE_FLOW;

@@ -285,6 +285,12 @@ def trace(**options: Any) -> None:
     show_default=True,
     help="How many flows to remember (about 2 kB of memory each).",
 )
+@click.option(
+    "--hold",
+    type=click.FloatRange(0, 3600),
+    help="Seconds of the capture's time that a verdict waits for late evidence; what comes later "
+    "amends it. By default 60 for files, 0 for standard input.",
+)
 def read(files: tuple[str, ...], **options: Any) -> int:
     """Show every TCP reset in captures (pcap, pcapng; also gzip; - is stdin), and who made it.
 
@@ -313,6 +319,7 @@ def read(files: tuple[str, ...], **options: Any) -> int:
             verbose=options["verbose"],
             color=options["output"] == "text" and _color(options["color"]),
             utc=options["utc"],
+            hold_s=_hold(options["hold"], files),
         ),
         reading.Filter(
             kinds=_kinds(options["kind"]),
@@ -323,6 +330,13 @@ def read(files: tuple[str, ...], **options: Any) -> int:
         flows=options["flows"],
         bar=_progress_bar,
     )
+
+
+def _hold(asked: float | None, files: tuple[str, ...]) -> float:
+    """A file's end is known: its verdicts can wait for it. Whoever watches a pipe cannot."""
+    if asked is not None:
+        return asked
+    return 0.0 if "-" in files else 60.0
 
 
 @contextlib.contextmanager

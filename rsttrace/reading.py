@@ -13,12 +13,11 @@ from rsttrace.capture.sides import Network
 from rsttrace.capture.source import CaptureSource
 from rsttrace.enrich.captured import enrich_captured
 from rsttrace.errors import CaptureError
-from rsttrace.judge.verdict import judge
-from rsttrace.model import Endpoint, Entry, Kind, Reset
+from rsttrace.model import Endpoint, Kind, Reset
 from rsttrace.render import json as render_json
 from rsttrace.render.escape import safe
 from rsttrace.render.summary import Tally
-from rsttrace.tracing import Options, Stuck, Writer, stop_on_signals
+from rsttrace.tracing import Options, Presenter, Stuck, Writer, stop_on_signals
 
 Progress = Callable[[int], None]
 ProgressBar = Callable[[int, str], contextlib.AbstractContextManager[Optional[Progress]]]
@@ -89,38 +88,44 @@ def read(
         BrokenPipeError: nobody reads any more.
     """
     say = status or _to_stderr
-    failed = shown = looked_at = 0
+    failed = looked_at = 0
     tally = Tally(clock=None)
     with stop_on_signals() as stop:
 
         def ended() -> bool:
             return stop.requested
 
-        def done() -> bool:
-            return stop.requested or (options.count is not None and shown >= options.count)
-
         writer = Writer(options, out or sys.stdout, ended)
+        presenter = Presenter(options, writer, tally, wanted=wanted)
+        docket = presenter.docket
+
+        def counted() -> bool:
+            return options.count is not None and presenter.shown >= options.count
+
         with contextlib.suppress(Stuck):
             for name in files:
-                if done():
+                if stop.requested or counted():
                     break
                 try:
                     with CaptureSource(name, local=local, flows=flows, ended=ended) as source:
                         with bar(source.size or 0, name) as progress:
-                            for reset in source.resets(progress):
-                                looked_at += 1
-                                entry = _entry(reset, shown + 1, options, wanted)
-                                if entry is not None:
-                                    shown += 1
-                                    writer.entry(entry)
-                                    tally.add(entry)
-                                if done():
+                            for item in source.resets(progress):
+                                now_ns = item if isinstance(item, int) else item.time_ns
+                                if isinstance(item, Reset):
+                                    looked_at += 1
+                                    enrich_captured(item)
+                                if not isinstance(item, int):
+                                    docket.add(item, now_ns)
+                                if presenter.show(now_ns) or stop.requested:
                                     break
+                                source.wake_ns = docket.next_due_ns()
+                        if not counted():
+                            presenter.show(None)
                         failed += _tell(name, source, say)
                 except CaptureError as error:
                     say(f"rsttrace: {error}")
                     failed += 1
-    tally.not_shown(filtered=looked_at - shown, aggregated=0, lost=0)
+    tally.not_shown(filtered=looked_at - presenter.shown, aggregated=0, lost=0)
     if options.summary:
         with contextlib.suppress(Stuck):
             if options.output == "json":
@@ -128,17 +133,6 @@ def read(
             else:
                 writer.lines(tally.text_lines())
     return 1 if failed else 0
-
-
-def _entry(reset: Reset, number: int, options: Options, wanted: Filter) -> Entry | None:
-    """The reset, judged, if it is to be shown."""
-    if not wanted(reset):
-        return None
-    enrich_captured(reset)
-    verdict = judge(reset)
-    if options.origins and verdict.origin not in options.origins:
-        return None
-    return Entry(number, reset, verdict)
 
 
 def _tell(name: str, source: CaptureSource, say: Callable[[str], None]) -> int:

@@ -182,6 +182,62 @@ class Writer:
         return any(event & (select.POLLERR | select.POLLHUP) for _, event in self._poll.poll(0))
 
 
+class Presenter:
+    """Turns judged resets into entries: numbers them, filters them, writes and counts them.
+
+    Attributes:
+        docket: where resets and late packets go in.
+        shown: how many resets were shown; entries that amend one are not counted.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        writer: Writer,
+        tally: Tally,
+        *,
+        wanted: Callable[[Reset], bool] = lambda reset: True,
+        entry_hook: Callable[[Entry], None] | None = None,
+    ) -> None:
+        self._options = options
+        self._writer = writer
+        self._tally = tally
+        self._wanted = wanted
+        self._entry_hook = entry_hook
+        self._written = 0
+        self.shown = 0
+        self.docket = Docket(hold_ns=round(options.hold_s * 1e9))
+
+    def show(self, now_ns: int | None) -> bool:
+        """Show what is due (None: everything); true when no more is to be shown (`--count`).
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+        """
+        options = self._options
+        for case in self.docket.due(now_ns):
+            reset, verdict, amends = case.reset, case.verdict, case.entry
+            assert verdict is not None
+            # What has been shown is amended, whatever it has become.
+            if amends is None and (
+                (options.origins and verdict.origin not in options.origins)
+                or not self._wanted(reset)
+            ):
+                continue
+            self._written += 1
+            entry = Entry(self._written, reset, verdict, amends)
+            if amends is None:
+                case.entry = self._written
+                self.shown += 1
+            self._writer.entry(entry)
+            self._tally.add(entry)
+            if self._entry_hook is not None:
+                self._entry_hook(entry)
+            if options.count is not None and self.shown >= options.count:
+                return True
+        return False
+
+
 def trace(
     request: Request,
     options: Options,
@@ -204,7 +260,6 @@ def trace(
         BrokenPipeError: nobody reads any more.
     """
     say = status or _to_stderr
-    shown = 0
     with (
         stop_on_signals() as stop,
         Enricher(viewpoint_netns=options.viewpoint_netns) as enricher,
@@ -222,37 +277,22 @@ def trace(
         if options.verbose and source.log:
             say(source.log)
 
-        docket = Docket(hold_ns=round(options.hold_s * 1e9))
-        written = 0
+        presenter = Presenter(
+            options,
+            writer,
+            tally,
+            wanted=lambda reset: on_iface(reset, options.ifaces, enricher),
+            entry_hook=entry_hook,
+        )
+        docket = presenter.docket
 
         def show(items: list[Reset | LatePacket], now_ns: int | None) -> bool:
             """Take in a batch, show what is due; true when there is no more to do."""
-            nonlocal shown, written
             for item in items:
                 if isinstance(item, Reset):
                     enricher.enrich(item)
                 docket.add(item, time.monotonic_ns())
-            for case in docket.due(now_ns):
-                reset, verdict, amends = case.reset, case.verdict, case.entry
-                assert verdict is not None
-                # What has been shown is amended, whatever it has become.
-                if amends is None and (
-                    (options.origins and verdict.origin not in options.origins)
-                    or not on_iface(reset, options.ifaces, enricher)
-                ):
-                    continue
-                written += 1
-                entry = Entry(written, reset, verdict, amends)
-                if amends is None:
-                    case.entry = written
-                    shown += 1
-                writer.entry(entry)
-                tally.add(entry)
-                if entry_hook is not None:
-                    entry_hook(entry)
-                if options.count is not None and shown >= options.count:
-                    return True
-            return False
+            return presenter.show(now_ns)
 
         done = False
         try:
@@ -281,7 +321,7 @@ def trace(
     lost = sum(row[2] for row in counts)
     # Of those that the kernel told of, some were filtered here, some (--count, a backlog at the
     # end) never looked at.
-    filtered = sum(row[1] for row in counts) + seen_by_kernel - shown
+    filtered = sum(row[1] for row in counts) + seen_by_kernel - presenter.shown
     tally.not_shown(filtered=filtered, aggregated=0, lost=lost)
     if late_lost := source.late_lost():
         say(

@@ -18,6 +18,12 @@ RECENT = 4
 IDLE_REUSE_NS = 60 * 1_000_000_000
 """A SYN on an open flow quiet for so long starts it anew, as in bpf/flow.h."""
 
+LATE_FOR_NS = 60 * 1_000_000_000
+"""So long after a RST its sender is watched, as in bpf/flow.h."""
+
+PEER_TTLS = 8
+"""Handshakes of a peer whose TTL is kept, as in bpf/event.h."""
+
 PEERS = 4096
 """Peers whose newest handshake is kept, as in bpf/rsttrace.c."""
 
@@ -59,6 +65,7 @@ class Direction:
         "first_ns",
         "interface",
         "last_ns",
+        "late_told",
         "mac",
         "mss",
         "other",
@@ -66,6 +73,8 @@ class Direction:
         "primary",
         "recent",
         "reset",
+        "reset_ns",
+        "reset_seq",
         "scale",
         "syn_ack",
         "syn_ns",
@@ -109,6 +118,28 @@ class Direction:
         self.mss: int | None = None
         self.syn_ack = False
         self.reset = False
+        self.reset_ns: int | None = None
+        self.reset_seq = 0
+        self.late_told = False
+
+    def is_late(self, segment: Segment) -> bool:
+        """Whether to tell of a packet that came after a RST of this direction.
+
+        As is_late() of bpf/flow.h: the first one, and the first that no honest sender would send.
+        """
+        if self.reset_ns is None or not 0 <= segment.time_ns - self.reset_ns <= LATE_FOR_NS:
+            return False
+        if segment.flags & SYN:
+            beyond = bool(segment.flags & ACK)
+        else:
+            length = segment.payload_len + (segment.flags & FIN)
+            beyond = bool(self.reset_seq and length) and before(
+                self.reset_seq, (segment.seq + length) & 0xFFFFFFFF
+            )
+        if beyond:
+            self.reset_ns = None
+        first, self.late_told = not self.late_told, True
+        return beyond or first
 
     def learn(self, segment: Segment) -> None:
         """Take one packet in (never a RST: those do not teach what honest packets look like)."""
@@ -240,6 +271,7 @@ class Direction:
                 )
                 for row in reversed(self.recent)
             ),
+            end=self.end,
         )
 
 
@@ -251,6 +283,8 @@ class Flows:
         self._directions: dict[bytes, Direction] = {}
         self._used: OrderedDict[bytes, bytes] = OrderedDict()
         self._peers: OrderedDict[bytes, Half] = OrderedDict()
+        self._ttls: OrderedDict[bytes, tuple[int, ...]] = OrderedDict()
+        self.late = False  # the packet learned last came after "its" RST
 
     def __len__(self) -> int:
         return len(self._used)
@@ -271,6 +305,7 @@ class Flows:
             direction.clear()
             if direction.other is not None:
                 direction.other.clear()
+        self.late = direction.reset_ns is not None and direction.is_late(segment)
         direction.learn(segment)
         if segment.flags & SYN:
             self._learn_peer(segment, direction)
@@ -299,16 +334,18 @@ class Flows:
     def baseline(self, segment: Segment) -> Baseline:
         """What was known when this RST came."""
         direction = self._directions.get(segment.key)
+        address = segment.source + segment.tag
+        ttls = self._ttls.get(address, ())
         ours = None
         if direction is not None:
             ours = direction.other.half() if direction.other is not None else None
             theirs = direction.half()
             if theirs is not None:
-                return Baseline(Scope.FLOW, theirs, ours)
-        peer = self._peers.get(segment.source + segment.tag)
+                return Baseline(Scope.FLOW, theirs, ours, ttls)
+        peer = self._peers.get(address)
         if peer is not None:
-            return Baseline(Scope.PEER, peer, ours)
-        return Baseline(Scope.NONE, None, ours)
+            return Baseline(Scope.PEER, peer, ours, ttls)
+        return Baseline(Scope.NONE, None, ours, ttls)
 
     def _learn_peer(self, segment: Segment, direction: Direction) -> None:
         half = direction.half()
@@ -317,8 +354,13 @@ class Flows:
         address = segment.source + segment.tag
         self._peers[address] = half
         self._peers.move_to_end(address)
+        known = self._ttls.get(address, ())
+        if known[:1] != (segment.ttl,):
+            self._ttls[address] = (segment.ttl, *known)[:PEER_TTLS]
+        self._ttls.move_to_end(address)
         if len(self._peers) > PEERS:
             self._peers.popitem(last=False)
+            self._ttls.popitem(last=False)
 
     def _begins_anew(self, direction: Direction, segment: Segment) -> bool:
         """As begins_anew() of bpf/flow.h: not a retransmission, not a SYN into a live flow."""

@@ -11,7 +11,7 @@ from rsttrace.capture.layers import Dissector, Segment, ip_checksum_ok, tcp_chec
 from rsttrace.capture.reader import Capture
 from rsttrace.capture.sides import Network, Sides
 from rsttrace.headers import packet
-from rsttrace.model import Frame, Kind, Packet, Reset
+from rsttrace.model import Frame, Kind, LatePacket, Packet, Reset
 
 LOOK_AHEAD = 20_000
 """So many packets of a regular file are looked at first, to find out which side is ours."""
@@ -45,6 +45,7 @@ class CaptureSource:
         self._flows = Flows(flows)
         self._dissector = Dissector()
         self._ended = ended
+        self.wake_ns: int | None = None
         self._capture = Capture(name, ended)
         if self._capture.size is not None and not local:
             self._look_ahead(name)
@@ -82,8 +83,13 @@ class CaptureSource:
             lines.append(f"{_packets(dissector.cut)} not read: cut off before the TCP flags")
         return lines
 
-    def resets(self, progress: Callable[[int], None] | None = None) -> Iterator[Reset]:
+    def resets(
+        self, progress: Callable[[int], None] | None = None
+    ) -> Iterator[Reset | LatePacket | int]:
         """Read on; `progress` is told from time to time how many bytes more were read.
+
+        Gives resets, what came from the same end after them, and, once a packet is as late as
+        `wake_ns` says, that packet's time.
 
         Raises:
             CaptureError: the file breaks off before its first packet.
@@ -102,8 +108,14 @@ class CaptureSource:
             segment.interface = segment.interface or interface
             if segment.flags & RST:
                 yield self._reset(segment, number)
-            elif flows.learn(segment) or segment.flags & SYN:
+                continue
+            if flows.learn(segment) or segment.flags & SYN:
                 sides.learn(segment)
+            if flows.late:
+                yield LatePacket(time_ns, _headers(segment), file=self._capture.name)
+            if self.wake_ns is not None and time_ns >= self.wake_ns:
+                self.wake_ns = None
+                yield time_ns
         if progress is not None:
             progress(self._capture.position - told)
 
@@ -144,6 +156,9 @@ class CaptureSource:
             local, remote = rst.dst, rst.src
         if theirs is not None and kind not in (Kind.RECEIVED_REJECTED, Kind.RECEIVED_UNMATCHED):
             theirs.closed = theirs.reset = True
+        if theirs is not None and kind.direction != "sent" and theirs.reset_ns is None:
+            theirs.reset_ns, theirs.reset_seq = segment.time_ns, segment.seq
+            theirs.late_told = False
         return Reset(
             time_ns=segment.time_ns,
             kind=kind,

@@ -22,6 +22,9 @@ SIBLINGS = 8
 SIBLING_NS = 60_000_000_000
 """RSTs of one tuple that are farther apart in time belong to different connections."""
 
+WAITING = 10_000
+"""How many resets may wait for late evidence (6 kB each); in a storm the oldest goes first."""
+
 STRANGERS = 64
 """How many RSTs of other addresses are kept per namespace."""
 
@@ -64,7 +67,7 @@ class Case:
 class _Neighbours:
     """What one namespace (or file) has seen lately."""
 
-    strangers: deque[Other] = field(default_factory=lambda: deque(maxlen=STRANGERS))
+    strangers: deque[Case] = field(default_factory=lambda: deque(maxlen=STRANGERS))
 
 
 class Docket:
@@ -99,7 +102,7 @@ class Docket:
         self._note_check(item)
         if item.kind.direction != "sent":
             self._join_flow(case)
-            self._join_place(item)
+            self._join_place(case)
 
     def due(self, now_ns: int | None = None) -> Iterator[Case]:
         """Cases to be shown: those whose time has come (all if None), then changed verdicts.
@@ -107,7 +110,9 @@ class Docket:
         A case comes again only when its verdict has materially changed; its `entry` tells whether
         it has been shown.
         """
-        while self._waiting and (now_ns is None or self._waiting[0].due_ns <= now_ns):
+        while self._waiting and (
+            now_ns is None or self._waiting[0].due_ns <= now_ns or len(self._waiting) > WAITING
+        ):
             case = self._waiting.popleft()
             case.verdict, case.touched = self._decide(case.reset), False
             yield case
@@ -161,7 +166,8 @@ class Docket:
         if len(self._flows) > self._size:
             self._flows.popitem(last=False)
 
-    def _join_place(self, reset: Reset) -> None:
+    def _join_place(self, case: Case) -> None:
+        reset = case.reset
         ip_id = reset.rst.ip_id
         if ip_id is None or ip_id <= 1:
             return
@@ -169,15 +175,16 @@ class Docket:
         self._places[_identity(reset)] = place
         if len(self._places) > self._size:
             self._places.popitem(last=False)
-        source = reset.rst.src.ip
-        reset.others = tuple(
-            other
-            for other in place.strangers
-            if other.ip != source
-            and reset.time_ns - other.time_ns <= SIBLING_NS
-            and (ip_id - other.ip_id + SAME_COUNTER) & 0xFFFF <= 2 * SAME_COUNTER
-        )
-        place.strangers.append(Other(source, reset.time_ns, ip_id, reset.rst.ttl))
+        for stranger in place.strangers:
+            other = stranger.reset
+            assert other.rst.ip_id is not None
+            near = (ip_id - other.rst.ip_id + SAME_COUNTER) & 0xFFFF <= 2 * SAME_COUNTER
+            recent = reset.time_ns - other.time_ns <= SIBLING_NS
+            if near and recent and other.rst.src.ip != reset.rst.src.ip:
+                reset.others = (*reset.others, _other(other))[-SIBLINGS:]
+                other.others = (*other.others, _other(reset))[-SIBLINGS:]
+                self._touch(stranger)
+        place.strangers.append(case)
 
     def _note_check(self, reset: Reset) -> None:
         if not looks_like_check(reset):
@@ -211,6 +218,11 @@ def _same_connection(earlier: Reset, later: Reset) -> bool:
         if len(begun) == 2 and abs(begun[0] - begun[1]) > CLOCK_SLACK_NS:
             return False
     return True
+
+
+def _other(reset: Reset) -> Other:
+    assert reset.rst.ip_id is not None
+    return Other(reset.rst.src.ip, reset.time_ns, reset.rst.ip_id, reset.rst.ttl)
 
 
 def _changed(before: Verdict, after: Verdict) -> bool:

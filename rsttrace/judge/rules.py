@@ -21,6 +21,8 @@ WEIGHTS = {
     # Only the handshake was seen: a SYN proxy or load balancer may have answered it.
     "hops-differ-syn-only": 2.5,
     # No SYN seen: injected data may have poisoned the baseline.
+    # Farther from the handshake than a proxy stands from its server.
+    "hops-differ-syn-far": 3.2,
     "hops-differ-data": 2.5,
     "hops-differ-peer": 2.0,
     # So many hops are rarer than programs that set IP_TTL (eBGP does); the host's own resets have
@@ -53,6 +55,7 @@ WEIGHTS = {
     "alien-shape": 2.5,
     "id-zero-no-df": 1.5,
     "df-lost": 0.8,
+    "df-lost-syn": 0.4,  # one packet shows no habit
     # Other handshakes of this address came from there too: several hosts, or paths, behind it.
     "hops-several": 0.5,
     # A NAT box that forgot an idle connection answers for its client, from nearer by.
@@ -62,6 +65,10 @@ WEIGHTS = {
     "too-soon-handshake": 1.5,  # one sample, perhaps slowed by ARP or a busy listener
     # DATA_SEQ_RST, RST_SEQ_DATA, RST_SEQ_CHANGE (Weaver, Sommer, Paxson, NDSS 2009).
     "goes-on": 6.0,
+    "goes-on-no-socket": 4.0,  # another host behind the same address may have answered
+    # It answers a packet whose TTL was too small for the peer, if the way there is as long as back.
+    "out-of-reach": 3.0,
+    "out-of-reach-near": 1.5,
     "behind-data": 2.0,
     "moves-on": 2.8,
     "live-twice": 2.0,
@@ -96,6 +103,12 @@ round-trip guess)."""
 
 SHORTEST_RTT_NS = 2_000_000
 """Round trips below this are too short to be compared: waking up a CPU takes a part of that."""
+
+PROXY_HOPS = 6
+"""How far a SYN proxy or load balancer may stand from the server it answers for."""
+
+REACH_SLACK = 3
+"""By how many hops the way to a peer and the way back often differ."""
 
 SAME_COUNTER = 8
 """IP IDs of two RSTs that differ by no more may come from one counter."""
@@ -249,9 +262,15 @@ def hop_distance(reset: Reset) -> Evidence | None:
     if odd and is_no_socket_shape(reset.rst):
         text = compared + distance + "; but that TTL was probably set by its program"
         return _found(rule, "hops-differ-odd", text, **values)
-    if theirs.packets < 2:
+    confirmed = [seen for seen in reset.later if hops(seen.ttl) == known]
+    if theirs.packets < 2 and not confirmed:
         text = compared + distance + "; only its handshake was seen"
-        return _found(rule, "hops-differ-syn-only", text, **values)
+        far = difference > PROXY_HOPS
+        return _found(
+            rule, "hops-differ-syn-far" if far else "hops-differ-syn-only", text, **values
+        )
+    if confirmed:
+        distance += ", as its later packets do"
     return _found(rule, "hops-differ", compared + distance, **values)
 
 
@@ -276,8 +295,10 @@ def ip_id_ours(reset: Reset) -> Evidence | None:
     last = theirs.recent[0].ip_id if theirs and theirs.recent else None
     if last is not None and _continues(ip_id, theirs):
         return _silent(rule, f"IP ID {ip_id} continues the peer's own ({last})")
-    mirrored = theirs is not None and any(
-        seen.ip_id > 1 and _our_packet_with(seen.ip_id, ours) for seen in theirs.recent
+    ordinary = [*(theirs.recent if theirs else ()), *reset.later]
+    mirrored = any(
+        seen.ip_id > 1 and "R" not in seen.flags and _our_packet_with(seen.ip_id, ours)
+        for seen in ordinary
     )
     if mirrored:
         return _silent(rule, "the peer's ordinary packets repeat our IP IDs too")
@@ -537,12 +558,15 @@ def df_lost(reset: Reset) -> Evidence | None:
         return None
     rule = "df-lost"
     theirs = reset.baseline.theirs
-    if theirs is None or not theirs.df_always or theirs.packets < 2:
+    if theirs is None or not theirs.df_always:
         return _silent(rule, "the peer's packets did not all have DF")
     if reset.rst.df:
         return _silent(rule, "DF, as the peer's packets")
     if reset.baseline.scope is Scope.FLOW and looks_like_linux(theirs):
         return _silent(rule, "no DF: said by alien-shape already")
+    if theirs.packets < 2:
+        text = "no DF, where the peer's handshake had it"
+        return _found(rule, "df-lost-syn", text, packets=theirs.packets)
     text = f"no DF, where all {_plural(theirs.packets, 'packet')} of the peer had it"
     return _found(rule, "df-lost", text, packets=theirs.packets)
 
@@ -662,6 +686,32 @@ def timing(reset: Reset) -> Evidence | None:
     return _found(rule, "too-soon" if sampled else "too-soon-handshake", text, **values)
 
 
+def reach(reset: Reset) -> Evidence | None:
+    """The RST acknowledges a packet of ours that died before it could reach the peer."""
+    if not _judged(reset):
+        return None
+    rule = "reach"
+    rst, ours, reference = reset.rst, reset.baseline.ours, reference_ttl(reset)
+    if ours is None or reference is None or reset.baseline.scope is not Scope.FLOW:
+        return _silent(rule, "the peer's distance or our packets are unknown")
+    routers = hops(reference)
+    answered = [seen for seen in ours.recent if "A" in rst.flags and _answers(rst, seen)]
+    if not answered:
+        return _silent(rule, "it acknowledges none of our last packets")
+    ttl = max(seen.ttl for seen in answered)
+    short = routers + 1 - ttl  # the last router must still have one to take away
+    if short <= 0:
+        return _silent(
+            rule, f"what it answers left with {_ttl_word(reset)} {ttl}, enough for the way"
+        )
+    text = (
+        f"acknowledges our packet sent with {_ttl_word(reset)} {ttl}, which cannot pass the "
+        f"{_plural(routers, 'router')} to the peer"
+    )
+    weight = "out-of-reach" if short > REACH_SLACK else "out-of-reach-near"
+    return _found(rule, weight, text, ttl=ttl, peer_hops=routers)
+
+
 def _answers(rst: Packet, seen: Seen) -> bool:
     """Whether a RST's numbers were known only to who has seen this packet of ours (or acts on it):
     it acknowledges its data, or takes its ack number for its own sequence number."""
@@ -774,9 +824,12 @@ def goes_on(reset: Reset) -> Evidence | None:
         return None
     rule = "goes-on"
     rst = reset.rst
+    weight = "goes-on-no-socket" if is_no_socket_shape(rst) and rst.seq else "goes-on"
     for seen in reset.later:
         if "R" in seen.flags:
             continue
+        if seen.ip_id > 1 and (seen.ip_id, seen.ttl) == (rst.ip_id, rst.ttl):
+            return _silent(rule, "what came after it carries the same IP ID: one maker for both")
         age = age_text(max(0, seen.time_ns - reset.time_ns))
         values = {
             "after_ms": (seen.time_ns - reset.time_ns) / 1e6,
@@ -785,12 +838,12 @@ def goes_on(reset: Reset) -> Evidence | None:
         }
         if "S" in seen.flags and "A" in seen.flags:
             text = f"{age} later the peer answered with a SYN-ACK: it did not mean to reset"
-            return _found(rule, "goes-on", text, **values)
+            return _found(rule, weight, text, **values)
         length = seen.payload_len + ("F" in seen.flags)
-        if length and _before(rst.seq, seen.seq + length) > 0:
+        if rst.seq and length and _before(rst.seq, seen.seq + length) > 0:
             what = _plural(seen.payload_len, "byte") if seen.payload_len else "a FIN"
             text = f"{age} later the peer went on, with {what} beyond the RST's sequence number"
-            return _found(rule, "goes-on", text, **values)
+            return _found(rule, weight, text, **values)
     return _silent(rule, "nothing came from the peer after it")
 
 
@@ -822,10 +875,11 @@ def checksum(reset: Reset) -> Evidence | None:
     """A RST whose TCP checksum is wrong: stacks and network cards compute it, some boxes don't."""
     if not _judged(reset):
         return None
-    if reset.cause.name == "bad-checksum":
+    if reset.cause.name == "bad-checksum" or reset.rst.tcp_checksum_ok is False:
         text = "its TCP checksum is wrong: hand-made, or damaged on its way"
         return _found("checksum", "bad-checksum", text, cause=reset.cause.name)
-    return _silent("checksum", "no wrong checksum is known")
+    known = "right" if reset.rst.tcp_checksum_ok else "not known to be wrong"
+    return _silent("checksum", f"its checksum is {known}")
 
 
 RULES: tuple[Rule, ...] = (
@@ -845,6 +899,7 @@ RULES: tuple[Rule, ...] = (
     df_lost,
     checksum,
     timing,
+    reach,
     sequence,
     several_resets,
     id_shared,
