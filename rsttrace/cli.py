@@ -12,6 +12,7 @@ import math
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -77,6 +78,14 @@ color_option = click.option(
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
     help="auto: on a terminal, unless NO_COLOR is set.",
+)
+
+fingerprints_option = click.option(
+    "--fingerprints",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Name devices by the fingerprints in this TOML file too (repeatable).",
 )
 
 
@@ -173,6 +182,7 @@ def _kinds(names: tuple[str, ...]) -> tuple[Kind, ...]:
     default="node",
     help="node: use what only this node knows; netns: judge as if each namespace were a machine.",
 )
+@fingerprints_option
 @plan_option
 @click.option(
     "--flows",
@@ -185,6 +195,7 @@ def trace(**options: Any) -> None:
     """Show every TCP reset that this node sends or receives, and who made it."""
     from rsttrace import tracing
     from rsttrace.enrich import NetnsDirectory
+    from rsttrace.judge import fingerprints
     from rsttrace.kernel.config import Request
 
     if options["duration"] is not None and not math.isfinite(options["duration"]):
@@ -217,6 +228,7 @@ def trace(**options: Any) -> None:
             viewpoint_netns=options["viewpoint"] == "netns",
             color=options["output"] == "text" and _color(options["color"]),
             utc=options["utc"],
+            fingerprints=fingerprints.load(options["fingerprints"]),
         ),
     )
 

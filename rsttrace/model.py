@@ -271,6 +271,7 @@ class Reset:
     node, `trigger` the packet that provoked the reset, `actor` the process that had somebody else's
     socket reset (``ss -K``). `netns_identity` never repeats, as
     inode numbers do: it tells a namespace from an earlier one with the same `netns`.
+    `earlier` is the RSTs that came before this one in the same flow and direction, newest first.
     """
 
     time_ns: int
@@ -292,6 +293,7 @@ class Reset:
     file_frame: int | None = None
     seen: int = 1
     netns_identity: int | None = None
+    earlier: tuple[Seen, ...] = ()
 
     netns_name: str | None = None
     neighbor: Neighbor | None = None

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TextIO
 
 from rsttrace.enrich import Enricher
+from rsttrace.judge.fingerprints import Fingerprints
 from rsttrace.judge.verdict import judge
 from rsttrace.kernel.config import Report, Request
 from rsttrace.kernel.source import LiveSource
@@ -53,6 +54,7 @@ class Options:
     viewpoint_netns: bool = False
     color: bool = False
     utc: bool = False
+    fingerprints: Fingerprints | None = None
 
 
 class Stop:
@@ -226,7 +228,7 @@ def trace(
             nonlocal shown
             for reset in resets:
                 enricher.enrich(reset)
-                verdict = judge(reset)
+                verdict = judge(reset, options.fingerprints)
                 if (options.origins and verdict.origin not in options.origins) or not on_iface(
                     reset, options.ifaces, enricher
                 ):
