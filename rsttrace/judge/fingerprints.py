@@ -741,7 +741,7 @@ class _Reader:
         if about.kind in (bool, str) or isinstance(value, bool) or not isinstance(value, types):
             self._fail(where, f"{_short(value)} is {_type(value)}, not {_expected(name)}")
         if not 0 <= value <= about.high:
-            self._fail(where, f"{value!r:.40} is not between 0 and {about.high}")
+            self._fail(where, f"{_short(value)} is not between 0 and {about.high}")
         return value
 
     def _range(self, where: str, name: str, table: dict[str, Any]) -> Range:
@@ -775,7 +775,10 @@ def _type(value: object) -> str:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits; tables in tables without end
+        return "this value"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -96,7 +96,7 @@ WRONG = [
     (["--viewpoint", "moon"], ["--viewpoint", "moon", "netns"]),
     (["-o", "xml"], ["xml", "json"]),
     (["--fingerprints", "/no/such/file"], ["/no/such/file", "No such file", "fingerprints.md"]),
-    (["--fingerprints", "/etc/hostname"], ["/etc/hostname", "not TOML"]),
+    (["--fingerprints", "/etc/passwd"], ["/etc/passwd", "not TOML"]),
     (["--fingerprints"], ["--fingerprints"]),
     (["--no-such-option"], ["--no-such-option"]),
     (["no-such-command"], ["no-such-command"]),
