@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Optional, Union
 
@@ -522,8 +523,19 @@ class Pattern:
     fields: tuple[tuple[str, tuple[Condition, ...]], ...]
     formulas: tuple[Formula, ...] = ()
 
+    @cached_property
+    def _plain_values(self) -> list[tuple[Callable[[Reset], Any], tuple[Number | str, ...]]]:
+        """The fields of which only values are given: quickly compared, and most often decisive."""
+        return [
+            (FIELDS[name].value, tuple(c.value for c in conditions if isinstance(c, Exact)))
+            for name, conditions in self.fields
+            if all(isinstance(condition, Exact) for condition in conditions)
+        ]
+
     def match(self, reset: Reset) -> tuple[int, tuple[str, ...]] | None:
         """How much it says that all of it holds, in bits, and what held; None: not all does."""
+        if any(read(reset) not in values for read, values in self._plain_values):
+            return None
         total, why = 0, []
         for name, conditions in self.fields:
             said = [(c.points(name, reset), c) for c in conditions]
