@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -83,6 +84,14 @@ color_option = click.option(
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
     help="auto: on a terminal, unless NO_COLOR is set.",
+)
+
+fingerprints_option = click.option(
+    "--fingerprints",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Name devices by the fingerprints in this TOML file too (repeatable).",
 )
 
 
@@ -197,6 +206,7 @@ def _kinds(names: tuple[str, ...]) -> tuple[Kind, ...]:
     default="node",
     help="node: use what only this node knows; netns: judge as if each namespace were a machine.",
 )
+@fingerprints_option
 @plan_option
 @click.option(
     "--flows",
@@ -222,6 +232,7 @@ def trace(**options: Any) -> None:
     """Show every TCP reset that this node sends or receives, and who made it."""
     from rsttrace import tracing
     from rsttrace.enrich import NetnsDirectory
+    from rsttrace.judge import fingerprints
     from rsttrace.kernel.config import Request
 
     if options["duration"] is not None and not math.isfinite(options["duration"]):
@@ -254,6 +265,7 @@ def trace(**options: Any) -> None:
             color=options["output"] == "text" and _color(options["color"]),
             utc=options["utc"],
             hold_s=options["hold"],
+            fingerprints=fingerprints.load(options["fingerprints"]),
         ),
     )
 
@@ -285,6 +297,7 @@ def trace(**options: Any) -> None:
     show_default=True,
     help="How many flows to remember (about 2 kB of memory each).",
 )
+@fingerprints_option
 @click.option(
     "--hold",
     type=click.FloatRange(0, 3600),
@@ -297,6 +310,7 @@ def read(files: tuple[str, ...], **options: Any) -> int:
     Exit code 1 if a file cannot be read at all; a file that breaks off is read up to there.
     """
     from rsttrace import reading, tracing
+    from rsttrace.judge import fingerprints
 
     _check_repeats(options, "host", "net", "port", "local")
     local = []
@@ -320,6 +334,7 @@ def read(files: tuple[str, ...], **options: Any) -> int:
             color=options["output"] == "text" and _color(options["color"]),
             utc=options["utc"],
             hold_s=_hold(options["hold"], files),
+            fingerprints=fingerprints.load(options["fingerprints"]),
         ),
         reading.Filter(
             kinds=_kinds(options["kind"]),

@@ -7,6 +7,7 @@ The tree::
     ├── DependencyError      bcc, libbpf, or a tool is missing or is the wrong one
     ├── KernelError          this kernel refuses, or lacks what tracing needs
     ├── CaptureError         a capture file cannot be read
+    ├── ConfigError          a configuration file of this machine cannot be used
     ├── LabError             the demo's network namespaces could not be built
     └── UsageError           the command line asks for something impossible; exit code 2
 """
@@ -51,6 +52,10 @@ class CaptureError(RsttraceError):
 
 class LabError(RsttraceError):
     """The demo's network namespaces could not be built."""
+
+
+class ConfigError(RsttraceError):
+    """A configuration file of this machine, or one that was installed, cannot be used."""
 
 
 class UsageError(RsttraceError):

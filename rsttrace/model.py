@@ -174,8 +174,8 @@ class LatePacket:
     """What came from an end after a RST in its name, which should have been its last packet.
 
     The first such packet, and the first that no honest sender would send: a SYN-ACK, or data or a
-    FIN beyond the RST's sequence number (Weaver, Sommer, Paxson, NDSS 2009). `time_ns` is CLOCK_REALTIME;
-    `netns_identity` and `file` as in Reset.
+    FIN beyond the RST's sequence number (Weaver, Sommer, Paxson, NDSS 2009). `time_ns` is
+    CLOCK_REALTIME; `netns_identity` and `file` as in Reset.
     """
 
     time_ns: int

@@ -16,6 +16,8 @@ from typing import TextIO
 
 from rsttrace.enrich import Enricher
 from rsttrace.judge.docket import Docket
+from rsttrace.judge.fingerprints import Fingerprints
+from rsttrace.judge.verdict import judge
 from rsttrace.kernel.config import Report, Request
 from rsttrace.kernel.source import LiveSource
 from rsttrace.model import Entry, LatePacket, Origin, Reset
@@ -54,6 +56,7 @@ class Options:
     color: bool = False
     utc: bool = False
     hold_s: float = 0.1
+    fingerprints: Fingerprints | None = None
 
 
 class Stop:
@@ -206,7 +209,10 @@ class Presenter:
         self._entry_hook = entry_hook
         self._written = 0
         self.shown = 0
-        self.docket = Docket(hold_ns=round(options.hold_s * 1e9))
+        self.docket = Docket(
+            hold_ns=round(options.hold_s * 1e9),
+            decide=lambda reset: judge(reset, options.fingerprints),
+        )
 
     def show(self, now_ns: int | None) -> bool:
         """Show what is due (None: everything); true when no more is to be shown (`--count`).

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from rsttrace.judge.findings import findings
+from rsttrace.judge.fingerprints import Fingerprints, Match
 from rsttrace.judge.rules import (
     PATH_RULES,
     RULES,
@@ -27,8 +28,11 @@ def probability(score: float) -> float:
     return min(0.999, max(0.001, 1 / (1 + math.exp(-score))))
 
 
-def judge(reset: Reset) -> Verdict:
-    """Weigh everything known about a reset. Pure."""
+def judge(reset: Reset, fingerprints: Fingerprints | None = None) -> Verdict:
+    """Weigh everything known about a reset. Pure.
+
+    `fingerprints` name the device where the evidence says, or leans to, forged; they weigh nothing.
+    """
     considered = _one_cause(tuple(found for rule in RULES if (found := rule(reset)) is not None))
     speaking = tuple(found for found in considered if found.weight or found.proof)
     proofs = [found for found in speaking if found.proof]
@@ -50,6 +54,12 @@ def judge(reset: Reset) -> Verdict:
         origin, confidence = Origin.PEER, 1 - probability(score)
     else:
         origin, confidence = Origin.INCONCLUSIVE, None
+    suspect = received and origin in (Origin.FORGED, Origin.INCONCLUSIVE) and score > 0
+    device = None
+    if fingerprints is not None and received:
+        matches = fingerprints.match(reset)
+        considered += (_fingerprint_line(matches, suspect=suspect),)
+        device = matches[0].fingerprint if matches and suspect else None
     return Verdict(
         origin=origin,
         confidence=None if confidence is None else round(confidence, 3),
@@ -59,8 +69,24 @@ def judge(reset: Reset) -> Verdict:
         considered=considered,
         hops_rst=hops(reset.rst.ttl) if received else None,
         hops_peer=hops(reference) if received and reference is not None else None,
+        device_name=device.device if device is not None else None,
+        device_fingerprint=device.key if device is not None else None,
         summary=summary(reset, origin),
     )
+
+
+def _fingerprint_line(matches: list[Match], *, suspect: bool) -> Evidence:
+    """What the fingerprints say, for --explain: without weight, they never make the verdict."""
+    if not matches:
+        return Evidence("fingerprint", 0.0, "like no device that we know")
+    best = matches[0]
+    text = f"like {best.fingerprint.key}: {', '.join(best.why)}"
+    if not suspect:
+        text = f"not named, since nothing accuses; {text}"
+    elif len(matches) > 1:
+        text += f" (less like {', '.join(match.fingerprint.key for match in matches[1:])})"
+    values = {match.fingerprint.key: match.specificity for match in matches}
+    return Evidence("fingerprint", 0.0, text, values)
 
 
 def _one_cause(considered: tuple[Evidence, ...]) -> tuple[Evidence, ...]:

@@ -183,14 +183,14 @@ def _path(reset: model.Reset, verdict: model.Verdict) -> list[str]:
     clauses = []
     if verdict.origin is model.Origin.FORGED and not reset.made_here:
         clauses.append(f"by a device {rst or 'somewhere on the path'}")
-        if verdict.device_name:
-            clauses[0] += f" that looks like {safe(verdict.device_name)}"
     elif rst:
         clauses.append(f"by its TTL {rst}")
     if clauses and peer:
         clauses[0] += f" ({_claimed_sender(reset)} is {peer})"
-    if verdict.device_name and (verdict.origin is not model.Origin.FORGED or reset.made_here):
-        clauses.append(f"it looks like {safe(verdict.device_name)}")
+    if verdict.device_name:
+        named = verdict.origin is model.Origin.FORGED and not reset.made_here
+        likeness = "probably" if named else "it looks like"
+        clauses.append(f"{likeness} {safe(verdict.device_name, 100)}")
     neighbor = places.neighbor(reset)
     handed = _neighbor(neighbor, reset) if neighbor else ""
     if handed:

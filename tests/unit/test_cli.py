@@ -95,6 +95,9 @@ WRONG = [
     (["--plan", "magic"], ["--plan", "magic", "tracepoints"]),
     (["--viewpoint", "moon"], ["--viewpoint", "moon", "netns"]),
     (["-o", "xml"], ["xml", "json"]),
+    (["--fingerprints", "/no/such/file"], ["/no/such/file", "No such file", "fingerprints.md"]),
+    (["--fingerprints", "/etc/passwd"], ["/etc/passwd", "not TOML"]),
+    (["--fingerprints"], ["--fingerprints"]),
     (["--no-such-option"], ["--no-such-option"]),
     (["no-such-command"], ["no-such-command"]),
     (["trace", "surplus"], ["surplus"]),
@@ -324,6 +327,39 @@ def test_every_option_arrives(traced: Traced, monkeypatch: pytest.MonkeyPatch) -
     assert options.utc
     assert options.viewpoint_netns
     assert not options.color
+
+
+def test_fingerprints_arrive(
+    traced: Traced, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arguments = []
+    for name in ("first", "second"):
+        path = tmp_path / name
+        path.write_text(
+            f"[{name}]\ndevice = 'x'\ntext = 'x'\nsource = 'x'\n[[{name}.match]]\nttl = 7\n"
+        )
+        arguments += ["--fingerprints", str(path)]
+    assert main(monkeypatch, *arguments) == 0
+    assert {"first", "second", "tcpkill"} <= traced.options.fingerprints.by_key.keys()
+
+
+def test_a_broken_file_of_the_machine_is_an_error(
+    traced: Traced,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from rsttrace.judge import fingerprints
+
+    (tmp_path / "mine.toml").write_text("[mine]\nname = 'x'\n")
+    real = fingerprints.load
+    monkeypatch.setattr(fingerprints, "load", lambda paths: real(paths, directory=tmp_path))
+    assert main(monkeypatch) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"rsttrace: fingerprints in '{tmp_path}/mine.toml', ['mine']: ")
+    assert "unknown key 'name'" in shown.err
+    assert traced.request is None
 
 
 # ---- how a run ends ----
