@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from rsttrace import model
-from rsttrace.payload import describe
+from rsttrace.render.payload import describe
 from rsttrace.render import places
 from rsttrace.render.times import iso_time
 

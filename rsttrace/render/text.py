@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from rsttrace import model
-from rsttrace.payload import describe
+from rsttrace.render.payload import describe
 from rsttrace.render import places
 from rsttrace.render.escape import safe
 from rsttrace.render.times import clock_time, duration, iso_time

@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 
-from rsttrace.payload import describe, quoted
+from rsttrace.render.payload import describe, quoted
 
 
 def client_hello(name: str | None) -> bytes:
