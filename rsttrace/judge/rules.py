@@ -18,11 +18,12 @@ WEIGHTS = {
     # 95 of 102 forged resets, 1 of 321 genuine ones differed by more than 2 hops from the SYN
     # (labelled captures): ln((95.5/103)/(1.5/322)) = 5.3, less for boxes that answer for a server.
     "hops-differ": 4.0,
-    # Only the handshake was seen: a SYN proxy or load balancer may have answered it.
+    # Only the handshake was seen.
+    "hops-differ-syn": 3.2,
+    # The same, and the RST comes from not far behind: a SYN proxy or load balancer may have
+    # answered the handshake for it.
     "hops-differ-syn-only": 2.5,
     # No SYN seen: injected data may have poisoned the baseline.
-    # Farther from the handshake than a proxy stands from its server.
-    "hops-differ-syn-far": 3.2,
     "hops-differ-data": 2.5,
     "hops-differ-peer": 2.0,
     # So many hops are rarer than programs that set IP_TTL (eBGP does); the host's own resets have
@@ -105,7 +106,7 @@ SHORTEST_RTT_NS = 2_000_000
 """Round trips below this are too short to be compared: waking up a CPU takes a part of that."""
 
 PROXY_HOPS = 6
-"""How far a SYN proxy or load balancer may stand from the server it answers for."""
+"""How far behind a SYN proxy or load balancer the server may stand that it answers for."""
 
 REACH_SLACK = 3
 """By how many hops the way to a peer and the way back often differ."""
@@ -265,10 +266,10 @@ def hop_distance(reset: Reset) -> Evidence | None:
     confirmed = [seen for seen in reset.later if hops(seen.ttl) == known]
     if theirs.packets < 2 and not confirmed:
         text = compared + distance + "; only its handshake was seen"
-        far = difference > PROXY_HOPS
-        return _found(
-            rule, "hops-differ-syn-far" if far else "hops-differ-syn-only", text, **values
-        )
+        # A proxy that answers for a server stands on the way to it.
+        behind = 0 < mine - known <= PROXY_HOPS
+        weight = "hops-differ-syn-only" if behind else "hops-differ-syn"
+        return _found(rule, weight, text, **values)
     if confirmed:
         distance += ", as its later packets do"
     return _found(rule, "hops-differ", compared + distance, **values)

@@ -10,8 +10,8 @@ import re
 from typing import Any
 
 from rsttrace import model
-from rsttrace.render.payload import describe
 from rsttrace.render import places
+from rsttrace.render.payload import describe
 from rsttrace.render.times import iso_time
 
 SCHEMA = 1

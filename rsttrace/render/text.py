@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from rsttrace import model
-from rsttrace.render.payload import describe
 from rsttrace.render import places
 from rsttrace.render.escape import safe
+from rsttrace.render.payload import describe
 from rsttrace.render.times import clock_time, duration, iso_time
 
 _INDENT = "    "

@@ -610,7 +610,7 @@ def test_names_and_places_are_no_evidence() -> None:
             id="two-linux-ends-with-near-windows-and-a-reroute",
         ),
         pytest.param(
-            flow(rst(ttl=63, df=False), theirs=half(packets=1)),
+            flow(rst(ttl=42, df=False), theirs=half(packets=1)),
             id="syn-proxy-answered-then-a-reset-without-df",
         ),
         pytest.param(
