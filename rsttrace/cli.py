@@ -79,6 +79,14 @@ plan_option = click.option(
     default="auto",
     help="Where to hook in; auto takes what this kernel has.",
 )
+write_option = click.option(
+    "-w",
+    "--write",
+    metavar="FILE",
+    help="Also write the resets and what provoked them to this pcapng file, with the verdicts as "
+    "packet comments.",
+)
+
 color_option = click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),
@@ -207,6 +215,7 @@ def _kinds(names: tuple[str, ...]) -> tuple[Kind, ...]:
     help="node: use what only this node knows; netns: judge as if each namespace were a machine.",
 )
 @fingerprints_option
+@write_option
 @plan_option
 @click.option(
     "--flows",
@@ -266,6 +275,7 @@ def trace(**options: Any) -> None:
             utc=options["utc"],
             hold_s=options["hold"],
             fingerprints=fingerprints.load(options["fingerprints"]),
+            write=options["write"],
         ),
     )
 
@@ -298,6 +308,7 @@ def trace(**options: Any) -> None:
     help="How many flows to remember (about 2 kB of memory each).",
 )
 @fingerprints_option
+@write_option
 @click.option(
     "--hold",
     type=click.FloatRange(0, 3600),
@@ -335,6 +346,7 @@ def read(files: tuple[str, ...], **options: Any) -> int:
             utc=options["utc"],
             hold_s=_hold(options["hold"], files),
             fingerprints=fingerprints.load(options["fingerprints"]),
+            write=options["write"],
         ),
         reading.Filter(
             kinds=_kinds(options["kind"]),

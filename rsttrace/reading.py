@@ -90,13 +90,13 @@ def read(
     say = status or _to_stderr
     failed = looked_at = 0
     tally = Tally(clock=None)
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, contextlib.ExitStack() as stack:
 
         def ended() -> bool:
             return stop.requested
 
         writer = Writer(options, out or sys.stdout, ended)
-        presenter = Presenter(options, writer, tally, wanted=wanted)
+        presenter = stack.enter_context(Presenter(options, writer, tally, wanted=wanted))
         docket = presenter.docket
 
         def counted() -> bool:

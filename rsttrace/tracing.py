@@ -22,6 +22,7 @@ from rsttrace.kernel.config import Report, Request
 from rsttrace.kernel.source import LiveSource
 from rsttrace.model import Entry, LatePacket, Origin, Reset
 from rsttrace.render import json as render_json
+from rsttrace.render.pcapng import PcapngWriter
 from rsttrace.render.summary import Tally
 from rsttrace.render.text import entry_lines
 
@@ -56,6 +57,7 @@ class Options:
     color: bool = False
     utc: bool = False
     hold_s: float = 0.1
+    write: str | None = None
     fingerprints: Fingerprints | None = None
 
 
@@ -188,6 +190,8 @@ class Writer:
 class Presenter:
     """Turns judged resets into entries: numbers them, filters them, writes and counts them.
 
+    A context manager: entering opens the pcapng file that `Options.write` names, if any.
+
     Attributes:
         docket: where resets and late packets go in.
         shown: how many resets were shown; entries that amend one are not counted.
@@ -207,12 +211,22 @@ class Presenter:
         self._tally = tally
         self._wanted = wanted
         self._entry_hook = entry_hook
+        self._file: PcapngWriter | None = None
         self._written = 0
         self.shown = 0
         self.docket = Docket(
             hold_ns=round(options.hold_s * 1e9),
             decide=lambda reset: judge(reset, options.fingerprints),
         )
+
+    def __enter__(self) -> Presenter:
+        if self._options.write is not None:
+            self._file = PcapngWriter(self._options.write)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._file is not None:
+            self._file.__exit__(None, None, None)
 
     def show(self, now_ns: int | None) -> bool:
         """Show what is due (None: everything); true when no more is to be shown (`--count`).
@@ -237,6 +251,8 @@ class Presenter:
                 self.shown += 1
             self._writer.entry(entry)
             self._tally.add(entry)
+            if self._file is not None:
+                self._file.add(entry)
             if self._entry_hook is not None:
                 self._entry_hook(entry)
             if options.count is not None and self.shown >= options.count:
@@ -270,6 +286,7 @@ def trace(
         stop_on_signals() as stop,
         Enricher(viewpoint_netns=options.viewpoint_netns) as enricher,
         LiveSource(request) as source,
+        contextlib.ExitStack() as stack,
     ):
         tally = Tally()
         ends = None if options.duration_s is None else time.monotonic() + options.duration_s
@@ -278,19 +295,20 @@ def trace(
             return stop.requested or (ends is not None and time.monotonic() >= ends)
 
         writer = Writer(options, out or sys.stdout, ended)
+        presenter = stack.enter_context(
+            Presenter(
+                options,
+                writer,
+                tally,
+                wanted=lambda reset: on_iface(reset, options.ifaces, enricher),
+                entry_hook=entry_hook,
+            )
+        )
+        docket = presenter.docket
         enricher.warm_up()
         say("\n".join([started_line(source.report), *unseen_lines(source.report)]))
         if options.verbose and source.log:
             say(source.log)
-
-        presenter = Presenter(
-            options,
-            writer,
-            tally,
-            wanted=lambda reset: on_iface(reset, options.ifaces, enricher),
-            entry_hook=entry_hook,
-        )
-        docket = presenter.docket
 
         def show(items: list[Reset | LatePacket], now_ns: int | None) -> bool:
             """Take in a batch, show what is due; true when there is no more to do."""
