@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rsttrace import model
+from rsttrace.render.common import Common, Features, features
 from rsttrace.render.escape import safe
 from rsttrace.render.json import SCHEMA
 from rsttrace.render.times import duration, iso_time
@@ -15,7 +16,7 @@ from rsttrace.render.times import duration, iso_time
 REMEMBERED = 4096
 """How many entries a tally can still revise: an amendment comes soon after what it amends."""
 
-_Counted = tuple[model.Kind, model.Origin, str]
+_Counted = tuple[model.Kind, model.Origin, str, Features]
 
 
 class Tally:
@@ -41,6 +42,7 @@ class Tally:
         self._kinds: Counter[model.Kind] = Counter()
         self._origins: Counter[model.Origin] = Counter()
         self._causes: Counter[str] = Counter()
+        self._common = Common()
         self._shown = 0
         self._amended = 0
         self._amended_late = 0
@@ -53,7 +55,15 @@ class Tally:
     def add(self, entry: model.Entry) -> None:
         """Count an entry that was shown."""
         reset = entry.reset
-        counted = (reset.kind, entry.verdict.origin, reset.cause.name)
+        forged = entry.verdict.origin is model.Origin.FORGED
+        counted = (
+            reset.kind,
+            entry.verdict.origin,
+            reset.cause.name,
+            features(entry) if forged else {},
+        )
+        if forged:
+            self._common.add_payload(reset.sent_data)
         key = entry.id if entry.amends is None else entry.amends
         if entry.amends is not None:
             if key in self._recent:
@@ -99,6 +109,7 @@ class Tally:
                 "kinds": {kind.value: self._kinds[kind] for kind in model.Kind},
                 "origins": {origin.value: self._origins[origin] for origin in model.Origin},
                 "causes": dict(_by_count(self._causes)),
+                "forged": self._common.object(),
                 "amended": self._amended,
                 "amended_late": self._amended_late,
                 "not_shown": dict(self._not_shown),
@@ -120,6 +131,9 @@ class Tally:
         ):
             if self._shown:
                 lines.append(f"  by {title}: {_listed(counts)}")
+        in_common = self._common.text_line()
+        if in_common:
+            lines.append(f"  {in_common}")
         if self._amended:
             lines.append(f"  verdicts revised: {self._amended}")
         if self._amended_late:
@@ -132,7 +146,9 @@ class Tally:
         return lines
 
     def _count(self, counted: _Counted, step: int) -> None:
-        kind, origin, cause = counted
+        kind, origin, cause, found = counted
+        if origin is model.Origin.FORGED:
+            self._common.add(found, step)
         self._kinds[kind] += step
         self._origins[origin] += step
         self._causes[cause] += step

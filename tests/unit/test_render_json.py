@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from rsttrace.model import Endpoint, Evidence, Kind, Origin, Process
+from rsttrace.model import Endpoint, Evidence, Kind, Origin, Process, SentData
 from rsttrace.render.json import entry_line, entry_object
 from rsttrace.render.schema import field_table, fields, schema_text
 from rsttrace.render.summary import Tally
@@ -69,8 +69,8 @@ def test_the_contract() -> None:
     made = entry_object(FORGED)
     assert list(made) == [
         *("schema", "id", "amends", "time", "kind", "direction", "origin", "confidence", "score"),
-        *("summary", "cause", "local", "remote", "family", "rst", "trigger", "baseline"),
-        *("evidence", "hops", "findings", "device", "neighbor", "next_hop", "ingress"),
+        *("summary", "cause", "local", "remote", "family", "rst", "trigger", "sent_data"),
+        *("baseline", "evidence", "hops", "findings", "device", "neighbor", "next_hop", "ingress"),
         *("made_here", "netns", "netns_name", "file", "frame", "socket", "process"),
         "actor",
         *("container", "pod", "seen"),
@@ -391,10 +391,22 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
         ingress=FORGED_HERE.reset.ingress,
         actor=Process(12, "ss", 0),
         socket=LOCAL_ACTIVE.reset.socket,
+        sent_data=SentData(FORGED.reset.time_ns - 1, FORGED.reset.rst, b"GET /"),
     )
     made = entry_object(entry, explain=True)
     assert list(paths(made)) == [field.path for field in fields("entry")]
-    assert list(paths(Tally().object())) == [field.path for field in fields("summary")]
+    theirs = entry.reset.baseline.theirs
+    assert theirs is not None
+    data = dataclasses.replace(theirs.recent[0], payload_len=7)
+    half = dataclasses.replace(theirs, recent=(data,))
+    entry.reset.baseline = dataclasses.replace(entry.reset.baseline, theirs=half, ours=half)
+    idle = Evidence("idle-timeout", 0.0, "idle", {"idle_s": 350.0})
+    verdict = dataclasses.replace(entry.verdict, device_fingerprint="x", evidence=(idle,))
+    tally = Tally()
+    for number in (1, 2):
+        tally.add(dataclasses.replace(entry, id=number, verdict=verdict))
+    written = [path for path in paths(tally.object()) if "causes." not in path]
+    assert written == [field.path for field in fields("summary")]
 
 
 # The documentation
