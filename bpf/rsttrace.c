@@ -256,7 +256,7 @@ INLINE int is_sent(__u8 kind)
 INLINE void emit(struct rst_event *e);
 INLINE struct rst_event *new_event(__u64 key, __u32 kind);
 
-/* The peer goes on after "its" RST: told once for each RST. */
+/* The peer goes on after "its" RST. */
 INLINE void tell_late(const struct parsed *p, const void *skb, const struct rst_frame *frame,
 		      __u64 net, __u64 now)
 {
@@ -303,8 +303,9 @@ INLINE void learn(const struct parsed *p, const void *skb, const struct rst_fram
 	h = high ? &f->half[1] : &f->half[0];
 	if (begins_anew(f, h, p, now))
 		__builtin_memset(f, 0, sizeof(*f));
+	stop_watching(f, p);
 	if (frame && goes_on(h, p, now)) {
-		h->reset_ts = 0;
+		h->late++;
 		tell_late(p, skb, frame, key.net, now);
 	}
 	learn_packet(h, p, skb, frame, now);
@@ -344,9 +345,11 @@ INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t,
 		bpf_probe_read_kernel(&e->ours, sizeof(e->ours), ours);
 		if (ends_flow(e->kind))
 			theirs->closed = 1;
-		if (!is_sent(e->kind) && !theirs->reset_ts) {
+		if (!is_sent(e->kind) &&
+		    (!theirs->reset_ts || e->ts - theirs->reset_ts > LATE_FOR)) {
 			theirs->reset_ts = e->ts;
 			theirs->reset_seq = rst_seq;
+			theirs->late = 0;
 		}
 		if (e->theirs.packets) {
 			e->scope = SCOPE_FLOW;
