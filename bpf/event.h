@@ -114,11 +114,11 @@ struct rst_half {
 	__u8 mac[6];
 	__u8 has_mac;
 	__u8 received;    /* learned at an ingress */
-	__u8 late_told;   /* a packet after the RST was told */
+	__u8 late;        /* packets told that came after the RST at reset_ts */
 	__u8 pad[1];
 	__u32 end;        /* the sequence number after all that was sent: data, SYN, FIN */
-	__u32 reset_seq;  /* of the RST that came at reset_ts; 0: none to watch */
-	__u64 reset_ts;
+	__u32 reset_seq;  /* of the RST that came at reset_ts */
+	__u64 reset_ts;   /* 0: none to watch */
 	struct rst_seen recent[RECENT]; /* a ring: the newest is (packets - 1) % RECENT */
 };
 

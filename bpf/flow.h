@@ -29,6 +29,7 @@ struct peer_key {
 
 #define SECOND 1000000000ULL
 #define LATE_FOR (60 * SECOND) /* so long after a RST its sender is watched */
+#define LATE_TOLD 4 /* so many packets after one RST are told: the first may have been overtaken */
 #define IDLE_REUSE (60 * SECOND) /* a SYN on an open flow quiet for so long starts it anew */
 
 /* Any total order will do, as long as both directions agree on it. */
@@ -72,32 +73,41 @@ INLINE int begins_anew(const struct flow *f, const struct rst_half *h, const str
 	       (now - f->half[0].last_ts > IDLE_REUSE && now - f->half[1].last_ts > IDLE_REUSE);
 }
 
+/* Either end begins a connection, anew or again: what follows is no word on an earlier RST. A host in
+ * SYN-SENT answers a half-open peer with a RST and repeats its SYN (RFC 9293 3.5.1), some stacks
+ * repeat a SYN that was refused. */
+INLINE void stop_watching(struct flow *f, const struct parsed *p)
+{
+	if ((p->flags & (TH_SYN | TH_ACK)) == TH_SYN)
+		f->half[0].reset_ts = f->half[1].reset_ts = 0;
+}
+
 /* Whether to tell of a packet that came after a RST in its sender's name: the first one (it shows
- * where the sender is), and the first that an honest sender would not have sent: a SYN-ACK, or data
- * or a FIN beyond the RST's sequence number (Weaver, Sommer, Paxson, NDSS 2009, DATA_SEQ_RST). What
- * the RST overtook on its way lies before that number; a refused SYN's RST has none. */
+ * where the sender is), and those that an honest sender would not have sent: a SYN-ACK (not one seen
+ * before: a host in SYN-RECEIVED may reset a wrong ACK and repeat it), or data or a FIN beyond the
+ * RST's sequence number (after Weaver, Sommer, Paxson, NDSS 2009); a refused SYN's RST has none. */
 INLINE int is_late(struct rst_half *h, const struct parsed *p, __u64 now)
 {
 	__u32 length = p->payload_len + !!(p->flags & TH_FIN);
-	int beyond, first;
+	int beyond;
 
 	if (!h->reset_ts || now - h->reset_ts > LATE_FOR || (p->flags & TH_RST))
 		return 0;
 	if (p->flags & TH_SYN)
-		beyond = !!(p->flags & TH_ACK);
+		beyond = (p->flags & TH_ACK) && !(h->has_syn && h->syn_seq == p->seq);
 	else
 		beyond = h->reset_seq && length && (__s32)(p->seq + length - h->reset_seq) > 0;
-	if (beyond)
-		h->reset_ts = 0;
-	first = !h->late_told;
-	h->late_told = 1;
-	return beyond || first;
+	if (h->late >= (beyond ? LATE_TOLD : 1))
+		return 0;
+	h->late++;
+	return 1;
 }
 
 INLINE void learn_packet(struct rst_half *h, const struct parsed *p, const void *skb,
 			 const struct rst_frame *frame, __u64 now)
 {
 	struct rst_seen *r = &h->recent[h->packets & (RECENT - 1)];
+	__u8 again = (p->flags & TH_SYN) && h->has_syn; /* of another connection, or forged */
 	__u32 end;
 
 	if (!h->packets) {
@@ -130,7 +140,7 @@ INLINE void learn_packet(struct rst_half *h, const struct parsed *p, const void 
 		__builtin_memcpy(h->mac, frame->mac, 6);
 	}
 	end = p->seq + p->payload_len + !!(p->flags & TH_SYN) + !!(p->flags & TH_FIN);
-	if (!h->packets || (__s32)(end - h->end) > 0)
+	if (!h->packets || (!again && (__s32)(end - h->end) > 0))
 		h->end = end;
 	r->ts = now;
 	r->seq = p->seq;

@@ -308,6 +308,7 @@ INLINE void learn(const struct parsed *p, const void *skb, const struct rst_fram
 	h = high ? &f->half[1] : &f->half[0];
 	if (begins_anew(f, h, p, now))
 		__builtin_memset(f, 0, sizeof(*f));
+	stop_watching(f, p);
 	if (frame && is_late(h, p, now))
 		tell_late(p, skb, frame, key.net, now);
 	learn_packet(h, p, skb, frame, now);
@@ -347,10 +348,11 @@ INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t,
 		bpf_probe_read_kernel(&e->ours, sizeof(e->ours), ours);
 		if (ends_flow(e->kind))
 			theirs->closed = 1;
-		if (!is_sent(e->kind) && !theirs->reset_ts) {
+		if (!is_sent(e->kind) &&
+		    (!theirs->reset_ts || e->ts - theirs->reset_ts > LATE_FOR)) {
 			theirs->reset_ts = e->ts;
 			theirs->reset_seq = rst_seq;
-			theirs->late_told = 0;
+			theirs->late = 0;
 		}
 		if (e->theirs.packets) {
 			e->scope = SCOPE_FLOW;

@@ -310,13 +310,13 @@ def trace(
         if options.verbose and source.log:
             say(source.log)
 
-        def show(items: list[Reset | LatePacket], now_ns: int | None) -> bool:
+        def show(items: list[Reset | LatePacket], *, ending: bool = False) -> bool:
             """Take in a batch, show what is due; true when there is no more to do."""
             for item in items:
                 if isinstance(item, Reset):
                     enricher.enrich(item)
                 docket.add(item, time.monotonic_ns())
-            return presenter.show(now_ns)
+            return presenter.show(None if ending else time.monotonic_ns())
 
         done = False
         try:
@@ -324,7 +324,7 @@ def trace(
                 wait_s = POLL_S if ends is None else min(POLL_S, ends - time.monotonic())
                 if (due_ns := docket.next_due_ns()) is not None:
                     wait_s = min(wait_s, (due_ns - time.monotonic_ns()) / 1e9)
-                done = show(source.wait(max(0.0, wait_s)), time.monotonic_ns())
+                done = show(source.wait(max(0.0, wait_s)))
                 enricher.tidy()
                 for target in source.attach_late():
                     say(f"now attached: {target}")
@@ -333,11 +333,11 @@ def trace(
             source.detach()
             grace = time.monotonic() + GRACE_S
             while not done and (rest := source.drain()):
-                done = show(rest, time.monotonic_ns())
+                done = show(rest)
                 if time.monotonic() > grace:
                     break
             if not done:
-                show([], None)
+                show([], ending=True)
         except Stuck:
             say("warning: nobody reads the output; ending without the rest")
         counts = source.counts().values()

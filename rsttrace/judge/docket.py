@@ -22,17 +22,15 @@ SIBLINGS = 8
 SIBLING_NS = 60_000_000_000
 """RSTs of one tuple that are farther apart in time belong to different connections."""
 
-WAITING = 10_000
-"""How many resets may wait for late evidence (6 kB each); in a storm the oldest goes first."""
-
 STRANGERS = 64
 """How many RSTs of other addresses are kept per namespace."""
 
-CHECKS = 4
-"""How many health checks in a row show a period."""
+CHECKS, CHECKS_KEPT = 3, 4
+"""How many health checks in a row show a period, and how many are looked at."""
 
-PERIOD_SLACK = 0.2
-"""By how much intervals may differ from their mean and still be periodic."""
+PERIOD_SLACK = 0.1
+"""By how much intervals may differ from their mean and still be periodic. Of three checks at random
+times one time in ten would be."""
 
 CLOCK_SLACK_NS = 1_000_000
 """What one moment's wall-clock time may differ by when it is told twice (the offset is measured
@@ -73,8 +71,9 @@ class _Neighbours:
 class Docket:
     """Resets that wait for their verdict, and those whose verdict may still change.
 
-    `hold_ns`: how long a verdict waits for late evidence. `size`: how many flows are remembered;
-    beyond it the oldest is forgotten. `decide` gives the verdict.
+    `hold_ns`: how long a verdict waits for late evidence. `size`: how many resets may wait, and how
+    many are remembered; beyond it the oldest are judged at once, and forgotten. `decide` gives the
+    verdict.
     """
 
     def __init__(
@@ -88,6 +87,7 @@ class Docket:
         self._decide = decide
         self._waiting: deque[Case] = deque()
         self._flows: OrderedDict[Key, list[Case]] = OrderedDict()
+        self._remembered = 0  # cases in _flows
         self._places: OrderedDict[object, _Neighbours] = OrderedDict()
         self._checks: OrderedDict[tuple[object, str, str, int], deque[int]] = OrderedDict()
         self._anew: list[Case] = []
@@ -111,7 +111,7 @@ class Docket:
         it has been shown.
         """
         while self._waiting and (
-            now_ns is None or self._waiting[0].due_ns <= now_ns or len(self._waiting) > WAITING
+            now_ns is None or self._waiting[0].due_ns <= now_ns or len(self._waiting) > self._size
         ):
             case = self._waiting.popleft()
             case.verdict, case.touched = self._decide(case.reset), False
@@ -121,8 +121,9 @@ class Docket:
             if not case.touched or case.verdict is None:
                 continue  # decided just now, or still waiting
             case.touched = False
-            before, case.verdict = case.verdict, self._decide(case.reset)
-            if _changed(before, case.verdict):
+            verdict = self._decide(case.reset)
+            if _changed(case.verdict, verdict):  # against the one given last: small steps add up
+                case.verdict = verdict
                 yield case
 
     def next_due_ns(self) -> int | None:
@@ -142,7 +143,8 @@ class Docket:
 
     def _follow(self, case: Case, seen: Seen) -> None:
         reset = case.reset
-        if 0 <= seen.time_ns - reset.time_ns <= SIBLING_NS and len(reset.later) < SIBLINGS:
+        after_ns = seen.time_ns - reset.time_ns
+        if -CLOCK_SLACK_NS <= after_ns <= SIBLING_NS and len(reset.later) < SIBLINGS:
             reset.later = (*reset.later, seen)
             self._touch(case)
 
@@ -150,21 +152,21 @@ class Docket:
         reset = case.reset
         key = _key(_identity(reset), reset.rst)
         cases = self._flows.pop(key, [])
+        self._remembered -= len(cases)
         cases = [other for other in cases if _same_connection(other.reset, reset)][-SIBLINGS + 1 :]
-        ours = reset.baseline.ours
-        reset.our_acks = frozenset(seen.ack for seen in (ours.recent if ours else ()))
         this = seen_of(reset.rst, reset.time_ns)
+        our_acks = _acks(reset).union(*(_acks(other.reset) for other in cases))
+        reset.our_acks = our_acks
         for other in cases:
-            reset.our_acks |= other.reset.our_acks
-        for other in cases:
-            other.reset.our_acks = reset.our_acks
+            other.reset.our_acks = our_acks
             self._follow(other, this)
         reset.earlier = tuple(
             seen_of(other.reset.rst, other.reset.time_ns) for other in reversed(cases)
         )
         self._flows[key] = [*cases, case]
-        if len(self._flows) > self._size:
-            self._flows.popitem(last=False)
+        self._remembered += len(cases) + 1
+        while self._remembered > self._size and len(self._flows) > 1:
+            self._remembered -= len(self._flows.popitem(last=False)[1])
 
     def _join_place(self, case: Case) -> None:
         reset = case.reset
@@ -191,7 +193,7 @@ class Docket:
             return
         rst = reset.rst
         key = (_identity(reset), rst.src.ip, rst.dst.ip, rst.dst.port)
-        times = self._checks.pop(key, None) or deque(maxlen=CHECKS)
+        times = self._checks.pop(key, None) or deque(maxlen=CHECKS_KEPT)
         self._checks[key] = times
         if len(self._checks) > self._size:
             self._checks.popitem(last=False)
@@ -202,6 +204,12 @@ class Docket:
         mean = sum(steps) / len(steps)
         if mean > 0 and all(abs(step - mean) <= PERIOD_SLACK * mean for step in steps):
             reset.period_s = mean / 1e9
+
+
+def _acks(reset: Reset) -> frozenset[int]:
+    """The numbers that our packets asked for."""
+    ours = reset.baseline.ours
+    return frozenset(seen.ack for seen in (ours.recent if ours else ()) if "A" in seen.flags)
 
 
 def _same_connection(earlier: Reset, later: Reset) -> bool:

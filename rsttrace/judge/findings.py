@@ -125,6 +125,8 @@ def nat_state_lost(reset: Reset) -> Evidence | None:
         return None
     if reset.baseline.scope is not Scope.FLOW or not is_no_socket_shape(reset.rst):
         return None
+    if not _settled(theirs):
+        return None  # the TTL varies: several paths
     if "A" in reset.rst.flags or not is_provoked(reset):
         return None
     nearer = hops(reference) - hops(reset.rst.ttl)
@@ -160,6 +162,8 @@ def looks_like_check(reset: Reset) -> bool:
     if not 1 <= server.packets <= CHECK_PACKETS:
         return False
     if not any(seen.flags.replace("E", "").replace("W", "") == "S" for seen in client.recent):
+        return False
+    if not any({"S", "A"} <= set(seen.flags) for seen in server.recent):
         return False
     if any(seen.payload_len or "F" in seen.flags for seen in (*client.recent, *server.recent)):
         return False

@@ -7,7 +7,7 @@ counts named in `WEIGHTS`; docs/evidence.md explains each rule, when it is wrong
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Optional
 
 from rsttrace.model import Evidence, Half, Kind, Packet, Reset, Scope, Seen, hops, initial_ttl
@@ -64,12 +64,17 @@ WEIGHTS = {
     # Nothing travels faster than the connection's own least round trip.
     "too-soon": 2.9,
     "too-soon-handshake": 1.5,  # one sample, perhaps slowed by ARP or a busy listener
-    # DATA_SEQ_RST, RST_SEQ_DATA, RST_SEQ_CHANGE (Weaver, Sommer, Paxson, NDSS 2009).
+    # The races that who injects from beside the path cannot win always, and several RSTs "to be
+    # sure" (Weaver, Sommer, Paxson, NDSS 2009).
     "goes-on": 6.0,
-    "goes-on-no-socket": 4.0,  # another host behind the same address may have answered
     # It answers a packet whose TTL was too small for the peer, if the way there is as long as back.
-    "out-of-reach": 3.0,
+    "out-of-reach": 2.9,
     "out-of-reach-near": 1.5,
+    # The RST may answer one stray packet of ours, or have overtaken what the peer sent before.
+    "goes-on-perhaps": 2.0,
+    # Its SYN-ACK once more, though we had sent the right ACK: the host that repeats has not seen
+    # it, nor what followed; but another one behind the same address may have.
+    "goes-on-repeated": 2.8,
     "behind-data": 2.0,
     "moves-on": 2.8,
     "live-twice": 2.0,
@@ -113,6 +118,13 @@ REACH_SLACK = 3
 
 SAME_COUNTER = 8
 """IP IDs of two RSTs that differ by no more may come from one counter."""
+
+BUSY_COUNTER = 4096
+"""How far a host's one counter for all its peers may have run on since its last packet to us."""
+
+NEAR_SEQUENCE = 1 << 24
+"""Sequence numbers farther apart are not of one connection: a RST of an earlier one on the same
+ports, or of a host in SYN-SENT (RFC 9293 §3.5.1). Linux's receive window ends at 6 MB (tcp(7))."""
 
 
 def _silent(rule: str, text: str) -> Evidence:
@@ -633,27 +645,34 @@ def is_provoked(reset: Reset) -> bool | None:
 def least_rtt_ns(reset: Reset) -> tuple[int, bool] | None:
     """The least round trip known of this connection in ns, and whether it rests on several samples.
 
-    The socket's own, else from the handshake and from data that was acknowledged.
+    The socket's own, and from its handshake; data that was acknowledged can only lower it, for an
+    acknowledgment may wait (RFC 1122 §4.2.3.2: up to 0.5 s) where a RST does not.
     """
     socket, ours, theirs = reset.socket, reset.baseline.ours, reset.baseline.theirs
+    flow = reset.baseline.scope is Scope.FLOW
     known = []
     if socket is not None and socket.min_rtt_us:
-        return socket.min_rtt_us * 1000, True
-    if reset.baseline.scope is not Scope.FLOW or ours is None or theirs is None:
-        return None
+        known.append(socket.min_rtt_us * 1000)
+    # The socket's rests on the handshake alone until the peer has answered more. It counts
+    # the time, too, that our SYN waited for its neighbour's address.
+    sampled = bool(known and flow and theirs and (theirs.syn_ns is None or theirs.packets > 2))
+    if not flow or ours is None or theirs is None:
+        return (known[0], sampled) if known else None
     if ours.syn_ns is not None and theirs.syn_ns is not None and theirs.syn_ns > ours.syn_ns:
         known.append(theirs.syn_ns - ours.syn_ns)  # our SYN, their SYN-ACK
+    if not known:
+        return None
     for sent in ours.recent:
-        if not sent.payload_len:
-            continue
-        end = (sent.seq + sent.payload_len) & 0xFFFFFFFF
+        end = (sent.seq + _length(sent)) & 0xFFFFFFFF
         acks = [
             seen.time_ns - sent.time_ns
             for seen in theirs.recent
-            if seen.ack == end and seen.time_ns > sent.time_ns
+            if sent.payload_len and seen.ack == end and seen.time_ns > sent.time_ns
         ]
-        known += [min(acks)] if acks else []
-    return (min(known), len(known) > 1) if known else None
+        if acks:
+            known.append(min(acks))
+            sampled = True
+    return min(known), sampled
 
 
 def timing(reset: Reset) -> Evidence | None:
@@ -672,7 +691,8 @@ def timing(reset: Reset) -> Evidence | None:
         return _silent(rule, "it answers none of our last packets")
     # An older packet that we no longer know may have been the one: then this proves nothing.
     oldest = answered[-1]
-    if oldest is ours.recent[-1] and ours.packets > len(ours.recent):
+    forgotten = ours.packets > len(ours.recent)
+    if forgotten and (oldest is ours.recent[-1] or _was_sent_before(oldest, ours)):
         return _silent(rule, "it may answer an older packet of ours")
     delay = reset.time_ns - oldest.time_ns
     values = {"delay_ms": delay / 1e6, "rtt_ms": rtt / 1e6}
@@ -716,7 +736,7 @@ def reach(reset: Reset) -> Evidence | None:
 def _answers(rst: Packet, seen: Seen) -> bool:
     """Whether a RST's numbers were known only to who has seen this packet of ours (or acts on it):
     it acknowledges its data, or takes its ack number for its own sequence number."""
-    length = seen.payload_len + ("S" in seen.flags) + ("F" in seen.flags)
+    length = _length(seen)
     if "A" in rst.flags:
         return bool(length) and rst.ack == (seen.seq + length) & 0xFFFFFFFF
     return "A" in seen.flags and rst.seq == seen.ack
@@ -725,6 +745,19 @@ def _answers(rst: Packet, seen: Seen) -> bool:
 def _before(first: int, second: int) -> int:
     """How far one sequence number lies before another; negative: behind (RFC 9293 §3.4)."""
     return ((second - first + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+
+
+def _length(seen: Seen) -> int:
+    """How many sequence numbers a packet takes (RFC 9293 §3.4)."""
+    return seen.payload_len + ("S" in seen.flags) + ("F" in seen.flags)
+
+
+def _was_sent_before(sent: Seen, half: Half) -> bool:
+    """Whether a packet was a retransmission: an older one already had a number beyond its own."""
+    if not _length(sent):
+        return False
+    older = half.recent[half.recent.index(sent) + 1 :]
+    return any(_before(sent.seq, seen.seq + _length(seen)) > 0 for seen in older)
 
 
 def sequence(reset: Reset) -> Evidence | None:
@@ -738,6 +771,8 @@ def sequence(reset: Reset) -> Evidence | None:
     behind = _before(rst.seq, theirs.end)
     if behind <= 0:
         return _silent(rule, "not behind what the peer has sent")
+    if behind > NEAR_SEQUENCE:
+        return _silent(rule, "a number of another connection, or of none")
     if is_no_socket_shape(rst) or not rst.seq:
         return _silent(rule, "the answer to a packet of ours, not a live socket's number")
     if ours is None or not ours.recent or rst.seq in {seen.ack for seen in ours.recent}:
@@ -788,35 +823,53 @@ def several_resets(reset: Reset) -> Evidence | None:
         return _silent(rule, "the only RST of this connection")
     resets = sorted([*others, this], key=lambda seen: seen.time_ns)
     count, took = len(resets), age_text(resets[-1].time_ns - resets[0].time_ns)
-    # Only what the peer sends moves its sequence number on; it sent nothing in between.
-    quiet = all("R" in seen.flags for seen in reset.later)
-    moves = [
-        _before(older.seq, newer.seq)
-        for older, newer in zip(resets, resets[1:])
-        if newer.seq not in reset.our_acks and older.seq and newer.seq
-    ]
-    moved = [step for step in moves if step > 0]
-    if moved and quiet and reset.our_acks:
-        steps = ", ".join(f"+{step}" for step in moved[:4])
+    # A number beyond all that we acknowledged answers no packet of ours. A stack gives one such:
+    # its next. Two, though it sent nothing in between, are guesses at the receiver's window.
+    own = [seen for seen in resets if _answers_nothing(seen.seq, reset.our_acks)]
+    numbers = list(dict.fromkeys(seen.seq for seen in own))
+    if len(numbers) > 1 and this in own and not _sent_since(reset, own[0].time_ns):
+        steps = [_before(older, newer) for older, newer in zip(numbers, numbers[1:])]
+        moves = ", ".join(f"{step:+}" for step in steps[:4])
         text = (
-            f"{count} RSTs within {took} whose sequence numbers move on ({steps}) though the peer "
-            "sent nothing in between"
+            f"{count} RSTs within {took} whose sequence numbers answer nothing and move ({moves}), "
+            "though the peer sent nothing in between"
         )
-        return _found(rule, "moves-on", text, resets=count, steps=moved[:8])
-    live = [seen for seen in resets if "A" in seen.flags and seen.seq]
-    if "A" in this.flags and len(live) > 1 and reset.family == 4:
-        jumps = [
+        return _found(rule, "moves-on", text, resets=count, steps=steps[:8])
+    theirs = reset.baseline.theirs
+    live = [seen for seen in resets if _is_live(seen.flags, seen.seq)]
+    if this in live and len(live) > 1 and theirs is not None and reset.family == 4:
+        counts_on = [
             1 <= (newer.ip_id - older.ip_id) & 0xFFFF <= MISSED_IDS
             for older, newer in zip(live, live[1:])
         ]
-        if not all(jumps) and len({seen.ip_id for seen in live}) == len(live):
-            text = (
-                f"{len(live)} RST+ACK within {took}, with IP IDs of no one counter: a live socket "
-                "resets once"
-            )
+        alien = not all(counts_on) and not _continues(this.ip_id, theirs)
+        if alien and reset.baseline.scope is Scope.FLOW and looks_like_linux(theirs):
             ids = [seen.ip_id for seen in live]
+            text = (
+                f"{len(live)} RST+ACK within {took}, with IP IDs of no one counter: a Linux host's "
+                "socket resets once"
+            )
             return _found(rule, "live-twice", text, resets=len(live), ip_ids=ids[:8])
     return _silent(rule, f"{count} RSTs, as one for each packet of ours would be")
+
+
+def _is_live(flags: str, seq: int) -> bool:
+    """Whether a RST is a live socket's, as Linux sends it: with ACK and its own next number."""
+    return "A" in flags and bool(seq)
+
+
+def _answers_nothing(seq: int, our_acks: Iterable[int]) -> bool:
+    """Whether a number lies beyond all that we acknowledged, and near it."""
+    ahead = [_before(ack, seq) for ack in our_acks]
+    return bool(seq and ahead) and all(0 < step <= NEAR_SEQUENCE for step in ahead)
+
+
+def _sent_since(reset: Reset, time_ns: int) -> bool:
+    """Whether the peer sent something else than RSTs after a time."""
+    theirs = reset.baseline.theirs
+    if reset.baseline.scope is Scope.FLOW and theirs is not None and theirs.last_ns > time_ns:
+        return True
+    return any("R" not in seen.flags for seen in reset.later)
 
 
 def goes_on(reset: Reset) -> Evidence | None:
@@ -824,28 +877,76 @@ def goes_on(reset: Reset) -> Evidence | None:
     if not _judged(reset):
         return None
     rule = "goes-on"
-    rst = reset.rst
-    weight = "goes-on-no-socket" if is_no_socket_shape(rst) and rst.seq else "goes-on"
+    rst, perhaps = reset.rst, None
     for seen in reset.later:
-        if "R" in seen.flags:
-            continue
-        if seen.ip_id > 1 and (seen.ip_id, seen.ttl) == (rst.ip_id, rst.ttl):
-            return _silent(rule, "what came after it carries the same IP ID: one maker for both")
         age = age_text(max(0, seen.time_ns - reset.time_ns))
         values = {
             "after_ms": (seen.time_ns - reset.time_ns) / 1e6,
             "ttl": seen.ttl,
             "seq": seen.seq,
         }
-        if "S" in seen.flags and "A" in seen.flags:
-            text = f"{age} later the peer answered with a SYN-ACK: it did not mean to reset"
-            return _found(rule, weight, text, **values)
-        length = seen.payload_len + ("F" in seen.flags)
-        if rst.seq and length and _before(rst.seq, seen.seq + length) > 0:
-            what = _plural(seen.payload_len, "byte") if seen.payload_len else "a FIN"
-            text = f"{age} later the peer went on, with {what} beyond the RST's sequence number"
-            return _found(rule, weight, text, **values)
-    return _silent(rule, "nothing came from the peer after it")
+        if (seen.ip_id, seen.ttl) == (rst.ip_id, rst.ttl) and _is_ours(seen.ip_id, reset):
+            continue  # both repeat our IP ID, from as far away: one maker for both
+        if "S" in seen.flags:
+            if _accepts_what_was_refused(reset, seen):
+                text = f"{age} later the peer answered the same SYN with a SYN-ACK"
+                return _found(rule, "goes-on", text, **values)
+            if "A" in seen.flags and (seen.seq + 1) & 0xFFFFFFFF in reset.our_acks:
+                text = f"{age} later the peer repeated its SYN-ACK: it has not seen our ACK"
+                return _found(rule, "goes-on-repeated", text, **values)
+            continue
+        length = _length(seen)
+        beyond = _before(rst.seq, (seen.seq + length) & 0xFFFFFFFF)
+        if "R" in seen.flags or not length or not rst.seq or not 0 < beyond <= NEAR_SEQUENCE:
+            continue
+        what = _plural(seen.payload_len, "byte") if seen.payload_len else "a FIN"
+        text = f"{age} later the peer went on, with {what} beyond the RST's sequence number"
+        if not _may_answer_a_stray(reset, seen):
+            return _found(rule, "goes-on", text, **values)
+        if perhaps is None:
+            text += " (sent before it, or the RST answers one stray packet, unless it is forged)"
+            perhaps = _found(rule, "goes-on-perhaps", text, **values)
+    return perhaps or _silent(rule, "nothing came from the peer after it")
+
+
+def _is_ours(ip_id: int, reset: Reset) -> bool:
+    ours = reset.baseline.ours
+    return ip_id > 1 and ours is not None and _our_packet_with(ip_id, ours) is not None
+
+
+def _accepts_what_was_refused(reset: Reset, seen: Seen) -> bool:
+    """Whether a SYN-ACK answers the very SYN that the RST refused.
+
+    A RST with another ack number is of another connection: a host in SYN-RECEIVED resets a wrong
+    ACK and stays as it is (RFC 9293 §3.10.7.4).
+    """
+    rst, theirs = reset.rst, reset.baseline.theirs
+    before = reset.baseline.scope is Scope.FLOW and theirs is not None and theirs.syn_ns is not None
+    return "A" in seen.flags and not before and "A" in rst.flags and rst.ack == seen.ack
+
+
+def _may_answer_a_stray(reset: Reset, later: Seen) -> bool:
+    """Whether a RST may be honest though this packet of the peer came after it.
+
+    A host that has no socket for one of our packets answers with that packet's ack number. Its
+    socket may have gone just before (and the RST overtaken what it had sent), or may be there, but
+    under another address (a packet that connection tracking took for invalid escapes NAT). Neither
+    can be where the peer's socket has acknowledged the very packet that the RST would answer, or
+    where no packet of ours asked for that number.
+    """
+    rst, ours = reset.rst, reset.baseline.ours
+    if "TS val" in rst.options:
+        return False  # answers carry none (tcp_v4_send_reset)
+    recent = ours.recent if ours is not None and reset.baseline.scope is Scope.FLOW else ()
+    acking = [seen for seen in recent if "A" in seen.flags]
+    asked = [seen for seen in acking if seen.ack == rst.seq]
+    if ours is None or not asked:
+        return not _answers_nothing(rst.seq, {seen.ack for seen in acking})
+    newest = asked[0]
+    repeated = any(seen.seq == newest.seq and _length(seen) for seen in recent if seen != newest)
+    if not _length(newest) or repeated or _was_sent_before(newest, ours):
+        return True
+    return _before(newest.seq + _length(newest), later.ack) < 0
 
 
 def id_shared(reset: Reset) -> Evidence | None:
@@ -856,8 +957,10 @@ def id_shared(reset: Reset) -> Evidence | None:
     ip_id = reset.rst.ip_id
     if ip_id <= 1:
         return _silent(rule, f"IP ID {ip_id} is what stacks without a counter send")
-    if _continues(ip_id, reset.baseline.theirs):
-        return _silent(rule, "IP ID continues the peer's own")
+    theirs = reset.baseline.theirs
+    last = theirs.recent[0].ip_id if theirs is not None and theirs.recent else 0
+    if last and 1 <= (ip_id - last) & 0xFFFF <= BUSY_COUNTER:
+        return _silent(rule, f"IP ID {ip_id} may go on from the peer's own ({last})")
     for other in reset.others:
         apart = abs(((ip_id - other.ip_id + 0x8000) & 0xFFFF) - 0x8000)
         if apart <= SAME_COUNTER and hops(other.ttl) == hops(reset.rst.ttl):

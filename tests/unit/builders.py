@@ -24,6 +24,7 @@ from rsttrace.model import (
     Reset,
     Scope,
     Seen,
+    Socket,
 )
 
 US, PEER = "10.0.0.5", "10.9.8.7"
@@ -326,6 +327,49 @@ def reset(
 def flow(packet: Packet | None = None, **values: Any) -> Reset:
     """A reset of a known flow: the peer 17 hops away, our last data 0.4 ms old."""
     return reset(packet, **{"theirs": half(), "ours": our_half(), **values})
+
+
+LINUX_HALF = half(recent=(seen(ip_id=502), seen(ip_id=501), seen(ip_id=499)))
+"""The direction of a peer that is plainly Linux: DF, and IP IDs that count up."""
+
+LATER = seen(time_ns=TIME + 10_000_000, seq=1000, ack=5117)
+"""What the peer sends next, after "its" RST: data that acknowledges our last."""
+
+
+def earlier_rst(**values: Any) -> Seen:
+    """Another RST of the peer, 1 ms before."""
+    given = {"time_ns": TIME - 1_000_000, "flags": "R", "seq": 1000, "ack": 0, "payload_len": 0}
+    return seen(**{**given, "window": 0, "ip_id": 40001, **values})
+
+
+def measured(min_rtt_us: int) -> Socket:
+    """Our socket, with the round trip that the kernel knows."""
+    return Socket(4711, "ESTABLISHED", min_rtt_us, min_rtt_us, 99, 1000, 7)
+
+
+def with_baseline(found: Reset, **values: Any) -> Reset:
+    """A copy with another baseline."""
+    return changed(found, baseline=dataclasses.replace(found.baseline, **values))
+
+
+def idle(found: Reset, seconds: int = 300) -> Reset:
+    """A copy whose flow said nothing for so long before our last packet."""
+    ours, theirs = found.baseline.ours, found.baseline.theirs
+    assert ours is not None
+    assert theirs is not None
+    long_ago = TIME - seconds * 10**9
+    return with_baseline(
+        found,
+        theirs=dataclasses.replace(theirs, recent=(seen(time_ns=long_ago),), last_ns=long_ago),
+        ours=dataclasses.replace(ours, recent=(OUR_DATA,)),
+    )
+
+
+def among(found: Reset, earlier: tuple[Seen, ...] = (), later: tuple[Seen, ...] = ()) -> Reset:
+    """A copy among other packets of the same end, as the docket puts it."""
+    ours = found.baseline.ours
+    acks = frozenset(seen.ack for seen in (ours.recent if ours else ()) if "A" in seen.flags)
+    return changed(found, earlier=earlier, later=later, our_acks=acks)
 
 
 def changed(found: Reset, **values: Any) -> Reset:

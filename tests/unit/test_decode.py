@@ -8,7 +8,7 @@ import pytest
 from rsttrace.headers import address, flag_letters, options_text, packet
 from rsttrace.kernel import config, layout
 from rsttrace.kernel.decode import Context, decode
-from rsttrace.model import Endpoint, Kind, Reset, Scope
+from rsttrace.model import Endpoint, Kind, LatePacket, Reset, Scope
 from tests.unit import builders as b
 from tests.unit.builders import CONTEXT, NO_REASON, PEER, PEER6, US, US6, decoded, event
 
@@ -464,6 +464,81 @@ def test_all_times_are_wall_clock() -> None:
     assert theirs is not None
     assert back.time_ns == 5_000_000_000 + wall
     assert (theirs.first_ns, theirs.last_ns, theirs.syn_ns) == (100 + wall, 500 + wall, 100 + wall)
+
+
+@pytest.mark.parametrize("end", [0, 1, 0xFFFFFFFF])
+def test_the_end_of_what_was_sent_is_any_number(end: int) -> None:
+    found = event(scope=1)
+    peer_half(found.theirs, end=end)
+    theirs = decoded(found).baseline.theirs
+    assert theirs is not None
+    assert theirs.end == end
+
+
+@pytest.mark.parametrize(
+    ("raw", "ttls"),
+    [
+        ("0000000000000000", ()),
+        ("2f00000000000000", (47,)),
+        ("2f3f2f7501ff0203", (47, 63, 47, 117, 1, 255, 2, 3)),
+    ],
+)
+def test_ttls_of_the_peers_handshakes(raw: str, ttls: tuple[int, ...]) -> None:
+    found = event(peer_ttls=bytes.fromhex(raw))
+    assert decoded(found).baseline.peer_ttls == ttls
+
+
+# ---- what came after a reset ----
+
+
+def late_event(**values: Any) -> Any:
+    """Data of the peer that came after a RST in its name."""
+    found = event(kind=Kind.RECEIVED_ACCEPTED, **{"net": 99, **values})
+    found.kind = config.LATE
+    b.headers(
+        found.rst,
+        b.ipv4_bytes(ttl=46, ip_id=7, length=57),
+        b.tcp_bytes("PA", seq=1000, ack=5117, window=509),
+        17,
+    )
+    return found
+
+
+def test_a_late_packet_is_no_reset() -> None:
+    back = decode(late_event().dumps(), CONTEXT)
+    assert isinstance(back, LatePacket)
+    assert back.time_ns == 5_000_000_000 + CONTEXT.clock_offset_ns
+    assert back.netns_identity == 99
+    assert back.file is None
+    assert (back.packet.src, back.packet.dst) == (
+        Endpoint(PEER, b.PEER_PORT),
+        Endpoint(US, b.US_PORT),
+    )
+    assert (back.packet.flags, back.packet.seq, back.packet.ack) == ("PA", 1000, 5117)
+    assert (back.packet.payload_len, back.packet.ttl, back.packet.ip_id) == (17, 46, 7)
+
+
+def test_a_late_packet_of_ipv6() -> None:
+    found = late_event(net=0)
+    b.headers(found.rst, b.ipv6_bytes(), b.tcp_bytes("SA", seq=1, ack=2))
+    back = decode(found.dumps(), CONTEXT)
+    assert isinstance(back, LatePacket)
+    assert back.netns_identity is None  # 0: unknown
+    assert (back.packet.src.ip, back.packet.family, back.packet.flags) == (PEER6, 6, "SA")
+
+
+def test_the_late_kind_is_behind_all_others() -> None:
+    assert config.LATE not in config.KIND_NUMBERS.values()
+    assert max(config.KIND_NUMBERS.values()) + 1 == config.LATE  # KIND_COUNT, as C counts
+
+
+def test_no_bytes_of_a_late_packet_make_decoding_raise() -> None:
+    random_bytes = random.Random(8)
+    for _ in range(200):
+        found = layout.structures().rst_event(random_bytes.randbytes(layout.event_size()))
+        found.kind = config.LATE
+        found.rst.present = 1
+        assert isinstance(decode(found.dumps(), CONTEXT), LatePacket)
 
 
 # ---- triggers ----

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable
@@ -11,7 +12,18 @@ import pytest
 
 from rsttrace.judge import rules, verdict
 from rsttrace.judge.rules import RULES, WEIGHTS, Rule
-from rsttrace.model import Evidence, Half, Kind, MadeHere, NextHop, Packet, Reset, Scope
+from rsttrace.model import (
+    Cause,
+    Evidence,
+    Half,
+    Kind,
+    MadeHere,
+    NextHop,
+    Other,
+    Packet,
+    Reset,
+    Scope,
+)
 from tests.unit import builders as b
 from tests.unit.builders import (
     MAC,
@@ -36,12 +48,25 @@ ON_LINK = NextHop(b.PEER, MAC, False, 2)
 SPLIT = half(syn_ttl=39, ttl=231, ttl_min=39, ttl_max=231)
 STAMPED = half(timestamps=True)
 
+
+def answered_with_ttl(ttl: int) -> Reset:
+    """A RST that acknowledges our packet, which left with this TTL; the peer is 17 hops away."""
+    ours = our_half()
+    sent = dataclasses.replace(ours.recent[0], ttl=ttl, payload_len=38)
+    ack = (sent.seq + sent.payload_len) & 0xFFFFFFFF
+    return flow(rst(flags="RA", ack=ack), ours=dataclasses.replace(ours, recent=(sent,)))
+
+
 # Every weight, and a reset that earns it.
 EARNED: dict[str, tuple[Rule, Reset]] = {
     "hops-differ": (rules.hop_distance, flow(rst(ttl=63))),
-    "hops-differ-syn-only": (
+    "hops-differ-syn": (
         rules.hop_distance,
         flow(rst(ttl=63), theirs=half(packets=1)),
+    ),
+    "hops-differ-syn-only": (
+        rules.hop_distance,
+        flow(rst(ttl=42), theirs=half(packets=1)),
     ),
     "hops-differ-data": (
         rules.hop_distance,
@@ -86,6 +111,51 @@ EARNED: dict[str, tuple[Rule, Reset]] = {
     "timestamps-missing": (rules.timestamps_missing, flow(rst(ip_id=23404), theirs=STAMPED)),
     "id-zero-no-df": (rules.id_zero_no_df, flow(rst(ip_id=0, df=False))),
     "df-lost": (rules.df_lost, flow(rst(df=False))),
+    "df-lost-syn": (rules.df_lost, flow(rst(df=False), theirs=half(packets=1))),
+    "out-of-reach": (rules.reach, answered_with_ttl(13)),
+    "out-of-reach-near": (rules.reach, answered_with_ttl(17)),
+    "goes-on-repeated": (
+        rules.goes_on,
+        b.changed(
+            b.among(flow(), later=(dataclasses.replace(b.LATER, flags="SA", seq=1000),)),
+            our_acks=frozenset({1001}),
+        ),
+    ),
+    "hops-several": (
+        rules.hop_distance,
+        b.with_baseline(flow(rst(ttl=63)), peer_ttls=(47, 63)),
+    ),
+    "hops-differ-idle": (rules.hop_distance, b.idle(flow(rst(ttl=63, ip_id=0)))),
+    "too-soon": (rules.timing, b.changed(flow(), socket=b.measured(14_000))),
+    "too-soon-handshake": (
+        rules.timing,
+        flow(
+            theirs=half(packets=1, syn_ns=b.TIME - 5_000_000),
+            ours=our_half(packets=2, syn_ns=b.TIME - 20_000_000),
+        ),
+    ),
+    "behind-data": (rules.sequence, flow(rst(flags="RA", seq=950), theirs=half(end=1000))),
+    "moves-on": (
+        rules.several_resets,
+        b.among(flow(rst(seq=2500)), earlier=(b.earlier_rst(seq=1800), b.earlier_rst(seq=1000))),
+    ),
+    "live-twice": (
+        rules.several_resets,
+        b.among(
+            flow(rst(flags="RA", ip_id=60000), theirs=b.LINUX_HALF),
+            earlier=(b.earlier_rst(flags="RA", ip_id=31000),),
+        ),
+    ),
+    "id-shared": (
+        rules.id_shared,
+        b.changed(flow(), others=(Other("192.0.2.1", b.TIME - 10**6, 39997, 47),)),
+    ),
+    "goes-on": (rules.goes_on, b.among(flow(), later=(b.LATER,))),
+    "goes-on-perhaps": (
+        rules.goes_on,
+        b.among(flow(), later=(seen(seq=1000, ack=5000, time_ns=b.TIME + 1),)),
+    ),
+    "bad-checksum": (rules.checksum, flow(cause=Cause("bad-checksum", "dropped"))),
     "on-link-self": (rules.on_link, flow(rst(ttl=64), mac=MAC, next_hop=ON_LINK)),
     "on-link-routed": (rules.on_link, flow(rst(ttl=63), mac=MAC, next_hop=ON_LINK)),
 }
@@ -165,9 +235,9 @@ def test_no_weight_is_unused_and_none_is_missing() -> None:
     assert _second_arguments(ast.parse(inspect.getsource(rules))) == WEIGHTS.keys()
 
 
-def test_only_two_clues_accuse_alone() -> None:
+def test_only_four_clues_accuse_alone() -> None:
     accuse = {name for name, weight in WEIGHTS.items() if weight >= verdict.FORGED_AT}
-    assert accuse == {"hops-differ", "ip-id-ours"}
+    assert accuse == {"hops-differ", "hops-differ-syn", "ip-id-ours", "goes-on"}
 
 
 # ---- where rules must stay silent ----
@@ -603,3 +673,498 @@ def test_alien_shape(packet: Packet, theirs: Half, fires: bool) -> None:
     found = rules.alien_shape(flow(packet, theirs=theirs))
     assert found is not None
     assert (found.weight > 0) == fires
+
+
+# ---- hops, idle flows, several hosts ----
+
+
+@pytest.mark.parametrize(
+    ("given", "weight"),
+    [
+        pytest.param(
+            b.with_baseline(flow(rst(ttl=63)), peer_ttls=(47, 45, 48)), "hops-differ", id="no-other"
+        ),
+        pytest.param(
+            b.with_baseline(flow(rst(ttl=63), scope=Scope.PEER, ours=None), peer_ttls=(47, 127)),
+            "hops-several",
+            id="another-initial-ttl-of-the-same-distance",
+        ),
+        pytest.param(b.idle(flow(rst(ttl=63, ip_id=0)), 59), "hops-differ", id="idle-but-short"),
+        pytest.param(b.idle(flow(rst(ttl=63, ip_id=9))), "hops-differ", id="not-that-shape"),
+        pytest.param(b.idle(flow(rst(ttl=33, ip_id=0))), "hops-differ", id="farther-than-the-peer"),
+    ],
+)
+def test_what_excuses_another_distance(
+    given: Reset, weight: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert weights_of(rules.hop_distance, given, monkeypatch) == [weight]
+
+
+SECOND = 10**9
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "expected"),
+    [
+        pytest.param((-300,), (), 300, id="their-last-word-then-the-reset"),
+        pytest.param((-300,), (-1,), 299, id="we-break-the-silence"),
+        pytest.param((-300,), (-1, -2, -3), 297, id="we-say-it-three-times"),
+        pytest.param((-1, -300), (-2,), 1, id="they-still-talked"),
+        pytest.param((-400, -100), (-300,), 100, id="an-older-silence-does-not-count"),
+        pytest.param((), (-1, -90), 89, id="nothing-of-theirs"),
+        pytest.param((5,), (-70,), 70, id="a-clock-that-jumped"),
+    ],
+)
+def test_idle(theirs: tuple[int, ...], ours: tuple[int, ...], expected: int) -> None:
+    def at(seconds: tuple[int, ...]) -> tuple[Any, ...]:
+        return tuple(seen(time_ns=b.TIME + s * SECOND) for s in seconds)
+
+    found = rules.idle_ns(flow(theirs=half(recent=at(theirs)), ours=our_half(recent=at(ours))))
+    assert found == expected * SECOND
+
+
+def test_idle_is_unknown_without_packets() -> None:
+    assert rules.idle_ns(flow(theirs=half(recent=()), ours=None)) is None
+    assert rules.idle_ns(flow(scope=Scope.PEER)) is None
+
+
+# ---- timing ----
+
+MS = 1_000_000
+
+
+def shaken(ours: Half, theirs: Half, rtt_ms: int = 15) -> Reset:
+    """A flow with a handshake of a known round trip."""
+    begun = b.TIME - 5 * SECOND
+    return flow(
+        theirs=dataclasses.replace(theirs, syn_ns=begun + rtt_ms * MS),
+        ours=dataclasses.replace(ours, syn_ns=begun),
+    )
+
+
+def sent(ago_ms: float, **values: Any) -> Any:
+    """A packet of ours, so many ms before the RST."""
+    return seen(**{"time_ns": b.TIME - round(ago_ms * MS), "ttl": 64, "ack": 1000, **values})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param(
+            b.changed(shaken(our_half(), half()), socket=b.measured(40_000)),
+            (15 * MS, True),
+            id="a-handshake-shorter-than-the-socket-s",
+        ),
+        pytest.param(b.changed(flow(), socket=b.measured(9_000)), (9 * MS, True), id="socket"),
+        pytest.param(
+            b.changed(flow(theirs=half(packets=2)), socket=b.measured(9_000)),
+            (9 * MS, False),
+            id="socket-that-knows-the-handshake-only",
+        ),
+        pytest.param(
+            b.changed(flow(scope=Scope.NONE), socket=b.measured(9_000)),
+            (9 * MS, False),
+            id="socket-without-a-flow",
+        ),
+        pytest.param(shaken(our_half(), half()), (15 * MS, False), id="handshake-only"),
+        pytest.param(
+            shaken(our_half(recent=(sent(12, seq=100),)), half(recent=(sent(5, ack=200),))),
+            (7 * MS, True),
+            id="data-was-acknowledged-sooner",
+        ),
+        pytest.param(
+            flow(
+                ours=our_half(recent=(sent(12, seq=100),), syn_ns=None),
+                theirs=half(recent=(sent(5, ack=200),)),
+            ),
+            None,
+            id="acknowledgments-may-wait-resets-do-not",
+        ),
+        pytest.param(shaken(our_half(), half(), -1), None, id="we-are-the-server"),
+    ],
+)
+def test_least_round_trip(given: Reset, expected: tuple[int, bool] | None) -> None:
+    assert rules.least_rtt_ns(given) == expected
+
+
+RETRANSMITTED = (sent(0.4, seq=5000, payload_len=117), sent(3, seq=5117, payload_len=0, flags="A"))
+
+
+@pytest.mark.parametrize(
+    ("packet", "ours", "rtt_us", "weight"),
+    [
+        pytest.param(rst(), our_half(), 15_000, "too-soon", id="0.4-of-15-ms"),
+        pytest.param(rst(), our_half(), 801 * 2, None, id="too-short-a-trip-to-tell"),
+        pytest.param(
+            rst(),
+            our_half(recent=(sent(7.4),), packets=1),
+            15_000,
+            "too-soon",
+            id="just-under-half",
+        ),
+        pytest.param(rst(), our_half(recent=(sent(7.5),), packets=1), 15_000, None, id="half"),
+        pytest.param(rst(seq=900), our_half(), 15_000, None, id="answers-an-older-one"),
+        pytest.param(rst(seq=7), our_half(), 15_000, None, id="answers-nothing"),
+        pytest.param(
+            rst(flags="RA", ack=5117), our_half(), 15_000, "too-soon", id="acknowledges-our-data"
+        ),
+        pytest.param(rst(flags="RA", ack=5000), our_half(), 15_000, None, id="acks-nothing-new"),
+        pytest.param(
+            rst(flags="RA", ack=5117),
+            our_half(recent=RETRANSMITTED),
+            15_000,
+            None,
+            id="a-retransmission-whose-first-is-forgotten",
+        ),
+        pytest.param(
+            rst(flags="RA", ack=5117),
+            our_half(recent=RETRANSMITTED, packets=2),
+            15_000,
+            "too-soon",
+            id="all-packets-are-known",
+        ),
+        pytest.param(
+            rst(),
+            our_half(recent=tuple(sent(n / 10, payload_len=0, flags="A") for n in (1, 2, 3, 4))),
+            15_000,
+            None,
+            id="many-acks-with-that-number",
+        ),
+        pytest.param(
+            rst(),
+            our_half(recent=(sent(-1),), packets=1),
+            15_000,
+            None,
+            id="a-clock-that-jumped-back",
+        ),
+        pytest.param(rst(), our_half(recent=()), 15_000, None, id="nothing-of-ours"),
+        pytest.param(rst6(), our_half(), 15_000, "too-soon", id="ipv6"),
+    ],
+)
+def test_timing(
+    packet: Packet,
+    ours: Half,
+    rtt_us: int,
+    weight: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = dataclasses.replace(ours, syn_ns=None)
+    given = b.changed(flow(packet, ours=ours), socket=b.measured(rtt_us))
+    assert weights_of(rules.timing, given, monkeypatch) == ([weight] if weight else [])
+
+
+# ---- sequence numbers ----
+
+WRAPPED = 2**32 - 100
+
+
+@pytest.mark.parametrize(
+    ("packet", "theirs", "fires"),
+    [
+        pytest.param(rst(flags="RA", seq=1000), half(end=1000), False, id="next"),
+        pytest.param(rst(flags="RA", seq=1500), half(end=1000), False, id="unseen-data"),
+        pytest.param(rst(flags="RA", seq=999), half(end=1000), True, id="one-behind"),
+        pytest.param(rst(flags="RA", seq=WRAPPED), half(end=50), False, id="asked-for-long-ago"),
+        pytest.param(rst(flags="RA", seq=950), half(end=None), False, id="end-unknown"),
+        pytest.param(rst(flags="RA", seq=900), half(end=1000), False, id="what-our-ack-asked-for"),
+        pytest.param(rst(flags="RA", seq=100), half(end=1000), False, id="an-older-ack-asked"),
+        pytest.param(rst(ip_id=0, seq=950), half(end=1000), False, id="no-socket"),
+        pytest.param(rst(flags="RA", seq=0), half(end=1000), False, id="seq-0"),
+        pytest.param(
+            rst(flags="RA", seq=950),
+            half(end=(950 + rules.NEAR_SEQUENCE + 1)),
+            False,
+            id="of-another-connection",
+        ),
+        pytest.param(rst6(flags="RA", seq=950), half(end=1000), True, id="ipv6"),
+    ],
+)
+def test_sequence(packet: Packet, theirs: Half, fires: bool) -> None:
+    found = rules.sequence(flow(packet, theirs=theirs))
+    assert found is not None
+    assert bool(found.weight) == fires
+
+
+def test_sequence_numbers_wrap() -> None:
+    ours = our_half(recent=(sent(1, ack=10),), packets=1)
+    found = rules.sequence(flow(rst(flags="RA", seq=WRAPPED), theirs=half(end=50), ours=ours))
+    assert found is not None
+    assert found.values == {"behind": 150, "seq": WRAPPED}
+
+
+# ---- several resets ----
+
+RA1, RA2 = (
+    b.earlier_rst(flags="RA", ip_id=31000, time_ns=b.TIME - 2 * MS),
+    b.earlier_rst(flags="RA", ip_id=45000),
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "weight"),
+    [
+        pytest.param(
+            b.among(
+                flow(rst(seq=1000), theirs=half(last_ns=b.TIME - 3 * MS)),
+                later=(
+                    b.earlier_rst(seq=1500, time_ns=b.TIME + 1),
+                    b.earlier_rst(seq=2500, time_ns=b.TIME + 2),
+                ),
+            ),
+            None,
+            id="this-one-answers-our-ack",
+        ),
+        pytest.param(
+            b.among(flow(rst(seq=1500)), later=(b.earlier_rst(seq=2500, time_ns=b.TIME + 2),)),
+            "moves-on",
+            id="two-that-answer-nothing",
+        ),
+        pytest.param(
+            b.among(flow(rst(seq=1500)), later=(b.earlier_rst(seq=1000, time_ns=b.TIME + 2),)),
+            None,
+            id="closed-with-data-unread-then-an-answer",
+        ),
+        pytest.param(
+            b.among(flow(rst(seq=1500, flags="RA")), earlier=(b.earlier_rst(seq=900),)),
+            None,
+            id="the-answer-overtook-the-live-one",
+        ),
+        pytest.param(
+            b.among(
+                flow(rst(seq=800, ip_id=0)),
+                earlier=(b.earlier_rst(seq=700, ip_id=0), b.earlier_rst(seq=600, ip_id=0)),
+            ),
+            None,
+            id="answers-to-acks-that-we-no-longer-know",
+        ),
+        pytest.param(
+            b.among(flow(rst(seq=2500)), earlier=(b.earlier_rst(seq=1000 + 2**31),)),
+            None,
+            id="one-of-another-connection",
+        ),
+        pytest.param(
+            b.among(
+                flow(rst(seq=2500), theirs=half(last_ns=b.TIME - 1)),
+                earlier=(b.earlier_rst(seq=1500),),
+            ),
+            None,
+            id="the-peer-sent-data-in-between",
+        ),
+        pytest.param(
+            b.among(
+                flow(rst(seq=1500)),
+                later=(b.LATER, b.earlier_rst(seq=2500, time_ns=b.TIME + 20 * MS)),
+            ),
+            None,
+            id="the-peer-went-on-in-between",
+        ),
+        pytest.param(
+            b.among(flow(rst(seq=1500)), earlier=(b.earlier_rst(seq=1500, ip_id=40000),)),
+            None,
+            id="one-packet-captured-twice",
+        ),
+        pytest.param(
+            b.among(flow(rst(seq=2500), ours=None), earlier=(b.earlier_rst(seq=1500),)),
+            None,
+            id="nothing-of-ours-known",
+        ),
+        pytest.param(
+            b.among(flow(rst(flags="RA", ip_id=60000), theirs=b.LINUX_HALF), earlier=(RA2, RA1)),
+            "live-twice",
+            id="three-with-random-ids",
+        ),
+        pytest.param(
+            b.among(flow(rst(flags="RA", ip_id=503), theirs=b.LINUX_HALF), earlier=(RA2, RA1)),
+            None,
+            id="the-genuine-one-after-two-forged",
+        ),
+        pytest.param(
+            b.among(flow(rst(flags="RA", ip_id=60000)), earlier=(RA2, RA1)),
+            None,
+            id="a-peer-that-may-answer-with-random-ids",
+        ),
+        pytest.param(
+            b.among(flow(rst(flags="RA", ip_id=45001), theirs=b.LINUX_HALF), earlier=(RA2,)),
+            None,
+            id="one-counter",
+        ),
+        pytest.param(
+            b.among(flow(rst(ip_id=60000), theirs=b.LINUX_HALF), earlier=(RA2, RA1)),
+            None,
+            id="this-one-is-no-live-one",
+        ),
+        pytest.param(
+            b.among(
+                flow(rst6(flags="RA", seq=2500)),
+                earlier=(b.earlier_rst(flags="RA", ip_id=0, seq=1500),),
+            ),
+            "moves-on",
+            id="ipv6-moves-on",
+        ),
+    ],
+)
+def test_several_resets(given: Reset, weight: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert weights_of(rules.several_resets, given, monkeypatch) == ([weight] if weight else [])
+
+
+def test_numbers_that_move_on_across_the_wrap() -> None:
+    ours = our_half(recent=(sent(1, ack=WRAPPED),))
+    given = b.among(flow(rst(seq=400), ours=ours), earlier=(b.earlier_rst(seq=WRAPPED + 50),))
+    found = rules.several_resets(given)
+    assert found is not None
+    assert found.values["steps"] == [450]
+
+
+# ---- what came later ----
+
+REFUSED_SYN = sent(0.4, flags="S", seq=5000, ack=0, payload_len=0)
+SYN_ACK = seen(flags="SA", seq=70, ack=5001, payload_len=0, time_ns=b.TIME + MS)
+NO_HANDSHAKE = half(packets=0, syn_ns=None, syn_ttl=None, recent=())
+
+
+def refused(packet: Packet, **values: Any) -> Reset:
+    """The answer to our SYN, from a peer that has said nothing else."""
+    given = {"ours": our_half(recent=(REFUSED_SYN,), packets=1), "scope": Scope.NONE, **values}
+    return b.among(flow(packet, **given), later=(SYN_ACK,))
+
+
+REFUSAL = rst(flags="RA", seq=0, ack=5001, ip_id=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "weight"),
+    [
+        pytest.param(refused(REFUSAL, theirs=None), "goes-on", id="accepts-what-was-refused"),
+        pytest.param(
+            refused(rst(flags="RA", seq=9, ack=5001), theirs=half()), "goes-on", id="scope-peer"
+        ),
+        pytest.param(
+            refused(rst(flags="R", seq=8888), theirs=None), None, id="syn-received-resets-a-stray"
+        ),
+        pytest.param(refused(rst(flags="RA", seq=0, ack=777), theirs=None), None, id="another-syn"),
+        pytest.param(
+            refused(REFUSAL, theirs=half(), scope=Scope.FLOW), None, id="a-syn-ack-repeated"
+        ),
+        pytest.param(b.among(flow(), later=(b.earlier_rst(seq=2000),)), None, id="another-rst"),
+        pytest.param(
+            b.among(flow(), later=(seen(seq=900, payload_len=100, ack=5117),)),
+            None,
+            id="overtaken-data",
+        ),
+        pytest.param(
+            b.among(flow(), later=(seen(seq=1000, payload_len=0, flags="A", ack=5117),)),
+            None,
+            id="a-pure-ack",
+        ),
+        pytest.param(
+            b.among(flow(), later=(seen(seq=999, payload_len=1, ack=5117),)),
+            None,
+            id="a-keepalive-with-a-byte",
+        ),
+        pytest.param(
+            b.among(flow(), later=(seen(seq=1000, payload_len=0, flags="FA", ack=5117),)),
+            "goes-on",
+            id="a-fin",
+        ),
+        pytest.param(
+            b.among(flow(rst(seq=0)), later=(b.LATER,)), None, id="a-rst-without-a-number"
+        ),
+        pytest.param(
+            b.among(flow(rst(seq=1000 - rules.NEAR_SEQUENCE)), later=(b.LATER,)),
+            None,
+            id="of-an-earlier-connection",
+        ),
+        pytest.param(
+            b.among(flow(), later=(seen(seq=1000, ack=5116),)),
+            "goes-on-perhaps",
+            id="our-packet-not-all-acknowledged",
+        ),
+        pytest.param(
+            b.among(
+                flow(ours=our_half(recent=(sent(1, payload_len=0, flags="A", seq=5000),))),
+                later=(b.LATER,),
+            ),
+            "goes-on-perhaps",
+            id="the-answer-to-a-pure-ack",
+        ),
+        pytest.param(
+            b.among(
+                flow(ours=our_half(recent=(b.OUR_DATA, sent(300, seq=5000, payload_len=117)))),
+                later=(b.LATER,),
+            ),
+            "goes-on-perhaps",
+            id="the-answer-to-a-stray-retransmission",
+        ),
+        pytest.param(
+            b.among(
+                flow(ours=our_half(recent=(b.OUR_DATA, sent(3, seq=5117, payload_len=0)))),
+                later=(b.LATER,),
+            ),
+            "goes-on-perhaps",
+            id="a-retransmission-whose-first-is-forgotten",
+        ),
+        pytest.param(
+            b.among(flow(rst(seq=950)), later=(b.LATER,)),
+            "goes-on-perhaps",
+            id="the-answer-to-an-older-packet",
+        ),
+        pytest.param(
+            b.among(flow(ours=None), later=(b.LATER,)), "goes-on-perhaps", id="nothing-of-ours"
+        ),
+        pytest.param(
+            b.among(flow(rst(seq=1010)), later=(b.LATER,)), "goes-on", id="asked-for-by-nobody"
+        ),
+        pytest.param(
+            b.among(
+                flow(rst(flags="RA", options="nop,nop,TS val 1 ecr 2")), later=(seen(seq=1000),)
+            ),
+            "goes-on",
+            id="a-live-socket-s-own",
+        ),
+        pytest.param(
+            b.among(flow(), later=(seen(seq=1000, ack=5000), b.LATER)),
+            "goes-on",
+            id="the-second-proves-it",
+        ),
+        pytest.param(b.among(flow(rst6()), later=(b.LATER,)), "goes-on", id="ipv6"),
+    ],
+)
+def test_goes_on(given: Reset, weight: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = weights_of(rules.goes_on, given, monkeypatch)
+    assert taken[-1:] == ([weight] if weight else [])
+
+
+def test_the_wrap_does_not_hide_that_it_goes_on() -> None:
+    ours = our_half(recent=(sent(1, ack=WRAPPED),))
+    later = seen(seq=WRAPPED, payload_len=300, ack=1000)
+    found = rules.goes_on(b.among(flow(rst(seq=WRAPPED), ours=ours), later=(later,)))
+    assert found is not None
+    assert found.weight == WEIGHTS["goes-on"]
+
+
+# ---- one counter ----
+
+
+@pytest.mark.parametrize(
+    ("ip_id", "other", "theirs", "fires"),
+    [
+        (40000, Other("192.0.2.1", b.TIME, 40008, 47), half(), True),
+        (40000, Other("192.0.2.1", b.TIME, 40009, 47), half(), False),
+        (3, Other("192.0.2.1", b.TIME, 65531, 47), half(), True),
+        (40000, Other("192.0.2.1", b.TIME, 40001, 46), half(), False),
+        (40000, Other("192.0.2.1", b.TIME, 40001, 111), half(), True),
+        (0, Other("192.0.2.1", b.TIME, 1, 47), half(), False),
+        (1, Other("192.0.2.1", b.TIME, 2, 47), half(), False),
+        # One honest host with several addresses and one counter for all its peers.
+        (40000, Other("192.0.2.1", b.TIME, 40001, 47), half(recent=(seen(ip_id=36000),)), False),
+        (40000, Other("192.0.2.1", b.TIME, 40001, 47), half(recent=(seen(ip_id=35000),)), True),
+    ],
+)
+def test_one_counter(ip_id: int, other: Other, theirs: Half, fires: bool) -> None:
+    found = rules.id_shared(b.changed(flow(rst(ip_id=ip_id), theirs=theirs), others=(other,)))
+    assert found is not None
+    assert bool(found.weight) == fires
+
+
+def test_one_counter_needs_ip_ids() -> None:
+    assert rules.id_shared(flow(rst6())) is None

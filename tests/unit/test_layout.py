@@ -98,6 +98,7 @@ RAW_MEMBERS = {
     "_frame": "rst_frame",
     "_half": "rst_half",
     "_socket": "rst_socket",
+    "_sent_data": "rst_data",
 }
 """Functions of decode.py whose argument `raw` is one of our structures."""
 

@@ -121,6 +121,9 @@ TTL = Evidence(
 )
 SEQ = Evidence("seq-exact", -0.6, "sequence number is exactly the next one expected")
 WINDOW = Evidence("window-ours", 0.0, "window 0 tells nothing")
+SECOND_HOST = Evidence(
+    "duplicate-address", 0.0, "10.9.8.7 is on our own link with two MACs", {"macs": ["a", "b"]}
+)
 MADE = Evidence("made-here", 0.0, "this node's firewall made it", proof=True)
 
 _FORGED = Verdict(
@@ -206,7 +209,7 @@ FORGED_HERE = Entry(
         _FORGED,
         confidence=1.0,
         score=2.5,
-        evidence=(MADE, TTL),
+        evidence=(MADE, TTL, SECOND_HOST),
         considered=(MADE, TTL),
         findings=("duplicate-address", "new-finding"),
         device_name="netfilter REJECT",

@@ -376,11 +376,26 @@ def test_ingress_is_shown_where_it_is_another_place() -> None:
 
 
 def test_findings_and_amendments_are_always_shown() -> None:
-    entry = dataclasses.replace(with_verdict(PEER, findings=("split-identity",)), amends=3)
-    assert entry_lines(entry)[1:] == [
+    said = Evidence("split-identity", 0.0, "a proxy answers\x1b[2J for the peer", {"ttl": 231})
+    evidence = (*PEER.verdict.evidence, said)
+    entry = dataclasses.replace(
+        with_verdict(PEER, findings=("split-identity",), evidence=evidence), amends=3
+    )
+    expected = [
         "    amends #3: this verdict replaces the one given before",
-        "    ! split-identity: something (a proxy, a SYN proxy) answers for the peer",
+        "    ! split-identity: a proxy answers\\x1b[2J for the peer",
     ]
+    assert entry_lines(entry)[1:] == expected
+    explained = entry_lines(entry, explain=True)
+    assert [line for line in explained if "split-identity" in line] == expected[1:]
+
+
+def test_a_refused_connection_is_said_once() -> None:
+    said = Evidence("connection-refused", 0.0, "the answer to a SYN: nothing listens there")
+    entry = with_verdict(PEER, findings=("connection-refused",), evidence=(said,))
+    assert not any("! connection-refused" in line for line in entry_lines(entry))
+    forged = with_verdict(FORGED, findings=("connection-refused",), evidence=(said,))
+    assert any("! connection-refused" in line for line in entry_lines(forged))
 
 
 def test_seen() -> None:

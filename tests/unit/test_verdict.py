@@ -22,6 +22,7 @@ from rsttrace.model import (
     MadeHere,
     NextHop,
     Origin,
+    Other,
     Packet,
     Reset,
     Scope,
@@ -507,7 +508,8 @@ def random_half(draw: random.Random) -> Half | None:
         ttl_max=ttls[1],
         syn_ttl=draw.choice(ttls) if syn else None,
         syn_window=draw.choice((0, 501)) if syn else None,
-        syn_ns=b.TIME if syn else None,
+        syn_ns=b.TIME - draw.randrange(10**9) if syn else None,
+        end=draw.choice((None, 1000, 1100, draw.randrange(2**32))),
         df_always=draw.random() < 0.5,
         timestamps=draw.random() < 0.5,
         mac=draw.choice((None, MAC, OTHER_MAC)),
@@ -535,6 +537,19 @@ def random_packet(draw: random.Random) -> Packet:
     return make(**values)
 
 
+def random_later(draw: random.Random) -> tuple[Seen, ...]:
+    packets = [random_seen(draw) for _ in range(draw.randrange(4))]
+    return tuple(
+        dataclasses.replace(
+            packet,
+            flags=draw.choice((packet.flags, "R", "RA")),
+            seq=draw.choice((packet.seq, 1000, 1001, 2000)),
+            ack=draw.choice((packet.ack, 5117)),
+        )
+        for packet in packets
+    )
+
+
 def random_reset(draw: random.Random) -> Reset:
     made = None
     if draw.random() < 0.1:
@@ -550,7 +565,15 @@ def random_reset(draw: random.Random) -> Reset:
         next_hop=draw.choice((None, GATEWAY, BACKUP, ON_LINK, NextHop("10.0.0.1", None, True, 2))),
         made_here=made,
         trigger=draw.choice((None, random_seen(draw))),
+        earlier=random_later(draw),
+        later=random_later(draw),
+        our_acks=frozenset(draw.choice((1000, draw.randrange(2**32))) for _ in range(3)),
+        others=(Other("192.0.2.1", b.TIME, draw.randrange(65536), draw.randrange(256)),),
+        period_s=draw.choice((None, 2.0)),
+        socket=draw.choice((None, b.measured(0), b.measured(15_000))),
     )
+    ttls = tuple(draw.randrange(1, 256) for _ in range(draw.randrange(3)))
+    found = b.with_baseline(found, peer_ttls=ttls)
     if draw.random() < 0.1:
         found.frame = None
     return found
@@ -570,7 +593,12 @@ def test_anything_can_be_judged() -> None:
         if not proofs:
             assert found.score == pytest.approx(sum(e.weight for e in found.evidence), abs=0.006)
         assert math.isfinite(found.score)
-        assert all(evidence in found.considered for evidence in found.evidence)
+        for evidence in found.evidence:
+            if evidence not in found.considered:  # a finding: said beside, never counted
+                assert evidence.rule in found.findings
+                assert evidence.weight == 0
+                assert not evidence.proof
+        assert len(set(found.findings)) == len(found.findings)
         if found.origin is Origin.INCONCLUSIVE:
             assert found.confidence is None
         else:
@@ -626,4 +654,60 @@ def test_names_and_places_are_no_evidence() -> None:
     ],
 )
 def test_one_honest_cause_does_not_accuse_twice(given: Reset) -> None:
+    assert judge(given).origin is not Origin.FORGED
+
+
+# ---- what is told beside the verdict ----
+
+
+def test_findings_are_said_and_not_counted() -> None:
+    given = changed(
+        flow(rst(flags="RA", seq=0, ack=5000)), cause=Cause("connection-refused", "refused")
+    )
+    found = judge(given)
+    bare = judge(changed(given, cause=Cause("connection-reset", "ended a connection")))
+    assert found.findings == ("connection-refused",)
+    assert found.evidence[-1].rule == "connection-refused"
+    assert found.score == bare.score
+    assert found.evidence[:-1] == bare.evidence
+
+
+def test_the_peer_goes_on_after_a_perfect_forgery() -> None:
+    """Nothing in the packet betrays it; what the peer sends next does."""
+    perfect = flow(rst(ip_id=0))
+    assert judge(perfect).origin is Origin.PEER
+    after = judge(b.among(perfect, later=(b.LATER,)))
+    assert after.origin is Origin.FORGED
+    assert {"goes-on", "hop-distance"} <= {found.rule for found in after.evidence}  # both sides
+
+
+STRAY = dataclasses.replace(b.OUR_DATA, time_ns=b.TIME - 200_000_000, ip_id=13050)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(
+            b.among(
+                flow(rst(ip_id=0), ours=our_half(recent=(b.OUR_DATA, STRAY))), later=(b.LATER,)
+            ),
+            id="connection-tracking-let-a-stray-escape",
+        ),
+        pytest.param(
+            b.among(
+                flow(rst(ip_id=0), theirs=LINUX_BEHIND_17),
+                later=(seen(seq=1000, ack=5000, payload_len=1448),),
+            ),
+            id="the-answer-overtook-paced-data",
+        ),
+        pytest.param(
+            b.among(
+                flow(rst(flags="RA", seq=1500, ip_id=23404)),
+                later=(b.earlier_rst(ip_id=0, time_ns=b.TIME + 1),),
+            ),
+            id="closed-with-data-unread",
+        ),
+    ],
+)
+def test_honest_resets_that_are_not_alone(given: Reset) -> None:
     assert judge(given).origin is not Origin.FORGED
