@@ -259,6 +259,7 @@ def decode(raw: bytes, context: Context) -> Reset:
             trigger.flags if trigger else None,
             data=bool(trigger and trigger.payload_len),
             probed=probed,
+            options=rst.options,
         )
     elif kind is Kind.SENT_ACTIVE:
         fin = state in ("CLOSE_WAIT", "LAST_ACK", "CLOSING")
@@ -267,6 +268,7 @@ def decode(raw: bytes, context: Context) -> Reset:
             reasons.STATES.get(event.sock.state_now),
             bool(event.sock.owned),
             0 < event.sock.unread - fin < 1 << 31,
+            rst.options,
         )
     elif kind is Kind.SENT_NETFILTER:
         chain = f" ({NETFILTER_HOOKS[event.hook - 1]})" if 0 < event.hook <= 5 else ""
@@ -293,6 +295,12 @@ def decode(raw: bytes, context: Context) -> Reset:
     actor = None
     if event.has_actor:
         actor = Process(event.actor.pid, _text(event.actor.comm), event.actor.uid)
+    if actor is not None and cause.name == "mptcp-fastclose":
+        # close() of the MPTCP socket locks its subflows, which still have their state: this is the
+        # owner, or (a timeout after close) a kernel worker
+        if process is None or process.pid is None:
+            process = Process(actor.pid, actor.comm, uid)
+        actor = None
     made = None
     if event.made.present and kind.direction != "sent":
         made_kind = KINDS[event.made.kind]
