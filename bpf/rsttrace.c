@@ -961,7 +961,7 @@ INLINE int dropped(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (reason == DROP_NO_SOCKET || (t->no_socket && reason == NO_REASON))
 		kind = KIND_RECEIVED_UNMATCHED;
-	else if (!route)
+	else if (!route || (route == 2 && is_bridged_out((const void *)freed, t->here.ifindex)))
 		kind = KIND_FORWARDED;
 	emit_received(skb, t, kind, sk, GET(const void *, (void *)freed, skb_dev), reason, route);
 	return 0;
