@@ -777,7 +777,8 @@ INLINE void move_to(struct rst_event *e, const struct track *t, const void *net,
 
 	e->net = net_key(net);
 	e->netns = e->here.netns = net_inum(net);
-	e->here.ifindex = dev ? GET(__u32, dev, dev_ifindex) : 0;
+	/* TCP takes the device off its packets; skb_iif is the last one that it came in by. */
+	e->here.ifindex = dev ? GET(__u32, dev, dev_ifindex) : GET(__u32, e->skb, skb_iif);
 	if (!BASELINE || e->ours.packets)
 		return;
 	high = make_flow_key(&key, e->net, &t->t);
