@@ -502,7 +502,13 @@ def mptcp_pair(
 @pytest.mark.parametrize("how", ["linger", "unread"])
 @pytest.mark.parametrize("end", ["client", "server"])
 def test_mptcp_close(
-    end: str, how: str, family: int, routed: Lab, tracer: Tracer, fence: Fence
+    end: str,
+    how: str,
+    family: int,
+    routed: Lab,
+    tracer: Tracer,
+    machines: Tracer,
+    fence: Fence,
 ) -> None:
     """MPTCP resets its subflow with MP_FASTCLOSE from inside close(): by its own process, which is
     nobody who killed somebody else's socket."""
@@ -511,14 +517,17 @@ def test_mptcp_close(
         accepted.send(b"y" * 10)
         for sock in (client, accepted):
             assert len(sock.recv(5 if how == "unread" else 10)) >= 5
-        fence.cross(tracer)
-        tracer.forget()
+        for each in (tracer, machines):
+            fence.cross(each)
+            each.forget()
         closing, other = (client, accepted) if end == "client" else (accepted, client)
         if how == "linger":
             linger_zero(closing)
         closing.close()
         expect_reset(other)
-        (received,) = tracer.collect(routed.inode("server" if end == "client" else "client"), 1)
+        receiver = routed.inode("server" if end == "client" else "client")
+        (received,) = tracer.collect(receiver, 1)
+        (alone,) = machines.collect(receiver, 1)
     fence.cross(tracer)
     (sent,) = tracer.of(routed.inode(end))
     if "mptcp 7" not in sent["rst"]["options"]:
@@ -526,7 +535,7 @@ def test_mptcp_close(
     assert cause(sent) == ("sent-active", "mptcp-fastclose", "local", "ESTABLISHED")
     assert sent["actor"] is None
     assert sent["process"]["pid"] == os.getpid()
-    assert cause(received) == RESET
+    assert cause(received) == cause(alone) == RESET
     assert received["actor"] is None
     assert wire(sent) == wire(received)
     assert [cause(entry) for entry in tracer.of(routed.inode("router"))] == [PASSED]
@@ -636,12 +645,13 @@ def test_fast_open_refused(fast_open: Lab, tracer: Tracer, fence: Fence) -> None
 
 @pytest.mark.parametrize("how", ["unread", "linger"])
 def test_fast_open_server_resets_unfinished_handshake(
-    how: str, fast_open: Lab, tracer: Tracer, fence: Fence
+    how: str, fast_open: Lab, tracer: Tracer, machines: Tracer, fence: Fence
 ) -> None:
     """The server's program has the data and closes before the handshake's last ACK has come."""
     fast_open.nft("server", drop_bare_acks())
-    fence.cross(tracer)
-    tracer.forget()
+    for each in (tracer, machines):
+        fence.cross(each)
+        each.forget()
     with fast_pair(fast_open, b"x" * 10) as (client, accepted):
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x03", "SYN_RECV"
         if how == "linger":
@@ -650,12 +660,13 @@ def test_fast_open_server_resets_unfinished_handshake(
         accepted.close()
         expect_reset(client)
         (received,) = tracer.collect(fast_open.inode("client"), 1)
+        (alone,) = machines.collect(fast_open.inode("client"), 1)
     fence.cross(tracer)
     (sent,) = tracer.of(fast_open.inode("server"))
     name = "linger" if how == "linger" else "unread-data"
     assert cause(sent) == ("sent-active", name, "local", "SYN_RECV")
     assert sent["process"]["pid"] == os.getpid()
-    assert cause(received) == RESET
+    assert cause(received) == cause(alone) == RESET
     assert received["process"]["pid"] == os.getpid()
 
 
