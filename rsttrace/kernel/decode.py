@@ -213,8 +213,11 @@ def _socket(raw: Any) -> Socket | None:
     )
 
 
-def _trigger(kind: Kind, rst: Packet, baseline: Baseline) -> Seen | None:
-    """The packet that provoked a RST whose trigger the kernel did not hand over."""
+def _trigger(kind: Kind, rst: Packet, baseline: Baseline, time_ns: int) -> Seen | None:
+    """The packet that provoked a RST whose trigger the kernel did not hand over.
+
+    `time_ns` is when the RST was seen.
+    """
     ours = baseline.ours
     if ours is None or not ours.recent:
         return None
@@ -226,7 +229,9 @@ def _trigger(kind: Kind, rst: Packet, baseline: Baseline) -> Seen | None:
                 return seen
         return None
     if kind.direction == "received":
-        return ours.recent[0]
+        # Not what was sent between the RST's arrival and its judgement: the challenge ACK (RFC
+        # 5961) that it drew, or what other CPUs sent while it waited in the socket's backlog.
+        return next((seen for seen in ours.recent if seen.time_ns <= time_ns), None)
     return None
 
 
@@ -251,7 +256,7 @@ def decode(raw: bytes, context: Context) -> Reset:
     state = socket.state if socket else None
     probed = trigger is not None
     if trigger is None:
-        trigger = _trigger(kind, rst, baseline)
+        trigger = _trigger(kind, rst, baseline, event.ts + context.clock_offset_ns)
     if kind is Kind.SENT_PASSIVE:
         cause = reasons.sent_passive(
             sent_reason,
