@@ -887,8 +887,8 @@ def test_ipvs_direct_routing(tracer: Tracer, machines: Tracer, fence: Fence) -> 
 # ---- slow and reordering paths ----
 
 # What the numbers are like (two runs on 6.12 under emulation, kprobe plan, each case three times or
-# more; netem delays by half the round trip each way). In ms before the RST came: our last packet, our
-# last data; then TCP's minimum round trip.
+# more; netem delays by half the round trip each way). In ms before the RST came: our last packet,
+# our last data; then TCP's minimum round trip.
 #
 #                                      last packet   last data      min_rtt
 #   honest answer to data, 15 ms       16.4 .. 17.8  the same       15.8 .. 16.5
