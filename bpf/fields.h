@@ -25,6 +25,7 @@ FIELD(dev_ifindex, net_device, ifindex)
 FIELD(dev_net, net_device, nd_net.net)
 FIELD(dev_flags, net_device, flags)
 FIELD(dev_type, net_device, type)
+FIELD(dev_addr, net_device, dev_addr)
 FIELD(net_inum, net, ns.inum)
 FIELD(net_cookie, net, net_cookie) OPTIONAL
 FIELD(sk_state, sock, __sk_common.skc_state)

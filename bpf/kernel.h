@@ -225,6 +225,22 @@ INLINE void fill_frame(struct rst_frame *f, const void *skb, const void *dev, __
 			GET(const char *, skb, skb_head) + offset + 6);
 }
 
+/* A frame that a bridge was about to send out of another port than it came in by (__br_forward() has
+ * set skb->dev): nobody routed it, and it is not for this host. */
+INLINE int is_bridged_out(const void *skb, __u32 came_in)
+{
+	const void *dev = GET(const void *, skb, skb_dev);
+	__u16 offset = GET(__u16, skb, skb_mac_header);
+	__u8 to[6] = {}, own[6] = {};
+
+	if (!dev || offset == NO_OFFSET || GET(__u16, dev, dev_type) != ARPHRD_ETHER_ ||
+	    GET(__u32, dev, dev_ifindex) == came_in)
+		return 0;
+	bpf_probe_read_kernel(to, 6, GET(const char *, skb, skb_head) + offset);
+	bpf_probe_read_kernel(own, 6, GET(const char *, dev, dev_addr));
+	return be32(to) != be32(own) || be16(to + 4) != be16(own + 4);
+}
+
 INLINE void fill_headers(struct rst_headers *h, const struct parsed *p)
 {
 	/* Headers may end short of 60 bytes; what follows is inside the same buffer (skb_shared_info

@@ -870,7 +870,8 @@ INLINE void move_to(struct rst_event *e, const struct track *t, const void *net,
 
 	e->net = net_key(net);
 	e->netns = e->here.netns = net_inum(net);
-	e->here.ifindex = dev ? GET(__u32, dev, dev_ifindex) : 0;
+	/* TCP takes the device off its packets; skb_iif is the last one that it came in by. */
+	e->here.ifindex = dev ? GET(__u32, dev, dev_ifindex) : GET(__u32, e->skb, skb_iif);
 	if (!BASELINE || e->ours.packets)
 		return;
 	high = make_flow_key(&key, e->net, &t->t);
@@ -1064,7 +1065,7 @@ INLINE int dropped(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (reason == DROP_NO_SOCKET || (t->no_socket && reason == NO_REASON))
 		kind = KIND_RECEIVED_UNMATCHED;
-	else if (!route)
+	else if (!route || (route == 2 && is_bridged_out((const void *)freed, t->here.ifindex)))
 		kind = KIND_FORWARDED;
 	emit_received(skb, t, kind, sk, GET(const void *, (void *)freed, skb_dev), reason, route);
 	return 0;

@@ -452,26 +452,31 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
             os.close(descriptor)
     for target in hooks.PACKET_LAYER:
         if target in failed:
+            if is_confidential():
+                raise KernelError(
+                    "kernel lockdown is in confidentiality mode, which forbids BPF programs to "
+                    "read kernel memory",
+                    hint="boot with lockdown=integrity (which tracing can live with) or without "
+                    "lockdown: a running kernel cannot be unlocked",
+                )
             why = next(hook.error for hook in report.hooks if hook.target == target)
             raise KernelError(
                 f"the raw tracepoint {target} cannot be used: {why}",
-                hint=lockdown_hint() or "run `rsttrace doctor` to see what this kernel allows",
+                hint="run `rsttrace doctor` to see what this kernel allows",
             )
     return asdict(report), descriptors
 
 
-def lockdown_hint() -> str | None:
-    """What to do if the kernel is locked down (security/lockdown/lockdown.c)."""
+def is_confidential() -> bool:
+    """Whether the kernel is locked down so far that BPF may not read its memory.
+
+    LOCKDOWN_BPF_READ_KERNEL, LOCKDOWN_KPROBES and LOCKDOWN_PERF belong to that mode
+    (include/linux/security.h); to the milder one only writing does.
+    """
     try:
-        state = Path("/sys/kernel/security/lockdown").read_text()
+        return "[confidentiality]" in Path("/sys/kernel/security/lockdown").read_text()
     except OSError:
-        return None
-    if "[confidentiality]" in state:
-        return (
-            "kernel lockdown is in confidentiality mode, which forbids reading kernel memory from "
-            "BPF; boot with lockdown=integrity or lockdown=none"
-        )
-    return None
+        return False
 
 
 def serve(channel: socket.socket, directory: Path) -> None:

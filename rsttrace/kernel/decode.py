@@ -135,8 +135,11 @@ def _socket(raw: Any) -> Socket | None:
     )
 
 
-def _trigger(kind: Kind, rst: Packet, baseline: Baseline) -> Seen | None:
-    """The packet that provoked a RST whose trigger the kernel did not hand over."""
+def _trigger(kind: Kind, rst: Packet, baseline: Baseline, time_ns: int) -> Seen | None:
+    """The packet that provoked a RST whose trigger the kernel did not hand over.
+
+    `time_ns` is when the RST was seen.
+    """
     ours = baseline.ours
     if ours is None or not ours.recent:
         return None
@@ -148,7 +151,9 @@ def _trigger(kind: Kind, rst: Packet, baseline: Baseline) -> Seen | None:
                 return seen
         return None
     if kind.direction == "received":
-        return ours.recent[0]
+        # Not what was sent between the RST's arrival and its judgement: the challenge ACK (RFC
+        # 5961) that it drew, or what other CPUs sent while it waited in the socket's backlog.
+        return next((seen for seen in ours.recent if seen.time_ns <= time_ns), None)
     return None
 
 
@@ -176,7 +181,7 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
     state = socket.state if socket else None
     probed = trigger is not None
     if trigger is None:
-        trigger = _trigger(kind, rst, baseline)
+        trigger = _trigger(kind, rst, baseline, event.ts + context.clock_offset_ns)
     if kind is Kind.SENT_PASSIVE:
         cause = reasons.sent_passive(
             sent_reason,
@@ -184,6 +189,7 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
             trigger.flags if trigger else None,
             data=bool(trigger and trigger.payload_len),
             probed=probed,
+            options=rst.options,
         )
     elif kind is Kind.SENT_ACTIVE:
         fin = state in ("CLOSE_WAIT", "LAST_ACK", "CLOSING")
@@ -192,6 +198,7 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
             reasons.STATES.get(event.sock.state_now),
             bool(event.sock.owned),
             0 < event.sock.unread - fin < 1 << 31,
+            rst.options,
         )
     elif kind is Kind.SENT_NETFILTER:
         chain = f" ({NETFILTER_HOOKS[event.hook - 1]})" if 0 < event.hook <= 5 else ""
@@ -218,6 +225,12 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
     actor = None
     if event.has_actor:
         actor = Process(event.actor.pid, _text(event.actor.comm), event.actor.uid)
+    if actor is not None and cause.name == "mptcp-fastclose":
+        # close() of the MPTCP socket locks its subflows, which still have their state: this is the
+        # owner, or (a timeout after close) a kernel worker
+        if process is None or process.pid is None:
+            process = Process(actor.pid, actor.comm, uid)
+        actor = None
     made = None
     if event.made.present and kind.direction != "sent":
         made_kind = KINDS[event.made.kind]

@@ -161,7 +161,7 @@ def _lockdown() -> Check:
     except OSError:
         return Check("lockdown", OK, "not active")
     if "[confidentiality]" in state:
-        return Check("lockdown", FAILED, state, "boot with lockdown=integrity or lockdown=none")
+        return Check("lockdown", FAILED, state, "boot with lockdown=integrity, or without lockdown")
     return Check("lockdown", OK, state)
 
 

@@ -50,6 +50,22 @@ ACTIVE = {
 }
 """sk_rst_reason of tcp_send_active_reset(); TCP_STATE is told apart in `sent_active`."""
 
+MPTCP = {
+    "EUNSPEC": "MPTCP reset it without telling why",
+    "EMPTCP": "it fits no MPTCP connection (an unknown token, or another MPTCP error)",
+    "ERESOURCE": "MPTCP lacked resources for it",
+    "EPROHIBIT": "MPTCP does not allow it here",
+    "EWQ2BIG": "MPTCP had too much data outstanding on it",
+    "EBADPERF": "MPTCP found it too slow",
+    "EMIDDLEBOX": "MPTCP's options were tampered with on the way",
+}
+"""By sk_rst_reason without MPTCP_RST_; in the order of the codes that MP_TCPRST carries (RFC 8684
+§3.6; include/uapi/linux/mptcp.h)."""
+
+MP_FASTCLOSE, MP_TCPRST = "mptcp 7", "mptcp 8"
+"""How a RST's MPTCP option begins in the words of `decode.options_text`: kind, subtype (RFC 8684
+§3.5, §3.6)."""
+
 ACCEPTED = {
     "SYN_SENT": ("connection-refused", "the connection was refused"),
     "CLOSE_WAIT": ("reset-after-fin", "ended a connection that the peer had half closed"),
@@ -86,6 +102,21 @@ def _reason(name: str) -> str:
     return f"the kernel's reason is {name}"
 
 
+def mptcp(reason: str | None, options: str) -> Cause | None:
+    """Why MPTCP reset a subflow: the kernel's reason, else the code in the RST's own MP_TCPRST.
+
+    `options` is the RST's, as text. None: MPTCP did not reset it.
+    """
+    code = None
+    if reason is not None and reason.startswith("MPTCP_RST_"):
+        code = reason[len("MPTCP_RST_") :]
+    elif reason is None:
+        found = next((word for word in options.split(",") if word.startswith(MP_TCPRST)), None)
+        if found is not None:  # subtype, flags, reason: "mptcp 8001"
+            code = dict(enumerate(MPTCP)).get(int(found[-2:], 16), "EUNSPEC")
+    return Cause("mptcp-reset", MPTCP.get(code, MPTCP["EUNSPEC"]), reason) if code else None
+
+
 def sent_passive(
     reason: str | None,
     state: str | None,
@@ -93,12 +124,17 @@ def sent_passive(
     *,
     data: bool = False,
     probed: bool = True,
+    options: str = "",
 ) -> Cause:
     """Why tcp_v4_send_reset() answered.
 
-    `answered` is the trigger's flags, `data` whether it had any; `probed`: a probe told of it.
+    `answered` is the trigger's flags, `data` whether it had any, `options` the RST's own;
+    `probed`: a probe told of it.
     Without (the tracepoint is silent before 6.10), it was either no socket or a TIME_WAIT one.
     """
+    subflow = mptcp(reason, options)
+    if subflow is not None:  # a SYN for a listener that wants to join an unknown connection
+        return subflow
     syn = answered is not None and "S" in answered and "A" not in answered
     if state == "LISTEN":
         return Cause(
@@ -140,13 +176,26 @@ def _segment(flags: str | None) -> str:
 
 
 def sent_active(
-    reason: str | None, state_now: str | None, by_task: bool, unread: bool = False
+    reason: str | None,
+    state_now: str | None,
+    by_task: bool,
+    unread: bool = False,
+    options: str = "",
 ) -> Cause:
     """Why tcp_send_active_reset() ran; `unread`: with received data that the program had not read.
+
+    `options` is the RST's, as text.
 
     TCP_STATE has two callers: tcp_disconnect() (close with SO_LINGER 0, connect(AF_UNSPEC)) sets
     CLOSE first, tcp_abort() (``ss -K``, BPF iterators) does not.
     """
+    if MP_FASTCLOSE in options:  # mptcp_do_fastclose() says TCP_ABORT_ON_CLOSE to both
+        return Cause(
+            "mptcp-fastclose", "closed at once with MPTCP (data unread, or SO_LINGER 0)", reason
+        )
+    subflow = None if reason is None and by_task else mptcp(reason, options)
+    if subflow is not None:
+        return subflow
     if reason in ("TCP_STATE", None) and by_task:
         if state_now != "CLOSE":
             return Cause("aborted", "killed from outside its program (ss -K)", reason)

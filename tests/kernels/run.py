@@ -1,6 +1,7 @@
 """Prove rsttrace on Debian's kernels, each with its own release's Python and bcc, in QEMU.
 
     python3 tests/kernels/run.py [--kernel 6.1]… [--full] [--tests ARGUMENT]…
+    python3 tests/kernels/run.py --variant smp4 [--kernel 6.1]…    (see variants.py)
 
 Needs root, qemu-system-x86_64, mmdebstrap, mke2fs. Guests are built once and kept in
 $RSTTRACE_CACHE (~/.cache/rsttrace-kernels), each run's console logs and results in its runs/.
@@ -29,6 +30,8 @@ if __name__ == "__main__":
 
 from tests.kernels import build
 from tests.kernels.kernels import GUESTS, Guest, select
+from tests.kernels.variants import BY_NAME as VARIANTS
+from tests.kernels.variants import Variant
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLANS = ("kprobes", "tracepoints")
@@ -132,7 +135,14 @@ def pack(target: Path, packages: list[Path], request: dict[str, Any]) -> None:
         file.truncate((target.stat().st_size + 511) // 512 * 512)
 
 
-def boot(image: build.Image, job: Path, results: Path, console: Path, minutes: float) -> str | None:
+def boot(
+    image: build.Image,
+    job: Path,
+    results: Path,
+    console: Path,
+    minutes: float,
+    variant: Variant | None = None,
+) -> str | None:
     """Boot a guest and wait for its end: None, or what went wrong."""
     with results.open("wb") as file:
         file.truncate(RESULT_BYTES)
@@ -140,12 +150,14 @@ def boot(image: build.Image, job: Path, results: Path, console: Path, minutes: f
     def disk(path: Path, options: str) -> list[str]:
         return ["-drive", f"file={path},format=raw,if=virtio,{options}"]
 
+    parameters = variant.parameters if variant else ""
     command = [
         *("nice", "-n", "10", "qemu-system-x86_64"),
-        *("-accel", "tcg,thread=single", "-cpu", "max,-cx16", "-smp", "2", "-m", "2048"),
+        *("-accel", "tcg,thread=single", "-cpu", "max,-cx16", "-m", "2048"),
+        *("-smp", str(variant.cpus if variant else 2)),
         *("-nodefaults", "-nographic", "-no-reboot", "-serial", f"file:{console}"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
-        *("-append", "console=ttyS0 panic=-1 oops=panic loglevel=5"),
+        *("-append", f"console=ttyS0 panic=-1 oops=panic loglevel=5 {parameters}".strip()),
         *disk(image.root, "snapshot=on,cache=unsafe"),
         *disk(job, "readonly=on"),
         *disk(results, "cache=unsafe"),
@@ -181,12 +193,17 @@ def read_result(results: Path) -> dict[str, Any]:
 def prove(guest: Guest, own: Path, home: Path, options: argparse.Namespace) -> Run:
     """Build, boot (again, once, if QEMU is to blame), judge."""
     run = Run(guest)
+    variant = VARIANTS.get(options.variant)
     request = {
         "plans": options.plan or list(PLANS),
         "start_s": START_S,
         "hide_btf": guest.headers,
         "tests": options.tests or (["tests/lab"] if options.full else []),
+        "variant": options.variant,
+        "smoke": variant is None or variant.traces,
     }
+    if variant is not None:
+        request["tests"] = options.tests or list(variant.tests)
     minutes = options.minutes or (FULL_MINUTES if request["tests"] else SMOKE_MINUTES)
     try:
         image = build.image(guest, rebuild=options.rebuild)
@@ -200,7 +217,7 @@ def prove(guest: Guest, own: Path, home: Path, options: argparse.Namespace) -> R
     while True:
         run.console = home / f"{guest.name}.console{run.retries or ''}.log"
         started = time.monotonic()
-        failure = boot(image, job, results, run.console, minutes)
+        failure = boot(image, job, results, run.console, minutes, variant)
         run.ran_s = time.monotonic() - started
         console = run.console.read_text(errors="replace")
         if any(re.search(pattern, console) for pattern in EMULATOR) and not run.retries:
@@ -243,6 +260,8 @@ def judge(run: Run, failure: str | None, console: str, request: dict[str, Any]) 
             run.problems.append(f"{lab['plan']}: pytest ended with {lab['code']}")
         if not lab["tests"]:
             run.problems.append(f"{lab['plan']}: no test ran")
+        if request["variant"] and not any(t["outcome"] == "passed" for t in lab["tests"]):
+            run.problems.append(f"{lab['plan']}: this guest is not what its variant promises")
     if len(run.result.get("lab", ())) < len(request["plans"]) * bool(request["tests"]):
         run.problems.append("not every plan was tested")
 
@@ -270,7 +289,8 @@ def table(runs: list[Run]) -> list[str]:
             run.result.get("bcc", "?"),
         ]
         labs = {lab["plan"]: lab["tests"] for lab in run.result.get("lab", ())}
-        for smoke in run.result.get("smoke", ()) or [{"plan": "-", "passed": False}]:
+        untried: list[dict[str, Any]] = [{"plan": plan, "passed": None} for plan in labs or "-"]
+        for smoke in run.result.get("smoke", ()) or untried:
             tests = labs.get(smoke["plan"], [])
             counts = [
                 str(sum(test["outcome"] == outcome for test in tests))
@@ -286,7 +306,7 @@ def table(runs: list[Run]) -> list[str]:
                 [
                     *(*head, smoke["plan"], smoke.get("hooks", "-")),
                     f"{smoke.get('start_s', '-')}s",
-                    *("ok" if smoke["passed"] else "FAILED", *counts),
+                    *({True: "ok", False: "FAILED", None: "-"}[smoke["passed"]], *counts),
                     *(str(len({kind for kind, _ in proven})), str(len(proven)), *tail),
                 ]
             )
@@ -307,6 +327,7 @@ def main() -> int:
     parser.add_argument(
         "--tests", action="append", metavar="ARGUMENT", help="for the guest's pytest, not tests/lab"
     )
+    parser.add_argument("--variant", choices=VARIANTS, help="boot in another way; its own tests")
     parser.add_argument("--minutes", type=float, help="a guest that takes longer hangs")
     parser.add_argument("--rebuild", action="store_true", help="build the guests anew")
     options = parser.parse_args()

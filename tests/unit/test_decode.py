@@ -574,6 +574,22 @@ def test_a_received_resets_trigger_is_our_last_packet(kind: Kind, expected: int 
     assert (trigger.seq if trigger else None) == expected
 
 
+def test_a_received_resets_trigger_is_no_packet_sent_after_it_came() -> None:
+    """The challenge ACK that it drew, or one of another CPU while the RST waited."""
+    found = event(Kind.RECEIVED_REJECTED, scope=1)
+    peer_half(found.ours, packets=3)
+    for number in range(3):
+        seen_number(found.ours.recent[number], number)
+    found.ts = 150
+    back = decoded(found)
+    assert back.trigger is not None
+    assert back.trigger.seq == 1001
+    found.ts = 0  # the very first packet's time
+    back = decoded(found)
+    assert back.trigger is not None
+    assert back.trigger.seq == 1000
+
+
 def test_a_firewalls_trigger_is_the_segment_that_it_answers() -> None:
     found = event(Kind.SENT_NETFILTER, scope=1)
     peer_half(found.ours, packets=3)

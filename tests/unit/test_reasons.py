@@ -67,6 +67,9 @@ def test_states_are_the_kernels() -> None:
         (None, "ESTABLISHED", "PA", "answered", "answer to data in state ESTABLISHED"),
         (NEW, "ESTABLISHED", "A", "tcp-brand-new-reason", NEW),
         (NEW, None, None, "tcp-brand-new-reason", NEW),
+        ("MPTCP_RST_EMPTCP", "LISTEN", "S", "mptcp-reset", "unknown token"),
+        ("MPTCP_RST_EPROHIBIT", "ESTABLISHED", "A", "mptcp-reset", "does not allow"),
+        ("MPTCP_RST_EBRANDNEW", "LISTEN", "S", "mptcp-reset", "without telling why"),
     ],
 )
 def test_sent_passive(
@@ -218,3 +221,37 @@ def test_a_name_means_one_thing() -> None:
         for name, text in table.values():
             sentences.setdefault(name, set()).add(text)
         assert all(len(texts) == 1 for texts in sentences.values())
+
+
+# ---- MPTCP ----
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("mptcp 8000", "without telling why"),
+        ("mptcp 8001", "unknown token"),
+        ("nop,nop,TS val 1 ecr 2,mptcp 8106", "tampered"),  # flags: T (transient)
+        ("mptcp 80ff", "without telling why"),
+    ],
+)
+def test_mptcp_tells_in_the_packet_what_an_older_kernel_does_not(options: str, words: str) -> None:
+    for cause in (
+        sent_passive(None, "LISTEN", "S", options=options),
+        sent_active(None, "CLOSE", by_task=False, options=options),
+    ):
+        check(cause, None)
+        assert cause.name == "mptcp-reset"
+        assert words in cause.text
+    # The kernel's own reason, or a program's close(), comes before what the option says.
+    assert sent_passive("NO_SOCKET", None, "S", options=options).name == "no-listener"
+    assert sent_active(None, "CLOSE", by_task=True, options=options).name == "linger"
+
+
+@pytest.mark.parametrize("reason", [None, "TCP_ABORT_ON_CLOSE", "NOT_SPECIFIED"])
+def test_mptcp_fastclose(reason: str | None) -> None:
+    cause = sent_active(
+        reason, "ESTABLISHED", by_task=True, options="nop,mptcp 7000a2adb079233e4ad,mptcp 8000"
+    )
+    check(cause, reason)
+    assert cause.name == "mptcp-fastclose"
