@@ -12,11 +12,11 @@ from tests.lab.harness import Json
 TRUST = ("proven", "decidable", "late", "undecidable", "honest")
 """How well a reset can be told from its packets alone, by one who knows all that is known.
 
-proven: more than two hops nearer than a peer whose data was seen, or it carries what no other stack
-can know or make (our IP ID, several resets that contradict each other, payload, another's MAC).
-decidable: its shape is not one that this peer's stack makes, at a distance that says nothing.
-late: only by what the peer does afterwards. undecidable: nothing on the wire tells it from an honest
-one. honest: made by the owner of the source address (for genuine resets).
+proven: more than two hops nearer than a peer whose data was seen, or it carries what no other
+stack can know or make (our IP ID, several resets that contradict each other, payload, another's
+MAC). decidable: its shape is not one that this peer's stack makes, at a distance that says nothing.
+late: only by what the peer does afterwards. undecidable: nothing on the wire tells it from an
+honest one. honest: made by the owner of the source address (for genuine resets).
 """
 
 

@@ -51,7 +51,7 @@ class View:
         return int(self.ours.id) if IP in self.ours else 0
 
     def copied_ttl(self) -> int:
-        """A TTL that arrives as the peer's packets do: this router has yet to take one of theirs."""
+        """A TTL that arrives as the peer's packets do: they have yet to lose one here."""
         if self.peers is None:
             return 64
         return int(self.peers.ttl if IP in self.peers else self.peers.hlim) - 1
@@ -167,7 +167,9 @@ def random_id(view: View) -> list[Any]:
 def moving(view: View) -> list[Any]:
     """Several RSTs up the window, as injectors do that race with the data."""
     step = max(view.window, 1000)
-    return [view.rst(seq=view.seq + number * step, ip_id=some_id(), df=False) for number in (0, 1, 2)]
+    return [
+        view.rst(seq=view.seq + number * step, ip_id=some_id(), df=False) for number in (0, 1, 2)
+    ]
 
 
 def bad_checksum(view: View) -> list[Any]:

@@ -189,13 +189,9 @@ def hping3(stage: Stage, box: str) -> None:
 
 def hping3_command(source: str, target: str, conn: Conn, seq: int) -> list[str]:
     """hping3, spoofing the server's address."""
-    ports = ["-s", str(conn.client.getpeername()[1]), "-k", "-p", str(conn.client.getsockname()[1])]
-    return ["timeout", "5", "hping3", "-q", "-c", "1", "-i", "u1", "-R", "-M", str(seq)] + [
-        *ports,
-        "-a",
-        source,
-        target,
-    ]
+    port, target_port = conn.client.getpeername()[1], conn.client.getsockname()[1]
+    numbers = f"-M {seq} -s {port} -k -p {target_port} -a {source}"
+    return f"timeout 5 hping3 -q -c 1 -i u1 -R {numbers} {target}".split()
 
 
 def swapped(stage: SwapStage, how: str) -> None:
@@ -240,6 +236,7 @@ def lan_tcpkill(stage: LanStage) -> None:
 def lan_neighbour(stage: LanStage) -> None:
     """Client and server share a link; a third host spoofs the server with hping3."""
     play = stage.play
+    play.hops = 0
     play.trust["client"] = "proven"
     address = f"10.82.0.{stage.NEIGHBOUR}"
     with stage.listen_at("neighbour", address) as listener, stage.caller() as client:
@@ -263,6 +260,7 @@ def lan_neighbour_spoofed_mac(stage: LanStage) -> None:
     from tests.lab.harness import send_frame
 
     play = stage.play
+    play.hops = 0
     play.trust["client"] = "undecidable"
     address = f"10.82.0.{stage.NEIGHBOUR}"
     with stage.listen_at("neighbour", address) as listener, stage.caller() as client:

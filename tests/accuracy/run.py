@@ -54,7 +54,6 @@ class Played:
     case: Case
     play: Play
     roles: dict[int, str]
-    hops: int
     arrived: list[Sighting] = field(default_factory=list)
     left: list[Sighting] = field(default_factory=list)
     error: str | None = None
@@ -79,7 +78,7 @@ def play_all(cases: Sequence[Case], tell: bool = False) -> Result:
     With `tell`, names each on stderr as it is played.
     """
     result = Result()
-    lacking = {name: "" for name in missing({p for case in cases for p in case.programs})}
+    lacking = dict.fromkeys(missing({p for case in cases for p in case.programs}), "")
     ready = []
     for case in cases:
         without = [name for name in case.programs if name in lacking]
@@ -127,7 +126,7 @@ def _play(stage: Stage, case: Case, tell: bool) -> Played:
         error = traceback.format_exc()
     with contextlib.suppress(OSError):  # it may be another namespace by now
         inodes |= {stage.lab.inode(role): role for role, _ in stage.watched}
-    return Played(case, play, inodes, stage.hops, error=error)
+    return Played(case, play, inodes, error=error)
 
 
 def settled(entries: Iterable[Json]) -> list[tuple[Json, Json | None]]:
@@ -153,7 +152,7 @@ def _outcomes(one: Played, entries: Iterable[Json]) -> list[Outcome]:
         assert found is not None, last
         key = (one.roles[last["netns"]], *found)
         told.setdefault(key, []).append((last, first))
-    honest = Honest(one.left, one.hops)
+    honest = Honest(one.left, one.play.hops)
     outcomes = []
     for role, _, wire, ttl in one.arrived:
         genuine = one.case.honest or honest.take(wire, ttl)

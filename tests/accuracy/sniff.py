@@ -20,7 +20,7 @@ from rsttrace.demo.lab import Lab
 from tests.lab.harness import DEADLINE_S
 
 ETH_P_ALL = 0x0003
-PACKET_OUTGOING = 4  # packet(7), linux/if_packet.h
+PACKET_HOST, PACKET_OUTGOING = 0, 4  # packet(7), linux/if_packet.h
 RST = 0x04
 
 
@@ -96,14 +96,17 @@ class Sniffer:
 
     def _watch(self) -> None:
         while True:
-            readable, _, _ = select.select([self._stop, *self._sockets], [], [])
-            if self._stop in readable:
-                return
+            waiting: list[int | socket.socket] = [self._stop, *self._sockets]
+            readable, _, _ = select.select(waiting, [], [])
             for sock in readable:
+                if isinstance(sock, int):
+                    return
                 try:
                     packet, address = sock.recvfrom(65535)
                 except OSError:  # the interface went away with its namespace
                     continue
+                if address[2] not in (PACKET_HOST, PACKET_OUTGOING):
+                    continue  # a hub's copy of what others say
                 found = parse(packet)
                 if found is not None:
                     outgoing = address[2] == PACKET_OUTGOING

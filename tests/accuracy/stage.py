@@ -33,12 +33,13 @@ class Play:
     """One case's own things: its addresses and port, which no other case uses.
 
     `trust` says, for each victim, how sure it is that a forged RST there is one: see
-    `tests.accuracy.case.TRUST`. `notes` are told beside a failure.
+    `tests.accuracy.case.TRUST`. `hops`: routers between the ends that talk.
     """
 
     number: int
     port: int
     family: int
+    hops: int
     trust: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -118,7 +119,7 @@ class Stage:
         self.lab = Lab(self.prefix)
         self._next = first
         self._stack = contextlib.ExitStack()
-        self.play = Play(0, 0, V4)
+        self.play = Play(0, 0, V4, 0)
 
     def __enter__(self) -> Stage:
         self._stack.enter_context(self.lab)
@@ -167,6 +168,15 @@ class Stage:
                 self.toward(role, CLIENTS, number - 1, far=False)
             if 0 < number < len(path) - 1:
                 self.lab.router(role)
+            # The cables' own networks, for boxes that speak in their own name (NAT).
+            for cable in range(len(path) - 1):
+                if cable not in (number - 1, number):
+                    via, end = (number, 2) if cable > number else (number - 1, 1)
+                    self.lab.route(
+                        role,
+                        f"10.80.{cable}.0/30 via 10.80.{via}.{end}",
+                        f"fd80:{cable}::/64 via fd80:{via}::{end}",
+                    )
 
     def cable(self, near: str, near_if: str, far: str, far_if: str, number: int) -> None:
         """A cable with addresses 10.80.N.1 and .2, fd80:N::1 and ::2."""
@@ -182,15 +192,13 @@ class Stage:
 
     def own(self, role: str, nets: Sequence[str]) -> None:
         """Make whole networks local to a namespace."""
-        self.lab.ip(
-            role, f"route add local {nets[0]} dev lo", f"route add local {nets[1]} dev lo"
-        )
+        self.lab.ip(role, f"route add local {nets[0]} dev lo", f"route add local {nets[1]} dev lo")
 
     # ---- playing ----
 
     def begin(self, family: int) -> Play:
         """A new case: addresses and a port of its own."""
-        self.play = Play(self._next, 20000 + self._next, family)
+        self.play = Play(self._next, 20000 + self._next, family, self.hops)
         self._next += 1
         return self.play
 

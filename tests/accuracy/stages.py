@@ -10,12 +10,11 @@ import struct
 from rsttrace.demo.lab import Lab
 from tests.accuracy.stage import CLIENTS, SERVERS, Stage
 
-
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17  # include/uapi/linux/sockios.h, ethtool.h
 
 
 def no_offload(lab: Lab, role: str, interface: str) -> None:
-    """Let an interface's packets have whole checksums, as on a real cable (``ethtool -K tx off``)."""
+    """Let packets leave with whole checksums, as on a real cable (``ethtool -K tx off``)."""
     value = ctypes.create_string_buffer(struct.pack("II", ETHTOOL_STXCSUM, 0), 8)
     request = struct.pack("16sQ8x", interface.encode(), ctypes.addressof(value))
     with lab.inside(role), socket.socket() as sock:
@@ -56,7 +55,12 @@ class SwapStage(Stage):
             self.lab.router(role)
         self.own("client", CLIENTS)
         self.own("server", SERVERS)
-        for role, interface in (("client", "eth0"), ("server", "eth0"), ("r1", "out"), ("r2", "in")):
+        for role, interface in (
+            ("client", "eth0"),
+            ("server", "eth0"),
+            ("r1", "out"),
+            ("r2", "in"),
+        ):
             no_offload(self.lab, role, interface)
         self.lab.spawn("tap", self.python("tests.accuracy.tap", "left", "right"), ready="bridging")
 
@@ -94,8 +98,6 @@ class LanStage(Stage):
             self.cable(role, "out", "r3", f"in{role}", 30 + number)
             self.lab.route(role, f"{SERVERS[0]} via 10.80.{30 + number}.2")
             self.lab.router(role)
-            # An address that is added is announced (RFC 5227 §3), as VRRP does for a new master.
-            self.lab.sysctl(role, net__ipv4__conf__eth0__arp_notify=1)
         self.lab.addresses("gwa", "eth0", f"{self.GATEWAY}/24")
         self.cable("r3", "out", "r4", "in", 32)
         self.cable("r4", "out", "server", "eth0", 33)
@@ -107,6 +109,7 @@ class LanStage(Stage):
         self.lab.route("server", f"{CLIENTS[0]} via 10.80.33.1")
         self.lab.ip("client", f"route add local {CLIENTS[0]} dev lo")
         self.lab.ip("server", f"route add local {SERVERS[0]} dev lo")
+
 
 class RebootStage(Stage):
     """client - r1 - r2 - r3 - server, whose server can be torn down and made anew."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tests.accuracy.case import TRUST, Outcome
 
+# found, missed: forged ones called forged, or the peer's. cleared: others called the peer's.
 COLUMNS = ("found", "missed", "false accusation", "cleared", "inconclusive", "untold")
 
 
@@ -16,8 +17,8 @@ def column(outcome: Outcome) -> str:
         return "false accusation"
     if outcome.verdict in ("inconclusive", "untold"):
         return outcome.verdict
-    if outcome.label == "genuine":
-        return "cleared"
+    if outcome.label != "forged":
+        return "found" if outcome.verdict == "forged" else "cleared"
     return "found" if outcome.found else "missed"
 
 
@@ -47,7 +48,7 @@ def by_source(outcome: Outcome) -> str:
     return f"{outcome.source}, {outcome.label}"
 
 
-MUST = {"proven": 1.0, "decidable": 0.95, "late": 0.95}
+MUST = {"proven": 1.0, "decidable": 0.95, "late": 0.95, "high": 0.95, "medium-high": 0.95}
 """What share of the forged resets of each trust must be found."""
 
 

@@ -4,8 +4,8 @@ Run as ``python -m tests.accuracy.tap LEFT RIGHT``. It hands every frame from on
 other; of TCP data that starts with ``SWAP HOW`` and comes from the right, it makes a reset that
 keeps the packet's IP ID, TTL, sequence number and window:
 
-bare: ``R``, window 0, no options. window: ``R`` with the window left in. payload: ``RA`` with the data left in.
-checksum: as window, with the checksum left as it was. perfect: ``RA`` with all options, no data.
+bare: ``R``, window 0, no options. window: ``R`` with the window left in. payload: ``RA`` with the
+data left in. checksum: as window, with a wrong checksum. perfect: ``RA`` with all options, no data.
 """
 
 from __future__ import annotations
