@@ -5,7 +5,7 @@ SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # bcc is in no Python registry (PyPI's "bcc" is another project); the rest is for lab and tests.
 PACKAGES := python3-bpfcc python3-venv iproute2 nftables tcpdump
 
-.PHONY: demo test unit lint bench kernels clean
+.PHONY: demo test unit lint bench accuracy kernels clean
 
 demo: $(VENV)/installed ## real verdicts on a live lab
 	$(SUDO) $(VENV)/bin/rsttrace demo
@@ -23,6 +23,9 @@ lint: $(VENV)/installed-dev ## ruff and mypy, as CI runs them
 
 bench: $(VENV)/installed-dev ## what tracing costs, as ratios measured side by side
 	$(SUDO) $(VENV)/bin/python -m tests.bench
+
+accuracy: $(VENV)/installed-dev ## verdicts against the truth: A=--live, A=--captures, A=--help
+	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m tests.accuracy $(A)
 
 kernels: $(VENV)/installed-dev ## other kernels in QEMU: K=6.1 for one, FULL=1 for the lab tests
 	@for p in qemu-system-x86 mmdebstrap e2fsprogs; do dpkg -s $$p >/dev/null 2>&1 || \

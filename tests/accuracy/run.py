@@ -1,0 +1,165 @@
+"""Plays cases under a running rsttrace and holds its verdicts against the truth."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from rsttrace.demo.lab import Lab
+from tests.accuracy.case import Case, Outcome
+from tests.accuracy.sniff import Honest, Sighting, parse
+from tests.accuracy.stage import Play, Stage
+from tests.lab.harness import Fence, Json, Tracer
+
+PACKAGES = {
+    "tcpkill": "dsniff",
+    "hping3": "hping3",
+    "iptables": "iptables",
+    "haproxy": "haproxy",
+    "conntrack": "conntrack",
+    "nft": "nftables",
+}
+"""Which Debian package brings a program."""
+
+
+def missing(programs: Iterable[str]) -> list[str]:
+    """The programs that are not installed and that apt cannot install either."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    wanted = [name for name in programs if shutil.which(name, path=path) is None]
+    if wanted and shutil.which("apt-get") and os.geteuid() == 0:
+        packages = [PACKAGES[name] for name in wanted]
+        print(f"installing: {' '.join(packages)}", file=sys.stderr, flush=True)
+        # RUNLEVEL=1: the package's service is not started (invoke-rc.d(8)).
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+        for command in (
+            ["apt-get", "update", "-q"],
+            ["apt-get", "install", "-qy", "--no-install-recommends", *packages],
+        ):
+            subprocess.run(command, env=environment, check=False, capture_output=True)
+        wanted = [name for name in wanted if shutil.which(name, path=path) is None]
+    return wanted
+
+
+@dataclass
+class Played:
+    """A case that was played: where its resets were seen, by which ends, and what went wrong."""
+
+    case: Case
+    play: Play
+    roles: dict[int, str]
+    arrived: list[Sighting] = field(default_factory=list)
+    left: list[Sighting] = field(default_factory=list)
+    error: str | None = None
+
+
+@dataclass
+class Result:
+    """What came of a run: the outcomes, the cases that broke, those that could not be played."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def of(self, case: str) -> list[Outcome]:
+        """A case's outcomes."""
+        return [outcome for outcome in self.outcomes if outcome.case == case]
+
+
+def play_all(cases: Sequence[Case], tell: bool = False) -> Result:
+    """Play cases, stage by stage, under one tracer that takes each namespace for a machine.
+
+    With `tell`, names each on stderr as it is played.
+    """
+    result = Result()
+    lacking = dict.fromkeys(missing({p for case in cases for p in case.programs}), "")
+    ready = []
+    for case in cases:
+        without = [name for name in case.programs if name in lacking]
+        if without:
+            packages = " ".join(PACKAGES[name] for name in without)
+            result.skipped[case.name] = f"needs {packages}, which apt could not install"
+        else:
+            ready.append(case)
+    played: list[Played] = []
+    with Lab("rstaccfence") as lab:
+        tracer = Tracer("--viewpoint", "netns")
+        try:
+            fence = Fence(lab)
+            fence.cross(tracer)
+            numbers = itertools.count(1)
+            ready.sort(key=lambda case: case.stage.__name__)
+            for kind, group in itertools.groupby(ready, key=lambda case: case.stage):
+                with kind(next(numbers)) as stage:
+                    for case in group:
+                        played.append(_play(stage, case, tell))
+                        numbers = itertools.count(stage.play.number + 1)
+                    fence.cross(tracer)
+                    for one in played:
+                        if not one.arrived:
+                            one.arrived = stage.sniffer.seen(one.play.port, False)
+                            one.left = stage.sniffer.seen(one.play.port, True)
+        finally:
+            tracer.stop()
+    for one in played:
+        if one.error is not None:
+            result.broken[one.case.name] = one.error
+        result.outcomes += _outcomes(one, tracer.entries)
+    return result
+
+
+def _play(stage: Stage, case: Case, tell: bool) -> Played:
+    play = stage.begin(case.family)
+    if tell:
+        print(f"  {case.name}", file=sys.stderr, flush=True)
+    error = None
+    inodes = {stage.lab.inode(role): role for role, _ in stage.watched}
+    try:
+        case.play(stage)
+    except Exception:
+        error = traceback.format_exc()
+    with contextlib.suppress(OSError):  # it may be another namespace by now
+        inodes |= {stage.lab.inode(role): role for role, _ in stage.watched}
+    return Played(case, play, inodes, error=error)
+
+
+def settled(entries: Iterable[Json]) -> list[tuple[Json, Json | None]]:
+    """(last word, first word if that was another) for each reset; an entry may be amended."""
+    first: dict[int, Json] = {}
+    last: dict[int, Json] = {}
+    for entry in entries:
+        number = entry["amends"] if entry["amends"] is not None else entry["id"]
+        first.setdefault(number, entry)
+        last[number] = entry
+    return [(last[n], first[n] if first[n] is not last[n] else None) for n in first]
+
+
+def _outcomes(one: Played, entries: Iterable[Json]) -> list[Outcome]:
+    """Each RST that arrived at a watched end, with what was said of it."""
+    told: dict[tuple[str, object, int], list[tuple[Json, Json | None]]] = {}
+    for last, first in settled(e for e in entries if "summary" not in e or "kind" in e):
+        if last["direction"] != "received" or last["netns"] not in one.roles:
+            continue
+        if one.play.port not in (last["local"]["port"], last["remote"]["port"]):
+            continue
+        found = parse(bytes.fromhex(last["rst"]["raw"]))
+        assert found is not None, last
+        key = (one.roles[last["netns"]], *found)
+        told.setdefault(key, []).append((last, first))
+    honest = Honest(one.left, one.play.hops)
+    outcomes = []
+    for role, _, wire, ttl in one.arrived:
+        genuine = one.case.honest or honest.take(wire, ttl)
+        trust = "honest" if genuine else one.play.trust.get(role, "proven")
+        label = "genuine" if genuine else "forged"
+        queue = told.get((role, wire, ttl), [])
+        entry, first = queue.pop(0) if queue else (None, None)
+        source = one.case.source if one.case.honest or not genuine else "linux, drawn by a forger"
+        outcomes.append(Outcome(one.case.name, source, role, label, trust, entry, first))
+    return outcomes

@@ -1,0 +1,86 @@
+"""The judge of the judge: matching, labels, bars. No root, no kernel."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.accuracy.case import Outcome
+from tests.accuracy.run import settled
+from tests.accuracy.sniff import Honest, Sighting, Wire, parse
+from tests.accuracy.table import by_label, column, failures, table
+from tests.lab.harness import Json
+from tests.unit.builders import PEER, PEER6, US, US6, ipv4_bytes, ipv6_bytes, tcp_bytes
+
+WIRE = Wire(PEER, US, (3306, 51234), 1000, 0, 4, 0, 7)
+
+
+def outcome(
+    label: str = "forged",
+    trust: str = "proven",
+    origin: str | None = "forged",
+    first: str | None = None,
+) -> Outcome:
+    entry: Json | None = None if origin is None else {"origin": origin}
+    earlier: Json | None = None if first is None else {"origin": first}
+    return Outcome("a case", "a box", "client", label, trust, entry, earlier)
+
+
+def test_parse_reads_both_families() -> None:
+    assert parse(ipv4_bytes(ip_id=7, ttl=47) + tcp_bytes()) == (WIRE, 47)
+    wanted = WIRE._replace(source=PEER6, target=US6, ip_id=0)
+    assert parse(ipv6_bytes(ttl=33) + tcp_bytes()) == (wanted, 33)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [b"", b"\x45" * 10, ipv4_bytes() + tcp_bytes("A"), ipv4_bytes(), b"\x00" * 60],
+    ids=["nothing", "short", "no RST", "no TCP header", "no IP"],
+)
+def test_parse_takes_nothing_else(packet: bytes) -> None:
+    assert parse(packet) is None
+
+
+def test_a_rst_that_left_the_peer_is_genuine_once_and_only_at_its_distance() -> None:
+    honest = Honest([Sighting("server", True, WIRE, 64)], hops=5)
+    assert not honest.take(WIRE, 60)
+    assert not honest.take(WIRE._replace(seq=1), 59)
+    assert honest.take(WIRE, 59)
+    assert not honest.take(WIRE, 59)
+
+
+def test_the_last_word_counts_and_the_first_is_kept() -> None:
+    entries: list[Json] = [
+        {"id": 1, "amends": None, "origin": "peer"},
+        {"id": 2, "amends": None, "origin": "forged"},
+        {"id": 3, "amends": 1, "origin": "forged"},
+    ]
+    assert settled(entries) == [(entries[2], entries[0]), (entries[1], None)]
+
+
+@pytest.mark.parametrize(
+    ("what", "wanted"),
+    [
+        (outcome(), "found"),
+        (outcome(origin="peer"), "missed"),
+        (outcome(origin="inconclusive"), "inconclusive"),
+        (outcome(origin=None), "untold"),
+        (outcome("genuine", "honest"), "false accusation"),
+        (outcome("genuine", "honest", "peer"), "cleared"),
+        (outcome("genuine", "honest", "peer", first="forged"), "false accusation"),
+        (outcome("indistinguishable", "-", "peer"), "cleared"),
+    ],
+)
+def test_columns(what: Outcome, wanted: str) -> None:
+    assert column(what) == wanted
+    assert table([what], "label", by_label).splitlines()[1].count("1") >= 2
+
+
+def test_bars() -> None:
+    assert failures([outcome(), outcome("genuine", "honest", "peer")]) == []
+    assert "called forged" in failures([outcome("genuine", "honest")])[0]
+    assert "nothing was said" in failures([outcome("genuine", "honest", None)])[0]
+    assert "100%" in failures([outcome()] * 99 + [outcome(origin="peer")])[0]
+    decidable = [outcome(trust="decidable")] * 19 + [outcome(trust="decidable", origin="peer")]
+    assert failures(decidable) == []
+    assert "94.7%" in failures(decidable[1:])[0]
+    assert failures([outcome(trust="undecidable", origin="inconclusive")]) == []
