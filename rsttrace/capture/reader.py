@@ -40,11 +40,18 @@ ENDS_INSIDE = "the file ends inside a packet"
 
 SECOND = 1_000_000_000
 
+PCAPNG_MAGIC = b"\n\r\r\n"
+PCAP_MAGICS = [
+    struct.pack(order + "I", magic) for order in "<>" for magic in (0xA1B2C3D4, 0xA1B23C4D)
+]
+"""draft-ietf-opsawg-pcapng §4.1, draft-ietf-opsawg-pcap §4: microseconds and nanoseconds."""
+
 OTHER_FORMATS = {
     b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it first (zstd -d)",
     b"\xfd7zX": "compressed with xz; unpack it first (xz -d)",
     b"BZh": "compressed with bzip2; unpack it first (bzip2 -d)",
     b"\x04\x22\x4d\x18": "compressed with lz4; unpack it first (lz4 -d)",
+    b"\x1f\x8b": "compressed twice; unpack it first (gzip -d)",
     b"snoop\0\0\0": "in the snoop format; convert it first (editcap -F pcapng)",
 }
 """What a file that is no capture may be, by how it begins."""
@@ -138,8 +145,11 @@ class Capture:
                 tape.mark()
                 try:
                     record = read(reader)
-                except (EOFError, Broken, struct.error) as error:
+                except (EOFError, Broken) as error:
                     self._say_why(self.packets + 1, str(error))
+                    return
+                except struct.error:  # a field that is not whole
+                    self._say_why(self.packets + 1, "")
                     return
                 self.packets += 1
                 yield record
@@ -158,8 +168,10 @@ class Capture:
             for magic, what in OTHER_FORMATS.items():
                 if head.startswith(magic):
                     raise CaptureError(f"{self.name!a} is {what}")
-            if head[:4] == b"\n\r\r\n":
+            if head[:4] == PCAPNG_MAGIC:
                 return PcapngReader.load()(tape)
+            if head[:4] not in PCAP_MAGICS:
+                raise Broken("it begins like neither pcap nor pcapng")
             from scapy.utils import RawPcapReader
 
             return RawPcapReader(tape)
@@ -202,11 +214,8 @@ class Capture:
         tape = self._tape
         if self._raw.stopped or not (tape.since_mark or tape.trouble):
             return
-        if tape.trouble:
-            words = tape.trouble
-        elif tape.short:
-            words = ENDS_INSIDE
-        elif self._said:
+        words = tape.trouble or words or (ENDS_INSIDE if tape.short else "")
+        if not words and self._said:
             words = self._said[-1]
         unit = "byte" if tape.plain else "unpacked byte"
         words = _plain(words) or "what follows makes no sense"
@@ -326,6 +335,24 @@ class _Patient(io.RawIOBase):
         super().close()
 
 
+class _Unpacked(io.RawIOBase):
+    """gzip that gives what it has before it complains: its own buffer would lose that."""
+
+    def __init__(self, packed: io.BufferedReader) -> None:
+        super().__init__()
+        self._file = gzip.GzipFile(fileobj=packed)
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read some bytes; 0 at the end."""
+        data = self._file.read1(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 class _Tape:
     """What scapy reads from: unpacks gzip, counts bytes, notices where the data ends too early."""
 
@@ -341,7 +368,7 @@ class _Tape:
         self._read = source.read
         if _peek(source)[:2] == b"\x1f\x8b":
             self.plain = False
-            source = io.BufferedReader(gzip.GzipFile(fileobj=source), 1 << 18)
+            source = io.BufferedReader(_Unpacked(source), 1 << 18)
             self._read = source.read
         self._source = source
 
