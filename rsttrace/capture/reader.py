@@ -138,14 +138,14 @@ class Capture:
 
     def __iter__(self) -> Iterator[Record]:
         """The packets, in the order of the file. Ends at the first place that makes no sense."""
-        reader, tape = self._reader, self._tape
+        reader, tape, refusal = self._reader, self._tape, _scapy_error()
         read = self._pcapng if isinstance(reader, PcapngReader.load()) else self._pcap
         with _messages(self._said):
             while True:
                 tape.mark()
                 try:
                     record = read(reader)
-                except (EOFError, Broken) as error:
+                except (EOFError, Broken, refusal) as error:
                     self._say_why(self.packets + 1, str(error))
                     return
                 except struct.error:  # a field that is not whole
