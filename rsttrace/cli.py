@@ -268,7 +268,7 @@ def trace(**options: Any) -> None:
     type=click.IntRange(16, 4_000_000),
     default=16384,
     show_default=True,
-    help="How many flows to remember (about 2 kB of memory each).",
+    help="How many flows to remember (about 4 kB of memory each).",
 )
 def read(files: tuple[str, ...], **options: Any) -> int:
     """Show every TCP reset in captures (pcap, pcapng; also gzip; - is stdin), and who made it.

@@ -135,7 +135,8 @@ class Sides:
             if mine.marked() is True and other.marked() is not True:
                 return address, MARKED
         for mine, other, address in ((a, b, source), (b, a, destination)):
-            if mine.partial and not other.partial:
+            # Between namespaces of one host such packets also arrive: then they passed a router.
+            if mine.partial and not other.partial and mine.near > 9 * mine.far:
                 return address, CHECKSUM
         for mine, other, address in ((a, b, source), (b, a, destination)):
             if mine.near > 9 * mine.far and other.far > other.near:
