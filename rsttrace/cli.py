@@ -310,14 +310,30 @@ def read(files: tuple[str, ...], **options: Any) -> int:
     )
 
 
+class _Progress:
+    """A click progress bar that makes room for entries on the same terminal."""
+
+    def __init__(self, update: Callable[[int], None]) -> None:
+        self._update = update
+
+    def __call__(self, count: int) -> None:
+        """So many more bytes were read."""
+        self._update(count)
+
+    def clear(self) -> None:
+        """Erase the bar's line; it comes back with the next update."""
+        if sys.stdout.isatty():
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
 @contextlib.contextmanager
-def _progress_bar(size: int, name: str) -> Iterator[Callable[[int], None] | None]:
-    """A bar on stderr for a long file, if that is a terminal and the entries go elsewhere."""
-    if size < LONG_FILE or sys.stdout.isatty() or not sys.stderr.isatty():
+def _progress_bar(size: int, name: str) -> Iterator[_Progress | None]:
+    """A bar on stderr for a long file, if that is a terminal."""
+    if size < LONG_FILE or not sys.stderr.isatty():
         yield None
         return
     with click.progressbar(length=size, label=safe(os.path.basename(name)), file=sys.stderr) as bar:
-        yield bar.update
+        yield _Progress(bar.update)
 
 
 def _color(choice: str) -> bool:

@@ -7,7 +7,7 @@ import ipaddress
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Optional, TextIO
+from typing import Optional, Protocol, TextIO
 
 from rsttrace.capture.sides import Network
 from rsttrace.capture.source import CaptureSource
@@ -20,7 +20,17 @@ from rsttrace.render.escape import safe
 from rsttrace.render.summary import Tally
 from rsttrace.tracing import Options, Stuck, Writer, stop_on_signals
 
-Progress = Callable[[int], None]
+
+class Progress(Protocol):
+    """A progress bar: called with bytes read since the last call."""
+
+    def __call__(self, count: int, /) -> None:
+        """So many more bytes were read."""
+
+    def clear(self) -> None:
+        """An entry is about to be written, perhaps on the same terminal: make room."""
+
+
 ProgressBar = Callable[[int, str], contextlib.AbstractContextManager[Optional[Progress]]]
 """Given a file's size in bytes and its name: a bar, which is told of bytes read; or ``None``."""
 
@@ -112,6 +122,8 @@ def read(
                                 entry = _entry(reset, shown + 1, options, wanted)
                                 if entry is not None:
                                     shown += 1
+                                    if progress is not None:
+                                        progress.clear()
                                     writer.entry(entry)
                                     tally.add(entry)
                                 if done():

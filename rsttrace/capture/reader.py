@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from rsttrace.errors import CaptureError
+from rsttrace.errors import CaptureError, DependencyError
 
 NO_TIME = -(1 << 80)
 """The time of a packet without one (pcapng's Simple Packet Block): no calendar has it."""
@@ -115,6 +115,14 @@ class Capture:
             self.size = mode.st_size
             self._raw.patient = False
         self._said: list[str] = []
+        try:
+            _scapy_error()
+        except ImportError as error:
+            self._raw.close()
+            raise DependencyError(
+                f"reading captures needs scapy, which cannot be loaded: {error}",
+                hint="install it: pip install 'scapy>=2.8,<2.9'",
+            ) from None
         try:
             self._tape = _Tape(self._raw)
             with _messages(self._said):

@@ -286,14 +286,15 @@ def long_capture(path: Path) -> str:
     return write(path, c.pcap([*c.incident(), *[b"\xff" * 60_000] * 300]))
 
 
-def on_terminal(name: str, *arguments: str) -> bytes:
-    """What `read` writes to a terminal that is its standard error."""
+def on_terminal(name: str, stdout: int | None = subprocess.DEVNULL) -> bytes:
+    """What `read` writes to a terminal: its standard error, and with ``None`` its output too."""
     parent, child = pty.openpty()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "rsttrace", "read", name, *arguments],
-            stdout=subprocess.DEVNULL,
+            [sys.executable, "-m", "rsttrace", "read", "--color", "never", name],
+            stdout=child if stdout is None else stdout,
             stderr=child,
+            env={**os.environ, "COLUMNS": "200"},
         )
         os.close(child)
         seen = b""
@@ -317,6 +318,10 @@ def test_progress_is_shown_on_a_terminal(tmp_path: Path, incident: str) -> None:
     assert b"long.pcap" in shown
     assert b"100%" in shown
     assert b"%" not in on_terminal(incident)  # short
+    both = on_terminal(name, None)
+    assert b"100%" in both
+    # An entry never stands behind a bar: the line was erased before.
+    assert b"\r\x1b[K" in both.partition(b"  received  FORGED")[0]
     status, _, err = run(name)  # no terminal
     assert (status, "%" in err) == (0, False)
 
@@ -363,3 +368,24 @@ def test_count_ends_between_files(incident: str) -> None:
         )
     assert status == 0
     assert len(shown) == 1  # the second file is not even opened
+
+
+def test_a_missing_reader_library_is_named(incident: str) -> None:
+    code = (
+        "import sys\n"
+        "from rsttrace.cli import main\n"
+        "sys.modules['scapy'] = None\n"
+        f"sys.argv[1:] = ['read', {incident!r}]\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "needs scapy" in done.stderr
+    assert "pip install" in done.stderr
+    assert "Traceback" not in done.stderr
