@@ -305,7 +305,7 @@ def trace(**options: Any) -> None:
     type=click.IntRange(16, 4_000_000),
     default=16384,
     show_default=True,
-    help="How many flows to remember (about 2 kB of memory each).",
+    help="How many flows to remember (about 4 kB of memory each).",
 )
 @fingerprints_option
 @write_option
@@ -366,14 +366,30 @@ def _hold(asked: float | None, files: tuple[str, ...]) -> float:
     return 0.0 if "-" in files else 60.0
 
 
+class _Progress:
+    """A click progress bar that makes room for entries on the same terminal."""
+
+    def __init__(self, update: Callable[[int], None]) -> None:
+        self._update = update
+
+    def __call__(self, count: int) -> None:
+        """So many more bytes were read."""
+        self._update(count)
+
+    def clear(self) -> None:
+        """Erase the bar's line; it comes back with the next update."""
+        if sys.stdout.isatty():
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
 @contextlib.contextmanager
-def _progress_bar(size: int, name: str) -> Iterator[Callable[[int], None] | None]:
-    """A bar on stderr for a long file, if that is a terminal and the entries go elsewhere."""
-    if size < LONG_FILE or sys.stdout.isatty() or not sys.stderr.isatty():
+def _progress_bar(size: int, name: str) -> Iterator[_Progress | None]:
+    """A bar on stderr for a long file, if that is a terminal."""
+    if size < LONG_FILE or not sys.stderr.isatty():
         yield None
         return
     with click.progressbar(length=size, label=safe(os.path.basename(name)), file=sys.stderr) as bar:
-        yield bar.update
+        yield _Progress(bar.update)
 
 
 def _color(choice: str) -> bool:

@@ -7,7 +7,7 @@ import ipaddress
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Optional, TextIO
+from typing import Optional, Protocol, TextIO
 
 from rsttrace.capture.sides import Network
 from rsttrace.capture.source import CaptureSource
@@ -19,7 +19,17 @@ from rsttrace.render.escape import safe
 from rsttrace.render.summary import Tally
 from rsttrace.tracing import Options, Presenter, Stuck, Writer, stop_on_signals
 
-Progress = Callable[[int], None]
+
+class Progress(Protocol):
+    """A progress bar: called with bytes read since the last call."""
+
+    def __call__(self, count: int, /) -> None:
+        """So many more bytes were read."""
+
+    def clear(self) -> None:
+        """An entry is about to be written, perhaps on the same terminal: make room."""
+
+
 ProgressBar = Callable[[int, str], contextlib.AbstractContextManager[Optional[Progress]]]
 """Given a file's size in bytes and its name: a bar, which is told of bytes read; or ``None``."""
 
@@ -109,7 +119,8 @@ def read(
                 try:
                     with CaptureSource(name, local=local, flows=flows, ended=ended) as source:
                         with bar(source.size or 0, name) as progress:
-                            for item in source.resets(progress):
+                            presenter.before = None if progress is None else progress.clear
+                            for item in source.items(progress):
                                 now_ns = item if isinstance(item, int) else item.time_ns
                                 if isinstance(item, Reset):
                                     looked_at += 1
@@ -119,6 +130,7 @@ def read(
                                 if presenter.show(now_ns) or stop.requested:
                                     break
                                 source.wake_ns = docket.next_due_ns()
+                        presenter.before = None
                         if not counted():
                             presenter.show(None)
                         failed += _tell(name, source, say)

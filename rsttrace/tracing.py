@@ -195,6 +195,7 @@ class Presenter:
     Attributes:
         docket: where resets and late packets go in.
         shown: how many resets were shown; entries that amend one are not counted.
+        before: called before each entry is written, if set.
     """
 
     def __init__(
@@ -214,6 +215,7 @@ class Presenter:
         self._file: PcapngWriter | None = None
         self._written = 0
         self.shown = 0
+        self.before: Callable[[], None] | None = None
         self.docket = Docket(
             hold_ns=round(options.hold_s * 1e9),
             decide=lambda reset: judge(reset, options.fingerprints),
@@ -244,6 +246,8 @@ class Presenter:
                 or not self._wanted(reset)
             ):
                 continue
+            if self.before is not None:
+                self.before()
             self._written += 1
             entry = Entry(self._written, reset, verdict, amends)
             if amends is None:

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from rsttrace.errors import CaptureError
+from rsttrace.errors import CaptureError, DependencyError
 
 NO_TIME = -(1 << 80)
 """The time of a packet without one (pcapng's Simple Packet Block): no calendar has it."""
@@ -40,11 +40,18 @@ ENDS_INSIDE = "the file ends inside a packet"
 
 SECOND = 1_000_000_000
 
+PCAPNG_MAGIC = b"\n\r\r\n"
+PCAP_MAGICS = [
+    struct.pack(order + "I", magic) for order in "<>" for magic in (0xA1B2C3D4, 0xA1B23C4D)
+]
+"""draft-ietf-opsawg-pcapng §4.1, draft-ietf-opsawg-pcap §4: microseconds and nanoseconds."""
+
 OTHER_FORMATS = {
     b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it first (zstd -d)",
     b"\xfd7zX": "compressed with xz; unpack it first (xz -d)",
     b"BZh": "compressed with bzip2; unpack it first (bzip2 -d)",
     b"\x04\x22\x4d\x18": "compressed with lz4; unpack it first (lz4 -d)",
+    b"\x1f\x8b": "compressed twice; unpack it first (gzip -d)",
     b"snoop\0\0\0": "in the snoop format; convert it first (editcap -F pcapng)",
 }
 """What a file that is no capture may be, by how it begins."""
@@ -109,6 +116,14 @@ class Capture:
             self._raw.patient = False
         self._said: list[str] = []
         try:
+            _scapy_error()
+        except ImportError as error:
+            self._raw.close()
+            raise DependencyError(
+                f"reading captures needs scapy, which cannot be loaded: {error}",
+                hint="install it: pip install 'scapy>=2.8,<2.9'",
+            ) from None
+        try:
             self._tape = _Tape(self._raw)
             with _messages(self._said):
                 self._reader = self._open()
@@ -131,15 +146,18 @@ class Capture:
 
     def __iter__(self) -> Iterator[Record]:
         """The packets, in the order of the file. Ends at the first place that makes no sense."""
-        reader, tape = self._reader, self._tape
+        reader, tape, refusal = self._reader, self._tape, _scapy_error()
         read = self._pcapng if isinstance(reader, PcapngReader.load()) else self._pcap
         with _messages(self._said):
             while True:
                 tape.mark()
                 try:
                     record = read(reader)
-                except (EOFError, Broken, struct.error) as error:
+                except (EOFError, Broken, refusal) as error:
                     self._say_why(self.packets + 1, str(error))
+                    return
+                except struct.error:  # a field that is not whole
+                    self._say_why(self.packets + 1, "")
                     return
                 self.packets += 1
                 yield record
@@ -158,8 +176,10 @@ class Capture:
             for magic, what in OTHER_FORMATS.items():
                 if head.startswith(magic):
                     raise CaptureError(f"{self.name!a} is {what}")
-            if head[:4] == b"\n\r\r\n":
+            if head[:4] == PCAPNG_MAGIC:
                 return PcapngReader.load()(tape)
+            if head[:4] not in PCAP_MAGICS:
+                raise Broken("it begins like neither pcap nor pcapng")
             from scapy.utils import RawPcapReader
 
             return RawPcapReader(tape)
@@ -202,11 +222,8 @@ class Capture:
         tape = self._tape
         if self._raw.stopped or not (tape.since_mark or tape.trouble):
             return
-        if tape.trouble:
-            words = tape.trouble
-        elif tape.short:
-            words = ENDS_INSIDE
-        elif self._said:
+        words = tape.trouble or words or (ENDS_INSIDE if tape.short else "")
+        if not words and self._said:
             words = self._said[-1]
         unit = "byte" if tape.plain else "unpacked byte"
         words = _plain(words) or "what follows makes no sense"
@@ -326,6 +343,24 @@ class _Patient(io.RawIOBase):
         super().close()
 
 
+class _Unpacked(io.RawIOBase):
+    """gzip that gives what it has before it complains: its own buffer would lose that."""
+
+    def __init__(self, packed: io.BufferedReader) -> None:
+        super().__init__()
+        self._file = gzip.GzipFile(fileobj=packed)
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read some bytes; 0 at the end."""
+        data = self._file.read1(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 class _Tape:
     """What scapy reads from: unpacks gzip, counts bytes, notices where the data ends too early."""
 
@@ -341,7 +376,7 @@ class _Tape:
         self._read = source.read
         if _peek(source)[:2] == b"\x1f\x8b":
             self.plain = False
-            source = io.BufferedReader(gzip.GzipFile(fileobj=source), 1 << 18)
+            source = io.BufferedReader(_Unpacked(source), 1 << 18)
             self._read = source.read
         self._source = source
 

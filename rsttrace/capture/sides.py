@@ -86,7 +86,7 @@ class Sides:
         A RST that comes in, or that has passed routers that our side's packets have not, was
         received, whatever its source address says.
         """
-        how = self._which(segment.source, segment.destination)
+        how = self._which(segment)
         if how is None or how[0] != segment.source:
             if how is None:
                 self.unknown += 1
@@ -120,8 +120,9 @@ class Sides:
             lines.append(f"{resets} judged as received, as its receiver sees it: {why}")
         return lines
 
-    def _which(self, source: bytes, destination: bytes) -> tuple[bytes, str] | None:
-        """Which of the two is ours, and how that is known."""
+    def _which(self, rst: Segment) -> tuple[bytes, str] | None:
+        """Which end of a RST is ours, and how that is known."""
+        source, destination = rst.source, rst.destination
         if self._networks:
             ours = [self._given(address) for address in (source, destination)]
             if ours[0] == ours[1]:
@@ -134,11 +135,15 @@ class Sides:
             if mine.marked() is True and other.marked() is not True:
                 return address, MARKED
         for mine, other, address in ((a, b, source), (b, a, destination)):
-            if mine.partial and not other.partial:
+            # Between namespaces of one host such packets also arrive: then they passed a router.
+            if mine.partial and not other.partial and mine.near > 9 * mine.far:
                 return address, CHECKSUM
         for mine, other, address in ((a, b, source), (b, a, destination)):
             if mine.near > 9 * mine.far and other.far > other.near:
                 return address, TTL
+        # Nothing else came from there (a refused SYN): then the RST's own TTL counts.
+        if not (a.near or a.far) and b.far > b.near and hops(rst.ttl) == 0:
+            return source, TTL
         for mine, other, address in ((a, b, source), (b, a, destination)):
             alone = len(other.peers) == 1
             if mine.near > 9 * mine.far and alone and len(mine.peers) >= COMMON_PEERS:

@@ -83,7 +83,11 @@ class CaptureSource:
             lines.append(f"{_packets(dissector.cut)} not read: cut off before the TCP flags")
         return lines
 
-    def resets(
+    def resets(self) -> Iterator[Reset]:
+        """The resets alone; as `items`."""
+        return (item for item in self.items() if isinstance(item, Reset))
+
+    def items(
         self, progress: Callable[[int], None] | None = None
     ) -> Iterator[Reset | LatePacket | int]:
         """Read on; `progress` is told from time to time how many bytes more were read.

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rsttrace.demo.lab import Lab
+from tests.bench import captures
 from tests.lab.harness import linger_zero, out_rsts
 
 ROUNDS = 5
@@ -157,6 +158,7 @@ def storm(lab: Lab) -> int:
 
 def main() -> None:
     """Measure and print."""
+    captures.main()
     with Lab("rstbench") as lab:
         lab.add("client", "server")
         lab.link("client", "eth0", "server", "eth0")

@@ -931,7 +931,8 @@ def collect(source: LiveSource, lab: Lab, count: int, *kinds: Kind) -> list[Rese
         found += [
             reset
             for reset in source.wait(0.1)
-            if reset.netns == netns
+            if isinstance(reset, Reset)
+            and reset.netns == netns
             and reset.kind.direction == "received"
             and (not kinds or reset.kind in kinds)
         ]
