@@ -89,17 +89,24 @@ def ip(family: int, source: str, target: str, ttl: int, ip_id: int = 0, df: bool
     return scapy_inet.IP(src=source, dst=target, ttl=ttl, id=ip_id, flags="DF" if df else 0)
 
 
-def forge(
-    lab: Lab, client: socket.socket, seq: int, ttl: int = 63, ip_id: int = 0, df: bool = True
-) -> None:
-    """The router resets the client in the server's name.
+def resets(
+    client: socket.socket, *numbers: int, ttl: int = 63, ip_id: int = 0, df: bool = True
+) -> list[Any]:
+    """RSTs to a client in its server's name, with these sequence numbers and IP IDs that differ.
 
-    As given, it is what a Linux server without the socket would send, from where the server is.
+    As given, each is what a Linux server without the socket would send, from where the server is.
     """
-    (server, port, *_), (source, own_port, *_) = client.getpeername(), client.getsockname()
-    header = ip(client.family, server, source, ttl, ip_id, df)
-    tcp = scapy_inet.TCP(sport=port, dport=own_port, flags="R", seq=seq, window=0)
-    send_ip(lab, "router", header / tcp)
+    (server, port, *_), (own, own_port, *_) = client.getpeername(), client.getsockname()
+    return [
+        ip(client.family, server, own, ttl, ip_id * (index + 1) & 0xFFFF, df)
+        / scapy_inet.TCP(sport=port, dport=own_port, flags="R", seq=number & 0xFFFFFFFF, window=0)
+        for index, number in enumerate(numbers)
+    ]
+
+
+def forge(lab: Lab, client: socket.socket, seq: int) -> None:
+    """The router resets the client in the server's name, and nothing in the packet betrays it."""
+    send_ip(lab, "router", resets(client, seq)[0])
 
 
 def received(tracer: Tracer, netns: int) -> list[Json]:
@@ -277,8 +284,9 @@ def test_three_resets_as_tcpkill_sends_them(
         client.send(b"request")
         assert accepted.recv(100) == b"request"
         seq = next_expected(routed, "client", client)
-        for step, ip_id in enumerate((31011, 5077, 60013)):
-            forge(routed, client, (seq + step * 501) & 0xFFFFFFFF, 64, ip_id, df=False)
+        numbers = (seq, seq + 501, seq + 2 * 501)
+        for packet in resets(client, *numbers, ttl=64, ip_id=31011, df=False):
+            send_ip(routed, "router", packet)
         expect_reset(client)
         settle(patient, mark)
         got = received(patient, netns)

@@ -272,6 +272,7 @@ SILENT: list[tuple[str, Rule, Reset]] = [
     ("next hop not resolved", rules.source_mac, reset(mac=MAC, next_hop=UNRESOLVED)),
     ("no flow", rules.shape, reset(rst(ip_id=23404, flags="RA"))),
     ("no shape", rules.shape, flow(rst())),
+    ("no packet of ours asked for it", rules.shape, flow(rst(ip_id=0, seq=1001))),
     ("DF changed in a live shape", rules.shape, flow(rst(ip_id=23404, flags="RA", df=False))),
     (
         "timestamps changed in a live shape",
