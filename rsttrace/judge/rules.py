@@ -451,6 +451,9 @@ def shape(reset: Reset) -> Evidence | None:
     rst, theirs = reset.rst, reset.baseline.theirs
     flow = reset.baseline.scope is Scope.FLOW and theirs is not None
     values: dict[str, object] = {"flags": rst.flags, "window": rst.window, "ip_id": rst.ip_id}
+    if is_no_socket_shape(rst) and flow and _answers_nothing(rst.seq, _our_acks(reset)):
+        text = "the shape of a Linux host without such a socket, but no packet of ours asked for it"
+        return _silent(rule, text)
     if is_no_socket_shape(rst):
         numbers = "window 0, no options" if rst.ip_id is None else "IP ID 0, DF, window 0"
         text = (
@@ -862,6 +865,12 @@ def _answers_nothing(seq: int, our_acks: Iterable[int]) -> bool:
     """Whether a number lies beyond all that we acknowledged, and near it."""
     ahead = [_before(ack, seq) for ack in our_acks]
     return bool(seq and ahead) and all(0 < step <= NEAR_SEQUENCE for step in ahead)
+
+
+def _our_acks(reset: Reset) -> set[int]:
+    """The numbers that our last packets asked for."""
+    ours = reset.baseline.ours
+    return {seen.ack for seen in (ours.recent if ours else ()) if "A" in seen.flags}
 
 
 def _sent_since(reset: Reset, time_ns: int) -> bool:

@@ -113,6 +113,16 @@ def test_it_is_amended_once_for_one_change() -> None:
     assert told(docket, 0) == []
 
 
+def test_what_came_while_it_waited_does_not_hide_what_comes_later() -> None:
+    docket = Docket(hold_ns=100)
+    docket.add(one(ip_id=0), 0)
+    docket.add(late(after_ns=MS, ack=5000), 10)  # perhaps overtaken: changes nothing yet
+    assert told(docket, 50) == []
+    assert [origin(case) for case in told(docket, 100)] == [Origin.INCONCLUSIVE]
+    docket.add(late(after_ns=2 * MS), 110)
+    assert [origin(case) for case in told(docket, 110)] == [Origin.FORGED]
+
+
 def test_nothing_is_amended_that_does_not_change() -> None:
     docket = Docket()
     docket.add(one(), 0)
@@ -364,6 +374,15 @@ def test_memory_is_bounded() -> None:
     assert len(docket._checks) <= 50
     assert not docket._waiting
     assert not docket._anew
+
+
+def test_storms_on_many_flows_are_bounded_together() -> None:
+    docket = Docket(size=40)
+    for number in range(30):
+        for step in range(SIBLINGS):
+            docket.add(one(number, b.TIME + step, seq=step + 1), 0)
+    assert sum(len(cases) for cases in docket._flows.values()) == docket._remembered <= 40
+    assert len(docket._flows) == 40 // SIBLINGS
 
 
 def test_the_flow_that_was_quiet_longest_is_forgotten() -> None:
