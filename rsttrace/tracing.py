@@ -15,9 +15,11 @@ from types import FrameType
 from typing import TextIO
 
 from rsttrace.enrich import Enricher
+from rsttrace.errors import RsttraceError
 from rsttrace.judge.docket import Docket
 from rsttrace.kernel.config import Report, Request
 from rsttrace.kernel.source import LiveSource
+from rsttrace.locating import Locator, located_lines
 from rsttrace.model import Entry, LatePacket, Origin, Reset
 from rsttrace.render import json as render_json
 from rsttrace.render.summary import Tally
@@ -28,6 +30,9 @@ POLL_S = 0.2
 
 GRACE_S = 2.0
 """How long the end of a run may take: a reader that does not read, a storm's backlog."""
+
+LOCATE_S = 30.0
+"""How long the end of a run waits for what ``--locate`` still looks for; a signal cuts it short."""
 
 BLIND_SPOTS = {
     "kprobes": "resets inside IPsec, and packets sent past the queueing layer (AF_XDP, "
@@ -54,6 +59,7 @@ class Options:
     color: bool = False
     utc: bool = False
     hold_s: float = 0.1
+    locate: bool = False
 
 
 class Stop:
@@ -209,6 +215,7 @@ def trace(
         stop_on_signals() as stop,
         Enricher(viewpoint_netns=options.viewpoint_netns) as enricher,
         LiveSource(request) as source,
+        Locator() as locator,
     ):
         tally = Tally()
         ends = None if options.duration_s is None else time.monotonic() + options.duration_s
@@ -248,11 +255,24 @@ def trace(
                     shown += 1
                 writer.entry(entry)
                 tally.add(entry)
+                if options.locate:
+                    locator.ask(entry)
                 if entry_hook is not None:
                     entry_hook(entry)
                 if options.count is not None and shown >= options.count:
                     return True
             return False
+
+        def show_located(seconds: float = 0.0) -> None:
+            for job, found in locator.results(seconds):
+                if isinstance(found, RsttraceError):
+                    say(f"warning: no path to {job.target.ip}: {found.what}")
+                    continue
+                stream = out or sys.stdout
+                lines = located_lines(job, found, options.output, stream, indent="    ")
+                if options.output == "text" and job.clue is not None:
+                    lines.insert(0, f"    #{job.clue.entry}: where the forged reset was made")
+                writer.lines(lines)
 
         done = False
         try:
@@ -262,6 +282,7 @@ def trace(
                     wait_s = min(wait_s, (due_ns - time.monotonic_ns()) / 1e9)
                 done = show(source.wait(max(0.0, wait_s)), time.monotonic_ns())
                 enricher.tidy()
+                show_located()
                 for target in source.attach_late():
                     say(f"now attached: {target}")
                 if writer.abandoned():
@@ -274,8 +295,14 @@ def trace(
                     break
             if not done:
                 show([], None)
+            until = time.monotonic() + LOCATE_S
+            while locator.busy and not stop.requested and time.monotonic() < until:
+                show_located(POLL_S)
+            show_located()
         except Stuck:
             say("warning: nobody reads the output; ending without the rest")
+        if locator.left_out:
+            say(f"warning: {locator.left_out} forged resets were not located: too many at once")
         counts = source.counts().values()
     seen_by_kernel = sum(row[0] for row in counts)
     lost = sum(row[2] for row in counts)
