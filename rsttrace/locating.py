@@ -40,13 +40,14 @@ MAX_WAITING = 16
 class Clue:
     """What is known of a forged reset: how far it came, how far the peer was, who handed it over.
 
-    `entry` is the id of the entry it comes from.
+    `entry` is the id of the entry it comes from, `certain` whether that one says "forged".
     """
 
     rst_hops: int
     peer_hops: int | None = None
     mac: str | None = None
     entry: int | None = None
+    certain: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class Located:
 def clue_from(lines: Iterable[str], name: str) -> tuple[str, int, Clue]:
     """The last forged reset in rsttrace's JSON lines: its peer's address and port, and the clue.
 
-    `name` is what the lines are called in messages.
+    Without a forged one the last inconclusive one is taken. `name` is what the lines are called in
+    messages.
 
     Raises:
         UsageError: there is none, or a line is not what rsttrace writes.
@@ -92,7 +94,10 @@ def clue_from(lines: Iterable[str], name: str) -> tuple[str, int, Clue]:
                 f"{name}, line {number} is not JSON: {error}",
                 hint="give a file that `rsttrace -o json` wrote",
             ) from None
-        if isinstance(made, dict) and made.get("origin") == "forged":
+        origin = made.get("origin") if isinstance(made, dict) else None
+        if origin == "forged" or (
+            origin == "inconclusive" and (found is None or found["origin"] == origin)
+        ):
             found = made
     if found is None:
         raise UsageError(
@@ -126,6 +131,7 @@ def _clue(made: dict[str, Any]) -> tuple[str, int, Clue]:
         None if peer_hops is None else _number(peer_hops, 255),
         mac if isinstance(mac, str) else None,
         _number(made["id"], 1 << 62),
+        made["origin"] == "forged",
     )
     return ip, port or 80, clue
 
@@ -176,6 +182,9 @@ def run_job(
     if job.clue is not None:
         clue = job.clue
         placement = place(path, clue.rst_hops, peer_hops=clue.peer_hops, mac=clue.mac)
+        if not clue.certain:
+            note = "whether it is forged is inconclusive: this is where, if it is"
+            placement = replace(placement, notes=(note, *placement.notes))
     attempts: tuple[Attempt, ...] = ()
     replayed = None
     if job.data is not None and not stopped():
@@ -200,7 +209,8 @@ def announcement(job: Job, path: Path) -> str:
     return (
         f'replay: sending {len(data)} bytes, "{shown}", to {job.target.ip} port {job.target.port} '
         f"on at most {most_connections(distance, job.limits)} connections of its own, with TTL 1, "
-        f"2, 3 and so on until a reset comes back; from TTL {distance} on, the peer gets the bytes too"
+        "2, 3 and so on until a reset comes back; "
+        f"from TTL {distance} on, the peer gets the bytes too"
     )
 
 
@@ -289,7 +299,10 @@ class Locator:
             self._thread.join(1.0)
 
     def ask(self, entry: Entry) -> bool:
-        """Locate an entry's reset if it is forged, from outside, and it is its peer's turn."""
+        """Locate an entry's reset if it is forged, from outside, and it is its peer's turn.
+
+        True if it will be.
+        """
         reset, verdict = entry.reset, entry.verdict
         if (
             verdict.origin is not Origin.FORGED
@@ -304,15 +317,11 @@ class Locator:
             return False
         mac = reset.neighbor.mac if reset.neighbor else reset.frame.mac if reset.frame else None
         number = entry.id if entry.amends is None else entry.amends
+        clue = Clue(verdict.hops_rst, verdict.hops_peer, mac, number)
+        job = Job(resolve(reset.remote.ip, reset.remote.port), self._limits, clue, reset.netns)
         try:
-            job = Job(
-                resolve(reset.remote.ip, reset.remote.port),
-                self._limits,
-                Clue(verdict.hops_rst, verdict.hops_peer, mac, number),
-                reset.netns,
-            )
             self._jobs.put_nowait(job)
-        except (queue.Full, UsageError):
+        except queue.Full:
             self.left_out += 1
             return False
         self._unfinished += 1

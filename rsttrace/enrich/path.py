@@ -95,6 +95,7 @@ def resolve(peer: str, port: int, family: int | None = None) -> Target:
         UsageError: it is neither, or has no address of that family.
     """
     wanted = socket.AF_UNSPEC if family is None else _address_family(family)
+    port = int(port)  # getaddrinfo refuses subclasses, such as a decoded field
     try:
         found = socket.getaddrinfo(peer, port, wanted, socket.SOCK_STREAM)
     except (OSError, UnicodeError, ValueError) as error:
@@ -242,7 +243,7 @@ class Prober:
                 for ttl in range(first, last + 1)
             )
             self._wait(sent)
-            if last == most or self._end() is not None or self._stopped():
+            if last == most or self._distance() is not None or self._refusal() or self._stopped():
                 return last
             unheard = all(probe.answer is None for probe in sent)
             if (reached is None and unheard) or (reached is not None and reached.method != "tcp"):
@@ -286,9 +287,19 @@ class Prober:
         return min(found, key=lambda item: item[0], default=None)
 
     def _end(self) -> int | None:
-        """The TTL behind the last router: where the peer is, or where probes are refused."""
+        """The TTL behind the last router: where the peer is, or behind the one that refuses.
+
+        A router that has no way on says so before it looks at the TTL (ip_route_input_slow comes
+        before ip_forward), others after: then it has a number already.
+        """
         distance, refusal = self._distance(), self._refusal()
-        return distance if distance is not None else refusal[0] if refusal else None
+        if distance is not None:
+            return distance
+        if refusal is None or refusal[0] == FULL_TTL:  # nearer ones may be rate-limited
+            return None
+        ttl, answer = refusal
+        known = any(item.ip == answer.ip for item in self._answers(ttl - 1))
+        return ttl if known else ttl + 1
 
     def _result(self) -> tuple[tuple[Hop, ...], Hop | None, int | None, ProbeAnswer | None, int]:
         distance, refusal = self._distance(), self._refusal()
@@ -323,11 +334,7 @@ class Prober:
         return Hop(
             number,
             sum(probe.method == "tcp" for probe in sent),
-            tuple(
-                probe.answer
-                for probe in sent
-                if probe.answer is not None and probe.answer.kind == "exceeded"
-            ),
+            tuple(probe.answer for probe in sent if probe.answer is not None),
         )
 
     # Sockets
