@@ -106,7 +106,7 @@ def clue_from(lines: Iterable[str], name: str) -> tuple[str, int, Clue]:
         )
     try:
         return _clue(found)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{name}: not an entry of rsttrace's: {error!r}") from None
 
 
@@ -198,6 +198,9 @@ def run_job(
             stopped=stopped,
         )
         replayed = place_replay(path, attempts)
+        if placement and replayed.hop is not None and replayed.hop != placement.hop:
+            notes = (*placement.notes, "the replay says otherwise")
+            placement = replace(placement, sure="unknown", notes=notes)
     return Located(path, placement, attempts, replayed)
 
 

@@ -36,6 +36,9 @@ from rsttrace.model import Attempt
 MAX_DATA = 1400
 """More would not fit one packet: the bytes are a trigger, not a transfer."""
 
+OTHER_TTL = FULL_TTL - 10
+"""Enough for most ways there and back, and told from a whole TTL."""
+
 _SLICE_S = 0.1
 _IPV6_UNICAST_HOPS = 16  # include/uapi/linux/in6.h
 
@@ -88,8 +91,8 @@ class Replayer:
         """The attempts, as they are made.
 
         TTLs rise from 1 to the peer's `distance` (its place on the path; ``None``: unknown), so
-        that the peer gets the bytes last; then once with a whole TTL, which tells what a device
-        that copies TTLs makes of it. What was found is repeated: just below, at it, and whole.
+        that the peer gets the bytes last; then once with a whole TTL. What was found is repeated:
+        just below, at it, and with a whole TTL, which tells whether the device copies TTLs.
 
         Raises:
             RsttraceError: the peer does not take the connection.
@@ -106,9 +109,11 @@ class Replayer:
                 break
         if lowest is None:
             return
-        again = [ttl for ttl in (lowest - 1, lowest) if ttl and ttl != FULL_TTL]
+        # Only a whole TTL brought it: a device whose resets die on their way because it copies
+        # TTLs? Then another TTL tells.
+        again = [last, OTHER_TTL] if lowest == FULL_TTL else [lowest - 1, lowest]
         for _ in range(self._limits.probes - 1):
-            for ttl in [*again, FULL_TTL]:
+            for ttl in [*filter(None, again), FULL_TTL]:
                 try:
                     yield self.attempt(ttl)
                 except RsttraceError:

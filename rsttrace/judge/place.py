@@ -90,7 +90,7 @@ def place_replay(path: Path, attempts: Sequence[Attempt]) -> Placement:
             f"it copies the TTL of our packets: sent with {FULL_TTL}, the reset arrives with "
             f"{_full_reset_ttl(resets)}, and half of the difference is the way there"
         )
-        sure = "proved" if steady and lowest in (2 * copier, 2 * copier + 1, FULL_TTL) else "likely"
+        sure = "proved" if steady else "likely"
         return Placement(number, sure, _where(path, number), tuple(notes), copier)
     if lowest == FULL_TTL:
         return Placement(
@@ -144,11 +144,9 @@ def _repeated(attempts: Sequence[Attempt], lowest: int) -> str:
         return f"{sum(a.reset_ttl is not None for a in made)} of {len(made)}"
 
     text = f"a reset came for {count(lowest)} connections with TTL {lowest}"
-    if lowest != FULL_TTL and lowest > 1:
-        text += f", for {count(lowest - 1)} with TTL {lowest - 1}"
-    if lowest == FULL_TTL:
-        below = sum(attempt.ttl < FULL_TTL for attempt in attempts)
-        text += f", for 0 of {below} with less"
+    below = max((attempt.ttl for attempt in attempts if attempt.ttl < lowest), default=None)
+    if below is not None:
+        text += f", for {count(below)} with TTL {below}"
     return text
 
 
@@ -159,12 +157,8 @@ def _full_reset_ttl(resets: Sequence[Attempt]) -> int | None:
 def _copier_hops(resets: Sequence[Attempt], lowest: int) -> int | None:
     """How far a TTL copier is: (sent - received) / 2; ``None``: it is none, as far as seen."""
     full = _full_reset_ttl(resets)
-    if full is None or full > FULL_TTL:
+    if full is None or full > FULL_TTL or lowest == FULL_TTL:
         return None
-    if lowest == FULL_TTL:
-        # Less than that also reached the peer, and did not provoke it: a device whose resets died
-        # on their way to us. One that does not copy would have been heard with less.
-        return (FULL_TTL - full) // 2
     low = next(attempt.reset_ttl for attempt in resets if attempt.ttl == lowest)
     return (FULL_TTL - full) // 2 if low is not None and full - low == FULL_TTL - lowest else None
 

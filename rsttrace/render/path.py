@@ -210,7 +210,7 @@ def _picture(
         more = [*ips[1:], *(safe(name, _NAME) for name in hop.names)]
         more += _hop_notes(path, hop, is_peer)
         if mark != " " and best is not None:
-            more.insert(0, f"the forged reset comes from here ({best.sure})")
+            more.append(f"the forged reset comes from here ({best.sure})")
         for text in more:
             start = f"    {_LINE[plain] if not is_peer else ' '}  "
             lines += [start + line for line in _wrapped(text, width - len(start))]

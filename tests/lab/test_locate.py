@@ -211,7 +211,7 @@ def test_a_replay_proves_the_hop(number: int, mode: str, family: int, lab: Lab) 
     if mode == "FIXED":
         assert lowest == number
     else:
-        assert lowest == (2 * number - 1 if 2 * number - 1 <= ROUTERS + 1 else 64)
+        assert lowest == (2 * number - 1 if 2 * number - 1 <= ROUTERS + 1 else 54)
     assert len(attempts) <= ROUTERS + 1 + 1 + 3 * 2
 
 
@@ -553,6 +553,32 @@ def test_ctrl_c_shows_what_is_known(lab: Lab) -> None:
             process.wait()
     assert (process.returncode, err) == (0, "")
     assert "stopped early" in out
+
+
+def test_names(lab: Lab, tmp_path: Path) -> None:
+    """From the resolver (its hosts file), and harmless: whoever owns an address chose its name."""
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"{near(1)} gateway.example\n{near(2)} evil\x1b[2J.example\n")
+    script = f'mount --bind {hosts} /etc/hosts && exec "$@"'
+    wrapped = ["unshare", "--mount", "sh", "-c", script, "sh"]
+    done = subprocess.run(
+        [*wrapped, *command(lab, PEER[0], "--dns")],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any(line.endswith("gateway.example") for line in lines)
+    assert "\x1b" not in done.stdout
+    assert not any("example" in line for line in run(lab, PEER[0]).stdout.splitlines())
+
+
+def test_nobody_at_that_address(lab: Lab) -> None:
+    """On our own link: it is this host's own kernel that finds nobody."""
+    path = found(lab, "10.80.1.77", "--timeout", "0.2")
+    assert (path["distance"], path["hops"], path["peer_hop"]) == (None, [], None)
+    done = run(lab, "10.80.1.77", "--timeout", "0.2")
+    assert done.returncode == 0
+    assert done.stdout.startswith("path to 10.80.1.77:80: ")
 
 
 def test_no_way_there(lab: Lab) -> None:
