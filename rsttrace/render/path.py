@@ -161,7 +161,10 @@ def _ms(nanoseconds: int | None) -> float | None:
 def _title(path: Path) -> str:
     text = f"path to {endpoint_text(path.peer)}: "
     back = path.peer_back
-    if path.distance is not None:
+    hop = path.next_hop
+    if hop is not None and hop.is_local:
+        text += "this host itself"
+    elif path.distance is not None:
         text += _away(path.distance - 1)
         if path.distance - 1 not in back and back:
             text += f", but {' or '.join(map(str, back))} by its TTL"
@@ -173,6 +176,11 @@ def _title(path: Path) -> str:
         text += f"{detail}, says {whose}"
     else:
         text += "it does not answer"
+        if hop is not None and hop.mac is None and path.neighbor and not path.hops:
+            if hop.is_gateway:
+                text += f", nor does our gateway {safe(hop.ip)}"
+            else:
+                text += ", not even on our link"
     seconds = path.duration_ns / 1e9
     text += f" ({path.packets} probes in {seconds:.1f} s"
     return text + (", stopped early)" if path.stopped else ")")

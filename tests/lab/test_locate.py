@@ -568,6 +568,7 @@ def test_names(lab: Lab, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert any(line.endswith("gateway.example") for line in lines)
+    assert "    |  evil\\x1b[2J.example" in done.stdout.replace("\u2502", "|").splitlines()
     assert "\x1b" not in done.stdout
     assert not any("example" in line for line in run(lab, PEER[0]).stdout.splitlines())
 
@@ -578,7 +579,7 @@ def test_nobody_at_that_address(lab: Lab) -> None:
     assert (path["distance"], path["hops"], path["peer_hop"]) == (None, [], None)
     done = run(lab, "10.80.1.77", "--timeout", "0.2")
     assert done.returncode == 0
-    assert done.stdout.startswith("path to 10.80.1.77:80: ")
+    assert done.stdout.startswith("path to 10.80.1.77:80: it does not answer, not even on our link")
 
 
 def test_no_way_there(lab: Lab) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rsttrace.judge.place import place, place_replay
-from rsttrace.model import Hop, Placement, ProbeAnswer
+from rsttrace.model import Hop, NextHop, Placement, ProbeAnswer
 from rsttrace.render.json import object_line
 from rsttrace.render.path import WIDTH, ascii_only, path_lines, path_object
 from tests.unit.path_samples import DIVIDED, SILENT, STRAIGHT, answer, attempts, hop, path
@@ -83,6 +83,16 @@ def test_loss_is_said() -> None:
         (replace(STRAIGHT, distance=None), "5 hops away by its TTL"),
         (replace(STRAIGHT, distance=None, peer_hop=None), "it does not answer"),
         (replace(STRAIGHT, stopped=True), "stopped early"),
+        (
+            replace(path(), next_hop=NextHop("10.0.0.5", None, False, 1, is_local=True)),
+            "this host itself",
+        ),
+        (
+            replace(
+                path(), distance=None, peer_hop=None, next_hop=NextHop("10.9.8.7", None, False, 1)
+            ),
+            "it does not answer, not even on our link",
+        ),
         (
             replace(
                 STRAIGHT,
