@@ -453,6 +453,7 @@ class Path:
     `hops` are routers, nearest first, also those that never answered. `distance` is the least TTL
     with which a probe reached the peer (one more than the routers between), ``None`` if none was
     seen to; `peer_hop` holds its answers. `refused`: who sends probes back, in its own name.
+    `echo_hops` is how many routers the peer's ICMP echo reply passed, as its TTL implies.
     `neighbor` is who has the address of the `next_hop`. `flows` is how many different source ports
     were used, `packets` how many probes were sent; `stopped`: the user ended it early.
     """
@@ -469,6 +470,7 @@ class Path:
     packets: int
     duration_ns: int
     stopped: bool = False
+    echo_hops: int | None = None
 
     @property
     def peer_back(self) -> tuple[int, ...]:

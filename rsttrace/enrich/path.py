@@ -1,11 +1,11 @@
 """The devices on the path to a peer, found by TTL-limited probes to the peer's own port.
 
-First a SYN with a whole TTL: the answer's TTL says how far the peer is likely to be, its time how
-long to wait. Then SYNs with every TTL up to there, all at once; where nobody answers, UDP and ICMP
-echo as well. The SYNs are written through a raw socket: our kernel, which knows nothing of them,
-resets what the peer answers (tcp_v4_send_reset; RFC 9293 §3.10.7.1), so that nothing half-open
-stays there and no program of the peer sees a connection. A running tracer shows these resets for
-what they are: sent by this host, for want of a socket.
+First a SYN and an echo request with a whole TTL: the answer's TTL says how far the peer likely is,
+its time how long to wait. Then SYNs with every TTL up to there, all at once; where nobody
+answers, UDP and ICMP echo as well. The SYNs are written through a raw socket: our kernel, which
+knows nothing of them, resets what the peer answers (tcp_v4_send_reset; RFC 9293 §3.10.7.1), so that
+nothing half-open stays there and no program of the peer sees a connection. A running tracer shows
+these resets for what they are: sent by this host, for want of a socket.
 
 Each round of probes is one flow with ports of its own, reserved by a bound socket: what balances by
 ports sends all TTLs of a round one way (as Paris traceroute does: Augustin and others, IMC 2006),
@@ -216,9 +216,9 @@ class Prober:
 
     def _reach(self) -> ProbeAnswer | None:
         """Whether the peer answers at all; learns how long to wait for others."""
-        for method in ("tcp", "icmp"):
-            (probe,) = sent = self._send([(method, FULL_TTL, self._limits.probes)])
-            self._wait(sent)
+        sent = self._send((method, FULL_TTL, self._limits.probes) for method in ("tcp", "icmp"))
+        for probe in sent:
+            self._wait([probe])
             answer = probe.answer
             if answer is not None and answer.kind not in ("exceeded", "unreachable"):
                 wait_s = max(LEAST_WAIT_S, 4 * answer.rtt_ns / 1e9)
@@ -320,6 +320,14 @@ class Prober:
         sent = sum(probe.method == "tcp" for probe in peer)
         peer_hop = Hop(distance or 0, sent, answers) if answers else None
         return tuple(found), peer_hop, distance, refusal[1] if refusal else None, self._packets
+
+    def echo_hops(self) -> int | None:
+        """How many routers the peer's echo reply to a whole TTL passed; ``None``: none came."""
+        for probe in self._probes.values():
+            answer = probe.answer
+            if answer is not None and (answer.kind, probe.ttl) == ("echo", FULL_TTL):
+                return None if answer.ttl is None else hops(answer.ttl)
+        return None
 
     def _numbers(self, routers: dict[int, list[_Probe]]) -> range:
         """The hops to show: up to the peer, else one behind the last that answered."""
@@ -590,6 +598,7 @@ def find_path(
                 packets=packets,
                 duration_ns=0,
                 stopped=stopped(),
+                echo_hops=prober.echo_hops(),
             )
 
     path = inside(netns_path, run)

@@ -177,6 +177,11 @@ def _changes(path: Path, peer_hops: int | None) -> list[str]:
             f"the path is not symmetric: {_routers(path.distance - 1)} on the way to the peer, "
             f"{_listed(back)} on the way back"
         )
+    if path.echo_hops is not None and back and path.echo_hops not in back:
+        notes.append(
+            f"the peer answers ICMP over {_routers(path.echo_hops)}, TCP over {_listed(back)}: "
+            "something else answers TCP in its name"
+        )
     return notes
 
 

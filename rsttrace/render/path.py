@@ -95,6 +95,7 @@ def path_object(
             "distance": path.distance,
             "hops": [_hop_object(item) for item in path.hops],
             "peer_hop": _hop_object(path.peer_hop) if path.peer_hop else None,
+            "echo_hops": path.echo_hops,
             "refused": _answer_object(path.refused) if path.refused else None,
             "placement": _placement_object(placement) if placement else None,
             "replay": {
@@ -237,7 +238,9 @@ def _hop_notes(path: Path, hop: Hop, is_peer: bool) -> list[str]:
     methods = {answer.method for answer in hop.answers}
     if is_peer:
         kinds = dict.fromkeys(answer.kind for answer in hop.answers)
-        notes.append("the peer; " + ", ".join(_SAYS.get(kind, safe(kind)) for kind in kinds))
+        if path.echo_hops is not None and path.echo_hops not in path.peer_back:
+            notes.append(f"but its ICMP echo replies come over {path.echo_hops} routers")
+        notes.insert(0, "the peer; " + ", ".join(_SAYS.get(kind, safe(kind)) for kind in kinds))
     elif methods and "tcp" not in methods:
         notes.append(f"answers {' and '.join(sorted(item.upper() for item in methods))} only")
     if hop.answers and not is_peer and hop.number - 1 not in hop.back and hop.back:

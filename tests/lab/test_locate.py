@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from rsttrace.demo.lab import Lab
@@ -28,8 +29,6 @@ from tests.lab.harness import (
     out_rsts,
     poll_until,
 )
-
-jsonschema = pytest.importorskip("jsonschema")
 
 ROUTERS = 5
 SERVER = ("10.80.99.1", "fd80:99::1")
@@ -553,6 +552,23 @@ def test_ctrl_c_shows_what_is_known(lab: Lab) -> None:
             process.wait()
     assert (process.returncode, err) == (0, "")
     assert "stopped early" in out
+
+
+def test_somebody_nearer_answers_for_the_peer(lab: Lab) -> None:
+    """Router 3 refuses in the peer's name what the peer would take; ICMP goes through."""
+    lab.nft(
+        "r3",
+        "table inet t {\nchain f {\ntype filter hook forward priority 0\n"
+        f"tcp dport {PORT} reject with tcp reset\n}}\n}}\n",
+    )
+    try:
+        path = found(lab, PEER[0], "--hops", "2")
+    finally:
+        lab.exec("r3", ["nft", "delete", "table", "inet", "t"])
+    assert path["peer_hop"]["back"] == [2]
+    assert path["echo_hops"] == ROUTERS
+    assert any("answers TCP in its name" in note for note in path["placement"]["notes"])
+    assert found(lab, PEER[0])["echo_hops"] == ROUTERS
 
 
 def test_names(lab: Lab, tmp_path: Path) -> None:

@@ -85,6 +85,13 @@ def test_a_path_that_has_changed() -> None:
     assert any("over 8 routers then, over 5 now" in note for note in found.notes)
 
 
+def test_somebody_nearer_answers() -> None:
+    found = place(replace(STRAIGHT, echo_hops=9), 2)
+    assert (found.hop, found.sure) == (3, "possible")
+    assert any("TCP in its name" in note for note in found.notes)
+    assert place(replace(STRAIGHT, echo_hops=5), 2).sure == "likely"
+
+
 def test_a_path_that_ends_in_the_dark() -> None:
     dark = replace(STRAIGHT, hops=STRAIGHT.hops[:2], distance=None, peer_hop=None)
     assert place(dark, 1).hop == 2
