@@ -464,7 +464,7 @@ class Prober:
         segment = probes.read_tcp(received.data)
         if segment is None or segment.source_port != self._target.port:
             return
-        if not _same_address(received.ip, self._target.ip) or not segment.flags & probes.ACK:
+        if not same_address(received.ip, self._target.ip) or not segment.flags & probes.ACK:
             return
         key = (segment.target_port, (segment.ack - 1) & 0xFFFFFFFF)
         if segment.flags & probes.RST:
@@ -477,7 +477,7 @@ class Prober:
         if quote is None:
             return
         kind = quote.kind
-        from_peer = _same_address(received.ip, self._target.ip)
+        from_peer = same_address(received.ip, self._target.ip)
         if kind == "echo" and not from_peer:
             return
         if kind == "unreachable" and from_peer:
@@ -634,7 +634,8 @@ def _address_family(family: int) -> int:
     return socket.AF_INET if family == 4 else socket.AF_INET6
 
 
-def _same_address(one: str, other: str) -> bool:
+def same_address(one: str, other: str) -> bool:
+    """Whether two addresses are the same, however IPv6 ones are written."""
     return one == other or (
         ":" in one
         and ":" in other

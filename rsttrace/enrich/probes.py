@@ -80,6 +80,13 @@ def tcp_syn(source: bytes, target: bytes, ports: tuple[int, int], seq: int) -> b
     return header[:16] + struct.pack(">H", total) + header[18:]
 
 
+def tcp_rst(source: bytes, target: bytes, ports: tuple[int, int], seq: int) -> bytes:
+    """A RST without data, as a TCP segment. With `seq` the next one expected it is believed."""
+    header = struct.pack(">HHIIBBHHH", *ports, seq, 0, 5 << 4, RST, 0, 0, 0)
+    total = _transport_checksum(source, target, socket.IPPROTO_TCP, header)
+    return header[:16] + struct.pack(">H", total) + header[18:]
+
+
 def udp_datagram(source: bytes, target: bytes, ports: tuple[int, int]) -> bytes:
     """A datagram of 8 zero bytes."""
     datagram = struct.pack(">HHHH", *ports, 16, 0) + bytes(8)

@@ -4,8 +4,8 @@ CenTrace's method (Sundara Raman and others, CoNEXT 2022): the least TTL with wh
 provoke the reset is the place of the device, whatever TTL it gives its own packets. Ordinary
 connections of this host are used: their handshake runs with a whole TTL, then IP_TTL (ip(7)) or
 IPV6_UNICAST_HOPS (ipv6(7)) is lowered, the bytes are sent, and a raw socket sees what comes back.
-Each is then closed with a whole TTL and a RST of our own (SO_LINGER 0), so that the peer keeps
-nothing half-open.
+Each is then ended with a RST of our own, written with the sequence number that the peer expects:
+the device's reset ended only our side, and the peer would keep its own for hours.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from rsttrace.enrich.path import (
     inside,
     raw_socket,
     receive,
+    same_address,
 )
 from rsttrace.errors import RsttraceError
 from rsttrace.model import Attempt
@@ -71,6 +72,7 @@ class Replayer:
         self._limits = limits
         self._stopped = stopped
         self._closing = contextlib.ExitStack()
+        self._expected: int | None = None
         self._family = socket.AF_INET if target.family == 4 else socket.AF_INET6
 
     def __enter__(self) -> Replayer:
@@ -128,13 +130,17 @@ class Replayer:
             RsttraceError: the peer does not take the connection.
         """
         with socket.socket(self._family, socket.SOCK_STREAM) as sock:
-            rtt_s = self._connect(sock)
-            wait_s = min(self._limits.timeout_s, max(LEAST_WAIT_S, 4 * rtt_s))
+            sock.bind(("", 0))
             port = sock.getsockname()[1]
             attach_filter(self._tcp, probes.port_filter(self._target.family, [port]))
-            for raw in (self._tcp, self._icmp):
-                for _ in receive(raw, self._target.family):
-                    pass  # what came before the bytes
+            rtt_s = self._connect(sock)
+            own = sock.getsockname()
+            wait_s = min(self._limits.timeout_s, max(LEAST_WAIT_S, 4 * rtt_s))
+            self._expected = None
+            for received in receive(self._tcp, self._target.family):
+                self._segment(received, port)  # the SYN-ACK, and leftovers
+            for _ in receive(self._icmp, self._target.family):
+                pass
             self._set_ttl(sock, ttl)
             sent_ns = time.time_ns()
             with contextlib.suppress(ConnectionError):
@@ -142,7 +148,34 @@ class Replayer:
             attempt = self._listen(port, ttl, sent_ns, wait_s)
             self._set_ttl(sock, FULL_TTL)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            return attempt
+        self._end(str(own[0]).partition("%")[0], port)
+        return attempt
+
+    def _end(self, source: str, port: int) -> None:
+        """Tell the peer that the connection is over, whoever ended our side of it."""
+        if self._expected is None:
+            return
+        rst = probes.tcp_rst(
+            socket.inet_pton(self._family, source),
+            self._target.packed,
+            (port, self._target.port),
+            self._expected,
+        )
+        with contextlib.suppress(OSError):  # then the peer finds out by itself
+            self._tcp.sendto(rst, self._target.sockaddr)
+
+    def _segment(self, received: Received, port: int) -> probes.Segment | None:
+        """A segment of this connection; takes note of what the peer expects next."""
+        segment = probes.read_tcp(received.data)
+        if (
+            segment is None
+            or (segment.source_port, segment.target_port) != (self._target.port, port)
+            or not same_address(received.ip, self._target.ip)
+        ):
+            return None
+        if segment.flags & probes.ACK and not segment.flags & probes.RST:
+            self._expected = segment.ack
+        return segment
 
     def _connect(self, sock: socket.socket) -> float:
         """Connect; how long it took, in seconds."""
@@ -181,10 +214,8 @@ class Replayer:
                     exceeded = exceeded or self._exceeded(received, port)
             if self._tcp in readable:
                 for received in receive(self._tcp, self._target.family):
-                    segment = probes.read_tcp(received.data)
-                    if segment is None or segment.source_port != self._target.port:
-                        continue
-                    if received.ip != self._target.ip or segment.target_port != port:
+                    segment = self._segment(received, port)
+                    if segment is None:
                         continue
                     if segment.flags & probes.RST:
                         delay_ns = max(0, received.time_ns - sent_ns)

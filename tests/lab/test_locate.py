@@ -145,26 +145,28 @@ def address(path: Json, number: int) -> list[str]:
     return ips
 
 
-def provoke(lab: Lab, word: str, family: int) -> None:
-    """An ordinary connection that says a word and is reset."""
+def provoke(lab: Lab, word: str, family: int) -> int:
+    """An ordinary connection that says a word and is reset; its port here."""
     with lab.inside("client"):
         sock = socket.create_connection((SERVER[family == 6], PORT), DEADLINE_S)
     with sock:
         sock.sendall(b"hello")
         assert sock.recv(100) == b"heard"
+        port: int = sock.getsockname()[1]
         sock.sendall(word.encode())
         expect_reset(sock)
+    return port
 
 
 def forged_entry(lab: Lab, witness: Tracer, word: str, family: int) -> Json:
     """Provoke a reset and take what the tracer says of it."""
     witness.forget()
-    provoke(lab, word, family)
+    port = provoke(lab, word, family)
     netns = lab.inode("client")
 
     def seen() -> list[Json]:
         entries = witness.of(netns)
-        return [e for e in entries if e["direction"] == "received" and e["remote"]["port"] == PORT]
+        return [e for e in entries if e["direction"] == "received" and e["local"]["port"] == port]
 
     witness.wait_for(lambda: bool(seen()), "the reset")
     return seen()[0]
@@ -320,13 +322,25 @@ def test_a_router_that_refuses(lab: Lab) -> None:
     assert path["distance"] is None
     assert path["refused"]["ip"] == near(3)
     assert path["refused"]["detail"] == "administratively prohibited"
-    assert [hop["ips"] for hop in path["hops"]] == [[near(1)], [near(2)], [near(3)]]
+    # the kernel answers 5 of these a second (ip_error): hop 3's own may be among the rest
+    assert [hop["ips"] for hop in path["hops"]][:2] == [[near(1)], [near(2)]]
+    assert [hop["ips"] for hop in path["hops"]][2:] in ([], [[near(3)]])
+
+
+def connections(lab: Lab) -> set[str]:
+    """The ends of every connection that the server knows of."""
+    said = lab.exec("server", ["ss", "-Htan", "sport", "=", str(PORT)])
+    return {" ".join(row.split()[3:]) for row in said.splitlines() if "LISTEN" not in row}
 
 
 @FAMILIES
 def test_nothing_stays_behind(family: int, lab: Lab) -> None:
-    """No half-open connection, no accepted one; our kernel resets what the peer answers."""
+    """No half-open connection, no accepted one; our kernel resets what the peer answers.
+
+    A replay's connections are ended too: those that the box reset, and those that it did not.
+    """
     before = out_rsts(lab, "client")
+    open_before = connections(lab)
     path = found(lab, PEER[family == 6])
     assert path["peer_hop"]["answers"][0]["kind"] == "syn-ack"
     assert out_rsts(lab, "client") > before
@@ -334,8 +348,11 @@ def test_nothing_stays_behind(family: int, lab: Lab) -> None:
         lambda: not lab.exec("server", ["ss", "-Htan", "state", "syn-recv"]).strip(),
         "half-open connections to go",
     )
-    states = lab.exec("server", ["ss", "-Htan", "sport", "=", str(PORT)]).split("\n")
-    assert [line for line in states if line and not line.startswith("LISTEN")] == []
+    assert connections(lab) == open_before
+    for word, sure in (("FIXED-2", "proved"), ("harmless", "unknown")):
+        path = found(lab, PEER[family == 6], "--replay", "--data", word, "--timeout", "0.5")
+        assert path["replay"]["placement"]["sure"] == sure
+        poll_until(lambda: connections(lab) <= open_before, "the connections to end")
 
 
 def test_a_running_tracer_accuses_nobody(lab: Lab, tracer: Tracer, fence: Fence) -> None:

@@ -48,6 +48,13 @@ def test_syn(family: int, seq: int) -> None:
 
 
 @FAMILIES
+def test_rst(family: int) -> None:
+    made = probes.tcp_rst(*packed(family), (40000, 443), 0xFEDCBA98)
+    tcp = TCP(sport=40000, dport=443, seq=0xFEDCBA98, flags="R", window=0)
+    assert made == bytes((layer(family) / tcp)[TCP])
+
+
+@FAMILIES
 def test_udp(family: int) -> None:
     made = probes.udp_datagram(*packed(family), (40000, 33440))
     assert made == bytes((layer(family) / UDP(sport=40000, dport=33440) / bytes(8))[UDP])
