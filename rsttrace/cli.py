@@ -237,6 +237,11 @@ def _kinds(names: tuple[str, ...]) -> tuple[Kind, ...]:
     default=0,
     help="Keep and show so many bytes of what we sent before a reset (may hold secrets).",
 )
+@click.option(
+    "--locate",
+    is_flag=True,
+    help="Probe the path to the peer of a forged reset, each peer at most once a minute.",
+)
 def trace(**options: Any) -> None:
     """Show every TCP reset that this node sends or receives, and who made it."""
     from rsttrace import tracing
@@ -276,6 +281,7 @@ def trace(**options: Any) -> None:
             hold_s=options["hold"],
             fingerprints=fingerprints.load(options["fingerprints"]),
             write=options["write"],
+            locate=options["locate"],
         ),
     )
 
@@ -397,6 +403,148 @@ def _color(choice: str) -> bool:
     if choice != "auto":
         return choice == "always"
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+@cli.command()
+@output_option
+@click.argument("peer", metavar="PEER[:PORT]", required=False)
+@click.option(
+    "--hops",
+    type=click.IntRange(0, 254),
+    help="How many hops away a forged reset was made, as trace says: put it on the path.",
+)
+@click.option(
+    "--entry",
+    type=click.File("r", encoding="utf-8", errors="surrogateescape"),
+    help="Take peer and hops from the last forged entry in this file of JSON lines (-: stdin).",
+)
+@click.option("-4", "family", flag_value=4, type=int, help="Only IPv4 addresses of a name.")
+@click.option("-6", "family", flag_value=6, type=int, help="Only IPv6 addresses of a name.")
+@click.option(
+    "--max-hops",
+    type=click.IntRange(1, 64),
+    default=30,
+    show_default=True,
+    help="Probe no farther than so many hops.",
+)
+@click.option(
+    "--probes",
+    type=click.IntRange(1, 10),
+    default=3,
+    show_default=True,
+    help="Probes for each hop; with --replay, how often to repeat what was found.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.05, 10),
+    default=2.0,
+    show_default=True,
+    help="Seconds to wait for an answer at most.",
+)
+@click.option("--dns", is_flag=True, help="Look up the names of the addresses found.")
+@click.option("--netns", help="Probe from this namespace: a name, a path, an inode, pid:N.")
+@click.option(
+    "--replay",
+    is_flag=True,
+    help="Open connections of our own and send --data with rising TTL until a reset comes back.",
+)
+@click.option("--data", help="What --replay sends: this text.")
+@click.option("--data-file", type=click.File("rb"), help="What --replay sends: this file's bytes.")
+def locate(**options: Any) -> None:
+    """Find the devices on the path to a peer, and which of them resets.
+
+    Sends SYNs with rising TTL to the port (80 if none is given), and UDP and ICMP to those who do
+    not answer them. No connection is made, unless --replay asks for it.
+    """
+    from rsttrace import locating
+    from rsttrace.enrich import NetnsDirectory
+    from rsttrace.enrich.path import Limits, resolve
+    from rsttrace.tracing import stop_on_signals
+
+    if not math.isfinite(options["timeout"]):
+        raise click.BadParameter("that is not a number of seconds", param_hint="--timeout")
+    data = _replay_data(options)
+    clue = None
+    if options["entry"] is not None:
+        if options["hops"] is not None:
+            raise UsageError("--hops and --entry say the same: give one of them")
+        name = "standard input" if options["entry"].name == "<stdin>" else "the file of --entry"
+        bounded = iter(lambda: options["entry"].readline(locating.MAX_LINE + 1), "")
+        ip, port, clue = locating.clue_from(bounded, name)
+    elif options["hops"] is not None:
+        clue = locating.Clue(options["hops"])
+    if options["peer"] is not None:
+        ip, port = _peer(options["peer"])
+    elif options["entry"] is None:
+        raise click.UsageError("give a PEER[:PORT], or --entry with a forged reset")
+    netns = NetnsDirectory().resolve(options["netns"]) if options["netns"] is not None else None
+    job = locating.Job(
+        target=resolve(ip, port, options["family"]),
+        limits=Limits(options["max_hops"], options["probes"], options["timeout"]),
+        clue=clue,
+        netns=netns,
+        dns=options["dns"],
+        data=data,
+    )
+    with stop_on_signals() as stop:
+        locating.locate(job, options["output"], stopped=lambda: stop.requested)
+
+
+def _replay_data(options: dict[str, Any]) -> bytes | None:
+    """The bytes that --replay sends.
+
+    Raises:
+        UsageError: there are none, or too many, or nobody asked for a replay.
+    """
+    from rsttrace.enrich.replay import MAX_DATA
+
+    given = [name for name in ("data", "data_file") if options[name] is not None]
+    if not options["replay"]:
+        if given:
+            raise UsageError(
+                f"--{given[0].replace('_', '-')} is what --replay sends",
+                hint="add --replay to have it sent",
+            )
+        return None
+    if len(given) != 1:
+        raise UsageError(
+            "--replay sends what you give it: one of --data and --data-file",
+            hint="the bytes that provoked the reset, such as --data 'GET /x'",
+        )
+    data: bytes
+    if options["data"] is not None:
+        data = os.fsencode(options["data"])
+    else:
+        data = options["data_file"].read(MAX_DATA + 1)
+    if not 0 < len(data) <= MAX_DATA:
+        raise UsageError(f"--replay sends 1 to {MAX_DATA} bytes, as fit one packet")
+    return data
+
+
+def _peer(text: str) -> tuple[str, int]:
+    """``10.0.0.1:3306``, ``[2001:db8::1]:443``, ``db.example``… as host and port (80).
+
+    Raises:
+        UsageError: the port is no port, or there is no host.
+    """
+    host, port = text, ""
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        if rest and not rest.startswith(":"):
+            raise UsageError(f"{text!r}: a colon and the port come after the bracket")
+        port = rest[1:]
+        if rest == ":":
+            port = "?"
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+        port = port or "?"
+    if not host:
+        raise UsageError(f"{text!r} names no host", hint="write it as 10.0.0.1:443")
+    if not port:
+        return host, 80
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise UsageError(f"{text!r}: the port is not a number from 1 to 65535")
+    return host, int(port)
 
 
 @cli.command()

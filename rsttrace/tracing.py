@@ -15,11 +15,13 @@ from types import FrameType
 from typing import TextIO
 
 from rsttrace.enrich import Enricher
+from rsttrace.errors import RsttraceError
 from rsttrace.judge.docket import Docket
 from rsttrace.judge.fingerprints import Fingerprints
 from rsttrace.judge.verdict import judge
 from rsttrace.kernel.config import Report, Request
 from rsttrace.kernel.source import LiveSource
+from rsttrace.locating import Locator, located_lines
 from rsttrace.model import Entry, LatePacket, Origin, Reset
 from rsttrace.render import json as render_json
 from rsttrace.render.pcapng import PcapngWriter
@@ -31,6 +33,9 @@ POLL_S = 0.2
 
 GRACE_S = 2.0
 """How long the end of a run may take: a reader that does not read, a storm's backlog."""
+
+LOCATE_S = 30.0
+"""How long the end of a run waits for what ``--locate`` still looks for; a signal cuts it short."""
 
 BLIND_SPOTS = {
     "kprobes": "resets inside IPsec, and packets sent past the queueing layer (AF_XDP, "
@@ -59,6 +64,7 @@ class Options:
     hold_s: float = 0.1
     write: str | None = None
     fingerprints: Fingerprints | None = None
+    locate: bool = False
 
 
 class Stop:
@@ -290,6 +296,7 @@ def trace(
         stop_on_signals() as stop,
         Enricher(viewpoint_netns=options.viewpoint_netns) as enricher,
         LiveSource(request) as source,
+        Locator() as locator,
         contextlib.ExitStack() as stack,
     ):
         tally = Tally()
@@ -299,13 +306,20 @@ def trace(
             return stop.requested or (ends is not None and time.monotonic() >= ends)
 
         writer = Writer(options, out or sys.stdout, ended)
+
+        def on_entry(entry: Entry) -> None:
+            if options.locate:
+                locator.ask(entry)
+            if entry_hook is not None:
+                entry_hook(entry)
+
         presenter = stack.enter_context(
             Presenter(
                 options,
                 writer,
                 tally,
                 wanted=lambda reset: on_iface(reset, options.ifaces, enricher),
-                entry_hook=entry_hook,
+                entry_hook=on_entry,
             )
         )
         docket = presenter.docket
@@ -322,6 +336,17 @@ def trace(
                 docket.add(item, time.monotonic_ns())
             return presenter.show(None if ending else time.monotonic_ns())
 
+        def show_located(seconds: float = 0.0) -> None:
+            for job, found in locator.results(seconds):
+                if isinstance(found, RsttraceError):
+                    say(f"warning: no path to {job.target.ip}: {found.what}")
+                    continue
+                stream = out or sys.stdout
+                lines = located_lines(job, found, options.output, stream, indent="    ")
+                if options.output == "text" and job.clue is not None:
+                    lines.insert(0, f"    #{job.clue.entry}: where the forged reset was made")
+                writer.lines(lines)
+
         done = False
         try:
             while not done and not ended():
@@ -330,6 +355,7 @@ def trace(
                     wait_s = min(wait_s, (due_ns - time.monotonic_ns()) / 1e9)
                 done = show(source.wait(max(0.0, wait_s)))
                 enricher.tidy()
+                show_located()
                 for target in source.attach_late():
                     say(f"now attached: {target}")
                 if writer.abandoned():
@@ -342,8 +368,14 @@ def trace(
                     break
             if not done:
                 show([], ending=True)
+            until = time.monotonic() + LOCATE_S
+            while locator.busy and not stop.requested and time.monotonic() < until:
+                show_located(POLL_S)
+            show_located()
         except Stuck:
             say("warning: nobody reads the output; ending without the rest")
+        if locator.left_out:
+            say(f"warning: {locator.left_out} forged resets were not located: too many at once")
         counts = source.counts().values()
     seen_by_kernel = sum(row[0] for row in counts)
     lost = sum(row[2] for row in counts)

@@ -102,6 +102,21 @@ WRONG = [
     (["no-such-command"], ["no-such-command"]),
     (["trace", "surplus"], ["surplus"]),
     (["schema", "surplus"], ["surplus"]),
+    (["locate"], ["PEER[:PORT]", "--entry"]),
+    (["locate", "10.0.0.1:0"], ["10.0.0.1:0", "port"]),
+    (["locate", "two..dots"], ["two..dots"]),
+    (["locate", "10.0.0.1", "--hops", "255"], ["--hops", "255"]),
+    (["locate", "10.0.0.1", "--entry", "/no/such/file"], ["--entry", "/no/such/file"]),
+    (["locate", "10.0.0.1", "--entry", "/etc/passwd"], ["--entry", "line 1 is not JSON"]),
+    (["locate", "10.0.0.1", "--entry", "/dev/null", "--hops", "1"], ["--hops", "--entry"]),
+    (["locate", "10.0.0.1", "--netns", "no-such-namespace"], ["no-such-namespace"]),
+    (["locate", "10.0.0.1", "--timeout", "nan"], ["--timeout"]),
+    (["locate", "10.0.0.1", "--replay"], ["--replay", "--data"]),
+    (["locate", "10.0.0.1", "--data", "x"], ["--data", "--replay"]),
+    (["locate", "10.0.0.1", "--replay", "--data", ""], ["1 to 1400 bytes"]),
+    (["locate", "10.0.0.1", "--replay", "--data-file", "/dev/zero"], ["1 to 1400 bytes"]),
+    (["locate", "10.0.0.1", "--replay", "--data", "x" * 1401], ["1 to 1400 bytes"]),
+    (["locate", "10.0.0.1", "-6"], ["10.0.0.1", "IPv6 address"]),
 ]
 
 
@@ -206,6 +221,23 @@ def test_without_privileges_one_message_says_what_to_do(arguments: list[str]) ->
     assert len(lines) == 2
     assert lines[0].startswith("rsttrace: tracing needs root (CAP_SYS_ADMIN, or CAP_BPF")
     assert lines[1].startswith("  what to do: run it with sudo")
+
+
+def test_locate_without_privileges_says_what_to_do() -> None:
+    done = subprocess.run(
+        [sys.executable, "-B", "-W", "error", "-m", "rsttrace", "locate", "127.0.0.1:9"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd="/",
+        **nobody(),
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "rsttrace: probing a path needs root (CAP_NET_RAW)",
+        "  what to do: run it with sudo",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from rsttrace.model import Endpoint, Evidence, Kind, Origin, Process, SentData
+from rsttrace.judge.place import place, place_replay
+from rsttrace.model import Endpoint, Evidence, Kind, Origin, ProbeAnswer, Process, SentData
 from rsttrace.render.json import entry_line, entry_object
+from rsttrace.render.path import path_object
 from rsttrace.render.schema import field_table, fields, schema_text
 from rsttrace.render.summary import Tally
+from tests.unit.path_samples import attempts, hop, path
 from tests.unit.test_render_samples import (
     DATA,
     FORGED,
@@ -44,6 +47,19 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 def _shanghai() -> Iterator[None]:
     with time_zone("CST-8"):
         yield
+
+
+# One router answers, one does not; a replay proves what the TTL says.
+_SHORT = path(hop(1, "192.168.1.1"), hop(2))
+_TRIES = attempts(1, 64, 0, tries=2)
+PATH = path_object(
+    dataclasses.replace(_SHORT, refused=ProbeAnswer("unreachable", "192.168.1.1", 64, 1, 0, "tcp")),
+    place(_SHORT, 0, peer_hops=2),
+    replayed=place_replay(_SHORT, _TRIES),
+    attempts=_TRIES,
+    entry=17,
+    netns=4026532281,
+)
 
 
 def _differences(value: Any, other: Any) -> set[str]:
@@ -366,7 +382,7 @@ def test_the_schema_has_the_words_of_the_model() -> None:
     assert entry["origin"]["enum"] == [origin.value for origin in Origin]
 
 
-@pytest.mark.parametrize("kind", ["entry", "summary"])
+@pytest.mark.parametrize("kind", ["entry", "path", "summary"])
 def test_every_field_is_described_and_so_is_its_null(kind: str) -> None:
     for field in fields(kind):
         assert field.description.endswith((".", "…")), field
@@ -407,6 +423,7 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
         tally.add(dataclasses.replace(entry, id=number, verdict=verdict))
     written = [path for path in paths(tally.object()) if "causes." not in path]
     assert written == [field.path for field in fields("summary")]
+    assert list(paths(PATH)) == [field.path for field in fields("path")]
 
 
 # The documentation
@@ -421,6 +438,8 @@ def _documentation() -> str:
     parts = {
         "example": _block(entry_object(FORGED)),
         "fields": field_table("entry"),
+        "path example": _block(PATH),
+        "path fields": field_table("path"),
         "summary example": _block(tally.object()),
         "summary fields": field_table("summary"),
     }
@@ -446,7 +465,11 @@ def test_the_documentation_is_up_to_date() -> None:
 def test_the_examples_of_the_documentation_fit_the_schema() -> None:
     blocks = DOCS.read_text(encoding="utf-8").split("```json\n")[1:]
     examples = [json.loads(block.partition("```")[0]) for block in blocks]
-    assert ["summary" in example and "id" not in example for example in examples] == [False, True]
+    assert [next(name for name in ("id", "path", "summary") if name in e) for e in examples] == [
+        "id",
+        "path",
+        "summary",
+    ]
     for example in examples:
         VALIDATOR.validate(example)
         broken = copy.deepcopy(example)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from rsttrace.cli import _peer
+from rsttrace.enrich.path import Limits, resolve
+from rsttrace.enrich.replay import most_connections
+from rsttrace.errors import UsageError
+from rsttrace.locating import Clue, Job, announcement, clue_from
+from rsttrace.render.json import entry_object
+from tests.unit.path_samples import STRAIGHT
+from tests.unit.test_render_samples import FORGED, PEER, UNSURE
+
+ENTRY: dict[str, Any] = entry_object(FORGED)
+
+
+def lines(*entries: Any) -> list[str]:
+    return [f"{json.dumps(entry)}\n" for entry in entries]
+
+
+def test_the_last_forged_entry_counts() -> None:
+    later = {**copy.deepcopy(ENTRY), "id": 99, "hops": {"rst": 4, "peer": None}}
+    found = clue_from(lines(ENTRY, later, entry_object(PEER), {"summary": {}}), "it")
+    assert found == ("10.9.8.7", 3306, Clue(4, None, "00:d0:f8:22:33:44", 99))
+    assert clue_from(["\n", *lines(ENTRY)], "it")[2].rst_hops == 1
+
+
+def test_an_inconclusive_one_only_for_want_of_better() -> None:
+    unsure = entry_object(UNSURE)
+    unsure.update(direction="received", made_here=None, hops={"rst": 2, "peer": 3})
+    assert clue_from(lines(ENTRY, unsure), "it")[2].certain
+    assert not clue_from(lines(unsure), "it")[2].certain
+
+
+def changed(**fields: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(ENTRY), **fields}
+
+
+WRONG: dict[str, tuple[list[str], str]] = {
+    "nothing": ([], "holds no entry of a forged reset"),
+    "only the peer's": (lines(entry_object(PEER)), "holds no entry of a forged reset"),
+    "no JSON": (["{\n"], "line 1 is not JSON"),
+    "text": (["17:30 received FORGED\n"], "line 1 is not JSON"),
+    "too deep": (["[" * 100_000 + "\n"], "line 1 is not JSON"),
+    "too long": (["1" * (2 << 20)], "the line is too long"),
+    "sent": (lines(changed(direction="sent")), "not received by this host"),
+    "made here": (lines(changed(made_here={"netns": 1})), "made by its own node"),
+    "no hops": (lines(changed(hops={"rst": None, "peer": 3})), "hops.rst is null"),
+    "hops as text": (lines(changed(hops={"rst": "1", "peer": 3})), "not an entry"),
+    "hops true": (lines(changed(hops={"rst": True, "peer": 3})), "not an entry"),
+    "hops of 999": (lines(changed(hops={"rst": 999, "peer": 3})), "not an entry"),
+    "no address": (lines(changed(remote={"ip": "x; rm -rf", "port": 1})), "not an entry"),
+    "hostile address": (lines(changed(remote={"ip": "\x1b[2J", "port": 1})), "not an entry"),
+    "a port of 70000": (lines(changed(remote={"ip": "10.0.0.1", "port": 70000})), "not an entry"),
+    "a list as neighbour": (lines(changed(neighbor=[1])), "not an entry"),
+    "nothing but the origin": (lines({"origin": "forged"}), "not an entry"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_no_clue(wrong: str) -> None:
+    given, words = WRONG[wrong]
+    with pytest.raises(UsageError) as error:
+        clue_from(given, "it")
+    assert words in str(error.value)
+    assert str(error.value).replace("\n", " ").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("10.0.0.1", "10.0.0.1", 80),
+        ("10.0.0.1:3306", "10.0.0.1", 3306),
+        ("db.example:1", "db.example", 1),
+        ("2001:db8::1", "2001:db8::1", 80),
+        ("[2001:db8::1]", "2001:db8::1", 80),
+        ("[2001:db8::1]:65535", "2001:db8::1", 65535),
+        ("fe80::1%eth0", "fe80::1%eth0", 80),
+    ],
+)
+def test_peers(text: str, host: str, port: int) -> None:
+    assert _peer(text) == (host, port)
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":80", "[]:80", "h:", "h:0", "h:65536", "h:http", "[::1]:", "[::1]80", "h:\u0661"]
+)
+def test_what_is_no_peer(text: str) -> None:
+    with pytest.raises(UsageError):
+        _peer(text)
+
+
+def test_a_replay_is_announced_harmlessly() -> None:
+    data = b"GET /\x1b[2J\xff" + b"x" * 99
+    job = Job(resolve("10.9.8.7", 3306), Limits(), data=data)
+    said = announcement(job, STRAIGHT)
+    assert said.isprintable()
+    assert f"sending {len(data)} bytes" in said
+    assert f"at most {most_connections(6, Limits())} connections" in said
+    assert "from TTL 6 on, the peer gets the bytes too" in said
