@@ -300,7 +300,8 @@ bcc = child.import_bcc()
 with tempfile.TemporaryDirectory() as name:
     facts = child.Facts(Path(name))
     request = {"kinds": [k.value for k in Kind], "nets": [], "ports": [], "netns": [],
-               "baseline": True, "flows": 64, "plan": "kprobes", "directory": name}
+               "baseline": True, "flows": 64, "plan": "kprobes", "payload": 64,
+               "directory": name}
     text = child.config_header(request, facts, hooks.Plan.KPROBES, True)
     program = child.compile_program(bcc, facts, Path(name), text)
     for hook in hooks.for_plan(hooks.Plan.KPROBES):
