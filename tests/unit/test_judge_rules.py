@@ -47,6 +47,7 @@ UNRESOLVED = NextHop("10.0.0.1", None, True, 2)
 ON_LINK = NextHop(b.PEER, MAC, False, 2)
 SPLIT = half(syn_ttl=39, ttl=231, ttl_min=39, ttl_max=231)
 STAMPED = half(timestamps=True)
+COUNTING = half(recent=(seen(ip_id=501), seen(ip_id=500), seen(ip_id=0, flags="SA")))
 
 
 def answered_with_ttl(ttl: int) -> Reset:
@@ -72,11 +73,19 @@ EARNED: dict[str, tuple[Rule, Reset]] = {
         rules.hop_distance,
         flow(rst(ttl=63), theirs=half(syn_ttl=None, syn_window=None, syn_ns=None)),
     ),
-    "alien-shape": (
-        rules.alien_shape,
-        flow(
-            rst(df=False),
-            theirs=half(recent=(seen(ip_id=501), seen(ip_id=500), seen(ip_id=0, flags="SA"))),
+    "alien-df": (rules.alien_shape, flow(rst(df=False), theirs=COUNTING)),
+    "alien-shape": (rules.alien_shape, flow(rst(window=63), theirs=COUNTING)),
+    "alien-many": (rules.alien_shape, flow(rst(df=False, window=63), theirs=COUNTING)),
+    "hops-differ-nat": (rules.hop_distance, flow(rst(ttl=50, ip_id=0))),
+    "hops-differ-behind": (rules.hop_distance, flow(rst(ttl=42, ip_id=0))),
+    "moves-alike": (
+        rules.several_resets,
+        b.among(
+            flow(rst(seq=1000), theirs=half(last_ns=b.TIME - 3_000_000)),
+            later=(
+                b.earlier_rst(seq=1500, time_ns=b.TIME + 1),
+                b.earlier_rst(seq=2500, time_ns=b.TIME + 2),
+            ),
         ),
     ),
     "hops-differ-odd": (
@@ -235,9 +244,12 @@ def test_no_weight_is_unused_and_none_is_missing() -> None:
     assert _second_arguments(ast.parse(inspect.getsource(rules))) == WEIGHTS.keys()
 
 
-def test_only_four_clues_accuse_alone() -> None:
+def test_only_strong_clues_accuse_alone() -> None:
     accuse = {name for name, weight in WEIGHTS.items() if weight >= verdict.FORGED_AT}
-    assert accuse == {"hops-differ", "hops-differ-syn", "ip-id-ours", "goes-on"}
+    assert accuse == {
+        *("hops-differ", "hops-differ-syn", "ip-id-ours", "goes-on"),
+        *("alien-df", "alien-many"),
+    }
 
 
 # ---- where rules must stay silent ----
@@ -912,8 +924,19 @@ RA1, RA2 = (
                     b.earlier_rst(seq=2500, time_ns=b.TIME + 2),
                 ),
             ),
+            "moves-alike",
+            id="this-one-answers-our-ack-and-is-made-like-the-others",
+        ),
+        pytest.param(
+            b.among(
+                flow(rst(seq=1000, ttl=44), theirs=half(last_ns=b.TIME - 3 * MS)),
+                later=(
+                    b.earlier_rst(seq=1500, time_ns=b.TIME + 1),
+                    b.earlier_rst(seq=2500, time_ns=b.TIME + 2),
+                ),
+            ),
             None,
-            id="this-one-answers-our-ack",
+            id="this-one-answers-our-ack-and-is-not-made-like-the-others",
         ),
         pytest.param(
             b.among(flow(rst(seq=1500)), later=(b.earlier_rst(seq=2500, time_ns=b.TIME + 2),)),

@@ -642,7 +642,7 @@ def test_names_and_places_are_no_evidence() -> None:
             id="syn-proxy-answered-then-a-reset-without-df",
         ),
         pytest.param(
-            flow(rst(ttl=63, ip_id=0), theirs=half(packets=1), mac=OTHER_MAC, next_hop=BACKUP),
+            flow(rst(ttl=42, ip_id=0), theirs=half(packets=1), mac=OTHER_MAC, next_hop=BACKUP),
             id="syn-proxy-on-another-router",
         ),
         pytest.param(
