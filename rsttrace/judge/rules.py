@@ -41,7 +41,7 @@ WEIGHTS = {
     # 186 forged, 0 genuine; but two Linux ends often have near windows: never enough alone.
     "window-ours": 2.3,
     "window-ours-weak": 1.0,
-    "payload": 2.0,  # RFC 9293 §3.10.7.4 allows it; honest stacks do not do it
+    "payload": 2.5,  # RFC 9293 §3.10.7.4 allows it; honest stacks do not do it
     "reserved": 2.5,
     "mac-stranger": 2.5,
     "mac-next-hop": 0.5,  # an honest gateway failover looks like this
@@ -84,7 +84,7 @@ WEIGHTS = {
     "goes-on-repeated": 2.8,
     "behind-data": 2.0,
     "moves-on": 2.8,
-    "moves-alike": 2.0,  # made like those that move on
+    "moves-alike": 2.8,  # made like those that move on
     "live-twice": 2.0,
     "id-shared": 2.0,
     "bad-checksum": 1.5,  # damage on the way does this as well, but rarely to a RST alone
@@ -106,6 +106,9 @@ MISSED_IDS = 256
 
 NAT_HOPS = 3
 """A NAT box stands no farther from its hosts. It answers as a host without a socket does."""
+
+BEHIND_HOPS = 15
+"""How much farther away than the peer another host with its address may well be."""
 
 PROGRAM_TTLS = (10, 20, 30, 40, 50, 60, 100, 120, 150, 200, 250)
 """Numbers that people take for a program's own TTL (IP_TTL, ip(7)); resets without a socket have
@@ -294,7 +297,7 @@ def hop_distance(reset: Reset) -> Evidence | None:
     if is_no_socket_shape(reset.rst) and -NAT_HOPS <= mine - known < 0:
         text = f"{compared}{distance}; a NAT box that lost its state is as near to its hosts"
         return _found(rule, "hops-differ-nat", text, **values)
-    if is_no_socket_shape(reset.rst) and known < mine < UNLIKELY_HOPS:
+    if is_no_socket_shape(reset.rst) and 0 < mine - known <= BEHIND_HOPS:
         text = f"{compared}{distance}; but what is on the way to the peer is not farther away"
         return _found(rule, "hops-differ-behind", text, **values)
     confirmed = [seen for seen in reset.later if hops(seen.ttl) == known]
@@ -476,6 +479,10 @@ def shape(reset: Reset) -> Evidence | None:
     if is_no_socket_shape(rst) and flow and _answers_nothing(rst.seq, _our_acks(reset)):
         text = "the shape of a Linux host without such a socket, but no packet of ours asked for it"
         return _silent(rule, text)
+    several = several_resets(reset)
+    if is_no_socket_shape(rst) and several is not None and several.weight > 0:
+        text = "the shape of a Linux host without such a socket, but made with others that are not"
+        return _silent(rule, text)
     if is_no_socket_shape(rst):
         numbers = "window 0, no options" if rst.ip_id is None else "IP ID 0, DF, window 0"
         text = (
@@ -532,13 +539,13 @@ def timestamps_missing(reset: Reset) -> Evidence | None:
     return _found(rule, "timestamps-missing", text, ip_id=rst.ip_id)
 
 
-def looks_like_linux(theirs: Half) -> bool:
+def looks_like_linux(theirs: Half, least: int = 2) -> bool:
     """Whether a peer's earlier IPv4 packets are those of a Linux stack, untouched on their way.
 
     Initial TTL 64, DF in every packet, and an IP ID of 0 in the SYN-ACK or IDs that count up
-    packet by packet (ip_select_ident_segs()).
+    packet by packet (ip_select_ident_segs()). `least`: how many packets must have been seen.
     """
-    if theirs.packets < 2 or not theirs.df_always:
+    if theirs.packets < least or not theirs.df_always:
         return False
     if theirs.ttl is None or initial_ttl(theirs.ttl) != 64:
         return False
@@ -877,7 +884,7 @@ def several_resets(reset: Reset) -> Evidence | None:
             for older, newer in zip(live, live[1:])
         ]
         alien = not all(counts_on) and not _continues(this.ip_id, theirs)
-        if alien and reset.baseline.scope is Scope.FLOW and looks_like_linux(theirs):
+        if alien and reset.baseline.scope is Scope.FLOW and looks_like_linux(theirs, 1):
             ids = [seen.ip_id for seen in live]
             text = (
                 f"{len(live)} RST+ACK within {took}, with IP IDs of no one counter: a Linux host's "
@@ -965,7 +972,7 @@ def _another_may_have_answered(reset: Reset) -> bool:
     if reference is None or not is_no_socket_shape(reset.rst):
         return False
     mine, known = hops(reset.rst.ttl), hops(reference)
-    return known - NAT_HOPS <= mine < UNLIKELY_HOPS and mine != known
+    return -NAT_HOPS <= mine - known <= BEHIND_HOPS and mine != known
 
 
 def _is_ours(ip_id: int, reset: Reset) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from rsttrace.judge import docket as docket_module
 from rsttrace.judge.docket import CHECKS, SIBLING_NS, SIBLINGS, STRANGERS, Case, Docket
+from rsttrace.judge.rules import WEIGHTS
 from rsttrace.judge.verdict import judge
 from rsttrace.model import Endpoint, Kind, LatePacket, Origin, Packet, Reset, Scope, Verdict
 from tests.unit import builders as b
@@ -236,7 +237,9 @@ def test_the_second_changes_what_is_thought_of_the_first() -> None:
     assert (2000, {"several-resets"}) in verdicts
     # The second answers nothing either: with the third known, it is told anew if that matters.
     assert "several-resets" in {e.rule for e in judge(second).evidence}
-    assert "several-resets" not in {e.rule for e in judge(first).evidence}  # it answers our ack
+    # The first answers our ack, but is made like the others.
+    weights = {e.rule: e.weight for e in judge(first).evidence}
+    assert weights["several-resets"] == WEIGHTS["moves-alike"]
 
 
 @pytest.mark.parametrize(

@@ -704,7 +704,13 @@ def test_alien_shape(packet: Packet, theirs: Half, fires: bool) -> None:
         ),
         pytest.param(b.idle(flow(rst(ttl=63, ip_id=0)), 59), "hops-differ", id="idle-but-short"),
         pytest.param(b.idle(flow(rst(ttl=63, ip_id=9))), "hops-differ", id="not-that-shape"),
-        pytest.param(b.idle(flow(rst(ttl=33, ip_id=0))), "hops-differ", id="farther-than-the-peer"),
+        pytest.param(
+            b.idle(flow(rst(ttl=33, ip_id=0))), "hops-differ-behind", id="farther-than-the-peer"
+        ),
+        pytest.param(flow(rst(ttl=31, ip_id=0)), "hops-differ", id="too-far-behind-the-peer"),
+        pytest.param(flow(rst(ttl=51, ip_id=0)), "hops-differ-odd", id="its-own-ttl-may-be-60"),
+        pytest.param(flow(rst(ttl=52, ip_id=0)), "hops-differ", id="too-near-for-a-nat-box"),
+        pytest.param(flow(rst(ttl=50, ip_id=9)), "hops-differ", id="no-nat-box-has-that-shape"),
     ],
 )
 def test_what_excuses_another_distance(
