@@ -93,11 +93,11 @@ def _by_ttl(
     if total is None:
         text = f"{hops_text(mine)} from {here} by its {word}; how far {there} is was not seen"
         return mine, None, "router", "possible", text
-    if reading.swapped:
+    as_sender = reading.usual is not None and reading.ttl == reading.usual
+    if reading.swapped and as_sender:
         text = f"between {here} and {there}; a packet swapped in place keeps its {word}"
         notes.append(f"a capture at a point between {here} and {there} halves the way")
         return None, None, "swap", "unknown", text
-    as_sender = reading.usual is not None and reading.ttl == reading.usual
     as_sender_there = reading.usual_twin is not None and reading.twin_ttl == reading.usual_twin
     if twin is not None and as_sender_there and not as_sender and 0 < mine <= 2 * total:
         near = mine // 2
