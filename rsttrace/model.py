@@ -558,7 +558,8 @@ class Point:
     """One vantage point: a capture, or (`logged`) JSON lines of rsttrace.
 
     `first_ns` and `last_ns` are the times of its first and last packet (entry), by its own clock;
-    `packets` counts TCP packets, ``None`` for a log.
+    `packets` counts TCP packets, ``None`` for a log. `address` is the one address behind it, if it
+    is one.
     """
 
     name: str
@@ -570,6 +571,7 @@ class Point:
     first_ns: int | None
     last_ns: int | None
     problem: str | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True)

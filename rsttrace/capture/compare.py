@@ -88,10 +88,8 @@ def compare(
     found = [item for each in joined for item in bench.resets(each)]
     _place_all(bench, found)
     ab, ba = bench.way("A", found), bench.way("B", found)
-    positions: Counter[Position] = Counter()
-    for item in found:
-        if item.position is not None:
-            positions[item.position] += 1
+    positions = _by_place(item.position for item in found if item.position is not None)
+    near = bench.near()
     points = [
         Point(
             name=name,
@@ -103,8 +101,9 @@ def compare(
             first_ns=survey.first_ns,
             last_ns=survey.last_ns,
             problem=survey.problem,
+            address=next(iter(addresses)) if len(addresses) == 1 else None,
         )
-        for name, survey in zip("AB", surveys)
+        for name, survey, addresses in zip("AB", surveys, near)
     ]
     comparison = Comparison(
         a=points[0],
@@ -114,10 +113,9 @@ def compare(
         ab=ab,
         ba=ba,
         flows=tuple(_flow(each, found) for each in joined if each.resets_a or each.resets_b),
-        positions=tuple(positions.most_common()),
+        positions=positions,
         notes=(*notes, *bench.notes()),
     )
-    near = bench.near()
     return Result(
         comparison,
         {(item.point, item.sight.frame): item.other for item in found},
@@ -614,6 +612,21 @@ def _place_all(bench: _Bench, found: Sequence[Found]) -> None:
                 word="TTL" if item.sight.ip_id >= 0 else "hop limit",
             )
         )
+
+
+def _by_place(found: Iterable[Position]) -> tuple[tuple[Position, int], ...]:
+    """Each place with how many resets were made there, the most frequent first."""
+    counts: Counter[tuple[object, ...]] = Counter()
+    known: dict[tuple[object, ...], Position] = {}
+    for position in found:
+        key = (
+            *(position.from_a, position.from_b, position.total),
+            *(position.kind, position.sure),
+        )
+        counts[key] += 1
+        if key not in known or known[key].within is None:
+            known[key] = position
+    return tuple((known[key], count) for key, count in counts.most_common())
 
 
 def _usual(each: Joined, point: str, way: int) -> int | None:

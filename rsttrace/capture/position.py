@@ -63,6 +63,11 @@ def place(reading: Reading) -> Position:
     )
 
 
+def _places(here: str, near: int, far: int) -> str:
+    from_a, from_b = (near, far) if here == "A" else (far, near)
+    return f"{hops_text(from_a)} from A, {from_b} from B"
+
+
 def hops_text(count: int) -> str:
     """``1 hop``, ``2 hops``."""
     return f"{count} hop" if count == 1 else f"{count} hops"
@@ -98,36 +103,21 @@ def _by_ttl(
         text = f"between {here} and {there}; a packet swapped in place keeps its {word}"
         notes.append(f"a capture at a point between {here} and {there} halves the way")
         return None, None, "swap", "unknown", text
-    as_sender_there = reading.usual_twin is not None and reading.twin_ttl == reading.usual_twin
-    if twin is not None and as_sender_there and not as_sender and 0 < mine <= 2 * total:
-        near = mine // 2
-        far = max(0, total - near - 1)
-        notes.append(
-            f"it copies the {word} of what it answers: at {there} its RST arrives with "
-            f"{reading.twin_ttl}, as {here}'s own packets do, so half of the {hops_text(mine)} "
-            f"at {here} is the way"
-        )
-        text = f"{hops_text(near)} from {here}, {far} from {there}"
-        return near, far, "copier", "likely", text
-    if as_sender and (twin is None or not as_sender_there):
-        if twin is not None and reading.total_twin is not None and twin < reading.total_twin:
-            # It copied what it answers, which came from the other end.
-            near_there = twin // 2
-            near = max(0, reading.total_twin - near_there - 1)
-            notes.append(
-                f"it copies the {word} of what it answers: here its RST arrives with "
-                f"{reading.ttl}, as {there}'s own packets do"
-            )
-            text = f"{hops_text(near)} from {here}, {near_there} from {there}"
-            return near, near_there, "copier", "likely", text
-        text = f"between {here} and {there}; its {word} is that of {there}'s own packets"
+    if as_sender and (twin is None or reading.twin_ttl == reading.usual_twin):
+        where = f"its {word} is that of {there}'s own packets"
+        if twin is not None:
+            where = f"at both ends its {word} is that of the other end"
         notes.append(f"a copied or chosen {word} does not tell the distance")
         notes.append(f"a capture at a point between {here} and {there} halves the way")
-        return None, None, "unknown", "unknown", text
-    if as_sender:
-        text = f"between {here} and {there}; at both ends its {word} is that of the other end"
-        notes.append(f"a copied or chosen {word} does not tell the distance")
-        return None, None, "unknown", "unknown", text
+        return None, None, "unknown", "unknown", f"between {here} and {there}; {where}"
+    if twin is not None and (copier := _copier(mine, twin, total)) is not None:
+        whose, far = (there, reading.twin_ttl) if copier[0] == mine // 2 else (here, reading.ttl)
+        notes.append(
+            f"it copies the {word} of what it answers: at {whose} its RST arrives with {far}, as "
+            "the other end's own packets do (or one more), so half of the hops at the other end "
+            "are the way"
+        )
+        return *copier, "copier", "likely", _places(here, *copier)
     if twin is not None:
         return _both(reading, here, there, mine, twin, total, notes)
     if mine > total:
@@ -148,23 +138,40 @@ def _by_ttl(
     return mine, far, "router", "likely", text
 
 
+def _copier(mine: int, twin: int, total: int) -> tuple[int, int] | None:
+    """Hops to P and to O of a device that copies the TTL of the packet that provokes it.
+
+    A packet from P comes to it over x routers; with the TTL that it has there, the RST to P is back
+    after as many again (2x, or 2x + 1 if the device itself counts as well), and the one to O looks
+    like P's own packets (or like one router less). Together more routers than the path has.
+    """
+    if mine + twin <= total:
+        return None
+    for near, far, flip in ((mine, twin, False), (twin, mine, True)):
+        if near and (far == total or (far == total - 1 and near % 2 == 0)):
+            rest = max(0, total - near // 2 - 1)
+            return (rest, near // 2) if flip else (near // 2, rest)
+    return None
+
+
 def _both(
     reading: Reading, here: str, there: str, mine: int, twin: int, total: int, notes: list[str]
 ) -> tuple[int | None, int | None, str, str, str]:
-    text = f"{hops_text(mine)} from {here}, {twin} from {there}"
+    text = _places(here, mine, twin)
     rest = mine + twin - total
+    of_a, of_b = (mine, twin) if here == "A" else (twin, mine)
     counts = {total, reading.total_twin if reading.total_twin is not None else total}
     if mine + twin + 1 in counts:
-        notes.append(f"both add up: {mine} + {twin}, and itself, of {total} between them")
+        notes.append(f"both add up: {of_a} + {of_b}, and itself, of {total} between them")
         return mine, twin, "router", "likely", text
     if mine + twin in counts:
         notes.append(f"both add up to the {total} between them: on a link (a bridge, a tap)")
         return mine, twin, "link", "likely", text
     if abs(rest) <= 2:
-        notes.append(f"{mine} + {twin} is nearly the {total} between them")
+        notes.append(f"{of_a} + {of_b} is nearly the {total} between them")
         return mine, twin, "router", "possible", text
     notes.append(
-        f"{mine} and {twin} do not add up to the {total} hops between them: it is off the path, or "
+        f"{of_a} and {of_b} do not add up to the {total} hops between them: it is off the path, or "
         f"its initial {reading.word} is odd"
     )
     return mine, twin, "unknown", "possible", text

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rsttrace.capture.vantage import survey
@@ -73,18 +74,21 @@ def fence(lab: Lab, family: int = V4) -> int:
         return int(sock.getsockname()[1])
 
 
-def block(lab: Lab, role: str, keyword: str) -> None:
-    """Have a router drop what begins with a keyword of eight bytes (after TCP timestamps)."""
-    assert len(keyword) == 8
-    rule = f"tcp dport 1-65535 @th,256,64 0x{keyword.encode().hex()} drop"
+def middlebox(lab: Lab, role: str, **rules: str) -> None:
+    """Make a router one that drops and resets what begins with a keyword; mode=keyword.
+
+    The firewall rule wants eight bytes, and the TCP header to have timestamps.
+    """
+    assert all(len(keyword) == 8 for keyword in rules.values())
+    rule = "\n".join(
+        f"tcp dport 1-65535 @th,256,64 0x{keyword.encode().hex()} drop"
+        for keyword in rules.values()
+    )
     lab.nft(
         role, f"table inet box {{\nchain f {{\ntype filter hook forward priority 0\n{rule}\n}}\n}}"
     )
-
-
-def middlebox(lab: Lab, role: str, mode: str, keyword: str) -> None:
-    """Start one on a router."""
-    lab.spawn(role, [sys.executable, BOX, mode, keyword], ready="forging")
+    words = [f"{mode}={keyword}" for mode, keyword in rules.items()]
+    lab.spawn(role, [sys.executable, BOX, *words], ready="forging")
 
 
 class Captures:
@@ -110,7 +114,7 @@ class Captures:
     def wait_for_reset(self, port: int) -> None:
         """Wait until each file holds a RST from or to a port."""
         for path in self.paths.values():
-            poll_until(lambda path=path: port in _reset_ports(path), f"a RST in {path.name}")
+            poll_until(partial(_holds_reset, path, port), f"a RST in {path.name}")
 
     def stop(self) -> None:
         """End tcpdump."""
@@ -122,12 +126,12 @@ class Captures:
             process.stderr.close()
 
 
-def _reset_ports(path: Path) -> set[int]:
+def _holds_reset(path: Path, port: int) -> bool:
     try:
         found = survey(str(path), 1000)
     except CaptureError:  # not even its header is written yet
-        return set()
-    return {end.port for brief in found.briefs if brief.resets for end in brief.ends}
+        return False
+    return any(brief.resets and port in {e.port for e in brief.ends} for brief in found.briefs)
 
 
 @contextmanager
@@ -148,7 +152,7 @@ def captured(
 def connection(
     lab: Lab, family: int, port: int = PORT, where: str = "server"
 ) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A connection from the client to the server: (client, accepted); both are closed at the end."""
+    """A connection from client to server: (client, accepted); both are closed at the end."""
     with lab.inside(where):
         listener = socket.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,6 +1,6 @@
 """A middlebox for the lab tests, on a router: resets connections by keyword, IPv4 and IPv6.
 
-Run as a program inside a lab namespace: ``middlebox.py MODE KEYWORD``. It sees what the router is
+Run as a program inside a lab namespace: ``middlebox.py MODE=KEYWORD…``. It sees what the router is
 given to forward; a firewall rule beside it drops the packet itself. Modes:
 
 * ``both``: resets both ends in each other's name, with its own TTL and the packet's IP ID;
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import socket
 import sys
+from typing import Any
 
-import scapy.layers.inet as inet
-import scapy.layers.inet6 as inet6
+from scapy.layers import inet, inet6
 
 ETH_P_ALL = 3
 PACKET_HOST = 0
@@ -24,8 +24,8 @@ SYN_FIN_RST = 0x07
 FAMILIES = {4: (inet.IP, socket.AF_INET), 6: (inet6.IPv6, socket.AF_INET6)}
 
 
-def parsed(data: bytes, keyword: bytes) -> object | None:
-    """The packet, if it is one to act on."""
+def parsed(data: bytes, keyword: bytes) -> Any:
+    """The packet, if it is one to act on; else None."""
     if keyword not in data or data[0] >> 4 not in FAMILIES:
         return None
     packet = FAMILIES[data[0] >> 4][0](data)
@@ -34,14 +34,14 @@ def parsed(data: bytes, keyword: bytes) -> object | None:
     return packet if keyword in bytes(packet[inet.TCP].payload) else None
 
 
-def answers(packet, mode):  # type: ignore[no-untyped-def]
+def answers(packet: Any, mode: str) -> list[Any]:
     """The RSTs to send for a packet."""
     tcp = packet[inet.TCP]
     v6 = packet.version == 6
     ttl = packet.hlim if v6 else packet.ttl
     ttl = {"both": TTL, "copy": ttl, "swap": ttl - 1}[mode]
 
-    def header(src, dst):  # type: ignore[no-untyped-def]
+    def header(src: str, dst: str) -> Any:
         if v6:
             return inet6.IPv6(src=src, dst=dst, hlim=ttl)
         return inet.IP(src=src, dst=dst, ttl=ttl, id=packet.id, flags="DF")
@@ -64,7 +64,7 @@ def answers(packet, mode):  # type: ignore[no-untyped-def]
 
 def main() -> None:
     """Watch and forge until killed."""
-    mode, keyword = sys.argv[1], sys.argv[2].encode()
+    rules = [rule.partition("=")[::2] for rule in sys.argv[1:]]
     watch = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
     senders = {
         version: socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
@@ -75,9 +75,9 @@ def main() -> None:
         data, address = watch.recvfrom(65535)
         if address[2] != PACKET_HOST:
             continue
-        packet = parsed(data, keyword)
-        if packet is not None:
-            for made in answers(packet, mode):
+        for mode, keyword in rules:
+            packet = parsed(data, keyword.encode())
+            for made in answers(packet, mode) if packet is not None else ():
                 senders[made.version].sendto(bytes(made), (made.dst, 0))
 
 
