@@ -443,7 +443,7 @@ class OtherEnd:
     that a RST was not sent. `why` is the reason for ``unknown``, else what the statement rests on.
     `trigger_arrived` says whether the packet that most likely provoked it reached the other point,
     `swapped_frame` is the frame there of the packet that left in its place, `swapped_sure` whether
-    the IP ID says so too.
+    the IP ID says so too. `where` is the position between the points, in words.
     """
 
     fate: Fate
@@ -456,6 +456,7 @@ class OtherEnd:
     trigger_arrived: bool | None = None
     swapped_frame: int | None = None
     swapped_sure: bool = False
+    where: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rsttrace.capture.clocks import Tick, Timing, measure
 from rsttrace.capture.flows import RST
@@ -612,6 +612,7 @@ def _place_all(bench: _Bench, found: Sequence[Found]) -> None:
                 word="TTL" if item.sight.ip_id >= 0 else "hop limit",
             )
         )
+        item.other = replace(item.other, where=item.position.text)
 
 
 def _by_place(found: Iterable[Position]) -> tuple[tuple[Position, int], ...]:

@@ -39,6 +39,9 @@ LONGEST_LINE = 1 << 20
 MOST_ENTRIES = 50_000
 """Entries that are kept (some 10 kB each)."""
 
+MISSING = ("aggregated", "lost", "blocked")
+"""What a summary counts that its run did not see; what was filtered, nobody wanted."""
+
 _TIME = re.compile(
     r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})([+-])(\d\d):(\d\d)", re.ASCII | re.DOTALL
 )
@@ -135,7 +138,8 @@ def _take(log: Log, places: dict[int, int], found: dict[str, Any]) -> None:
     if "id" not in found:
         missing = found.get("summary")
         if isinstance(missing, dict) and isinstance(missing.get("not_shown"), dict):
-            log.complete = not any(missing["not_shown"].values())
+            shown = missing["not_shown"]
+            log.complete = not any(shown.get(name) for name in MISSING)
         return
     line = Line(found, _entry(_Fields(found)))
     first = line.entry.amends if line.entry.amends is not None else line.entry.id

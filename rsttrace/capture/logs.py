@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rsttrace.capture.clocks import Tick, Timing, measure
 from rsttrace.capture.position import Reading, place
@@ -81,6 +81,8 @@ def compare_logs(sides: Sequence[Side]) -> LogResult:
             partner = partners.get((point, word.number))
             judged[point, word.number] = _judge(point, word, partner, told, timing)
     positions = _positions(sides, judged)
+    for key, position in positions.items():
+        judged[key] = replace(judged[key], where=position.text)
     shown = Counter(positions.values())
     points = [
         Point(

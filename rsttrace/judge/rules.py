@@ -206,6 +206,7 @@ def other_end(reset: Reset) -> Evidence | None:
         "frame": other.frame,
         "trigger_arrived": other.trigger_arrived,
         "swapped_frame": other.swapped_frame,
+        "position": other.where or None,
     }
     if other.fate is Fate.UNKNOWN:
         return Evidence(rule, 0.0, f"{there} cannot tell: {other.why}", values)

@@ -182,7 +182,10 @@ def _path(reset: model.Reset, verdict: model.Verdict) -> list[str]:
     rst, peer = _distance(verdict.hops_rst), _distance(verdict.hops_peer)
     clauses = []
     if verdict.origin is model.Origin.FORGED and not reset.made_here:
-        if rst and rst == peer:
+        if reset.other_end and reset.other_end.where:
+            clauses.append(f"by a device {safe(reset.other_end.where, _SENTENCE)}")
+            peer = None
+        elif rst and rst == peer:
             own = f"its TTL is like {_claimed_sender(reset)}'s, {peer}"
             clauses.append(f"by a device somewhere on the path: {own}")
             peer = None

@@ -59,19 +59,21 @@ def build(lab: Lab) -> None:
         if role not in ("client", "server"):
             lab.router(role)
         if number > 1:
-            back = [near(number - 1, family) for family in (V4, V6)]
-            nets = ("default", "default") if role == "server" else ("10.72.0.0/24", "fd72:0::/64")
-            lab.route(role, *(f"{net} via {ip}" for net, ip in zip(nets, back)))
+            v4, v6 = (near(number - 1, family) for family in (V4, V6))
+            if role == "server":
+                lab.route(role, f"default via {v4}", f"default via {v6}")
+                continue
+            for link in range(number - 1):
+                lab.route(role, f"10.72.{link}.0/24 via {v4}", f"fd72:{link}::/64 via {v6}")
     for family in (V4, V6):
         fence(lab, family)
 
 
-def fence(lab: Lab, family: int = V4) -> int:
-    """A refused connection, whose honest RST is the last packet of both captures; its port."""
+def fence(lab: Lab, family: int = V4) -> None:
+    """A refused connection, whose honest RST is the last packet of both captures."""
     with lab.inside("client"), socket.socket(family) as sock:
         sock.settimeout(20)
         assert sock.connect_ex((server_ip(family), FENCE_PORT)) != 0
-        return int(sock.getsockname()[1])
 
 
 def middlebox(lab: Lab, role: str, **rules: str) -> None:
@@ -101,7 +103,8 @@ class Captures:
         for name, (role, interface) in places.items():
             process = subprocess.Popen(
                 ["ip", "netns", "exec", lab.name(role), "tcpdump", "-Z", "root", "-i", interface,
-                 "-n", "--immediate-mode", "-U", "-w", str(self.paths[name]), "tcp"],
+                 "-n", "--immediate-mode", "-U", "-s", "160", "-B", "8192",
+                 "-w", str(self.paths[name]), "tcp"],
                 stderr=subprocess.PIPE,
                 text=True,
             )  # fmt: skip
@@ -143,7 +146,8 @@ def captured(
     captures = Captures(lab, folder, places)
     try:
         yield captures
-        captures.wait_for_reset(fence(lab, family))
+        fence(lab, family)
+        captures.wait_for_reset(FENCE_PORT)
     finally:
         captures.stop()
 
