@@ -7,8 +7,8 @@ on their way to A: the two bounds that NTP takes the middle of (RFC 5905 §8).
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from rsttrace.model import Clocks
@@ -20,6 +20,10 @@ DRIFT_SPAN_NS = 60 * SECOND
 
 BINS = 16
 """Pieces of a capture in which the offset is measured, to see it change."""
+
+STEP_NS, STEPS = 10 * SECOND, 2
+"""Where one straight line does not fit the clocks, packets of this moment and so many steps before
+and after are looked at: in a minute a quartz's drift changes by next to nothing."""
 
 MOST_PPM = 1000.0
 """More than this is no drift: a clock was set (NTP slews with 500 ppm at most, adjtimex(2))."""
@@ -33,58 +37,88 @@ class Tick(NamedTuple):
     to_b: bool
 
 
-@dataclass(frozen=True)
 class Timing:
-    """What the packets say of the clocks; `bounds` of the difference at a time of A's clock.
+    """What the packets say of the clocks.
 
-    `slowest` is, for each direction (to B, to A), how much longer than its fastest packet its
-    slowest one took.
+    The drift is taken to be the same all along; what is left of it, as a quartz's temperature
+    changes, is met by looking at packets from around the moment only.
     """
 
-    clocks: Clocks
-    middle_ns: int
-    slowest: tuple[int, int]
+    def __init__(self, ticks: Sequence[Tick]) -> None:
+        ticks = sorted(ticks)
+        self._middle = (ticks[0].a_ns + ticks[-1].a_ns) // 2
+        self._drift = _drift(ticks, self._middle)
+        self._near: dict[int, tuple[int | None, int | None]] = {}
+        self._times: tuple[list[int], list[int]] = ([], [])
+        self._differences: tuple[list[int], list[int]] = ([], [])
+        for tick in ticks:
+            self._times[tick.to_b].append(tick.a_ns)
+            self._differences[tick.to_b].append(tick.difference_ns - self._moved(tick.a_ns))
+        to_a, to_b = self._differences
+        self._lower = max(to_a) if to_a else None
+        self._upper = min(to_b) if to_b else None
+        self.slowest = (max(to_b) - min(to_b) if to_b else 0, max(to_a) - min(to_a) if to_a else 0)
+        """How much longer than the fastest packet the slowest one took, to B and to A."""
+        lower, upper = self._lower, self._upper
+        if not self.steady_at(self._middle):
+            lower, upper = self._around(self._middle)
+        steady = all(self.steady_at(tick.a_ns) for tick in ticks)
+        offset = None if lower is None or upper is None else (lower + upper) // 2
+        drift = self._drift
+        self.clocks = Clocks(offset, lower, upper, drift, steady, len(to_b), len(to_a))
 
     def bounds(self, a_ns: int) -> tuple[int | None, int | None]:
         """(lower, upper) of what B's clock is ahead, at this time of A's clock."""
-        moved = round(self.clocks.drift_ppm * 1e-6 * (a_ns - self.middle_ns))
-        lower, upper = self.clocks.lower, self.clocks.upper
+        moved = self._moved(a_ns)
+        lower, upper = self._around(a_ns)
         return (
             None if lower is None else lower + moved,
             None if upper is None else upper + moved,
         )
 
+    def steady_at(self, a_ns: int) -> bool:
+        """Whether the packets around a time of A's clock agree with each other."""
+        lower, upper = self._around(a_ns)
+        return lower is None or upper is None or lower <= upper
+
     def to_a(self, b_ns: int) -> int:
         """Roughly what A's clock shows when B's shows this: the best known offset taken off."""
-        known = self.clocks
-        rough = known.offset
-        if rough is None:
-            rough = known.upper if known.lower is None else known.lower
-        if rough is None:
-            return b_ns
-        return b_ns - rough - round(known.drift_ppm * 1e-6 * (b_ns - rough - self.middle_ns))
+        known = [bound for bound in (self._lower, self._upper) if bound is not None]
+        rough = b_ns - sum(known) // len(known)
+        return rough - self._moved(rough)
+
+    def round_trip(self) -> int | None:
+        """The least round trip between the points, in nanoseconds; ``None`` if not known."""
+        lower, upper = self.clocks.lower, self.clocks.upper
+        return None if lower is None or upper is None or upper < lower else upper - lower
+
+    def _moved(self, a_ns: int) -> int:
+        """How much B's clock has gained since the middle."""
+        return round(self._drift * 1e-6 * (a_ns - self._middle))
+
+    def _around(self, a_ns: int) -> tuple[int | None, int | None]:
+        """The bounds, without the drift, from the packets around a time; else from all."""
+        if self._lower is None or self._upper is None or self._lower <= self._upper:
+            return self._lower, self._upper
+        place = a_ns // STEP_NS
+        found = self._near.get(place)
+        if found is None:
+            start, end = (place - STEPS) * STEP_NS, (place + 1 + STEPS) * STEP_NS
+            near = []
+            for times, differences in zip(self._times, self._differences):
+                first, last = bisect.bisect_left(times, start), bisect.bisect_right(times, end)
+                near.append(differences[first:last])
+            found = self._near[place] = (
+                max(near[0], default=self._lower),
+                min(near[1], default=self._upper),
+            )
+        return found
 
 
 def measure(ticks: Iterable[Tick]) -> Timing | None:
     """The clocks' difference from packets seen at both points; ``None`` if there is none."""
-    found = sorted(ticks)
-    if not found:
-        return None
-    middle = (found[0].a_ns + found[-1].a_ns) // 2
-    drift = _drift(found, middle)
-    straight = [
-        tick._replace(difference_ns=tick.difference_ns - round(drift * 1e-6 * (tick.a_ns - middle)))
-        for tick in found
-    ]
-    to_b = [tick.difference_ns for tick in straight if tick.to_b]
-    to_a = [tick.difference_ns for tick in straight if not tick.to_b]
-    upper = min(to_b) if to_b else None
-    lower = max(to_a) if to_a else None
-    steady = lower is None or upper is None or lower <= upper
-    offset = None if lower is None or upper is None else (lower + upper) // 2
-    slowest = (max(to_b) - min(to_b) if to_b else 0, max(to_a) - min(to_a) if to_a else 0)
-    clocks = Clocks(offset, lower, upper, drift, steady, len(to_b), len(to_a))
-    return Timing(clocks, middle, slowest)
+    found = list(ticks)
+    return Timing(found) if found else None
 
 
 def _drift(ticks: Sequence[Tick], middle: int) -> float:

@@ -168,8 +168,13 @@ class _Bench:
         """Bounds of what B's clock is ahead, at the time of a packet at a point."""
         if self._timing is None:
             return None, None
-        a_ns = sight.time_ns if point == "A" else self._timing.to_a(sight.time_ns)
-        return self._timing.bounds(a_ns)
+        return self._timing.bounds(self._a_ns(sight, point))
+
+    def _a_ns(self, sight: Sight, point: str) -> int:
+        """When a packet was seen at a point, by A's clock."""
+        if point == "A" or self._timing is None:
+            return sight.time_ns
+        return self._timing.to_a(sight.time_ns)
 
     def _departure(self, sight: Sight, point: str) -> tuple[int, int] | None:
         """When a packet that came in at P passed O, by O's clock: (earliest, latest).
@@ -258,7 +263,7 @@ class _Bench:
         watcher, way = _other(point), self._incoming(each, point)
         if gap := self._gap(each, watcher, self._departure(sight, point)):
             return gap
-        if self._timing is not None and not self._timing.clocks.steady:
+        if self._timing is not None and not self._timing.steady_at(self._a_ns(sight, point)):
             return "a clock was set while the captures ran: moments cannot be compared"
         record = self._of(each, watcher)[1]
         assert record is not None
@@ -302,7 +307,7 @@ class _Bench:
                 partner = partners.get((point, sight.frame))
                 item = Found(each, point, sight, received, self._say(Fate.UNKNOWN, point))
                 if received:
-                    self._received(item, partner, (point, sight.frame) in altered)
+                    self._received(item, partner, partners, (point, sight.frame) in altered)
                 else:
                     self._sent(item, partner)
                 found.append(item)
@@ -312,7 +317,13 @@ class _Bench:
         survey = self._surveys["BA".index(point)]
         return OtherEnd(fate, _other(point), survey.name, **more)  # type: ignore[arg-type]
 
-    def _received(self, item: Found, partner: Sight | None, altered: bool) -> None:
+    def _received(
+        self,
+        item: Found,
+        partner: Sight | None,
+        partners: dict[tuple[str, int], Sight],
+        altered: bool,
+    ) -> None:
         each, point, sight = item.joined, item.point, item.sight
         watcher = _other(point)
         self._find_trigger(item)
@@ -332,6 +343,10 @@ class _Bench:
             return
         if self._lookalike(each, sight, point):
             why = f"{watcher} sent another one just like it: they cannot be told apart"
+            item.other = self._say(Fate.UNKNOWN, point, why=why, trigger_arrived=arrived)
+            return
+        if self._altered(each, sight, point, partners):
+            why = f"{watcher} sent a RST then too, with other numbers: it may be that one, altered"
             item.other = self._say(Fate.UNKNOWN, point, why=why, trigger_arrived=arrived)
             return
         swapped, sure = self._swapped(each, sight, point)
@@ -409,6 +424,28 @@ class _Bench:
                 return True
         return False
 
+    def _altered(
+        self,
+        each: Joined,
+        sight: Sight,
+        point: str,
+        partners: dict[tuple[str, int], Sight],
+    ) -> bool:
+        """Whether O sent a RST at that time that did not arrive as it was, and fits by its TTL."""
+        watcher, span = _other(point), self._departure(sight, point)
+        if span is None:
+            return False
+        deltas = each.deltas(sight.way)
+        for other in each.resets_b if point == "A" else each.resets_a:
+            if other.way != sight.way or (watcher, other.frame) in partners:
+                continue
+            delta = sight.ttl - other.ttl if point == "A" else other.ttl - sight.ttl
+            if min((abs(delta - usual) for usual in deltas), default=0) > TTL_SLACK:
+                continue
+            if span[0] - SWAP_NS <= other.time_ns <= span[1] + SLACK_NS:
+                return True
+        return False
+
     def _at_sender(self, each: Joined, sight: Sight, point: str) -> bool:
         """Whether this point is the sending host: no router passed, and the usual MAC."""
         record = self._of(each, point)[1]
@@ -476,18 +513,11 @@ class _Bench:
 
     def apart(self, one: Found, other: Found) -> int:
         """How far apart in time two RSTs came in, each where it came in."""
-        times = []
-        for item in (one, other):
-            ns = item.sight.time_ns
-            times.append(self._timing.to_a(ns) if self._timing and item.point == "B" else ns)
-        return abs(times[0] - times[1])
+        return abs(self._a_ns(one.sight, one.point) - self._a_ns(other.sight, other.point))
 
     def round_trip(self) -> int | None:
         """The least round trip between the points, in nanoseconds."""
-        if self._timing is None:
-            return None
-        lower, upper = self._timing.clocks.lower, self._timing.clocks.upper
-        return None if lower is None or upper is None or upper < lower else upper - lower
+        return None if self._timing is None else self._timing.round_trip()
 
     def hops(self, point: str) -> int | None:
         """Routers from a point to the other: the median over all packets seen at both."""
