@@ -205,7 +205,7 @@ class Record:
     def covers(self, first_ns: int, last_ns: int) -> bool:
         """Whether all packets between two times are kept, as far as the capture reaches."""
         return any(
-            (start is None or start <= first_ns) and (end is None or last_ns <= end)
+            (start is None or start < first_ns) and (end is None or last_ns < end)
             for start, end in self.spans
         )
 
