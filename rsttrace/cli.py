@@ -365,6 +365,65 @@ def read(files: tuple[str, ...], **options: Any) -> int:
     )
 
 
+@cli.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@output_option
+@click.option("--count", type=click.IntRange(min=1), help="Stop after so many resets.")
+@host_option
+@net_option
+@port_option
+@kind_option
+@origin_option
+@click.option("--summary", is_flag=True, help="End with counts.")
+@click.option("--explain", is_flag=True, help="Show every rule that was looked at.")
+@click.option("-v", "--verbose", is_flag=True, help="Show headers, baseline, and all evidence.")
+@color_option
+@click.option("--utc", is_flag=True, help="Times in UTC instead of local time.")
+@click.option(
+    "--flows",
+    type=click.IntRange(16, 4_000_000),
+    default=65536,
+    show_default=True,
+    help="How many connections to remember of each (about 2 kB of memory each).",
+)
+@fingerprints_option
+@write_option
+def compare(a: str, b: str, **options: Any) -> int:
+    """Compare two vantage points A and B of the same connections: who made each reset, and where.
+
+    Each is a capture (pcap, pcapng; also gzip) or what `-o json` of this program has written there.
+    The clocks need not agree. Exit code 1 if a file cannot be read.
+    """
+    from rsttrace import comparing, reading, tracing
+    from rsttrace.judge import fingerprints
+
+    _check_repeats(options, "host", "net", "port")
+    return comparing.compare(
+        (a, b),
+        tracing.Options(
+            output=options["output"],
+            count=options["count"],
+            origins=tuple(Origin(name) for name in options["origin"]),
+            summary=options["summary"],
+            explain=options["explain"],
+            verbose=options["verbose"],
+            color=options["output"] == "text" and _color(options["color"]),
+            utc=options["utc"],
+            hold_s=60.0,
+            fingerprints=fingerprints.load(options["fingerprints"]),
+            write=options["write"],
+        ),
+        reading.Filter(
+            kinds=_kinds(options["kind"]),
+            nets=_nets(options["host"], options["net"]),
+            ports=tuple(options["port"]),
+        ),
+        flows=options["flows"],
+        bar=_progress_bar,
+    )
+
+
 def _hold(asked: float | None, files: tuple[str, ...]) -> float:
     """A file's end is known: its verdicts can wait for it. Whoever watches a pipe cannot."""
     if asked is not None:

@@ -17,7 +17,7 @@ from rsttrace.model import Endpoint, Kind, Reset
 from rsttrace.render import json as render_json
 from rsttrace.render.escape import safe
 from rsttrace.render.summary import Tally
-from rsttrace.tracing import Options, Presenter, Stuck, Writer, stop_on_signals
+from rsttrace.tracing import Options, Presenter, Stop, Stuck, Writer, stop_on_signals
 
 
 class Progress(Protocol):
@@ -107,7 +107,6 @@ def read(
 
         writer = Writer(options, out or sys.stdout, ended)
         presenter = stack.enter_context(Presenter(options, writer, tally, wanted=wanted))
-        docket = presenter.docket
 
         def counted() -> bool:
             return options.count is not None and presenter.shown >= options.count
@@ -120,20 +119,11 @@ def read(
                     with CaptureSource(name, local=local, flows=flows, ended=ended) as source:
                         with bar(source.size or 0, name) as progress:
                             presenter.before = None if progress is None else progress.clear
-                            for item in source.items(progress):
-                                now_ns = item if isinstance(item, int) else item.time_ns
-                                if isinstance(item, Reset):
-                                    looked_at += 1
-                                    enrich_captured(item)
-                                if not isinstance(item, int):
-                                    docket.add(item, now_ns)
-                                if presenter.show(now_ns) or stop.requested:
-                                    break
-                                source.wake_ns = docket.next_due_ns()
+                            looked_at += pump(source, presenter, stop, progress)
                         presenter.before = None
                         if not counted():
                             presenter.show(None)
-                        failed += _tell(name, source, say)
+                        failed += tell(name, source, say)
                 except CaptureError as error:
                     say(f"rsttrace: {error}")
                     failed += 1
@@ -147,7 +137,36 @@ def read(
     return 1 if failed else 0
 
 
-def _tell(name: str, source: CaptureSource, say: Callable[[str], None]) -> int:
+def pump(
+    source: CaptureSource,
+    presenter: Presenter,
+    stop: Stop,
+    progress: Progress | None,
+    amend: Callable[[Reset], None] = lambda reset: None,
+) -> int:
+    """Read a capture to its end (or until no more is to be shown); returns how many resets it had.
+
+    `amend` adds to each reset what is known of it beside the capture.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+    """
+    docket, looked_at = presenter.docket, 0
+    for item in source.items(progress):
+        now_ns = item if isinstance(item, int) else item.time_ns
+        if isinstance(item, Reset):
+            looked_at += 1
+            enrich_captured(item)
+            amend(item)
+        if not isinstance(item, int):
+            docket.add(item, now_ns)
+        if presenter.show(now_ns) or stop.requested:
+            break
+        source.wake_ns = docket.next_due_ns()
+    return looked_at
+
+
+def tell(name: str, source: CaptureSource, say: Callable[[str], None]) -> int:
     """Say how the reading went; returns 1 if nothing at all could be read."""
     label = safe(name, NAME)
     for note in source.notes():

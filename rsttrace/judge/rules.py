@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Optional
 
-from rsttrace.model import Evidence, Half, Kind, Packet, Reset, Scope, Seen, hops, initial_ttl
+from rsttrace.model import (
+    Evidence,
+    Fate,
+    Half,
+    Kind,
+    Packet,
+    Reset,
+    Scope,
+    Seen,
+    hops,
+    initial_ttl,
+)
 
 Rule = Callable[[Reset], Optional[Evidence]]
 
@@ -88,6 +99,8 @@ WEIGHTS = {
     "live-twice": 2.0,
     "id-shared": 2.0,
     "bad-checksum": 1.5,  # damage on the way does this as well, but rarely to a RST alone
+    # A log has no packets: that it was complete cannot be seen from it.
+    "other-end-log": 2.5,
     "on-link-self": -2.0,
     "on-link-routed": 1.5,
 }
@@ -206,6 +219,48 @@ def made_here(reset: Reset) -> Evidence | None:
         return Evidence("made-here", 20.0, text, values, proof=True)
     text = f"this node's own TCP stack sent it ({where}{', ' + who if who else ''})"
     return Evidence("made-here", -20.0, text, values, proof=True)
+
+
+def other_end(reset: Reset) -> Evidence | None:
+    """Whether it was seen leaving at another vantage point of the same connection."""
+    other = reset.other_end
+    if other is None:
+        return None
+    rule = "other-end"
+    there = f"{other.point} ({other.file.rpartition('/')[2]})"
+    at = "" if other.frame is None else f", frame {other.frame}"
+    values = {
+        "fate": other.fate.value,
+        "point": other.point,
+        "file": other.file,
+        "frame": other.frame,
+        "trigger_arrived": other.trigger_arrived,
+        "swapped_frame": other.swapped_frame,
+        "position": other.where or None,
+    }
+    if other.fate is Fate.UNKNOWN:
+        return Evidence(rule, 0.0, f"{there} cannot tell: {other.why}", values)
+    if other.fate is Fate.ARRIVED:
+        return Evidence(rule, 0.0, f"arrived at {there}{at}", values)
+    if other.fate is Fate.NEVER_ARRIVED:
+        return Evidence(rule, 0.0, f"never arrived at {there}, which was watching", values)
+    if not _judged(reset):
+        return None
+    if other.fate is Fate.LEFT:
+        if not other.at_sender:
+            text = f"passed {there}{at}: made there or beyond"
+            return Evidence(rule, 0.0, text, values)
+        text = f"the peer itself sent it: seen leaving there, at {there}{at}"
+        return Evidence(rule, -20.0, text, values, proof=True)
+    text = f"never left {there}: {other.why}"
+    if other.swapped_frame is not None:
+        sure = "the same IP ID" if other.swapped_sure else "the same sequence number"
+        text += f"; frame {other.swapped_frame} left there, with {sure}, and never arrived"
+    elif other.trigger_arrived is False:
+        text += "; our packet before it never arrived there"
+    if other.logged:
+        return _found(rule, "other-end-log", text, **values)
+    return Evidence(rule, 20.0, text, values, proof=True)
 
 
 def sent_hook(reset: Reset) -> Evidence | None:
@@ -1054,6 +1109,7 @@ def checksum(reset: Reset) -> Evidence | None:
 
 RULES: tuple[Rule, ...] = (
     made_here,
+    other_end,
     sent_hook,
     hop_distance,
     ip_id_ours,

@@ -48,12 +48,8 @@ def judge(reset: Reset, fingerprints: Fingerprints | None = None) -> Verdict:
             origin = Origin.LOCAL
         else:
             origin = Origin.FORGED if score > 0 else Origin.PEER
-    elif score >= FORGED_AT:
-        origin, confidence = Origin.FORGED, probability(score)
-    elif score <= PEER_AT:
-        origin, confidence = Origin.PEER, 1 - probability(score)
     else:
-        origin, confidence = Origin.INCONCLUSIVE, None
+        origin, confidence = _decide(score)
     suspect = received and origin in (Origin.FORGED, Origin.INCONCLUSIVE) and score > 0
     device = None
     if fingerprints is not None and received:
@@ -73,6 +69,45 @@ def judge(reset: Reset, fingerprints: Fingerprints | None = None) -> Verdict:
         device_fingerprint=device.key if device is not None else None,
         summary=summary(reset, origin),
     )
+
+
+def reconsider(verdict: Verdict, found: Evidence) -> Verdict:
+    """A verdict that was given elsewhere, with one more piece of evidence. Pure.
+
+    What else is known of that reset may not be: its other evidence stays as it is, and so does the
+    verdict of a host on what it sent itself.
+    """
+    considered = (*verdict.considered, found) if verdict.considered else ()
+    evidence = verdict.evidence
+    if found.weight or found.proof:
+        evidence = (*_in_order((found, *evidence)),)
+    decided = verdict.origin is Origin.LOCAL or any(item.proof for item in verdict.evidence)
+    if decided or not (found.weight or found.proof):
+        return replace(verdict, evidence=evidence, considered=considered)
+    confidence: float | None = 1.0
+    if found.proof:
+        origin = Origin.FORGED if found.weight > 0 else Origin.PEER
+        score = found.weight
+    else:
+        score = round(verdict.score + found.weight, 2)
+        origin, confidence = _decide(score)
+    return replace(
+        verdict,
+        origin=origin,
+        confidence=None if confidence is None else round(confidence, 3),
+        score=score,
+        evidence=evidence,
+        considered=considered,
+    )
+
+
+def _decide(score: float) -> tuple[Origin, float | None]:
+    """What a sum of weights says, and how probable it is."""
+    if score >= FORGED_AT:
+        return Origin.FORGED, probability(score)
+    if score <= PEER_AT:
+        return Origin.PEER, 1 - probability(score)
+    return Origin.INCONCLUSIVE, None
 
 
 def _fingerprint_line(matches: list[Match], *, suspect: bool) -> Evidence:

@@ -182,7 +182,15 @@ def _path(reset: model.Reset, verdict: model.Verdict) -> list[str]:
     rst, peer = _distance(verdict.hops_rst), _distance(verdict.hops_peer)
     clauses = []
     if verdict.origin is model.Origin.FORGED and not reset.made_here:
-        clauses.append(f"by a device {rst or 'somewhere on the path'}")
+        if reset.other_end and reset.other_end.where:
+            clauses.append(f"by a device {safe(reset.other_end.where, _SENTENCE)}")
+            peer = None
+        elif rst and rst == peer:
+            own = f"its TTL is like {_claimed_sender(reset)}'s, {peer}"
+            clauses.append(f"by a device somewhere on the path: {own}")
+            peer = None
+        else:
+            clauses.append(f"by a device {rst or 'somewhere on the path'}")
     elif rst:
         clauses.append(f"by its TTL {rst}")
     if clauses and peer:

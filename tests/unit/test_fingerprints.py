@@ -297,9 +297,8 @@ def test_forged_is_named_and_explained() -> None:
 
 
 def test_leaning_to_forged_is_named() -> None:
-    given = b.changed(
-        SAMPLES["netfilter-reject"][0], baseline=flow(theirs=half(packets=1)).baseline
-    )
+    unseen = half(syn_ttl=None, syn_window=None, syn_ns=None)
+    given = b.changed(SAMPLES["netfilter-reject"][0], baseline=flow(theirs=unseen).baseline)
     found = judge(given, KNOWN)
     assert found.origin is Origin.INCONCLUSIVE
     assert found.score > 0

@@ -1,0 +1,387 @@
+"""What a comparison of two vantage points says: as text with a picture of the path, and as JSON."""
+
+from __future__ import annotations
+
+import locale
+import textwrap
+from typing import Any, TextIO
+
+from rsttrace.model import (
+    Clocks,
+    ComparedFlow,
+    ComparedReset,
+    Comparison,
+    Endpoint,
+    Fate,
+    Point,
+    Position,
+    Way,
+)
+from rsttrace.render.escape import safe
+from rsttrace.render.json import SCHEMA
+from rsttrace.render.text import endpoint_text
+from rsttrace.render.times import duration, iso_time
+
+WIDTH = 80
+"""Columns of a terminal; no line is longer."""
+
+PICTURES = 4
+"""Positions that are drawn; the others are counted."""
+
+FLOWS = 20
+"""Connections that are listed in the text; the others are counted."""
+
+_NAME = 253
+
+_HOWS = {
+    "addresses": "by addresses and ports",
+    "initial-sequence-numbers": "through NAT, by initial sequence numbers",
+    "sequence-numbers": "through NAT, by sequence numbers",
+    "ambiguous": "ambiguous",
+    "renumbered": "with other sequence numbers (a proxy, or a firewall that renumbers)",
+    "one-sided": "at one point only",
+}
+
+_BOTH = ("addresses", "initial-sequence-numbers", "sequence-numbers")
+
+
+def ascii_only(stream: TextIO) -> bool:
+    """Whether the locale, or the stream's encoding, asks for plain ASCII.
+
+    Python takes UTF-8 in the C locale (PEP 540), so its own word is not enough.
+    """
+    codeset = locale.nl_langinfo(locale.CODESET).lower().replace("-", "")
+    encoding = (stream.encoding or "ascii").lower().replace("-", "")
+    return "utf8" not in codeset or "utf8" not in encoding
+
+
+def comparison_lines(found: Comparison, *, plain: bool = False) -> list[str]:
+    """The comparison for people: lines of at most `WIDTH` columns. `plain`: ASCII only."""
+    lines: list[str] = []
+    for point in (found.a, found.b):
+        lines += _wrapped(_point(point))
+    lines += _wrapped(_matched(found.matched)) if found.matched else []
+    if found.clocks is not None:
+        lines += _wrapped(_clocks(found.clocks))
+    for way, start, end in ((found.ab, "A", "B"), (found.ba, "B", "A")):
+        if way is not None:
+            lines += _wrapped(_way(way, start, end))
+    lines += _wrapped(_resets(found))
+    for note in found.notes:
+        lines += _wrapped(f"note: {safe(note, 400)}")
+    for flow in found.flows[:FLOWS]:
+        lines += ["", *_flow(flow)]
+    if len(found.flows) > FLOWS:
+        lines += ["", f"and {len(found.flows) - FLOWS} more connections with resets"]
+    for position, count in found.positions[:PICTURES]:
+        lines += ["", *_picture(found, position, count, plain)]
+    if len(found.positions) > PICTURES:
+        more = sum(count for _, count in found.positions[PICTURES:])
+        lines += ["", f"and {len(found.positions) - PICTURES} more positions ({more} resets)"]
+    return [(_plain(line) if plain else line).rstrip() for line in lines]
+
+
+def _plain(line: str) -> str:
+    return line.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def _wrapped(text: str, first: str = "", more: str = "  ") -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=first + more,
+        break_on_hyphens=False,
+    )
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _file(point: Point) -> str:
+    return safe(point.file.rpartition("/")[2], _NAME)
+
+
+def _where(point: Point) -> str:
+    return _file(point) + (f", on the side of {safe(point.address)}" if point.address else "")
+
+
+def _point(point: Point) -> str:
+    if point.logged:
+        what = f"{_count(point.resets, 'reset')} that rsttrace has logged"
+    else:
+        what = _count(point.resets, "RST")
+        if point.packets is not None:
+            what = f"{_count(point.packets, 'TCP packet')}, {what}"
+        if point.flows is not None:
+            what += f", {_count(point.flows, 'connection')}"
+    if point.first_ns is not None and point.last_ns is not None:
+        what += f", {duration(point.last_ns - point.first_ns)} long"
+    broken = f"; {safe(point.problem, 200)}" if point.problem else ""
+    return f"{point.name}: {_file(point)}: {what}{broken}"
+
+
+def _matched(matched: dict[str, int]) -> str:
+    both = sum(matched.get(how, 0) for how in _BOTH)
+    parts = [f"{matched[how]} {_HOWS[how]}" for how in _HOWS if matched.get(how)]
+    return f"{_count(both, 'connection')} at both points ({'; '.join(parts)})"
+
+
+def _clocks(clocks: Clocks) -> str:
+    based = f"{_count(clocks.from_a, 'packet')} to B, {clocks.from_b} to A"
+    if clocks.offset is None:
+        bound, word = clocks.upper, "at most"
+        if bound is None:
+            bound, word = clocks.lower, "at least"
+        assert bound is not None
+        return f"clocks: B is {word} {_signed(bound)} ahead of A ({based})"
+    side = "ahead of" if clocks.offset >= 0 else "behind"
+    text = f"clocks: B is {_signed(abs(clocks.offset))} {side} A"
+    text += f", give or take {duration(clocks.error or 0)} ({based})"
+    if clocks.drift_ppm:
+        text += f"; it gains {clocks.drift_ppm:.1f} ppm"
+    if clocks.steady and clocks.error is not None:
+        text += f"; least round trip between them {duration(2 * clocks.error)}"
+    return text
+
+
+def _signed(nanoseconds: int) -> str:
+    """Down to the microsecond, which is what the error is about."""
+    if abs(nanoseconds) < 1_000_000_000:
+        return duration(nanoseconds)
+    return f"{nanoseconds / 1e9:.6f} s"
+
+
+def _way(way: Way, start: str, end: str) -> str:
+    text = f"{start} to {end}: {_count(way.left, 'packet')} left, {way.arrived} arrived"
+    if way.lost:
+        text += f", {way.lost} never did"
+    if way.swapped:
+        text += f" ({way.swapped} swapped for another on the way)"
+    if way.injected:
+        text += f"; {way.injected} arrived that never left"
+    if way.hops is not None:
+        text += f"; {_count(way.hops, 'hop')}"
+    return text
+
+
+def _resets(found: Comparison) -> str:
+    fates: dict[str, int] = {}
+    for flow in found.flows:
+        for reset in flow.resets:
+            if reset.received or reset.received is None:
+                fates[_fate(reset)] = fates.get(_fate(reset), 0) + 1
+    if not fates:
+        return "resets: none came in"
+    return "resets that came in: " + ", ".join(f"{count} {text}" for text, count in fates.items())
+
+
+def _fate(reset: ComparedReset) -> str:
+    other = reset.other
+    if other.fate is Fate.NEVER_SENT:
+        return "never sent by the other end" + (" (as far as its log tells)" * other.logged)
+    if other.fate is Fate.LEFT:
+        return "sent by the other end" if other.at_sender else "sent at the other end or beyond"
+    return "unknown"
+
+
+def _flow(flow: ComparedFlow) -> list[str]:
+    ends = flow.a or flow.b
+    assert ends is not None
+    title = f"{endpoint_text(ends[0])} - {endpoint_text(ends[1])}"
+    if flow.a and flow.b and flow.a != flow.b:
+        title += f" (at B {endpoint_text(flow.b[0])} - {endpoint_text(flow.b[1])})"
+    lines = _wrapped(f"{title}: {safe(flow.text, 300)}")
+    for reset in flow.resets:
+        lines += _wrapped(_reset(reset), "  ")
+    return lines
+
+
+def _reset(reset: ComparedReset) -> str:
+    other = reset.other
+    frame = f", frame {reset.frame}" if reset.frame is not None else ""
+    there = f"frame {other.frame} at {other.point}" if other.frame is not None else other.point
+    who = f"{reset.point}{frame}: RST from {endpoint_text(reset.src)}"
+    if reset.received is False:
+        words = {
+            Fate.ARRIVED: f"left, and arrived ({there})",
+            Fate.NEVER_ARRIVED: f"left, and never arrived at {other.point}",
+        }.get(other.fate, f"left; whether it arrived is unknown: {safe(other.why, 200)}")
+        return f"{who} {words}"
+    if other.fate is Fate.LEFT:
+        own = "itself" if other.at_sender else "or beyond"
+        return f"{who}: sent by the other end {own} ({there})"
+    if other.fate is not Fate.NEVER_SENT:
+        return f"{who}: unknown who sent it: {safe(other.why, 200)}"
+    text = f"{who}: never sent there"
+    if other.logged:
+        text += ", as far as its log tells"
+    if other.swapped_frame is not None:
+        sure = "its IP ID" if other.swapped_sure else "its sequence number"
+        text += (
+            f"; frame {other.swapped_frame} at {other.point} left with {sure} and never arrived: "
+            "swapped on the way"
+        )
+    elif other.trigger_arrived is False:
+        text += f"; {reset.point}'s packet before it never arrived at {other.point}: swallowed"
+    elif other.trigger_arrived:
+        text += f"; {reset.point}'s packet before it arrived at {other.point}"
+    if reset.position is not None:
+        text += f". Made {safe(reset.position.text, 200)} ({reset.position.sure})"
+    return text
+
+
+def _picture(found: Comparison, position: Position, count: int, plain: bool) -> list[str]:
+    """The path from A (above) to B (below), with the device where it is."""
+    start, line, mark, gap = (
+        ("o", "|", ">", ":") if plain else ("\u25cb", "\u2502", "\u25b6", "\u2506")
+    )
+
+    def stretch(hops: int | None) -> list[str]:
+        if hops is None:
+            return [f"  {gap}  some way"]
+        return [f"  {line}  {_count(hops, 'hop')}"] if hops else [f"  {line}"]
+
+    made = "1 reset was" if count == 1 else f"{count} resets were"
+    device = [f"the device: {made} made here ({position.sure})", safe(position.text, 300)]
+    device += [safe(note, 300) for note in position.notes]
+    total = "" if position.total is None else f"; {_count(position.total, 'hop')} to B"
+    lines = _wrapped(f"{start}  A: {_where(found.a)}{total}", "  ", "   ")
+    b_line = _wrapped(f"{start}  B: {_where(found.b)}", "  ", "   ")
+    if position.kind == "elsewhere":
+        near = position.from_a if position.from_a is not None else position.from_b
+        point = "A" if position.from_a is not None else "B"
+        lines += [*stretch(position.total), *b_line, ""]
+        lines += _wrapped(
+            f"{mark}  {device[0]}: {_count(near or 0, 'hop')} from {point}", "  ", "   "
+        )
+        device[0] = ""
+    else:
+        lines += stretch(position.from_a)
+        lines += _wrapped(f"{mark}  {device[0]}", "  ", "   ")
+    for text in device[1:]:
+        lines += _wrapped(text, f"  {line if position.kind != 'elsewhere' else ' '}    ", "  ")
+    if position.kind != "elsewhere":
+        lines += [*stretch(position.from_b), *b_line]
+    return lines
+
+
+# ---- JSON ----
+
+
+def comparison_object(found: Comparison, *, utc: bool = False) -> dict[str, Any]:
+    """The comparison as ``{"schema": 1, "comparison": {…}}``; unknown is ``None``."""
+    clocks = found.clocks
+    return {
+        "schema": SCHEMA,
+        "comparison": {
+            "a": _point_object(found.a, utc),
+            "b": _point_object(found.b, utc),
+            "matched": {how: found.matched.get(how, 0) for how in _HOWS},
+            "clocks": None
+            if clocks is None
+            else {
+                "offset_ns": clocks.offset,
+                "error_ns": clocks.error,
+                "lower_ns": clocks.lower,
+                "upper_ns": clocks.upper,
+                "drift_ppm": clocks.drift_ppm,
+                "steady": clocks.steady,
+                "packets_ab": clocks.from_a,
+                "packets_ba": clocks.from_b,
+            },
+            "ab": _way_object(found.ab),
+            "ba": _way_object(found.ba),
+            "flows": [_flow_object(flow) for flow in found.flows],
+            "positions": [
+                {**_position_object(position), "resets": count}
+                for position, count in found.positions
+            ],
+            "notes": list(found.notes),
+        },
+    }
+
+
+def _point_object(point: Point, utc: bool) -> dict[str, Any]:
+    first, last = (
+        None if time_ns is None else iso_time(time_ns, utc=utc)
+        for time_ns in (point.first_ns, point.last_ns)
+    )
+    return {
+        "file": point.file,
+        "log": point.logged,
+        "address": point.address,
+        "packets": point.packets,
+        "flows": point.flows,
+        "resets": point.resets,
+        "first": first,
+        "last": last,
+        "problem": point.problem,
+    }
+
+
+def _way_object(way: Way | None) -> dict[str, Any] | None:
+    if way is None:
+        return None
+    return {
+        "left": way.left,
+        "arrived": way.arrived,
+        "lost": way.lost,
+        "injected": way.injected,
+        "swapped": way.swapped,
+        "hops": way.hops,
+    }
+
+
+def _ends_object(ends: tuple[Endpoint, Endpoint] | None) -> list[dict[str, Any]] | None:
+    return None if ends is None else [_endpoint_object(end) for end in ends]
+
+
+def _endpoint_object(end: Endpoint) -> dict[str, Any]:
+    return {"ip": end.ip, "port": end.port}
+
+
+def _flow_object(flow: ComparedFlow) -> dict[str, Any]:
+    return {
+        "a": _ends_object(flow.a),
+        "b": _ends_object(flow.b),
+        "how": flow.how,
+        "sure": flow.sure,
+        "text": flow.text,
+        "resets": [_reset_object(reset) for reset in flow.resets],
+    }
+
+
+def _reset_object(reset: ComparedReset) -> dict[str, Any]:
+    other = reset.other
+    direction = {True: "received", False: "sent", None: None}[reset.received]
+    return {
+        "point": reset.point,
+        "frame": reset.frame,
+        "direction": direction,
+        "src": _endpoint_object(reset.src),
+        "dst": _endpoint_object(reset.dst),
+        "fate": other.fate,
+        "why": other.why or None,
+        "other_frame": other.frame,
+        "at_sender": other.at_sender if other.fate is Fate.LEFT else None,
+        "trigger_arrived": other.trigger_arrived,
+        "swapped_frame": other.swapped_frame,
+        "swapped_sure": other.swapped_sure if other.swapped_frame is not None else None,
+        "position": None if reset.position is None else _position_object(reset.position),
+    }
+
+
+def _position_object(position: Position) -> dict[str, Any]:
+    return {
+        "hops_a": position.from_a,
+        "hops_b": position.from_b,
+        "hops_between": position.total,
+        "kind": position.kind,
+        "sure": position.sure,
+        "text": position.text,
+        "notes": list(position.notes),
+        "within": position.within,
+        "within_of": position.within_of,
+    }

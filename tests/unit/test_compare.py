@@ -1,0 +1,580 @@
+"""Two captures of the same connections, made packet by packet: what is said, and what is not."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsttrace.capture.clocks import Tick, measure
+from rsttrace.capture.compare import Result
+from rsttrace.capture.pair import compare_files
+from rsttrace.capture.position import Reading, place
+from rsttrace.errors import CaptureError
+from rsttrace.model import ComparedReset, Fate
+from tests.unit.twopoints import CLIENT, MS, SECOND, SERVER, START_NS, Talk, World
+
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+
+
+def run(world: World, folder: Path) -> Result:
+    return compare_files(world.write(folder))
+
+
+def resets(result: Result, point: str = "A", received: bool = True) -> list[ComparedReset]:
+    return [
+        reset
+        for flow in result.comparison.flows
+        for reset in flow.resets
+        if reset.point == point and reset.received is received
+    ]
+
+
+def fates(result: Result, point: str = "A") -> list[Fate]:
+    return [reset.other.fate for reset in resets(result, point)]
+
+
+def all_fates(result: Result) -> set[Fate]:
+    return {reset.other.fate for flow in result.comparison.flows for reset in flow.resets}
+
+
+# ---- proof ----
+
+
+@FAMILIES
+def test_a_reset_that_the_other_end_never_sent(family: int, tmp_path: Path) -> None:
+    world = World(family=family)
+    talk = Talk(world).open()
+    talk.send(CLIENT, "PA", b"GET /x", lost=True)
+    talk.forge(CLIENT, hops=1)
+    talk.wait()
+    Talk(world, 50000).open()
+    (reset,) = resets(run(world, tmp_path))
+    assert reset.other.fate is Fate.NEVER_SENT
+    assert reset.other.trigger_arrived is False
+    assert reset.position is not None
+    assert (reset.position.from_a, reset.position.from_b, reset.position.total) == (1, 4, 6)
+
+
+@FAMILIES
+def test_one_that_it_sent(family: int, tmp_path: Path) -> None:
+    world = World(family=family)
+    Talk(world).open().honest(SERVER)
+    result = run(world, tmp_path)
+    (reset,) = resets(result)
+    assert (reset.other.fate, reset.other.at_sender) == (Fate.LEFT, True)
+    (sent,) = resets(result, "B", received=False)
+    assert sent.other.fate is Fate.ARRIVED
+
+
+def test_one_that_it_sent_and_that_was_lost(tmp_path: Path) -> None:
+    world = World()
+    Talk(world).open().send(SERVER, "RA", lost=True)
+    Talk(world, 50000).open()
+    (sent,) = resets(run(world, tmp_path), "B", received=False)
+    assert sent.other.fate is Fate.NEVER_ARRIVED
+
+
+# ---- the same reset, or another one? ----
+
+
+@FAMILIES
+def test_a_forged_one_before_an_honest_one_with_the_same_numbers(
+    family: int, tmp_path: Path
+) -> None:
+    """It came before the server's can have left: only that one is the server's."""
+    world = World(family=family)
+    talk = Talk(world).open()
+    talk.forge(CLIENT, hops=6, ip_id=0)
+    talk.wait(13 * MS)  # more than the round trip
+    talk.honest(SERVER, "R", ip_id=0, window=0)
+    result = run(world, tmp_path)
+    assert fates(result) == [Fate.NEVER_SENT, Fate.LEFT]
+
+
+def test_two_that_cannot_be_told_apart_accuse_nobody(tmp_path: Path) -> None:
+    """The client got two equal ones, the server sent one, and either may be it."""
+    world = World(family=6)
+    talk = Talk(world).open()
+    talk.send(SERVER, "R", window=0)
+    talk.forge(CLIENT, hops=6, after_ns=world.delay_ns)
+    talk.wait()
+    Talk(world, 50000).open()
+    assert sorted(fates(run(world, tmp_path)), key=str) == [Fate.LEFT, Fate.UNKNOWN]
+
+
+def test_ordinary_numbers_from_another_distance_are_not_the_servers(tmp_path: Path) -> None:
+    world = World(family=6)
+    talk = Talk(world).open()
+    talk.send(SERVER, "R", window=0, lost=True)
+    talk.forge(CLIENT, hops=1, after_ns=world.delay_ns)
+    talk.wait()
+    Talk(world, 50000).open()
+    assert fates(run(world, tmp_path)) == [Fate.NEVER_SENT]
+
+
+def test_one_that_was_altered_on_its_way_accuses_nobody(tmp_path: Path) -> None:
+    """The server's RST with ACK became one without, from the server's distance."""
+    world = World()
+    talk = Talk(world).open()
+    talk.send(SERVER, "RA", lost=True)
+    talk.forge(CLIENT, hops=6, after_ns=world.delay_ns)
+    talk.wait()
+    Talk(world, 50000).open()
+    (reset,) = resets(run(world, tmp_path))
+    assert reset.other.fate is Fate.UNKNOWN
+    assert "altered" in reset.other.why
+
+
+def test_repeated_honest_ones_are_all_the_servers(tmp_path: Path) -> None:
+    """A closed port answers each packet with the same RST."""
+    world = World()
+    talk = Talk(world).open()
+    for _ in range(3):
+        talk.honest(SERVER, "R", ip_id=0, window=0)
+    result = run(world, tmp_path)
+    assert fates(result) == [Fate.LEFT] * 3
+
+
+# ---- where the other capture may have missed it ----
+
+
+def never(world: World, folder: Path) -> str:
+    """Why the one RST that came in at A is unknown."""
+    (reset,) = resets(run(world, folder))
+    assert reset.other.fate is Fate.UNKNOWN
+    return reset.other.why
+
+
+def test_it_ends_before(tmp_path: Path) -> None:
+    world = World()
+    talk = Talk(world).open()
+    talk.forge(CLIENT, hops=1)
+    assert "ends before" in never(world, tmp_path)
+
+
+def test_it_begins_after(tmp_path: Path) -> None:
+    world = World()
+    talk = Talk(world).open()
+    talk.forge(CLIENT, hops=1)
+    talk.wait()
+    world.seen[1].clear()
+    talk.send(SERVER, "PA", b"more")
+    talk.send(CLIENT, "PA", b"more")
+    talk.wait()
+    Talk(world, 50000).open()
+    assert "begins only after" in never(world, tmp_path)
+
+
+def test_it_lacks_other_packets(tmp_path: Path) -> None:
+    world = World()
+    talk = Talk(world).open()
+    talk.send(SERVER, "PA", b"not in B's capture", unseen=SERVER)
+    talk.forge(CLIENT, hops=1)
+    talk.wait()
+    Talk(world, 50000).open()
+    assert "lacks other packets" in never(world, tmp_path)
+
+
+def test_it_shows_one_direction_only(tmp_path: Path) -> None:
+    world = World()
+    for port in (51234, 50000):
+        talk = Talk(world, port)
+        for side, flags in ((CLIENT, "S"), (SERVER, "SA"), (CLIENT, "A"), (CLIENT, "PA")):
+            missed = SERVER if side == SERVER else None
+            talk.send(side, flags, b"x" if flags == "PA" else b"", unseen=missed)
+            talk.wait()
+        if port == 51234:
+            talk.forge(CLIENT, hops=1)
+            talk.wait()
+    result = run(world, tmp_path)
+    assert all_fates(result) == {Fate.UNKNOWN}
+    clocks = result.comparison.clocks
+    assert clocks is not None
+    assert (clocks.offset, clocks.lower) == (None, None)
+    assert clocks.upper == world.offset_ns + world.delay_ns
+
+
+def test_it_shows_another_connection_only(tmp_path: Path) -> None:
+    """Nothing of this one: it may lead elsewhere (another host behind the same address)."""
+    world = World()
+    Talk(world, 50000, isn=(1, 2)).open()
+    lonely = Talk(world)
+    lonely.send(CLIENT, "S", lost=True)
+    lonely.forge(CLIENT, "RA", hops=1)
+    world.now += 20 * MS
+    Talk(world, 50001, isn=(3, 4)).open()
+    result = run(world, tmp_path)
+    assert all_fates(result) == {Fate.UNKNOWN}
+    assert result.comparison.matched == {"addresses": 2, "one-sided": 1}
+
+
+def test_injected_data_beside_the_reset_is_no_hole(tmp_path: Path) -> None:
+    """A page that a box sends before its RST, from the box's distance."""
+    world = World()
+    talk = Talk(world).open()
+    talk.send(CLIENT, "PA", b"GET /x", lost=True)
+    page = talk.packet(SERVER, 0, "PA", b"blocked", ttl=63, ip_id=4)
+    world.see(0, world.now, page)
+    talk.forge(CLIENT, hops=1, seq=talk.numbers[SERVER] + 7 & 0xFFFFFFFF)
+    talk.wait()
+    Talk(world, 50000).open()
+    result = run(world, tmp_path)
+    assert fates(result) == [Fate.NEVER_SENT]
+    assert result.comparison.ba is not None
+    assert result.comparison.ba.injected == 1
+
+
+def test_a_clock_that_was_set(tmp_path: Path) -> None:
+    world = World()
+    Talk(world, 50000).open()
+    world.offset_ns -= 10 * SECOND
+    talk = Talk(world).open()
+    talk.forge(CLIENT, hops=1)
+    talk.wait()
+    Talk(world, 50001).open()
+    result = run(world, tmp_path)
+    assert Fate.NEVER_SENT not in all_fates(result)
+    assert result.comparison.clocks is not None
+    assert result.comparison.clocks.steady is False
+
+
+# ---- finding the connection ----
+
+
+@FAMILIES
+def test_nat(family: int, tmp_path: Path) -> None:
+    world = World(family=family, nat=True)
+    talk = Talk(world).open()
+    talk.forge(CLIENT, hops=2)
+    talk.wait()
+    Talk(world, 50000, isn=(5, 6)).open().honest(SERVER)
+    result = run(world, tmp_path)
+    assert result.comparison.matched == {"initial-sequence-numbers": 2}
+    assert fates(result) == [Fate.NEVER_SENT, Fate.LEFT]
+
+
+def test_nat_without_the_handshake(tmp_path: Path) -> None:
+    """Both captures begin later: the numbers of the data are the same."""
+    world = World(nat=True)
+    talk = Talk(world).open()
+    for rows in world.seen:
+        rows.clear()
+    for side in (CLIENT, SERVER, CLIENT, SERVER):
+        talk.send(side, "PA", b"some more")
+        talk.wait()
+    talk.forge(CLIENT, hops=2)
+    talk.wait()
+    talk.send(SERVER, "PA", b"after it")
+    result = run(world, tmp_path)
+    assert result.comparison.matched == {"sequence-numbers": 1}
+    assert fates(result) == [Fate.NEVER_SENT]
+
+
+def test_two_that_could_be_it(tmp_path: Path) -> None:
+    """NAT, and two connections with the same numbers (as after a replay)."""
+    world = World(nat=True)
+    talk = Talk(world).open()
+    talk.forge(CLIENT, hops=2)
+    talk.wait()
+    world.seen[1].extend(
+        (time_ns + SECOND, bytes(_with_port(data, 60000))) for time_ns, data in world.seen[1][:]
+    )
+    result = run(world, tmp_path)
+    assert result.comparison.matched.get("ambiguous") == 1
+    assert all_fates(result) == {Fate.UNKNOWN}
+
+
+def _with_port(data: bytes, port: int) -> bytes:
+    """An IPv4 packet with the client's port changed."""
+    raw = bytearray(data)
+    at = 20 if int.from_bytes(raw[22:24], "big") == 443 else 22
+    raw[at : at + 2] = port.to_bytes(2, "big")
+    return bytes(raw)
+
+
+def test_the_same_ports_again(tmp_path: Path) -> None:
+    """Two connections one after the other with the same addresses and ports."""
+    world = World()
+    Talk(world).open().honest(SERVER)
+    second = Talk(world, isn=(77, 88)).open()
+    second.forge(CLIENT, hops=1)
+    second.wait()
+    second.send(SERVER, "PA", b"it goes on")
+    result = run(world, tmp_path)
+    assert result.comparison.matched == {"addresses": 2}
+    assert fates(result) == [Fate.LEFT, Fate.NEVER_SENT]
+
+
+def test_a_firewall_that_renumbers(tmp_path: Path) -> None:
+    world = World()
+    a, b = Talk(world).open(), Talk(World(), isn=(5, 6)).open()
+    a.forge(CLIENT, hops=1)
+    world.seen[1][:] = b.world.seen[1]
+    result = run(world, tmp_path)
+    assert result.comparison.matched == {"renumbered": 1, "one-sided": 1}
+    assert all_fates(result) == {Fate.UNKNOWN}
+
+
+# ---- packets ----
+
+
+def test_lost_retransmitted_and_captured_twice(tmp_path: Path) -> None:
+    world = World()
+    talk = Talk(world).open()
+    talk.send(CLIENT, "PA", b"lost once", lost=True)
+    talk.numbers[CLIENT] -= len(b"lost once")
+    talk.wait(200 * MS)
+    talk.send(CLIENT, "PA", b"lost once")
+    talk.honest(SERVER)
+    world.seen[1].extend((time_ns + 2000, data) for time_ns, data in world.seen[1][:])
+    result = run(world, tmp_path)
+    ab, ba = result.comparison.ab, result.comparison.ba
+    assert ab is not None
+    assert ba is not None
+    assert (ab.left, ab.arrived, ab.lost, ab.injected) == (6, 5, 1, 0)
+    assert (ba.left, ba.arrived, ba.lost, ba.injected) == (3, 3, 0, 0)
+    assert fates(result) == [Fate.LEFT]
+
+
+def test_buffers_that_cards_cut_up(tmp_path: Path) -> None:
+    """One buffer of 3,000 bytes at A is two packets at B: nothing is lost."""
+    world = World()
+    talk = Talk(world).open()
+    whole = talk.packet(CLIENT, 0, "PA", b"x" * 3000)
+    world.see(0, world.now, whole)
+    for number in range(2):
+        part = talk.packet(
+            CLIENT,
+            1,
+            "PA",
+            b"x" * 1500,
+            seq=talk.numbers[CLIENT] + 1500 * number,
+            ip_id=500 + number,
+        )
+        world.see(1, world.now + world.delay_ns, part)
+    talk.numbers[CLIENT] += 3000
+    talk.wait()
+    talk.honest(SERVER)
+    ab = run(world, tmp_path).comparison.ab
+    assert ab is not None
+    assert (ab.lost, ab.injected) == (0, 0)
+
+
+def test_a_swapped_packet(tmp_path: Path) -> None:
+    world = World()
+    talk = Talk(world).open()
+    ip_id, seq = talk.ids[SERVER], talk.numbers[SERVER] & 0xFFFFFFFF
+    talk.send(SERVER, "PA", b"the answer", lost=True)
+    talk.forge(CLIENT, "RA", hops=6, ip_id=ip_id, seq=seq, after_ns=world.delay_ns - MS)
+    talk.wait()
+    Talk(world, 50000).open()
+    result = run(world, tmp_path)
+    (reset,) = resets(result)
+    assert reset.other.fate is Fate.NEVER_SENT
+    assert (reset.other.swapped_frame, reset.other.swapped_sure) == (8, True)
+    assert reset.position is not None
+    assert (reset.position.kind, reset.position.from_a) == ("swap", None)
+    assert result.comparison.ba is not None
+    assert result.comparison.ba.swapped == 1
+
+
+def test_a_long_connection_is_looked_at_around_its_resets(tmp_path: Path) -> None:
+    """Thousands of packets before, between and after: those of both moments are kept."""
+    world = World(delay_ns=MS)
+    talk = Talk(world).open()
+
+    def chatter(count: int) -> None:
+        for _ in range(count):
+            talk.send(CLIENT, "PA", b"x")
+            talk.send(SERVER, "PA", b"y")
+
+    chatter(1500)
+    talk.wait()
+    talk.forge(CLIENT, hops=1, seq=talk.numbers[SERVER] + 1 & 0xFFFFFFFF)
+    talk.wait()
+    chatter(1500)
+    talk.wait()
+    talk.honest(SERVER)
+    result = run(world, tmp_path)
+    assert fates(result) == [Fate.NEVER_SENT, Fate.LEFT]
+    ab, ba = result.comparison.ab, result.comparison.ba
+    assert ab is not None
+    assert ba is not None
+    assert ab.arrived < 1000  # not all of it was kept
+    assert ab.lost == ab.injected == ba.lost == ba.injected == 0
+
+
+# ---- clocks ----
+
+
+@pytest.mark.parametrize("offset", [0, 3 * SECOND, -86_400 * SECOND])
+def test_the_offset_is_inside_its_bounds(offset: int, tmp_path: Path) -> None:
+    world = World(offset_ns=offset)
+    Talk(world).open().honest(SERVER)
+    clocks = run(world, tmp_path).comparison.clocks
+    assert clocks is not None
+    assert clocks.offset == offset  # the way there takes as long as the way back
+    assert clocks.error == world.delay_ns
+
+
+@pytest.mark.parametrize("ppm", [0.0, 20.0, -150.0])
+def test_drift(ppm: float) -> None:
+    chance = random.Random(ppm)
+    ticks = []
+    for number in range(2000):
+        a_ns = START_NS + number * SECOND // 2
+        true = 7 * SECOND + round((a_ns - START_NS) * ppm * 1e-6)
+        to_b = number % 2 == 0
+        delay = 2 * MS + chance.randrange(3 * MS)
+        ticks.append(Tick(a_ns, true + (delay if to_b else -delay), to_b))
+    timing = measure(ticks)
+    assert timing is not None
+    assert timing.clocks.steady
+    assert abs(timing.clocks.drift_ppm - ppm) < 2
+    for tick in ticks[::100]:
+        lower, upper = timing.bounds(tick.a_ns)
+        assert lower is not None
+        assert upper is not None
+        true = 7 * SECOND + round((tick.a_ns - START_NS) * ppm * 1e-6)
+        assert lower - MS <= true <= upper + MS
+
+
+def test_a_clock_that_does_not_run_straight() -> None:
+    """As it warms up: more in an hour than the round trip, and yet nothing contradicts."""
+    ticks = []
+    for number in range(7200):
+        a_ns = START_NS + number * SECOND // 2
+        true = round(5 * MS * (number / 7200) ** 2)
+        to_b = number % 2 == 0
+        ticks.append(Tick(a_ns, true + (50_000 if to_b else -50_000), to_b))
+    timing = measure(ticks)
+    assert timing is not None
+    assert timing.clocks.steady
+    for tick in ticks[::500]:
+        lower, upper = timing.bounds(tick.a_ns)
+        assert lower is not None
+        assert upper is not None
+        assert lower <= upper
+
+
+# ---- positions ----
+
+
+def reading(**changes: Any) -> Reading:
+    base = Reading(
+        point="A",
+        ttl=62,
+        twin_ttl=None,
+        usual=64 - 10,
+        usual_twin=64 - 10,
+        total=10,
+        total_twin=10,
+        swapped=False,
+        delay_ns=None,
+        rtt_ns=None,
+    )
+    return base._replace(**changes)
+
+
+@pytest.mark.parametrize("x", range(10))
+def test_a_router_of_the_path(x: int) -> None:
+    for point, mine, twin in (("A", x, 9 - x), ("B", 9 - x, x)):
+        found = place(reading(point=point, ttl=64 - mine, twin_ttl=64 - twin))
+        assert (found.from_a, found.from_b, found.kind, found.sure) == (
+            x,
+            9 - x,
+            "router",
+            "likely",
+        )
+
+
+@pytest.mark.parametrize("x", range(1, 10))
+def test_a_link_of_the_path(x: int) -> None:
+    found = place(reading(ttl=64 - x, twin_ttl=64 - (10 - x)))
+    assert (found.from_a, found.from_b, found.kind) == (x, 10 - x, "link")
+
+
+@pytest.mark.parametrize(("x", "itself"), list(itertools.product(range(1, 10), (False, True))))
+def test_a_copier(x: int, itself: bool) -> None:
+    """It sees A's packet after x routers and copies that TTL, or one less."""
+    copied = 64 - x - itself
+    mine, twin = 64 - (copied - x), 64 - (copied - (9 - x))
+    for point, here, there in (("A", mine, twin), ("B", twin, mine)):
+        if here == there:
+            continue  # in the middle both ends look alike
+        found = place(reading(point=point, ttl=64 - here, twin_ttl=64 - there))
+        assert (found.kind, found.from_a, found.from_b) == ("copier", x, 9 - x)
+
+
+def test_one_end_only_says_what_else_it_may_be() -> None:
+    found = place(reading(ttl=60))
+    assert (found.from_a, found.from_b, found.kind) == (4, 5, "router")
+    assert any("2 hops from A" in note for note in found.notes)
+    assert place(reading(ttl=64 - 13)).kind == "elsewhere"
+    assert place(reading(ttl=64 - 10)).sure == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("delay", "rtt", "within"),
+    [(MS, 10 * MS, 0.1), (9 * MS, 10 * MS, 0.9), (10 * MS, 10 * MS, None), (10, 1000, None)],
+)
+def test_time(delay: int, rtt: int, within: float | None) -> None:
+    found = place(reading(ttl=54, delay_ns=delay, rtt_ns=rtt))
+    assert found.within == within
+    assert ("by time" in found.text) == (within is not None)
+
+
+def test_time_from_captures(tmp_path: Path) -> None:
+    """Answered after 1 ms where the round trip is 10 ms: in the first tenth of the way."""
+    world = World()
+    talk = Talk(world).open()
+    talk.send(CLIENT, "PA", b"GET /x", lost=True)
+    talk.forge(CLIENT, hops=1, after_ns=0)
+    talk.wait()
+    Talk(world, 50000).open()
+    (reset,) = resets(run(world, tmp_path))
+    assert reset.position is not None
+    assert (reset.position.within, reset.position.within_of) == (0.1, "A")
+
+
+# ---- input ----
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    import os
+    import threading
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    a, _ = World().write(tmp_path)
+    data = Path(a).read_bytes()
+    feeder = threading.Thread(target=pipe.write_bytes, args=(data,))
+    feeder.start()
+    with pytest.raises(CaptureError, match="is a pipe"):
+        compare_files((str(pipe), a))
+    feeder.join()
+
+
+def test_nothing_in_common(tmp_path: Path) -> None:
+    world = World()
+    Talk(world).open().honest(SERVER)
+    world.seen[1].clear()
+    result = run(world, tmp_path)
+    assert all_fates(result) == {Fate.UNKNOWN}
+    assert result.comparison.clocks is None
+    assert result.comparison.notes
+
+
+def test_few_connections_are_remembered(tmp_path: Path) -> None:
+    """Those with resets stay; how many were forgotten is said."""
+    world = World()
+    Talk(world, 40000).open().honest(SERVER)
+    for port in range(50000, 50040):
+        Talk(world, port).open()
+    result = compare_files(world.write(tmp_path), flows=16)
+    assert fates(result) == [Fate.LEFT]
+    assert any("found no room" in note for note in result.comparison.notes)
