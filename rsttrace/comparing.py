@@ -244,7 +244,9 @@ class _Run:
                 continue
             if not self._wanted(reset):
                 continue
+            entry = replace(entry, id=presenter.number(), amends=None)
             if self._options.output == "json":
+                found.update({"id": entry.id, "amends": None})
                 writer.lines([render_json.object_line(found)])
             else:
                 writer.entry(entry)

@@ -11,7 +11,18 @@ import pytest
 
 from rsttrace.judge import rules, verdict
 from rsttrace.judge.rules import RULES, WEIGHTS, Rule
-from rsttrace.model import Evidence, Half, Kind, MadeHere, NextHop, Packet, Reset, Scope
+from rsttrace.model import (
+    Evidence,
+    Fate,
+    Half,
+    Kind,
+    MadeHere,
+    NextHop,
+    OtherEnd,
+    Packet,
+    Reset,
+    Scope,
+)
 from tests.unit import builders as b
 from tests.unit.builders import (
     MAC,
@@ -86,6 +97,10 @@ EARNED: dict[str, tuple[Rule, Reset]] = {
     "timestamps-missing": (rules.timestamps_missing, flow(rst(ip_id=23404), theirs=STAMPED)),
     "id-zero-no-df": (rules.id_zero_no_df, flow(rst(ip_id=0, df=False))),
     "df-lost": (rules.df_lost, flow(rst(df=False))),
+    "other-end-log": (
+        rules.other_end,
+        flow(other_end=OtherEnd(Fate.NEVER_SENT, "B", "far/b.jsonl", logged=True, why="not there")),
+    ),
     "on-link-self": (rules.on_link, flow(rst(ttl=64), mac=MAC, next_hop=ON_LINK)),
     "on-link-routed": (rules.on_link, flow(rst(ttl=63), mac=MAC, next_hop=ON_LINK)),
 }
@@ -479,6 +494,41 @@ def test_made_here(made: MadeHere, weight: float, words: str) -> None:
     assert found.proof
     assert found.weight == weight
     assert words in found.text
+
+
+@pytest.mark.parametrize(
+    ("other", "weight", "words"),
+    [
+        (
+            OtherEnd(Fate.NEVER_SENT, "B", "x/b.pcap", why="it lacks it"),
+            20.0,
+            "never left B (b.pcap)",
+        ),
+        (OtherEnd(Fate.LEFT, "B", "b.pcap", 7, at_sender=True), -20.0, "B (b.pcap), frame 7"),
+    ],
+)
+def test_the_other_end_proves(other: OtherEnd, weight: float, words: str) -> None:
+    found = rules.other_end(flow(other_end=other))
+    assert found is not None
+    assert (found.proof, found.weight) == (True, weight)
+    assert words in found.text
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        OtherEnd(Fate.LEFT, "B", "b.pcap", 7),  # it passed there: who made it is not said
+        OtherEnd(Fate.UNKNOWN, "B", "b.pcap", why="too few packets"),
+        OtherEnd(Fate.ARRIVED, "B", "b.pcap", 7),
+        OtherEnd(Fate.NEVER_ARRIVED, "B", "b.pcap"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Kind.RECEIVED_ACCEPTED, Kind.SENT_ACTIVE])
+def test_the_other_end_may_prove_nothing(other: OtherEnd, kind: Kind) -> None:
+    found = rules.other_end(flow(kind=kind, other_end=other))
+    if found is not None:
+        assert (found.proof, found.weight) == (False, 0.0)
+    assert rules.other_end(flow()) is None
 
 
 def test_nothing_made_here() -> None:
