@@ -237,14 +237,16 @@ class _Run:
         writer: Writer,
         tally: Tally,
     ) -> None:
-        for entry, found in self._judged(point, log):
+        for judged, found in self._judged(point, log):
             self.looked_at += 1
-            reset = entry.reset
-            if self._options.origins and entry.verdict.origin not in self._options.origins:
+            reset = judged.reset
+            if self._options.origins and judged.verdict.origin not in self._options.origins:
                 continue
             if not self._wanted(reset):
                 continue
+            entry = replace(judged, id=presenter.number(), amends=None)
             if self._options.output == "json":
+                found.update({"id": entry.id, "amends": None})
                 writer.lines([render_json.object_line(found)])
             else:
                 writer.entry(entry)

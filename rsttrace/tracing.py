@@ -236,6 +236,11 @@ class Presenter:
         if self._file is not None:
             self._file.__exit__(None, None, None)
 
+    def number(self) -> int:
+        """The next entry's id, for an entry that is not of the docket."""
+        self._written += 1
+        return self._written
+
     def show(self, now_ns: int | None) -> bool:
         """Show what is due (None: everything); true when no more is to be shown (`--count`).
 
@@ -254,10 +259,9 @@ class Presenter:
                 continue
             if self.before is not None:
                 self.before()
-            self._written += 1
-            entry = Entry(self._written, reset, verdict, amends)
+            entry = Entry(self.number(), reset, verdict, amends)
             if amends is None:
-                case.entry = self._written
+                case.entry = entry.id
                 self.shown += 1
             self._writer.entry(entry)
             self._tally.add(entry)

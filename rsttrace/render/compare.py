@@ -362,7 +362,7 @@ def _reset_object(reset: ComparedReset) -> dict[str, Any]:
         "direction": direction,
         "src": _endpoint_object(reset.src),
         "dst": _endpoint_object(reset.dst),
-        "fate": other.fate,
+        "fate": other.fate.value,
         "why": other.why or None,
         "other_frame": other.frame,
         "at_sender": other.at_sender if other.fate is Fate.LEFT else None,

@@ -15,11 +15,13 @@ from rsttrace.judge.rules import RULES, WEIGHTS, Rule
 from rsttrace.model import (
     Cause,
     Evidence,
+    Fate,
     Half,
     Kind,
     MadeHere,
     NextHop,
     Other,
+    OtherEnd,
     Packet,
     Reset,
     Scope,
@@ -165,6 +167,10 @@ EARNED: dict[str, tuple[Rule, Reset]] = {
         b.among(flow(), later=(seen(seq=1000, ack=5000, time_ns=b.TIME + 1),)),
     ),
     "bad-checksum": (rules.checksum, flow(cause=Cause("bad-checksum", "dropped"))),
+    "other-end-log": (
+        rules.other_end,
+        flow(other_end=OtherEnd(Fate.NEVER_SENT, "B", "far/b.jsonl", logged=True, why="not there")),
+    ),
     "on-link-self": (rules.on_link, flow(rst(ttl=64), mac=MAC, next_hop=ON_LINK)),
     "on-link-routed": (rules.on_link, flow(rst(ttl=63), mac=MAC, next_hop=ON_LINK)),
 }
@@ -562,6 +568,41 @@ def test_made_here(made: MadeHere, weight: float, words: str) -> None:
     assert found.proof
     assert found.weight == weight
     assert words in found.text
+
+
+@pytest.mark.parametrize(
+    ("other", "weight", "words"),
+    [
+        (
+            OtherEnd(Fate.NEVER_SENT, "B", "x/b.pcap", why="it lacks it"),
+            20.0,
+            "never left B (b.pcap)",
+        ),
+        (OtherEnd(Fate.LEFT, "B", "b.pcap", 7, at_sender=True), -20.0, "B (b.pcap), frame 7"),
+    ],
+)
+def test_the_other_end_proves(other: OtherEnd, weight: float, words: str) -> None:
+    found = rules.other_end(flow(other_end=other))
+    assert found is not None
+    assert (found.proof, found.weight) == (True, weight)
+    assert words in found.text
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        OtherEnd(Fate.LEFT, "B", "b.pcap", 7),  # it passed there: who made it is not said
+        OtherEnd(Fate.UNKNOWN, "B", "b.pcap", why="too few packets"),
+        OtherEnd(Fate.ARRIVED, "B", "b.pcap", 7),
+        OtherEnd(Fate.NEVER_ARRIVED, "B", "b.pcap"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Kind.RECEIVED_ACCEPTED, Kind.SENT_ACTIVE])
+def test_the_other_end_may_prove_nothing(other: OtherEnd, kind: Kind) -> None:
+    found = rules.other_end(flow(kind=kind, other_end=other))
+    if found is not None:
+        assert (found.proof, found.weight) == (False, 0.0)
+    assert rules.other_end(flow()) is None
 
 
 def test_nothing_made_here() -> None:

@@ -12,7 +12,25 @@ import jsonschema
 import pytest
 
 from rsttrace.judge.place import place, place_replay
-from rsttrace.model import Endpoint, Evidence, Kind, Origin, ProbeAnswer, Process, SentData
+from rsttrace.model import (
+    Clocks,
+    ComparedFlow,
+    ComparedReset,
+    Comparison,
+    Endpoint,
+    Evidence,
+    Fate,
+    Kind,
+    Origin,
+    OtherEnd,
+    Point,
+    Position,
+    ProbeAnswer,
+    Process,
+    SentData,
+    Way,
+)
+from rsttrace.render.compare import comparison_object
 from rsttrace.render.json import entry_line, entry_object
 from rsttrace.render.path import path_object
 from rsttrace.render.schema import field_table, fields, schema_text
@@ -429,6 +447,55 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
 # The documentation
 
 
+FORGED_POSITION = Position(
+    from_a=1,
+    from_b=15,
+    total=17,
+    sure="likely",
+    text="1 hop from A, 15 from B",
+    notes=("both add up: 1 + 15, and itself, of 17 between them",),
+)
+CLIENT_END, SERVER_END = Endpoint("10.0.0.5", 51234), Endpoint("10.9.8.7", 3306)
+COMPARISON = Comparison(
+    a=Point("A", "client.pcap", False, 1200, 31, 1, TIME, TIME + 60_000_000_000, None, "10.0.0.5"),
+    b=Point("B", "server.pcap", False, 8000, 900, 1, TIME, TIME + 90_000_000_000, None, "10.9.8.7"),
+    matched={"addresses": 31, "one-sided": 869},
+    clocks=Clocks(3_000_012_000, 2_992_512_000, 3_007_512_000, 0.0, True, 610, 588),
+    ab=Way(612, 611, 1, 0, 0, 17),
+    ba=Way(588, 588, 0, 0, 0, 17),
+    flows=(
+        ComparedFlow(
+            a=(CLIENT_END, SERVER_END),
+            b=(CLIENT_END, SERVER_END),
+            how="addresses",
+            sure="sure",
+            text="the same addresses and ports at both points, and the same sequence numbers",
+            resets=(
+                ComparedReset(
+                    point="A",
+                    frame=88,
+                    received=True,
+                    src=SERVER_END,
+                    dst=CLIENT_END,
+                    other=OtherEnd(
+                        Fate.NEVER_SENT,
+                        "B",
+                        "server.pcap",
+                        why="B shows 42 of this connection's packets that arrived at A, and not "
+                        "this one",
+                        trigger_arrived=False,
+                        where=FORGED_POSITION.text,
+                    ),
+                    position=FORGED_POSITION,
+                ),
+            ),
+        ),
+    ),
+    positions=((FORGED_POSITION, 1),),
+    notes=(),
+)
+
+
 def _documentation() -> str:
     """docs/json.md with its generated parts made anew, between their markers."""
     tally = Tally(clock=iter([0.0, 12.3]).__next__)
@@ -442,6 +509,8 @@ def _documentation() -> str:
         "path fields": field_table("path"),
         "summary example": _block(tally.object()),
         "summary fields": field_table("summary"),
+        "comparison example": _block(comparison_object(COMPARISON)),
+        "comparison fields": field_table("comparison"),
     }
     text = DOCS.read_text(encoding="utf-8")
     for name, part in parts.items():
@@ -465,11 +534,9 @@ def test_the_documentation_is_up_to_date() -> None:
 def test_the_examples_of_the_documentation_fit_the_schema() -> None:
     blocks = DOCS.read_text(encoding="utf-8").split("```json\n")[1:]
     examples = [json.loads(block.partition("```")[0]) for block in blocks]
-    assert [next(name for name in ("id", "path", "summary") if name in e) for e in examples] == [
-        "id",
-        "path",
-        "summary",
-    ]
+    names = ("id", "path", "comparison", "summary")
+    kinds = [next(name for name in names if name in found) for found in examples]
+    assert kinds == ["id", "path", "summary", "comparison"]
     for example in examples:
         VALIDATOR.validate(example)
         broken = copy.deepcopy(example)

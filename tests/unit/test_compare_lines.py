@@ -1,0 +1,335 @@
+"""JSON lines as vantage points, what nobody meant as input, and what comes out on the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from rsttrace import comparing, reading, tracing
+from rsttrace.capture.loglines import load
+from rsttrace.errors import CaptureError, RsttraceError, UsageError
+from rsttrace.model import Kind
+from rsttrace.render.compare import WIDTH
+from rsttrace.render.json import entry_object
+from rsttrace.render.schema import fields, schema_text
+from tests.unit.test_render_samples import SAMPLES
+from tests.unit.twopoints import CLIENT, MS, SERVER, Talk, World
+
+VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema_text()))
+WANTED = reading.Filter(kinds=tuple(Kind))
+CASES = 300
+
+
+def story(family: int = 4, nat: bool = False) -> World:
+    """An honest reset, a forged one of both ends, a swapped answer, an honest reset again."""
+    world = World(family=family, nat=nat)
+    Talk(world, 50000, isn=(1, 2)).open().honest(SERVER)
+    first = Talk(world, 50001, isn=(11, 12)).open()
+    ip_id = first.ids[CLIENT]
+    first.send(CLIENT, "PA", b"GET /x", lost=True)
+    first.forge(CLIENT, hops=1, ip_id=ip_id)
+    first.forge(SERVER, hops=4, ip_id=ip_id)
+    first.wait()
+    second = Talk(world, 50002, isn=(21, 22)).open()
+    ip_id, seq = second.ids[SERVER], second.numbers[SERVER]
+    second.send(SERVER, "PA", b"answer", lost=True)
+    second.forge(CLIENT, "RA", hops=6, ip_id=ip_id, seq=seq, after_ns=world.delay_ns - MS)
+    second.wait()
+    Talk(world, 50003, isn=(31, 32)).open().honest(SERVER)
+    Talk(world, 50004, isn=(41, 42)).open()
+    return world
+
+
+def compared(names: tuple[str, str], output: str = "json", **options: Any) -> list[str]:
+    """The lines on standard output."""
+    out = io.StringIO()
+    comparing.compare(
+        names,
+        tracing.Options(output=output, hold_s=60.0, **options),
+        WANTED,
+        out=out,
+        status=lambda text: None,
+    )
+    return out.getvalue().splitlines()
+
+
+def logged(name: str, target: Path) -> str:
+    """A capture's entries as JSON lines."""
+    out = io.StringIO()
+    reading.read(
+        [name],
+        tracing.Options(output="json", hold_s=60.0, summary=True),
+        WANTED,
+        out=out,
+        status=lambda text: None,
+    )
+    target.write_text(out.getvalue())
+    return str(target)
+
+
+# ---- what comes out ----
+
+
+@pytest.mark.parametrize("nat", [False, True])
+@pytest.mark.parametrize("family", [4, 6])
+def test_every_line_fits_the_schema(family: int, nat: bool, tmp_path: Path) -> None:
+    captures = story(family, nat).write(tmp_path)
+    logs = tuple(logged(name, tmp_path / f"{number}.jsonl") for number, name in enumerate(captures))
+    for names in (captures, (logs[0], logs[1]), (captures[0], logs[1]), (logs[0], captures[1])):
+        head, *entries = [json.loads(line) for line in compared(names, summary=True)]
+        assert "comparison" in head
+        assert [entry["id"] for entry in entries if "id" in entry] == list(range(1, len(entries)))
+        for line in (head, *entries):
+            VALIDATOR.validate(line)
+
+
+def test_the_schema_knows_every_field_of_a_comparison(tmp_path: Path) -> None:
+    """In the same order; of lists, the fullest item."""
+    (head, *_) = [json.loads(line) for line in compared(story().write(tmp_path))]
+    written: list[str] = []
+
+    def walk(node: Any, prefix: str) -> None:
+        for name, value in node.items():
+            path = f"{prefix}{name}"
+            if path not in written:
+                written.append(path)
+            if isinstance(value, dict):
+                walk(value, f"{path}.")
+            for item in value if isinstance(value, list) else ():
+                if isinstance(item, dict):
+                    walk(item, f"{path}[].")
+
+    walk(head, "")
+    assert sorted(written) == sorted(field.path for field in fields("comparison"))
+
+
+def test_its_fields_are_described() -> None:
+    for field in fields("comparison"):
+        assert field.description.endswith("."), field
+        assert "|" not in field.description, field
+        assert ("null:" in field.description) == ("null" in field.types), field
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_the_text_fits_a_terminal(
+    locale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import locale as module
+
+    names = story().write(tmp_path)
+    before = module.setlocale(module.LC_ALL)
+    try:
+        module.setlocale(module.LC_ALL, locale)
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+        comparing.compare(names, tracing.Options(), WANTED, out=stream, status=lambda text: None)
+        stream.seek(0)
+        text = stream.read()
+    finally:
+        module.setlocale(module.LC_ALL, before)
+    picture = [line for line in text.splitlines() if "the device:" in line]
+    assert len(picture) == 2
+    assert text.isascii() == (locale == "C")
+    for line in text.splitlines():
+        if " received " in line or " sent " in line:
+            break
+        assert len(line) <= WIDTH
+
+
+def test_hostile_names_are_escaped(tmp_path: Path) -> None:
+    captures = story().write(tmp_path)
+    evil = tmp_path / "\x1b]0;evil\x07\u202e.pcap"
+    evil.write_bytes(Path(captures[0]).read_bytes())
+    for output in ("text", "json"):
+        for line in compared((str(evil), captures[1]), output):
+            assert line.isprintable()
+            assert "\u202e" not in line
+
+
+# ---- the words of logs ----
+
+
+def test_logs_say_what_was_sent_and_doubt_what_was_not(tmp_path: Path) -> None:
+    a, b = story().write(tmp_path)
+    names = (logged(a, tmp_path / "a.jsonl"), logged(b, tmp_path / "b.jsonl"))
+    head, *entries = [json.loads(line) for line in compared(names)]
+    got = {
+        entry["local"]["port"]: entry
+        for entry in entries
+        if entry["direction"] == "received" and entry["file"] == a
+    }
+    assert (got[50003]["origin"], got[50003]["confidence"]) == ("peer", 1.0)
+    (said,) = [item for item in got[50001]["evidence"] if item["rule"] == "other-end"]
+    assert (said["weight"], said["proof"]) == (2.5, False)
+    assert got[50001]["origin"] == "forged"
+    # Nothing of that connection in B's log: it may have been filtered.
+    assert not [item for item in got[50002]["evidence"] if item["rule"] == "other-end"]
+    assert head["comparison"]["ab"] is None
+    assert any("log has no other packets" in note for note in head["comparison"]["notes"])
+
+
+def test_a_log_that_lost_resets_accuses_nobody(tmp_path: Path) -> None:
+    a, b = story().write(tmp_path)
+    names = (logged(a, tmp_path / "a.jsonl"), logged(b, tmp_path / "b.jsonl"))
+    lines = Path(names[1]).read_text().splitlines()
+    summary = json.loads(lines[-1])
+    summary["summary"]["not_shown"]["lost"] = 3
+    Path(names[1]).write_text("\n".join([*lines[:-1], json.dumps(summary)]))
+    head, *_ = [json.loads(line) for line in compared(names)]
+    said = {
+        reset["fate"]
+        for flow in head["comparison"]["flows"]
+        for reset in flow["resets"]
+        if reset["point"] == "A"
+    }
+    assert "never-sent" not in said
+
+
+def test_what_was_amended_counts_once(tmp_path: Path) -> None:
+    first = entry_object(next(iter(SAMPLES.values())))
+    second = {**first, "id": first["id"] + 1, "amends": first["id"], "origin": "peer"}
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")
+    (line,) = load(str(path)).lines
+    assert line.entry.verdict.origin.value == "peer"
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_what_is_written_can_be_read(sample: str, tmp_path: Path) -> None:
+    """All that a log's first line of text shows comes through."""
+    made = entry_object(SAMPLES[sample])
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(made))
+    (line,) = load(str(path)).lines
+    again = entry_object(line.entry)
+    same = ("time", "kind", "origin", "confidence", "cause", "local", "remote", "family", "rst")
+    more = ("evidence", "findings", "device", "hops", "process", "container", "pod", "netns")
+    names = [*same, *more, "file", "frame", "seen"]
+    assert {name: again[name] for name in names} == {name: made[name] for name in names}
+
+
+# ---- nobody's input ----
+
+
+def test_neither_capture_nor_log(tmp_path: Path) -> None:
+    a, _ = story().write(tmp_path)
+    other = tmp_path / "other"
+    for text, words in (
+        ("{}", "neither a capture nor JSON lines"),
+        ('{"schema": 2}', "neither a capture nor JSON lines"),
+        ("hello", "no capture"),
+        ("", "empty"),
+    ):
+        other.write_text(text)
+        with pytest.raises(CaptureError, match=words):
+            compared((a, str(other)))
+    with pytest.raises(CaptureError, match="cannot open"):
+        compared((a, str(tmp_path / "missing")))
+    with pytest.raises(CaptureError, match="directory"):
+        compared((a, str(tmp_path)))
+    with pytest.raises(UsageError, match="same file"):
+        compared((a, a))
+    with pytest.raises(UsageError, match="standard input"):
+        compared((a, "-"))
+
+
+def changed(value: Any, chance: random.Random) -> Any:
+    """The same JSON with one thing in it replaced by something else."""
+    if isinstance(value, dict) and value and chance.random() < 0.9:
+        key = chance.choice(list(value))
+        if chance.random() < 0.1:
+            return {name: item for name, item in value.items() if name != key}
+        return {**value, key: changed(value[key], chance)}
+    if isinstance(value, list) and value and chance.random() < 0.8:
+        at = chance.randrange(len(value))
+        return [*value[:at], changed(value[at], chance), *value[at + 1 :]]
+    return chance.choice(
+        [None, True, -1, 0, 2**70, 1.5, 1e300, "", "\x1b[2J\u202e\ud800", [], {}, ["x"], {"a": 1}]
+    )
+
+
+def test_logs_that_make_no_sense(tmp_path: Path) -> None:
+    """Nothing but errors of ours comes out, and only lines that are safe to print."""
+    a, b = story().write(tmp_path)
+    good = logged(b, tmp_path / "b.jsonl")
+    objects = [json.loads(line) for line in Path(good).read_text().splitlines()]
+    objects += [entry_object(entry) for entry in SAMPLES.values()]
+    chance = random.Random(5)
+    path = tmp_path / "changed.jsonl"
+    read = 0
+    for number in range(CASES):
+        rows = [objects[0], *(changed(chance.choice(objects), chance) for _ in range(4))]
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+        with contextlib.suppress(RsttraceError):
+            for line in compared((a, str(path)), ("text", "json")[number % 2], verbose=True):
+                assert line.isprintable()
+            read += 1
+    assert read > CASES // 2
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"schema":1,"id":' + "9" * 10_000 + "}", "{" * 9])
+def test_json_that_breaks_parsers(text: str, tmp_path: Path) -> None:
+    a, b = story().write(tmp_path)
+    good = Path(logged(b, tmp_path / "b.jsonl"))
+    good.write_text(good.read_text().splitlines()[0] + "\n" + text + "\n")
+    compared((a, str(good)))
+    assert load(str(good)).problem is not None
+
+
+def damage(data: bytes, chance: random.Random) -> bytes:
+    """Bits flipped, bytes set, pieces taken out or doubled; cut, or not."""
+    made = bytearray(data)
+    for _ in range(chance.choice((1, 2, 5, 20))):
+        at = chance.randrange(len(made))
+        what = chance.randrange(4)
+        if what == 0:
+            made[at] ^= 1 << chance.randrange(8)
+        elif what == 1:
+            made[at] = chance.choice((0, 1, 0x7F, 0x80, 0xFF))
+        elif what == 2:
+            del made[at : at + chance.randrange(1, 40)]
+        else:
+            made[at:at] = made[at : at + chance.randrange(1, 90)]
+    if not chance.randrange(3):
+        del made[chance.randrange(24, len(made)) :]
+    return bytes(made)
+
+
+def only_packets(data: bytes, chance: random.Random) -> bytes:
+    """The file's structure stays whole: only what the packets say changes."""
+    made, at = bytearray(data), 24
+    while at < len(data):
+        kept = int.from_bytes(data[at + 8 : at + 12], "little")
+        for _ in range(chance.choice((0, 0, 1, 3))):
+            made[at + 16 + chance.randrange(min(60, kept))] = chance.randrange(256)
+        if not chance.randrange(8):  # its time
+            made[at + chance.randrange(8)] = chance.randrange(256)
+        at += 16 + kept
+    return bytes(made)
+
+
+@pytest.mark.parametrize("how", [damage, only_packets])
+@pytest.mark.parametrize("family", [4, 6])
+def test_damaged_captures(
+    how: Callable[[bytes, random.Random], bytes], family: int, tmp_path: Path
+) -> None:
+    a, b = story(family).write(tmp_path)
+    whole = [Path(name).read_bytes() for name in (a, b)]
+    chance = random.Random(family)
+    read = 0
+    for number in range(CASES):
+        for name, data in zip((a, b), whole):
+            changed_data = how(data, chance) if chance.randrange(3) else data
+            Path(name).write_bytes(changed_data)
+        with contextlib.suppress(RsttraceError):
+            for line in compared((a, b), ("text", "json")[number % 2], verbose=True):
+                assert line.isprintable()
+            read += 1
+    assert read > CASES // 3
