@@ -314,8 +314,12 @@ def firewalled() -> Iterator[Lab]:
 
 
 def forward(rule: str) -> str:
-    """A ruleset for the IP forward hook, which bridged frames pass as well."""
-    return f"table inet t {{\nchain f {{\ntype filter hook forward priority 0\n{rule}\n}}\n}}\n"
+    """A ruleset for the IP forward hook, which bridged frames pass as well.
+
+    A bridge table's priority must be above 0, or br_netfilter goes past it on kernels that are as
+    old as 6.1 (br_nf_hook_thresh()).
+    """
+    return f"table inet t {{\nchain f {{\ntype filter hook forward priority 10\n{rule}\n}}\n}}\n"
 
 
 def said_of(tracer: Tracer, lab: Lab) -> dict[str, Counter[tuple[str, str, str, str | None]]]:
