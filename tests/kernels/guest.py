@@ -100,8 +100,8 @@ def lab_tests(plan: str, start_s: float, arguments: list[str]) -> dict[str, Any]
             **os.environ,
             "CI": "1",
             "COLUMNS": "100",
-            "RSTTRACE_KERNELS_PLAN": plan,
-            "RSTTRACE_KERNELS_START": str(start_s),
+            "RSTTRACE_LAB_PLAN": plan,
+            "RSTTRACE_LAB_START": str(start_s),
             "RSTTRACE_KERNELS_REPORT": str(report),
         },
     )
