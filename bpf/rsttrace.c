@@ -423,8 +423,10 @@ INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 	struct rst_frame frame = {};
 
 	fill_frame(&frame, (void *)skb, dev, p->ttl);
-	if (t && !same_packet(t, p))
-		t = 0; /* the skb's memory is another packet now */
+	if (t && (!same_packet(t, p) ||
+		  (t->phase == PHASE_IN && t->here.netns == frame.netns &&
+		   t->here.ifindex == frame.ifindex)))
+		t = 0; /* the skb's memory is another packet now (perhaps the same RST, sent again) */
 	if (!t) {
 		t = new_track(skb, p);
 		if (!t)
@@ -685,6 +687,16 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	held.delete(&sk_key);
 }
 
+/* The same memory, and in it the same RST once more, sent again: it was made here, though the one
+ * before it had come in, or leaves by the device by which that one has left. (That one's end was not
+ * seen: a network card freed it, or a kernel without drop reasons did.) */
+INLINE int is_sent_again(const struct track *t, const void *skb, const void *dev)
+{
+	if (GET(__u32, skb, skb_iif))
+		return 0;
+	return t->phase != PHASE_OUT || t->here.ifindex == GET(__u32, dev, dev_ifindex);
+}
+
 INLINE void fill_received(struct rst_event *e, const struct track *t, __u64 skb)
 {
 	e->ts = t->ts;
@@ -720,7 +732,7 @@ int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	}
 	t = tracks.lookup(&key);
-	if (t && !same_packet(t, &p))
+	if (t && (!same_packet(t, &p) || is_sent_again(t, skb, dev)))
 		t = 0;
 	if (!t) {
 		if (!GET(__u32, skb, skb_iif))
