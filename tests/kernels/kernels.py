@@ -10,6 +10,7 @@ COMMON = (
     "python3-pip",
     "iproute2",
     "nftables",
+    "tcpdump",
     "kmod",
     "mount",
     "busybox-static",

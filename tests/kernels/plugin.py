@@ -19,17 +19,15 @@ REPORT = os.environ["RSTTRACE_KERNELS_REPORT"]
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, Any, Any]:
-    """Tell each test's end, and what its row proves."""
+    """Tell each test's end, and what it recorded (`record_property`)."""
     report = yield
     if report.when == "call" or report.outcome != "passed":
-        row = getattr(item, "callspec", None) and item.callspec.params.get("row")  # type: ignore[attr-defined]
-        seen = [*row.server, *row.client, *row.router] if row else []
         line = {
             "test": item.nodeid,
             "when": report.when,
             "outcome": report.outcome,
             "seconds": round(report.duration, 1),
-            "proves": sorted({(one.kind, one.cause) for one in seen}),
+            "recorded": dict(report.user_properties),
             "why": "" if report.passed else str(report.longrepr)[-6000:],
         }
         with open(REPORT, "a", encoding="utf-8") as file:

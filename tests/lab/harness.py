@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import struct
@@ -19,9 +20,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from rsttrace.demo.lab import Lab
+from rsttrace.kernel.child import Facts
+from rsttrace.kernel.hooks import Plan
 
 PLAN = os.environ.get("RSTTRACE_LAB_PLAN", "auto")
 DEADLINE_S = float(os.environ.get("RSTTRACE_LAB_DEADLINE", "20"))
@@ -88,6 +93,13 @@ class Tracer:
                 self.status += line
                 self._changed.notify_all()
 
+    @property
+    def plan(self) -> Plan:
+        """The plan that runs."""
+        found = re.search(r"plan: (\w+); hooks: (\d+) of (\d+)", self.status)
+        assert found is not None, self.status
+        return Plan(found[1])
+
     def wait_for(
         self, condition: Callable[[], bool], what: str, deadline_s: float | None = None
     ) -> None:
@@ -128,6 +140,12 @@ class Tracer:
             assert stream is not None
             stream.close()
         return code
+
+
+@cache
+def knows() -> dict[str, bool]:
+    """What this kernel tells of a reset (`rsttrace.kernel.hooks.KNOWLEDGE`)."""
+    return Facts(Path()).knows()
 
 
 class Fence:
