@@ -11,7 +11,6 @@ import os
 import platform
 import subprocess
 import sys
-import sysconfig
 import time
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,9 @@ def say(text: str) -> None:
     print(f"[{time.monotonic():7.1f}] {text}", flush=True)
 
 
-def install() -> None:
-    """Install rsttrace and the tests' packages from the wheels that came along, offline."""
-    command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-compile", "--quiet"]
-    command += ["--no-warn-script-location", "--ignore-installed"]
-    command += ["--root-user-action=ignore"] if sys.version_info >= (3, 11) else []
-    if Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").exists():
-        command.append("--break-system-packages")
-    command += ["--no-deps", *map(str, sorted((JOB / "wheels").glob("*.whl")))]
-    subprocess.run(command, check=True)
+def provision(*words: str) -> None:
+    """Run a step of vagrant/provision.sh."""
+    subprocess.run(["sh", "vagrant/provision.sh", *words], check=True, cwd=JOB)
 
 
 def session(name: str, plan: str, start_s: float, arguments: list[str]) -> dict[str, Any]:
@@ -72,15 +65,15 @@ def main() -> None:
         RESULT.write_text(json.dumps(result))
 
     say(f"Linux {result['release']}, Python {result['python']}")
-    install()
+    wheels = map(str, sorted((JOB / "wheels").glob("*.whl")))
+    provision("install", "--no-index", "--no-deps", *wheels)
     say("installed")
     if request["hide_btf"]:
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/sys/kernel/btf"], check=True)
     import bcc
 
     result["bcc"] = bcc.__version__
-    for module in ("nf_reject_ipv4", "nf_reject_ipv6"):  # two kprobes need them
-        subprocess.run(["modprobe", module], check=False)
+    provision("modules")
     save()
     for name, plan, arguments in request["sessions"]:
         result["sessions"].append(session(name, plan, request["start_s"], arguments))

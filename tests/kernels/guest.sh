@@ -6,7 +6,15 @@ mount -t tracefs tracefs /sys/kernel/tracing
 mount -t debugfs debugfs /sys/kernel/debug
 mount -t securityfs securityfs /sys/kernel/security
 mount -t bpf bpf /sys/fs/bpf
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
+if grep -q rsttrace.cgroup=v1 /proc/cmdline; then # a variant of variants.py
+	mount -t tmpfs tmpfs /sys/fs/cgroup
+	for hierarchy in pids none,name=systemd; do
+		mkdir "/sys/fs/cgroup/${hierarchy#*=}"
+		mount -t cgroup -o "$hierarchy" cgroup "/sys/fs/cgroup/${hierarchy#*=}"
+	done
+else
+	mount -t cgroup2 cgroup2 /sys/fs/cgroup
+fi
 mkdir -p /dev/pts /dev/shm /job/results
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm

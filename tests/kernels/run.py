@@ -1,11 +1,13 @@
 """Prove rsttrace on Debian's kernels, each with its own release's Python and bcc, in QEMU.
 
     python3 tests/kernels/run.py [--kernel 6.1]… [--full] [--tests ARGUMENT]…
+    python3 tests/kernels/run.py --variant smp4 [--kernel 6.1]…    (see variants.py)
 
-A guest runs every row of test_kinds under both plans at once (test_plans); with --full all lab
-tests under each plan, too. Needs root, qemu-system-x86_64, mmdebstrap, mke2fs. Guests are built
-once and kept in $RSTTRACE_CACHE (~/.cache/rsttrace-kernels), each run's console logs and results
-in its runs/. Exit code: 0 if everything passed.
+A guest runs every row of test_kinds, over IPv4 or IPv6, under both plans at once (test_plans);
+with --full over both, and all other lab tests under each plan, too. Needs root,
+qemu-system-x86_64, mmdebstrap, mke2fs. Guests are built once and kept in $RSTTRACE_CACHE
+(~/.cache/rsttrace-kernels), each run's console logs and results in its runs/.
+Exit code: 0 if everything passed.
 """
 
 from __future__ import annotations
@@ -31,15 +33,17 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.kernels import build
+from tests.kernels import build, document
 from tests.kernels.kernels import GUESTS, Guest, select
+from tests.kernels.variants import BY_NAME as VARIANTS
+from tests.kernels.variants import Variant
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLANS = ("kprobes", "tracepoints")
 TEST_PACKAGES = ("pytest", "scapy")
 LEAN_MINUTES, FULL_MINUTES = 7, 60
-LEAN = ["tests/lab/test_plans.py", "tests/lab/test_knowledge.py"]
-"""What every guest runs, under both plans at once."""
+BOTH = ["tests/lab/test_plans.py", "tests/lab/test_knowledge.py"]
+"""What every guest runs, under both plans at once; with --full whole."""
 LAST_WORDS = 40
 """Lines of its console that a dead guest leaves in our output."""
 START_S = 120.0
@@ -135,7 +139,7 @@ def pack(target: Path, packages: list[Path], request: dict[str, Any]) -> None:
     with tarfile.open(target, "w") as tar:
         for package in packages:
             tar.add(package, f"wheels/{package.name}")
-        for name in ("tests", "pyproject.toml"):
+        for name in ("tests", "pyproject.toml", "vagrant/provision.sh"):
             tar.add(
                 CHECKOUT / name,
                 name,
@@ -146,7 +150,14 @@ def pack(target: Path, packages: list[Path], request: dict[str, Any]) -> None:
         file.truncate((target.stat().st_size + 511) // 512 * 512)
 
 
-def boot(image: build.Image, job: Path, results: Path, console: Path, minutes: float) -> str | None:
+def boot(
+    image: build.Image,
+    job: Path,
+    results: Path,
+    console: Path,
+    minutes: float,
+    variant: Variant | None = None,
+) -> str | None:
     """Boot a guest and wait for its end: None, or what went wrong."""
     with results.open("wb") as file:
         file.truncate(RESULT_BYTES)
@@ -154,12 +165,14 @@ def boot(image: build.Image, job: Path, results: Path, console: Path, minutes: f
     def disk(path: Path, options: str) -> list[str]:
         return ["-drive", f"file={path},format=raw,if=virtio,{options}"]
 
+    parameters = variant.parameters if variant else ""
     command = [
         *("nice", "-n", "10", "qemu-system-x86_64"),
-        *("-accel", "tcg,thread=single", "-cpu", "max,-cx16", "-smp", "2", "-m", "2048"),
+        *("-accel", "tcg,thread=single", "-cpu", "max,-cx16", "-m", "2048"),
+        *("-smp", str(variant.cpus if variant else 2)),
         *("-nodefaults", "-nographic", "-no-reboot", "-serial", f"file:{console}"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
-        *("-append", "console=ttyS0 panic=-1 oops=panic loglevel=5"),
+        *("-append", f"console=ttyS0 panic=-1 oops=panic loglevel=5 {parameters}".strip()),
         *disk(image.root, "snapshot=on,cache=unsafe"),
         *disk(job, "readonly=on"),
         *disk(results, "cache=unsafe"),
@@ -195,8 +208,13 @@ def read_result(results: Path) -> dict[str, Any]:
 def prove(guest: Guest, own: Path, home: Path, options: argparse.Namespace) -> Run:
     """Build, boot (again, once, if QEMU is to blame), judge."""
     run = Run(guest)
-    request = {"start_s": START_S, "hide_btf": guest.headers, "sessions": sessions(options)}
-    lean = [name for name, _, _ in sessions(options)] == ["both"]
+    variant = VARIANTS.get(options.variant)
+    request: dict[str, Any] = {
+        "start_s": START_S,
+        "hide_btf": guest.headers,
+        "sessions": sessions(options),
+    }
+    lean = [name for name, *_ in request["sessions"]] == ["both"] and not options.full
     minutes = options.minutes or (LEAN_MINUTES if lean else FULL_MINUTES)
     try:
         image = build.image(guest, rebuild=options.rebuild)
@@ -205,12 +223,14 @@ def prove(guest: Guest, own: Path, home: Path, options: argparse.Namespace) -> R
         run.problems.append(f"cannot be built: {error}")
         return run
     run.built_s = image.seconds
+    if options.build_only:
+        return run
     job, results = home / f"{guest.name}.job.tar", home / f"{guest.name}.results.tar"
     pack(job, packages, request)
     while True:
         run.console = home / f"{guest.name}.console{run.retries or ''}.log"
         started = time.monotonic()
-        failure = boot(image, job, results, run.console, minutes)
+        failure = boot(image, job, results, run.console, minutes, variant)
         run.ran_s = time.monotonic() - started
         console = run.console.read_text(errors="replace")
         if any(re.search(pattern, console) for pattern in EMULATOR) and not run.retries:
@@ -228,11 +248,15 @@ def prove(guest: Guest, own: Path, home: Path, options: argparse.Namespace) -> R
 def sessions(options: argparse.Namespace) -> list[tuple[str, str, list[str]]]:
     """The runs of pytest that a guest does: name, plan, arguments."""
     chosen = options.plan or list(PLANS)
-    if options.tests:
-        return [(plan, plan, options.tests) for plan in chosen]
-    every = [("both", "auto", LEAN)] if len(chosen) > 1 else []
+    variant = VARIANTS.get(options.variant)
+    arguments = options.tests or (variant and list(variant.tests))
+    if arguments:
+        return [(plan, plan, arguments) for plan in chosen]
+    every = []
+    if len(chosen) > 1:
+        every.append(("both", "auto", [*BOTH, *(() if options.full else ("-m", "lean"))]))
     if options.full or not every:
-        ignored = [f"--ignore={path}" for path in LEAN if every]
+        ignored = [f"--ignore={path}" for path in BOTH if every]
         every += [(plan, plan, ["tests/lab", *ignored]) for plan in chosen]
     return every
 
@@ -337,10 +361,12 @@ def main() -> int:
     parser.add_argument(
         "--tests", action="append", metavar="ARGUMENT", help="for the guest's pytest, not tests/lab"
     )
+    parser.add_argument("--variant", choices=VARIANTS, help="boot in another way; its own tests")
     parser.add_argument("--minutes", type=float, help="a guest that takes longer hangs")
     parser.add_argument(
         "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="guests at a time"
     )
+    parser.add_argument("--build-only", action="store_true", help="build what is missing, and end")
     parser.add_argument("--rebuild", action="store_true", help="build the guests anew")
     options = parser.parse_args()
     try:
@@ -379,8 +405,16 @@ def main() -> int:
                 process.kill()
             raise
     runs = [done[guest] for guest in guests]
+    if options.build_only:
+        print("\n".join(problem for run in runs for problem in run.problems), file=sys.stderr)
+        return int(any(run.problems for run in runs))
     print("\n".join(table(runs)))
     failed = [run for run in runs if run.problems]
+    documented = json.loads(document.FACTS.read_text()) if document.FACTS.exists() else {}
+    for run in runs:
+        facts = document.guest_facts(run.result)
+        if facts and document.differences({run.guest.name: facts}, documented):
+            print(f"\n{run.guest.name}: not as docs/kernels.md says; `make kernels-doc` updates it")
     for run in failed:
         print(f"\n{run.guest.name}: console log {run.console}")
         for problem in run.problems:

@@ -11,6 +11,8 @@ import pytest
 
 from rsttrace.kernel import headers
 
+pytestmark = pytest.mark.lean
+
 HIDDEN = (
     "/sys/kernel/btf",
     f"/lib/modules/{platform.release()}/build/include",
