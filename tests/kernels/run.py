@@ -51,9 +51,9 @@ START_S = 120.0
 
 RESULT_BYTES = 64 << 20
 
-EMULATOR = (
+EMULATOR = re.compile(
     r"RIP: 0010:(___slab_alloc|__slab_free|kmem_cache_alloc|kmem_cache_free|__kmalloc|kfree|"
-    r"get_freepointer|this_cpu_cmpxchg16b_emu)",
+    r"get_freepointer|this_cpu_cmpxchg16b_emu)"
 )
 """Oopses that are QEMU's own (a torn cmpxchg16b in the slab's fast path): these alone are tried
 again, once, and the table says so."""
@@ -233,7 +233,7 @@ def prove(guest: Guest, own: Path, home: Path, options: argparse.Namespace) -> R
         failure = boot(image, job, results, run.console, minutes, variant)
         run.ran_s = time.monotonic() - started
         console = run.console.read_text(errors="replace")
-        if any(re.search(pattern, console) for pattern in EMULATOR) and not run.retries:
+        if EMULATOR.search(console) and not run.retries:
             run.retries += 1
             continue
         break
