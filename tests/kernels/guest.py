@@ -44,6 +44,7 @@ def session(name: str, plan: str, start_s: float, arguments: list[str]) -> dict[
             "COLUMNS": "100",
             "RSTTRACE_LAB_PLAN": plan,
             "RSTTRACE_LAB_START": str(start_s),
+            "RSTTRACE_LAB_DEADLINE": "40",
             "RSTTRACE_KERNELS_REPORT": str(report),
         },
     )

@@ -46,7 +46,7 @@ BOTH = ["tests/lab/test_plans.py", "tests/lab/test_knowledge.py"]
 """What every guest runs, under both plans at once; with --full whole."""
 LAST_WORDS = 40
 """Lines of its console that a dead guest leaves in our output."""
-START_S = 120.0
+START_S = 240.0
 """How long loading may take in a guest: emulation makes the compiler 50 times slower."""
 
 RESULT_BYTES = 64 << 20
