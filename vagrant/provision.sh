@@ -4,7 +4,7 @@
 #   provision.sh names          the distribution packages that the tests need
 #   provision.sh packages       install them, with apt or dnf
 #   provision.sh install ARG…   pip install ARG… into the system's Python
-#   provision.sh modules        load what two kprobes hook into
+#   provision.sh modules        load what no test loads by itself: two kprobes hook into it
 set -eu
 
 COMMON="python3 python3-pip nftables tcpdump kmod"
@@ -54,8 +54,8 @@ install)
 	install_python "$@"
 	;;
 modules)
-	for module in nf_reject_ipv4 nf_reject_ipv6; do
-		modprobe "$module" || echo "$0: no module $module: the firewall's kprobes will wait" >&2
+	for module in nf_reject_ipv4 nf_reject_ipv6 tun; do
+		modprobe "$module" || echo "$0: no module $module" >&2
 	done
 	;;
 *) usage ;;

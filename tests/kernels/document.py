@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rsttrace.kernel.hooks import HOOKS, KNOWLEDGE
+from rsttrace.kernel.hooks import KNOWLEDGE
+from rsttrace.tracing import BLIND_SPOTS
 from tests.kernels import build
 from tests.kernels.kernels import GUESTS
 
@@ -113,22 +114,29 @@ def render(facts: Facts) -> str:
         " Empty: not needed there.",
         "",
     ]
+    used = {
+        (name, plan): [tuple(hook) for hook in facts[name]["plans"][plan]["hooks"]]
+        for name in names
+        for plan in PLANS
+    }
+    # In the order of the plans' own lists; the newest kernel needs the fewest.
+    every = dict.fromkeys(hook for plan in PLANS for name in names for hook in used[name, plan])
     rows = []
-    for target in dict.fromkeys(hook.target for hook in HOOKS):
-        marks = []
-        for name in names:
-            plans = facts[name]["plans"]
-            marks.append("".join(p[0] for p in PLANS if target in plans[p]["hooks"]))
-        kind = "kprobe" if any(h.kprobe for h in HOOKS if h.target == target) else "raw tracepoint"
-        rows.append([f"`{target}`", kind, *marks])
+    for hook in every:
+        marks = ["".join(p[0] for p in PLANS if hook in used[name, p]) for name in names]
+        rows.append([f"`{hook[0]}`", hook[1], *marks])
     lines += table(["hook", "type", *titles], rows)
     lines += ["## Not known", "", "Null in the output, or told by a less exact cause.", ""]
     for name, title in zip(names, titles):
         for plan in PLANS:
             unknown = facts[name]["plans"][plan]["unknown"]
-            lines.append(f"- {title}, {plan} plan: {'; '.join(unknown) or 'nothing of the below'}")
+            lines.append(f"- {title}, {plan} plan: {'; '.join(unknown) or 'nothing'}")
     lines += [
         "",
+        *(
+            f"On every kernel the {plan} plan does not see: {BLIND_SPOTS[plan]}.\n"
+            for plan in PLANS
+        ),
         "## Kinds and causes proven",
         "",
         "By the rows of `tests/lab/test_kinds.py`, on real packets, with both plans at once (**k**,"

@@ -192,7 +192,9 @@ def test_every_hook_attaches(both: Both, record_property: Callable[[str, object]
         record_property(
             f"{tracer.plan.value}-plan",
             {
-                "hooks": [hook.target for hook in wanted],
+                "hooks": [
+                    [hook.target, "kprobe" if hook.kprobe else "raw tracepoint"] for hook in wanted
+                ],
                 "unknown": unknown,
                 "start_s": tracer.start_s,
             },
