@@ -43,7 +43,7 @@ install_python() {
 	stdlib=$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')
 	[ ! -e "$stdlib/EXTERNALLY-MANAGED" ] || set -- --break-system-packages "$@"
 	# Not those of the distribution, where older ones are there already.
-	python3 -m pip install --quiet --no-compile --no-warn-script-location --ignore-installed "$@"
+	PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --no-compile --no-warn-script-location --ignore-installed "$@"
 }
 
 case "${1-}" in
