@@ -33,6 +33,7 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from rsttrace.render.escape import safe
 from tests.kernels import build, document
 from tests.kernels.kernels import GUESTS, Guest, select
 from tests.kernels.variants import BY_NAME as VARIANTS
@@ -268,7 +269,7 @@ def judge(run: Run, failure: str | None, console: str, request: dict[str, Any]) 
     if not run.result.get("finished"):
         run.problems.append("the guest died before its tests were over; its last words:")
         last = [line for line in console.split("\n") if line.strip()][-LAST_WORDS:]
-        run.problems += [f"    {line:.200}" for line in last]
+        run.problems += [f"    {safe(line.rstrip(), 200)}" for line in last]
     trouble = TROUBLE.search(console)
     if trouble:
         run.problems.append(f"its kernel complained: {trouble[0]}")
@@ -282,7 +283,7 @@ def judge(run: Run, failure: str | None, console: str, request: dict[str, Any]) 
         bad = [test for test in tests if test["outcome"] == "failed"]
         for test in bad:
             run.problems.append(f"{name}: {test['test']} ({test['when']})")
-            run.problems += [f"    {line}" for line in gist(test["why"])]
+            run.problems += [f"    {safe(line, 2000)}" for line in gist(test["why"])]
         if session["code"] and not bad:
             run.problems.append(f"{name}: pytest ended with {session['code']}")
         if not any(test["outcome"] == "passed" for test in tests):

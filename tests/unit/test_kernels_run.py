@@ -46,9 +46,9 @@ def test_a_hang_is_a_failure() -> None:
 
 def test_a_guest_that_died_is_a_failure_with_its_last_words() -> None:
     for result in ({}, finished(finished=False)):
-        found = problems(result, console="line one\n\nthe very last\n")
+        found = problems(result, console="line one\n\nthe very \x1b[2Jlast\n")
         assert "the guest died" in found[0]
-        assert found[1:3] == ["    line one", "    the very last"]
+        assert found[1:3] == ["    line one", "    the very \\x1b[2Jlast"]
 
 
 def test_tests_that_did_not_run_are_a_failure() -> None:
