@@ -4,8 +4,9 @@ PYTHON := /usr/bin/python3
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # bcc is in no Python registry (PyPI's "bcc" is another project); the rest is for lab and tests.
 PACKAGES := python3-bpfcc python3-venv iproute2 nftables tcpdump
+EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 
-.PHONY: demo test unit lint bench accuracy kernels clean
+.PHONY: demo test unit lint bench accuracy kernels kernels-build kernels-doc vagrant-validate clean
 
 demo: $(VENV)/installed ## real verdicts on a live lab
 	$(SUDO) $(VENV)/bin/rsttrace demo
@@ -27,23 +28,42 @@ bench: $(VENV)/installed-dev ## what tracing costs, as ratios measured side by s
 accuracy: $(VENV)/installed-dev ## verdicts against the truth: A=--live, A=--captures, A=--help
 	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m tests.accuracy $(A)
 
-kernels: $(VENV)/installed-dev ## other kernels in QEMU: K=6.1 for one, FULL=1 for the lab tests
-	@for p in qemu-system-x86 mmdebstrap e2fsprogs; do dpkg -s $$p >/dev/null 2>&1 || \
-	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$p; done
-	$(SUDO) $(VENV)/bin/python tests/kernels/run.py $(if $(K),--kernel $(K)) $(if $(FULL),--full)
+kernels: $(VENV)/installed-dev $(VENV)/emulator ## other kernels in QEMU: K=6.1 for one, FULL=1 for all lab tests, V=smp4 for a variant
+	$(SUDO) $(VENV)/bin/python tests/kernels/run.py \
+	  $(addprefix --kernel ,$(K)) $(if $(FULL),--full) $(addprefix --variant ,$(V))
+
+kernels-build: $(VENV)/installed-dev $(VENV)/emulator ## build what `make kernels` boots, and no more
+	$(SUDO) $(VENV)/bin/python tests/kernels/run.py --build-only $(addprefix --kernel ,$(K))
+
+kernels-doc: $(VENV)/installed-dev ## docs/kernels.md, from the last run of all kernels
+	$(SUDO) $(VENV)/bin/python -m tests.kernels.document
+
+vagrant-validate: ## the Vagrantfile is well formed (no machine is started)
+	@$(call install,vagrant)
+	cd vagrant && VAGRANT_CHECKPOINT_DISABLE=1 VAGRANT_DOTFILE_PATH="$$(mktemp -d)" \
+	  vagrant validate --ignore-provider
 
 clean: ## forget what was set up here
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
 
+# Debian packages, those of them that are missing.
+define install
+missing=; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+if [ -n "$$missing" ]; then \
+  echo "installing:$$missing"; \
+  $(SUDO) apt-get update -q && \
+  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
+fi
+endef
+
 # The distribution's Python, because bcc is built for it.
 $(VENV)/created:
-	@missing=; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
-	if [ -n "$$missing" ]; then \
-	  echo "installing:$$missing"; \
-	  $(SUDO) apt-get update -q && \
-	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
-	fi
+	@$(call install,$(PACKAGES))
 	$(PYTHON) -m venv --clear --system-site-packages $(VENV)
+	@touch $@
+
+$(VENV)/emulator: $(VENV)/created
+	@$(call install,$(EMULATOR))
 	@touch $@
 
 $(VENV)/installed: $(VENV)/created pyproject.toml

@@ -19,6 +19,25 @@ enum { PHASE_IN = 1, PHASE_OUT = 2, PHASE_TOLD = 3 };
 enum { SCOPE_NONE, SCOPE_FLOW, SCOPE_PEER };
 enum { COUNT_SHOWN, COUNT_FILTERED, COUNT_LOST, COUNT_KINDS };
 
+/* A RST that left: clones (a flooding bridge) and copies (nft dup) of it are no RSTs of their own. */
+struct sent_key {
+	__u64 net; /* net_key() */
+	struct tuple t;
+	__u32 seq;
+	__u32 ack;
+	__u16 ip_id;
+	__u8 flags;
+	__u8 pad;
+};
+
+struct sent {
+	__u64 ts;
+	__u64 head;
+	__u64 skb;
+	__u8 kind;
+	__u8 pad[7];
+};
+
 /* A RST on its way through this node, by skb address. */
 struct track {
 	__u64 ts;
@@ -38,6 +57,8 @@ struct track {
 	struct rst_frame here;
 	struct rst_frame ingress;
 	struct rst_made made;
+	struct sent_key key; /* its own key and value in `sents`: the stack has no room for them */
+	struct sent sent;
 };
 
 /* Why the stack decided to send a RST; waits for the packet. */
@@ -92,25 +113,6 @@ struct active_reason {
 	__u8 owned;
 	__u8 state_now;
 	__u8 pad[6];
-};
-
-/* A RST that left: clones (a flooding bridge) and copies (nft dup) of it are no RSTs of their own. */
-struct sent_key {
-	__u64 net; /* net_key() */
-	struct tuple t;
-	__u32 seq;
-	__u32 ack;
-	__u16 ip_id;
-	__u8 flags;
-	__u8 pad;
-};
-
-struct sent {
-	__u64 ts;
-	__u64 head;
-	__u64 skb;
-	__u8 kind;
-	__u8 pad[7];
 };
 
 struct net_key {
@@ -516,8 +518,10 @@ INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 	struct rst_frame frame = {};
 
 	fill_frame(&frame, (void *)skb, dev, p->ttl);
-	if (t && !same_packet(t, p))
-		t = 0; /* the skb's memory is another packet now */
+	if (t && (!same_packet(t, p) ||
+		  (t->phase == PHASE_IN && t->here.netns == frame.netns &&
+		   t->here.ifindex == frame.ifindex)))
+		t = 0; /* the skb's memory is another packet now (perhaps the same RST, sent again) */
 	if (!t) {
 		t = new_track(skb, p);
 		if (!t)
@@ -645,8 +649,7 @@ INLINE int is_copy(const struct sent *sent, const void *skb, const void *sk, __u
 INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 {
 	struct answer_key answer = {};
-	struct sent_key sent_key = {};
-	struct sent sent = {}, *before;
+	struct sent *before;
 	struct pending *pending = 0;
 	struct active_reason *why;
 	struct rst_event *e;
@@ -659,20 +662,20 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 		state = GET(__u8, sk, sk_state);
 		raw = is_raw(sk, state);
 	}
-	answer.net = sent_key.net = net_key(net_of_dev(dev));
-	answer.seq = sent_key.seq = p->seq;
-	answer.ack = sent_key.ack = p->ack;
-	sent_key.t = p->t;
-	sent_key.ip_id = p->ip_id;
-	sent_key.flags = p->flags;
+	t = new_track(skb, p);
+	if (!t)
+		return;
+	answer.net = t->key.net = net_key(net_of_dev(dev));
+	answer.seq = t->key.seq = p->seq;
+	answer.ack = t->key.ack = p->ack;
+	t->key.t = p->t;
+	t->key.ip_id = p->ip_id;
+	t->key.flags = p->flags;
 	if (!raw)
 		pending = pendings.lookup(&answer);
 	if (pending && !answers(pending, p, now))
 		pending = 0;
-	before = pending || raw ? 0 : sents.lookup(&sent_key);
-	t = new_track(skb, p);
-	if (!t)
-		return;
+	before = pending || raw ? 0 : sents.lookup(&t->key);
 	t->phase = PHASE_OUT;
 	t->net = answer.net;
 	if (before && is_copy(before, (const void *)skb, sk, now)) {
@@ -763,11 +766,11 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 		t->made.task = e->owner;
 		t->made.has_task = 1;
 	}
-	sent.ts = now;
-	sent.head = (__u64)GET(const char *, skb, skb_head);
-	sent.skb = skb;
-	sent.kind = e->kind;
-	sents.update(&sent_key, &sent);
+	t->sent.ts = now;
+	t->sent.head = (__u64)GET(const char *, skb, skb_head);
+	t->sent.skb = skb;
+	t->sent.kind = e->kind;
+	sents.update(&t->key, &t->sent);
 	if (!filtered(e, &p->t)) {
 		if (hold)
 			return; /* tcp_send_reset, which follows at once, completes it */
@@ -776,6 +779,16 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	if (!sk)
 		sk_key = skb;
 	held.delete(&sk_key);
+}
+
+/* The same memory, and in it the same RST once more, sent again: it was made here, though the one
+ * before it had come in, or leaves by the device by which that one has left. (That one's end was not
+ * seen: a network card freed it, or a kernel without drop reasons did.) */
+INLINE int is_sent_again(const struct track *t, const void *skb, const void *dev)
+{
+	if (GET(__u32, skb, skb_iif))
+		return 0;
+	return t->phase != PHASE_OUT || t->here.ifindex == GET(__u32, dev, dev_ifindex);
 }
 
 INLINE void fill_received(struct rst_event *e, const struct track *t, __u64 skb)
@@ -813,7 +826,7 @@ int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	}
 	t = tracks.lookup(&key);
-	if (t && !same_packet(t, &p))
+	if (t && (!same_packet(t, &p) || is_sent_again(t, skb, dev)))
 		t = 0;
 	if (!t) {
 		if (!GET(__u32, skb, skb_iif))

@@ -19,6 +19,7 @@ from rsttrace.errors import RsttraceError
 from rsttrace.judge.docket import Docket
 from rsttrace.judge.fingerprints import Fingerprints
 from rsttrace.judge.verdict import judge
+from rsttrace.kernel import hooks
 from rsttrace.kernel.config import Report, Request
 from rsttrace.kernel.source import LiveSource
 from rsttrace.locating import Locator, located_lines
@@ -109,6 +110,9 @@ def unseen_lines(report: Report) -> list[str]:
     ]
     if report.missing_fields:
         lines.append(f"  unknown on this kernel: {', '.join(report.missing_fields)}")
+    unknown = hooks.unknown(hooks.Plan(report.plan), report.knows)
+    if unknown:
+        lines.append(f"  unknown on this kernel with this plan: {'; '.join(unknown)}")
     lines.append(f"  unseen with this plan: {BLIND_SPOTS[report.plan]}")
     return lines
 

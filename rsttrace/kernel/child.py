@@ -24,7 +24,7 @@ if __name__ == "__main__":  # started by path in isolated mode: find our own pac
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from rsttrace.errors import DependencyError, KernelError, RsttraceError
-from rsttrace.kernel import cgroup, config, hooks, kprobe, layout
+from rsttrace.kernel import cgroup, config, headers, hooks, kprobe, layout
 from rsttrace.kernel.btf import Btf
 from rsttrace.model import Kind
 
@@ -163,7 +163,7 @@ class Facts:
         except RsttraceError as error:
             self.btf = None
             self.source = "headers"
-            if not has_kernel_headers():
+            if headers.directory() is None:
                 raise KernelError(
                     f"{error.what}; and no kernel headers for {platform.release()} are installed",
                     hint=f"{error.hint or 'use a kernel with BTF'} (Debian, Ubuntu: "
@@ -217,7 +217,7 @@ class Facts:
             ("sk_rst_reason", "SK_RST_REASON_"),
             ("skb_drop_reason", "SKB_DROP_REASON_"),
         ):
-            values = self.btf.enum(enum) if self.btf else {}
+            values = self.btf.enum(enum) if self.btf else headers.enum(enum)
             found[enum] = {
                 (name[len(prefix) :] if name.startswith(prefix) else name): value
                 for name, value in values.items()
@@ -226,13 +226,17 @@ class Facts:
 
     def arguments(self, name: str) -> list[str] | None:
         """Names of a function's or a tracepoint's arguments; None if unknown."""
-        return self.btf.parameters(name) if self.btf else None
+        return self.btf.parameters(name) if self.btf else headers.parameters(name)
 
-
-def has_kernel_headers() -> bool:
-    """Whether the running kernel's headers are installed where bcc looks for them."""
-    base = Path("/lib/modules") / platform.release()
-    return any((base / name / "include/linux/kconfig.h").is_file() for name in ("source", "build"))
+    def knows(self) -> dict[str, bool]:
+        """What this kernel tells of a reset, by the names of `hooks.KNOWLEDGE`."""
+        kfree = self.arguments("btf_trace_kfree_skb") or []
+        return {
+            "drop_reason": len(kfree) >= 3,
+            "drop_socket": len(kfree) >= 4,
+            "reset_reason": len(self.arguments("btf_trace_tcp_send_reset") or []) >= 3,
+            "reset_skb": "skb" in (self.arguments("tcp_reset") or []),
+        }
 
 
 def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follows: bool) -> str:
@@ -242,15 +246,13 @@ def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follo
     mask = 0
     for kind, number in config.KIND_NUMBERS.items():
         mask |= (kind.value in request["kinds"]) << number
-    receive_skb = facts.arguments("tcp_reset")
+    knows = facts.knows()
     active = facts.arguments("tcp_send_active_reset")
     answer = facts.arguments("tcp_v4_send_reset")
 
     def position(arguments: list[str] | None, name: str) -> int:
         return arguments.index(name) + 1 if arguments and name in arguments else 0
 
-    kfree = facts.arguments("btf_trace_kfree_skb") or []
-    send = facts.arguments("btf_trace_tcp_send_reset") or []
     values = {
         **{f"KIND_{k.name}": n for k, n in config.KIND_NUMBERS.items()},
         "KIND_COUNT": len(Kind),
@@ -262,10 +264,10 @@ def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follo
         "FILTER_NETNS": int(bool(request["netns"])),
         "FILTER_PORTS": int(bool(request["ports"])),
         "FILTER_NETS": int(bool(request["nets"])),
-        "HAVE_DROP_REASON": int(len(kfree) >= 3),
-        "HAVE_RX_SK": int(len(kfree) >= 4),
-        "SEND_RESET_HAS_REASON": int(len(send) >= 3),
-        "TCP_RESET_HAS_SKB": int(position(receive_skb, "skb") == 2),
+        "HAVE_DROP_REASON": int(knows["drop_reason"]),
+        "HAVE_RX_SK": int(knows["drop_socket"]),
+        "SEND_RESET_HAS_REASON": int(knows["reset_reason"]),
+        "TCP_RESET_HAS_SKB": int(knows["reset_skb"]),
         "SEND_RESET_REASON_ARG": position(answer, "reason"),
         "ACTIVE_RESET_REASON_ARG": position(active, "reason"),
         "PLAN_KPROBES": int(plan is hooks.Plan.KPROBES),
@@ -416,9 +418,10 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     directory = Path(request["directory"])
     facts = Facts(directory)
     plan = choose_plan(request["plan"])
+    knows = facts.knows()
     chosen = hooks.for_plan(
         plan,
-        len(facts.arguments("btf_trace_kfree_skb") or ()),
+        2 + knows["drop_reason"] + knows["drop_socket"],
         payload=request["payload"] > 0,
     )
     functions = kernel_functions() if plan is hooks.Plan.KPROBES else frozenset()
@@ -434,6 +437,7 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
                 enum: {value: name for name, value in names.items()}
                 for enum, names in facts.enums().items()
             },
+            knows=knows,
             missing_fields=sorted(set(facts.missing)),
             bcc_version=str(getattr(bcc, "__version__", "unknown")),
             event_size=layout.event_size(),

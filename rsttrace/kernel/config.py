@@ -65,13 +65,15 @@ class Report:
     """What the loading child found and did.
 
     `source` is ``btf`` or ``headers``; `enums` maps the kernel's enum names to value -> name;
-    `fields` lists members that this kernel does not have.
+    `knows` says what this kernel tells of a reset (`hooks.KNOWLEDGE`); `missing_fields` lists
+    structure members that it does not have.
     """
 
     plan: str
     source: str
     hooks: list[HookStatus] = field(default_factory=list)
     enums: dict[str, dict[int, str]] = field(default_factory=dict)
+    knows: dict[str, bool] = field(default_factory=dict)
     missing_fields: list[str] = field(default_factory=list)
     bcc_version: str = ""
     event_size: int = 0

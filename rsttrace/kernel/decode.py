@@ -68,11 +68,14 @@ def _text(raw: Any) -> str:
     return bytes(raw).split(b"\0", 1)[0].decode(errors="backslashreplace")
 
 
-def _half(raw: Any, recent: int, context: Context) -> Half | None:
+def _half(raw: Any, recent: int, context: Context, until: int) -> Half | None:
+    """One direction of a flow; of its last packets, those until the RST's own time."""
     if not raw.packets:
         return None
     newest = raw.packets - 1
     kept = [raw.recent[(newest - back) % recent] for back in range(min(recent, raw.packets))]
+    # What a RST provokes (a challenge ACK) may leave before the RST is seen to be dropped.
+    kept = [seen for seen in kept if seen.ts <= until]
     wall = context.clock_offset_ns
     return Half(
         packets=raw.packets,
@@ -171,8 +174,8 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
     scope = SCOPES[event.scope]
     baseline = Baseline(
         scope=scope,
-        theirs=_half(event.theirs, recent, context),
-        ours=_half(event.ours, recent, context),
+        theirs=_half(event.theirs, recent, context, event.ts),
+        ours=_half(event.ours, recent, context, event.ts),
         peer_ttls=tuple(filter(None, bytes(event.peer_ttls))),
     )
     sent_reason = context.enums.get("sk_rst_reason", {}).get(event.reason)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rsttrace.errors import RsttraceError
-from rsttrace.kernel import kprobe, loader
+from rsttrace.kernel import hooks, kprobe, loader
 from rsttrace.kernel.btf import VMLINUX
 from rsttrace.kernel.config import Report, Request
 from rsttrace.model import Kind
@@ -58,6 +58,8 @@ class Diagnosis:
                 "source": report.source if report else None,
                 "bcc": report.bcc_version if report else None,
                 "missing_fields": report.missing_fields if report else None,
+                "knows": report.knows if report else None,
+                "unknown": hooks.unknown(hooks.Plan(report.plan), report.knows) if report else None,
                 "hooks": [
                     {
                         "target": hook.target,
@@ -123,6 +125,10 @@ def diagnose(plan: str = "auto") -> Diagnosis:
         if report.missing_fields:
             text = f"this kernel does not have: {', '.join(report.missing_fields)}"
             checks.append(Check("fields", WARNING, text))
+        unknown = hooks.unknown(hooks.Plan(report.plan), report.knows)
+        if unknown:
+            text = f"not known on this kernel with this plan: {'; '.join(unknown)}"
+            checks.append(Check("knowledge", WARNING, text))
     return Diagnosis(platform.release(), platform.machine(), tuple(checks), report, log)
 
 

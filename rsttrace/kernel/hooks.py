@@ -205,3 +205,34 @@ def for_plan(plan: Plan, kfree_skb: int = 4, *, payload: bool = False) -> tuple[
         and not (hook.without_rx_sk and kfree_skb >= 4)
         and not (hook.without_drop_reason and kfree_skb >= 3)
     )
+
+
+KNOWLEDGE = {
+    "drop_reason": "kfree_skb tells why a packet was dropped (c504e5c2f964, 5.17)",
+    "drop_socket": "kfree_skb tells whose packet was dropped (c53795d48ee8, 6.11)",
+    "reset_reason": "tcp_send_reset tells why, and of resets without a socket, too (19822a980e19, "
+    "b533fb9cf4f7, 6.10)",
+    "reset_skb": "tcp_reset() is given the RST (049fe386d353, 5.12)",
+}
+"""What a kernel may tell of a reset, beside which hooks it has. Looked for in the arguments of its
+tracepoints and functions, never by its version."""
+
+
+def unknown(plan: Plan, knows: dict[str, bool]) -> list[str]:
+    """What a plan cannot find out on a kernel that knows so much, in plain words.
+
+    What is unknown is null in the output, or is told by a less exact cause.
+    """
+    only_tracepoints = plan is Plan.TRACEPOINTS
+    words = []
+    if not knows.get("drop_reason"):
+        words.append("why a received reset was ignored")
+        if only_tracepoints:
+            words.append("whether it had a socket; resets that a connected socket ignored")
+    elif not knows.get("drop_socket") and only_tracepoints:
+        words.append("the socket of a received reset that was ignored")
+    if not knows.get("reset_reason"):
+        words.append("the kernel's reason for a reset that it sends")
+        if only_tracepoints:
+            words.append("whether an answer without a socket was for a connection in TIME_WAIT")
+    return words

@@ -263,5 +263,6 @@ def received(kind: Kind, reason: str | None, state: str | None) -> Cause:
         name, text = REJECTED[reason]
         return Cause(name, text, reason)
     if reason is None:
-        return Cause("ignored", "ignored", None)
+        text = "ignored; this kernel does not say why"
+        return Cause("ignored", text if state else f"{text}, nor whether it had a socket", None)
     return Cause("dropped", f"ignored: {_reason(reason)}", reason)

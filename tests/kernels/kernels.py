@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
-COMMON = (
-    "python3",
-    "python3-bpfcc",
-    "python3-pip",
-    "iproute2",
-    "nftables",
-    "kmod",
-    "mount",
-    "busybox-static",
-)
-"""Packages of every guest, beside its kernel: the release's own Python, bcc and tools."""
+PROVISION = Path(__file__).resolve().parents[2] / "vagrant/provision.sh"
+"""Prepares a machine for the lab tests, a guest of QEMU's or of Vagrant's."""
+
+GUEST_ONLY = ("mount", "busybox-static")
+"""What a guest needs beside that, for it has no system around it."""
+
+
+@cache
+def provisioned() -> tuple[str, ...]:
+    """Packages that the tests need: the release's own Python, bcc and tools."""
+    names = subprocess.run(["sh", str(PROVISION), "names"], check=True, stdout=subprocess.PIPE)
+    return tuple(names.stdout.decode().split())
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Guest:
     @property
     def packages(self) -> tuple[str, ...]:
         """All packages to install."""
-        return (*COMMON, self.libbpf)
+        return (*provisioned(), *GUEST_ONLY, self.libbpf)
 
 
 GUESTS = (

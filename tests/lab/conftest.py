@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -45,10 +46,10 @@ def fence(tracer_and_fence: tuple[Tracer, Fence]) -> Fence:
     return tracer_and_fence[1]
 
 
-@pytest.fixture
-def routed() -> Iterator[Lab]:
+@contextmanager
+def routed_lab(prefix: str) -> Iterator[Lab]:
     """client (10.71.1.1) - router - server (10.71.2.2), IPv4 and IPv6."""
-    with Lab("rstlab") as lab:
+    with Lab(prefix) as lab:
         lab.add("client", "router", "server")
         lab.link("client", "eth0", "router", "cl0")
         lab.link("router", "sv0", "server", "eth0")
@@ -63,4 +64,11 @@ def routed() -> Iterator[Lab]:
             # Resolve the neighbours: before, a SYN is sent (and answered) several times over.
             with lab.inside("client"), socket.socket(family) as sock:
                 sock.connect_ex((server_address("server", family), 1))
+        yield lab
+
+
+@pytest.fixture
+def routed() -> Iterator[Lab]:
+    """A routed lab of the test's own."""
+    with routed_lab("rstlab") as lab:
         yield lab

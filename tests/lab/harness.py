@@ -1,10 +1,16 @@
-"""A running rsttrace and the traffic that the lab tests send."""
+"""A running rsttrace and the traffic that the lab tests send.
+
+Three variables of the environment say how: RSTTRACE_LAB_PLAN (the plan of every tracer that names
+none itself), RSTTRACE_LAB_START (seconds that loading may take) and RSTTRACE_LAB_DEADLINE (seconds
+to wait for anything else). An emulated guest is slow and has both plans; see tests/kernels.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import struct
@@ -14,26 +20,40 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from rsttrace.demo.lab import Lab
+from rsttrace.kernel.child import Facts
+from rsttrace.kernel.hooks import Plan
 
-DEADLINE_S = 20.0
+PLAN = os.environ.get("RSTTRACE_LAB_PLAN", "auto")
+DEADLINE_S = float(os.environ.get("RSTTRACE_LAB_DEADLINE", "20"))
+START_S = float(os.environ.get("RSTTRACE_LAB_START", DEADLINE_S))
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 
 Json = dict[str, Any]
 
 
 class Tracer:
-    """``rsttrace trace -o json`` as a user runs it, read in the background."""
+    """``rsttrace trace -o json`` as a user runs it, read in the background.
+
+    Attributes:
+        entries: what it printed so far.
+        status: what it said on stderr so far.
+        start_s: seconds until it was armed, if it was waited for.
+    """
 
     def __init__(self, *options: str, wait: bool = True) -> None:
         self.entries: list[Json] = []
         self.status = ""
+        self.start_s: float | None = None
+        started = time.monotonic()
         self._changed = threading.Condition()
         self._lines: queue.Queue[str] = queue.Queue()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "rsttrace", "trace", "-o", "json", *options],
+            [sys.executable, "-m", "rsttrace", "trace", "-o", "json", "--plan", PLAN, *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -46,7 +66,18 @@ class Tracer:
         for reader in self._readers:
             reader.start()
         if wait:
-            self.wait_for(lambda: "tracing resets" in self.status, "the tracer to be armed")
+            try:
+                self.wait_until_armed()
+            except AssertionError:
+                self.stop(signal.SIGKILL)
+                raise
+            self.start_s = round(time.monotonic() - started, 2)
+
+    def wait_until_armed(self) -> None:
+        """Wait until every hook is on; loading may take START_S."""
+        # It is the last line of the status, behind what is not attached.
+        armed = "unseen with this plan"
+        self.wait_for(lambda: armed in self.status, "the tracer to be armed", START_S)
 
     def _read_entries(self) -> None:
         assert self.process.stdout is not None
@@ -62,12 +93,21 @@ class Tracer:
                 self.status += line
                 self._changed.notify_all()
 
-    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
+    @property
+    def plan(self) -> Plan:
+        """The plan that runs."""
+        found = re.search(r"plan: (\w+); hooks: (\d+) of (\d+)", self.status)
+        assert found is not None, self.status
+        return Plan(found[1])
+
+    def wait_for(
+        self, condition: Callable[[], bool], what: str, deadline_s: float | None = None
+    ) -> None:
         """Wait until something became true; fails with what was seen instead."""
         with self._changed:
             if (
                 not self._changed.wait_for(
-                    lambda: condition() or self.process.poll() is not None, DEADLINE_S
+                    lambda: condition() or self.process.poll() is not None, deadline_s or DEADLINE_S
                 )
                 or not condition()
             ):
@@ -100,6 +140,12 @@ class Tracer:
             assert stream is not None
             stream.close()
         return code
+
+
+@cache
+def knows() -> dict[str, bool]:
+    """What this kernel tells of a reset (`rsttrace.kernel.hooks.KNOWLEDGE`)."""
+    return Facts(Path()).knows()
 
 
 class Fence:

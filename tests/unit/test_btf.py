@@ -14,7 +14,7 @@ import pytest
 
 from rsttrace.errors import DependencyError, KernelError
 from rsttrace.kernel import btf as btf_module
-from rsttrace.kernel import child, hooks, layout
+from rsttrace.kernel import child, headers, hooks, layout
 from rsttrace.kernel.btf import VMLINUX, Btf
 
 FIELDS = [
@@ -239,7 +239,7 @@ def test_no_usable_btf(
 
 def test_neither_btf_nor_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(btf_module.Btf.__init__, "__defaults__", (str(tmp_path / "none"),))
-    monkeypatch.setattr(child, "has_kernel_headers", lambda: False)
+    monkeypatch.setattr(headers, "directory", lambda: None)
     with pytest.raises((KernelError, DependencyError)) as caught:
         child.Facts(tmp_path)
     assert "no kernel headers" in caught.value.what

@@ -590,6 +590,22 @@ def test_a_received_resets_trigger_is_no_packet_sent_after_it_came() -> None:
     assert back.trigger.seq == 1000
 
 
+def test_a_packet_that_followed_the_reset_is_no_trigger_of_it() -> None:
+    """As a challenge ACK, which leaves before the RST that provoked it is seen to be dropped."""
+    found = event(Kind.RECEIVED_REJECTED, scope=1, ts=150)
+    peer_half(found.ours, packets=3)
+    peer_half(found.theirs, packets=3)
+    for number in range(3):
+        seen_number(found.ours.recent[number], number)
+        seen_number(found.theirs.recent[number], number)
+    reset = decoded(found)
+    assert reset.trigger is not None
+    assert reset.trigger.seq == 1001
+    for half in (reset.baseline.ours, reset.baseline.theirs):
+        assert half is not None
+        assert [seen.seq for seen in half.recent] == [1001, 1000]
+
+
 def test_a_firewalls_trigger_is_the_segment_that_it_answers() -> None:
     found = event(Kind.SENT_NETFILTER, scope=1)
     peer_half(found.ours, packets=3)

@@ -1,0 +1,205 @@
+"""Both plans at once, on the same traffic: what they say agrees, event by event.
+
+Where they differ, the kernel tells the tracepoint plan less: `can_know` (kinds, causes, states) and
+the lists below (everything else) name all of it, by what the kernel has.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from rsttrace.demo.lab import Lab
+from rsttrace.kernel import hooks, kprobe
+from rsttrace.kernel.hooks import Plan
+from tests.lab.conftest import routed_lab
+from tests.lab.harness import Fence, Json, Tracer, knows
+from tests.lab.test_kinds import (
+    CLIENT,
+    ROUTER,
+    ROWS,
+    SERVER,
+    V4,
+    Row,
+    can_know,
+    check,
+    no_way_back,
+    play,
+    seen,
+)
+
+Both = tuple[Tracer, Tracer]
+
+pytestmark = pytest.mark.skipif(
+    not kprobe.available(), reason="this kernel has no kprobes: there is only one plan"
+)
+
+
+@pytest.fixture(scope="module")
+def fence() -> Iterator[Fence]:
+    """Marks a place in both outputs."""
+    with Lab("rstbothfence") as lab:
+        yield Fence(lab)
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[Both]:
+    """A tracer with each plan: kprobes, tracepoints."""
+    tracers: list[Tracer] = []
+    try:
+        for plan in Plan:
+            tracers.append(Tracer("--kind", "all", "--plan", plan.value))
+        yield tracers[0], tracers[1]
+    finally:
+        for tracer in tracers:
+            tracer.stop()
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """One lab for all rows: building it takes longer than a row."""
+    with routed_lab("rstboth") as lab:
+        yield lab
+
+
+def clean(row: Row, lab: Lab) -> None:
+    """Undo a row's set-up."""
+    if row.setup is no_way_back:
+        lab.ip(SERVER, "route del blackhole 10.71.1.0/24", "route del blackhole fd71:1::/64")
+    else:
+        for role in (SERVER, CLIENT, ROUTER):
+            lab.nft(role, "flush ruleset")
+
+
+CASES = [
+    pytest.param(
+        row,
+        family,
+        id=f"{row.name}-{'v4' if family == V4 else 'v6'}",
+        # Every row over one of its families, in turns.
+        marks=[pytest.mark.lean] * (row.families[number % len(row.families)] == family),
+    )
+    for number, row in enumerate(ROWS)
+    for family in row.families
+]
+
+
+@pytest.mark.parametrize(("row", "family"), CASES)
+def test_plans_agree(
+    row: Row,
+    family: int,
+    lab: Lab,
+    both: Both,
+    fence: Fence,
+    record_property: Callable[[str, object], None],
+) -> None:
+    try:
+        sent = play(row, family, lab, *((tracer, fence) for tracer in both))
+        for tracer in both:
+            proven = check(row, family, lab, tracer, sent)
+            record_property(tracer.plan.value, sorted({(one.kind, one.cause) for one in proven}))
+        for role in (SERVER, CLIENT, ROUTER):
+            compare(row, *(tracer.of(lab.inode(role)) for tracer in both))
+    finally:
+        clean(row, lab)
+
+
+# ---- what the tracepoint plan cannot know ----
+
+OWN = frozenset({"id", "time", "trigger.age_ms"})
+"""Each tracer numbers its own entries and reads the clock itself. (Where a probe hands over the
+trigger it has no age.)"""
+
+LOOKED_UP = frozenset({"process.pid", "process.comm"})
+"""Read from /proc once the event has arrived: null where the process was faster, in either plan."""
+
+HEADERS_OF_TRIGGER = frozenset(
+    f"trigger.{field}" for field in ("raw", "length", "options", "reserved", "tos")
+)
+"""What there is no record of for a packet seen earlier; only a probe hands the packet over."""
+
+
+def may_be_null(path: str, full: Json) -> bool:
+    """Whether the tracepoint plan may say null where the kprobe plan's entry is `full`."""
+    kind, group = full["kind"], path.partition(".")[0]
+    silent = not knows()["reset_reason"]  # tcp_send_reset, without a full socket
+    if path == "made_here.hook":
+        return True
+    if path in HEADERS_OF_TRIGGER:
+        return kind == "sent-netfilter" or (kind == "sent-passive" and silent)
+    if group in ("socket", "process"):
+        return (kind == "received-rejected" and not knows()["drop_socket"]) or (
+            kind == "sent-passive" and silent and full["socket"]["state"] == "TIME_WAIT"
+        )
+    return False
+
+
+def may_say_less(path: str, full: Json, row: Row) -> bool:
+    """Whether it may use other, less exact words; `check` has seen that they are the right ones."""
+    kind = full["kind"]
+    if path == "trigger.ttl":  # ip_forward() counts down, then comes the firewall
+        return kind == "sent-netfilter" and row.name == "netfilter-forward"
+    if kind == "sent-netfilter":  # the chain
+        return path in ("cause.text", "summary")
+    if path not in ("kind", "cause.name", "cause.text", "summary"):
+        return False
+    return can_know(row, seen(full), Plan.TRACEPOINTS, knows()) != seen(full)
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """An entry's leaves, by path; of evidence, the rules and their weights (texts have times)."""
+    if path == "evidence":
+        return {path: [(found["rule"], found["weight"]) for found in value]}
+    if isinstance(value, dict):
+        found: dict[str, Any] = {}
+        for key, inner in value.items():
+            found.update(leaves(inner, f"{path}.{key}" if path else key))
+        return found
+    return {path: value}
+
+
+def compare(row: Row, by_kprobe: list[Json], by_tracepoint: list[Json]) -> None:
+    """Every event of one plan is the other's, and says the same or, where allowed, less."""
+    packets: defaultdict[str, tuple[list[Json], list[Json]]] = defaultdict(lambda: ([], []))
+    for number, entries in enumerate((by_kprobe, by_tracepoint)):
+        for entry in sorted(entries, key=lambda entry: str(entry["time"])):
+            packets[f"{entry['direction']} {entry['rst']['raw']}"][number].append(entry)
+    for full_entries, less_entries in packets.values():
+        pairs = zip(full_entries, less_entries)
+        assert len(full_entries) == len(less_entries) or all(
+            can_know(row, seen(full), Plan.TRACEPOINTS, knows()) is None for full in full_entries
+        )
+        for full, less in pairs:
+            one, other = leaves(full), leaves(less)
+            for path in (one.keys() | other.keys()) - OWN:
+                a, b = one.get(path), other.get(path)
+                if a == b or (path in LOOKED_UP and None in (a, b)):
+                    continue
+                allowed = may_be_null(path, full) if b is None else may_say_less(path, full, row)
+                assert allowed, (path, a, b, full, less)
+
+
+@pytest.mark.lean
+def test_every_hook_attaches(both: Both, record_property: Callable[[str, object], None]) -> None:
+    """Nothing of a plan is missing, and what this kernel does not know is said at the start."""
+    record_property("knows", knows())
+    for tracer in both:
+        unknown = hooks.unknown(tracer.plan, knows())
+        wanted = hooks.for_plan(tracer.plan, 2 + knows()["drop_reason"] + knows()["drop_socket"])
+        record_property(
+            f"{tracer.plan.value}-plan",
+            {
+                "hooks": [
+                    [hook.target, "kprobe" if hook.kprobe else "raw tracepoint"] for hook in wanted
+                ],
+                "unknown": unknown,
+                "start_s": tracer.start_s,
+            },
+        )
+        assert f"hooks: {len(wanted)} of {len(wanted)})" in tracer.status
+        assert "not attached" not in tracer.status
+        for sentence in unknown:
+            assert sentence in tracer.status
