@@ -244,13 +244,13 @@ class _Run:
                 continue
             if not self._wanted(reset):
                 continue
-            entry = replace(entry, id=presenter.number(), amends=None)
+            shown = replace(entry, id=presenter.number(), amends=None)
             if self._options.output == "json":
-                found.update({"id": entry.id, "amends": None})
+                found.update({"id": shown.id, "amends": None})
                 writer.lines([render_json.object_line(found)])
             else:
-                writer.entry(entry)
-            tally.add(entry)
+                writer.entry(shown)
+            tally.add(shown)
             self.shown += 1
             if self._full(presenter):
                 return
