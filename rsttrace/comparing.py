@@ -237,20 +237,20 @@ class _Run:
         writer: Writer,
         tally: Tally,
     ) -> None:
-        for judged, found in self._judged(point, log):
+        for entry, found in self._judged(point, log):
             self.looked_at += 1
-            reset = judged.reset
-            if self._options.origins and judged.verdict.origin not in self._options.origins:
+            reset = entry.reset
+            if self._options.origins and entry.verdict.origin not in self._options.origins:
                 continue
             if not self._wanted(reset):
                 continue
-            entry = replace(judged, id=presenter.number(), amends=None)
+            shown = replace(entry, id=presenter.number(), amends=None)
             if self._options.output == "json":
-                found.update({"id": entry.id, "amends": None})
+                found.update({"id": shown.id, "amends": None})
                 writer.lines([render_json.object_line(found)])
             else:
-                writer.entry(entry)
-            tally.add(entry)
+                writer.entry(shown)
+            tally.add(shown)
             self.shown += 1
             if self._full(presenter):
                 return

@@ -7,6 +7,7 @@ between: proof. Where O may have missed it, nothing is said.
 
 from __future__ import annotations
 
+import bisect
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -85,8 +86,10 @@ def compare(
     """Compare two captures. `joined` are the connections whose packets were gathered."""
     timing = measure(_ticks(joined))
     bench = _Bench(surveys, joined, timing)
-    found = [item for each in joined for item in bench.resets(each)]
-    _place_all(bench, found)
+    by_flow = {id(each): bench.resets(each) for each in joined}
+    for items in by_flow.values():
+        _place_all(bench, items)
+    found = [item for items in by_flow.values() for item in items]
     ab, ba = bench.way("A", found), bench.way("B", found)
     positions = _by_place(item.position for item in found if item.position is not None)
     near = bench.near()
@@ -112,7 +115,9 @@ def compare(
         clocks=timing.clocks if timing else None,
         ab=ab,
         ba=ba,
-        flows=tuple(_flow(each, found) for each in joined if each.resets_a or each.resets_b),
+        flows=tuple(
+            _flow(each, by_flow[id(each)]) for each in joined if each.resets_a or each.resets_b
+        ),
         positions=positions,
         notes=(*notes, *bench.notes()),
     )
@@ -341,7 +346,7 @@ class _Bench:
                 trigger_arrived=arrived,
             )
             return
-        if self._lookalike(each, sight, point):
+        if self._lookalike(each, sight, point, partners):
             why = f"{watcher} sent another one just like it: they cannot be told apart"
             item.other = self._say(Fate.UNKNOWN, point, why=why, trigger_arrived=arrived)
             return
@@ -395,8 +400,14 @@ class _Bench:
                 altered |= {("A", a.frame), ("B", b.frame)}
         return partners, altered
 
-    def _rate(self, each: Joined, a: Sight, b: Sight) -> tuple[int, int, int] | None:
-        """How badly b fits as a at the other point; ``None``: it is not the same packet."""
+    def _rate(
+        self, each: Joined, a: Sight, b: Sight, *, anyhow: bool = False
+    ) -> tuple[int, int, int] | None:
+        """How badly b fits as a at the other point; ``None``: it is not the same packet.
+
+        `anyhow`: even if it must have come another way than the connection's other packets. RSTs
+        may: those of Linux without a socket have another IPv6 flow label (RFC 6438).
+        """
         assert each.toward_b is not None
         to_b = a.way == each.toward_b
         if a.seq != b.seq or (a.flags ^ b.flags) & ~PSH or not self._feasible(a, b, to_b):
@@ -405,9 +416,9 @@ class _Bench:
         if deltas is None:
             deltas = self._deltas[id(each), a.way] = frozenset(each.deltas(a.way))
         off = min((abs(a.ttl - b.ttl - delta) for delta in deltas), default=0)
-        if off > TTL_SLACK:
-            return None
         same = (a.ack, a.payload_len, a.ip_id) == (b.ack, b.payload_len, b.ip_id)
+        if off > TTL_SLACK and not anyhow and not (same and a.ip_id > 1):
+            return None
         sender = a if to_b else b
         if not same and a.ip_id != b.ip_id and each.ids_kept[a.way] and sender.ip_id > 1:
             return None  # the path keeps IP IDs: another packet
@@ -416,12 +427,21 @@ class _Bench:
         late = abs(b.time_ns - a.time_ns - usual) if usual is not None else 0
         return (0 if same else 1, off, late)
 
-    def _lookalike(self, each: Joined, sight: Sight, point: str) -> bool:
-        others = each.resets_b if point == "A" else each.resets_a
-        for other in others:
-            a, b = (sight, other) if point == "A" else (other, sight)
-            if other.way == sight.way and self._rate(each, a, b) is not None:
-                return True
+    def _lookalike(
+        self,
+        each: Joined,
+        sight: Sight,
+        point: str,
+        partners: dict[tuple[str, int], Sight],
+    ) -> bool:
+        """Whether O sent another one that this may be: one too few to tell them apart."""
+        watcher = _other(point)
+        for other in each.resets_b if point == "A" else each.resets_a:
+            if other.way == sight.way:
+                a, b = (sight, other) if point == "A" else (other, sight)
+                missing = (watcher, other.frame) not in partners
+                if self._rate(each, a, b, anyhow=missing) is not None:
+                    return True
         return False
 
     def _altered(
@@ -511,9 +531,9 @@ class _Bench:
 
     # ---- sums ----
 
-    def apart(self, one: Found, other: Found) -> int:
-        """How far apart in time two RSTs came in, each where it came in."""
-        return abs(self._a_ns(one.sight, one.point) - self._a_ns(other.sight, other.point))
+    def moment(self, item: Found) -> int:
+        """When a RST came in, by A's clock."""
+        return self._a_ns(item.sight, item.point)
 
     def round_trip(self) -> int | None:
         """The least round trip between the points, in nanoseconds."""
@@ -610,23 +630,22 @@ def _source(each: Joined, point: str, way: int) -> Endpoint:
 
 
 def _place_all(bench: _Bench, found: Sequence[Found]) -> None:
-    for item in found:
-        if item.other.fate is not Fate.NEVER_SENT:
-            continue
-        each, way = item.joined, item.sight.way
+    """Positions for the forged resets of one connection."""
+    forged = [item for item in found if item.other.fate is Fate.NEVER_SENT]
+    times: dict[str, list[int]] = {"A": [], "B": []}
+    twins: dict[str, list[Found]] = {"A": [], "B": []}
+    for item in sorted(forged, key=bench.moment):
+        times[item.point].append(bench.moment(item))
+        twins[item.point].append(item)
+    for item in forged:
+        each, way, there = item.joined, item.sight.way, _other(item.point)
+        at = bisect.bisect(times[there], bench.moment(item))
+        near = twins[there][max(0, at - 1) : at + 1]
         twin = min(
-            (
-                other
-                for other in found
-                if other.joined is each
-                and other.point != item.point
-                and other.other.fate is Fate.NEVER_SENT
-                and other.sight.way != way
-                and bench.apart(item, other) <= TWIN_NS
-            ),
-            key=lambda other: bench.apart(item, other),
-            default=None,
+            near, key=lambda other: abs(bench.moment(other) - bench.moment(item)), default=None
         )
+        if twin is not None and abs(bench.moment(twin) - bench.moment(item)) > TWIN_NS:
+            twin = None
         item.position = place(
             Reading(
                 point=item.point,
@@ -705,6 +724,5 @@ def _flow(each: Joined, found: Sequence[Found]) -> ComparedFlow:
                 position=item.position,
             )
             for item in found
-            if item.joined is each
         ),
     )

@@ -224,7 +224,9 @@ def _reset(reset: ComparedReset) -> str:
             "swapped on the way"
         )
     elif other.trigger_arrived is False:
-        text += f"; {reset.point}'s packet before it never arrived at {other.point}: swallowed"
+        elsewhere = reset.position is not None and reset.position.kind == "elsewhere"
+        lost = "led elsewhere" if elsewhere else "swallowed"
+        text += f"; {reset.point}'s packet before it never arrived at {other.point}: {lost}"
     elif other.trigger_arrived:
         text += f"; {reset.point}'s packet before it arrived at {other.point}"
     if reset.position is not None:

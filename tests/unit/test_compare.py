@@ -106,14 +106,38 @@ def test_two_that_cannot_be_told_apart_accuse_nobody(tmp_path: Path) -> None:
     assert sorted(fates(run(world, tmp_path)), key=str) == [Fate.LEFT, Fate.UNKNOWN]
 
 
-def test_ordinary_numbers_from_another_distance_are_not_the_servers(tmp_path: Path) -> None:
+def test_an_equal_one_by_another_way_accuses_nobody(tmp_path: Path) -> None:
+    """Routers may send a RST another way than its connection: by its IPv6 flow label, for one."""
     world = World(family=6)
     talk = Talk(world).open()
     talk.send(SERVER, "R", window=0, lost=True)
     talk.forge(CLIENT, hops=1, after_ns=world.delay_ns)
     talk.wait()
     Talk(world, 50000).open()
-    assert fates(run(world, tmp_path)) == [Fate.NEVER_SENT]
+    assert fates(run(world, tmp_path)) == [Fate.UNKNOWN]
+
+
+def test_the_servers_own_ip_id_is_proof_enough(tmp_path: Path) -> None:
+    world = World()
+    talk = Talk(world).open()
+    talk.send(SERVER, "RA", lost=True)
+    talk.forge(CLIENT, "RA", hops=1, after_ns=4 * MS, ip_id=talk.ids[SERVER], window=500)
+    talk.wait()
+    Talk(world, 50000).open()
+    assert fates(run(world, tmp_path)) == [Fate.LEFT]
+
+
+@FAMILIES
+def test_an_equal_one_from_another_distance_while_the_servers_arrived(
+    family: int, tmp_path: Path
+) -> None:
+    world = World(family=family)
+    talk = Talk(world).open()
+    talk.send(SERVER, "R", window=0, ip_id=0)
+    talk.forge(CLIENT, hops=1, after_ns=world.delay_ns, ip_id=0)
+    talk.wait()
+    Talk(world, 50000).open()
+    assert sorted(fates(run(world, tmp_path)), key=str) == [Fate.LEFT, Fate.NEVER_SENT]
 
 
 def test_one_that_was_altered_on_its_way_accuses_nobody(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tests.unit.twopoints import CLIENT, MS, SERVER, Talk, World
 
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema_text()))
 WANTED = reading.Filter(kinds=tuple(Kind))
-CASES = 300
+CASES = 150
 
 
 def story(family: int = 4, nat: bool = False) -> World:
