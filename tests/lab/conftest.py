@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -59,7 +60,12 @@ def routed_lab(prefix: str) -> Iterator[Lab]:
         for role, net in (("client", 1), ("server", 2)):
             v4, v6 = ADDRESSES[role]
             lab.addresses(role, "eth0", f"{v4}/24", f"{v6}/64")
-            lab.route(role, f"default via 10.71.{net}.254", f"default via fd71:{net}::fe")
+            # On a slow machine a RST may take longer than a retransmission, which draws one more.
+            patient = "rto_min 5s"
+            v4_route, v6_route = f"10.71.{net}.254 {patient}", f"fd71:{net}::fe {patient}"
+            lab.route(role, f"default via {v4_route}", f"default via {v6_route}")
+            with lab.inside(role):
+                Path("/proc/sys/net/ipv4/tcp_early_retrans").write_text("0")  # no loss probes
         for family in (socket.AF_INET, socket.AF_INET6):
             # Resolve the neighbours: before, a SYN is sent (and answered) several times over.
             with lab.inside("client"), socket.socket(family) as sock:
