@@ -13,6 +13,9 @@ import pytest
 from rsttrace.demo.lab import Lab
 from tests.lab.harness import ADDRESSES, Fence, Tracer, server_address
 
+TWINS = ("test_compare.py", "test_late.py", "test_locate.py", "test_read.py")
+"""Long files in which each case is played twice: the IPv6 twins are left to `make test FULL=1`."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything in this folder needs root; without it, say so. CI never skips."""
@@ -20,6 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "tests/lab" not in str(item.path):
             continue
         item.add_marker(pytest.mark.root)
+        if item.path.name in TWINS and "v6" in item.name:
+            item.add_marker(pytest.mark.slow)
         if os.geteuid() != 0 and not os.environ.get("CI"):
             item.add_marker(pytest.mark.skip(reason="needs root: run `sudo make test`"))
 
