@@ -792,9 +792,13 @@ def timing(reset: Reset) -> Evidence | None:
         return _silent(
             rule, f"{age_text(max(0, delay))} after what it answers, in time for the peer"
         )
+    # There and back again: what answers after a share of the round trip is no farther than that
+    # share of the way.
+    way = delay / rtt
+    values["way"] = way
     text = (
         f"arrived {age_text(delay)} after the packet it answers; the connection's least round trip "
-        f"is {age_text(rtt)}"
+        f"is {age_text(rtt)}: made within the first {max(1, round(way * 100))} % of the way"
     )
     return _found(rule, "too-soon" if sampled else "too-soon-handshake", text, **values)
 
