@@ -788,7 +788,8 @@ def timing(reset: Reset) -> Evidence | None:
         return _silent(rule, "it may answer an older packet of ours")
     delay = reset.time_ns - oldest.time_ns
     values = {"delay_ms": delay / 1e6, "rtt_ms": rtt / 1e6}
-    if not 0 <= delay < rtt // 2:
+    # A handshake alone may have been slow: half of what it leaves is asked for.
+    if not 0 <= delay < rtt // (2 if sampled else 4):
         return _silent(
             rule, f"{age_text(max(0, delay))} after what it answers, in time for the peer"
         )

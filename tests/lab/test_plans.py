@@ -150,9 +150,13 @@ def may_say_less(path: str, full: Json, row: Row) -> bool:
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """An entry's leaves, by path; of evidence, the rules and their weights (texts have times)."""
+    """An entry's leaves, by path; of evidence, the rules and their weights (texts have times).
+
+    Without `timing`: each tracer takes its own times, and one may lie just within its limit.
+    """
     if path == "evidence":
-        return {path: [(found["rule"], found["weight"]) for found in value]}
+        rules = [(found["rule"], found["weight"]) for found in value]
+        return {path: [found for found in rules if found[0] != "timing"]}
     if isinstance(value, dict):
         found: dict[str, Any] = {}
         for key, inner in value.items():
