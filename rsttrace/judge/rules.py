@@ -44,6 +44,8 @@ WEIGHTS = {
     "hops-near-steady": 1.2,
     "hops-near": 0.5,
     "hops-split": 0.8,
+    # The peer's own packets come from several distances: some stacks vary their TTL.
+    "hops-differ-varied": 1.5,
     "hops-initial": 0.3,
     "hops-agree": -2.5,
     "hops-agree-peer": -1.8,
@@ -325,6 +327,12 @@ def hop_distance(reset: Reset) -> Evidence | None:
         if often:
             text += f", {theirs.packets} times out of {theirs.packets}"
         return _found(rule, "hops-near-steady" if often else "hops-near", text, **values)
+    if not from_peer and _varies(theirs, reference):
+        text = (
+            f"{compared}{distance}; but the peer's own packets came with {theirs.ttl_min} to "
+            f"{theirs.ttl_max}"
+        )
+        return _found(rule, "hops-differ-varied", text, **values)
     several = [known_ttl for known_ttl in reset.baseline.peer_ttls if hops(known_ttl) == mine]
     if several:
         text = (
@@ -365,6 +373,12 @@ def hop_distance(reset: Reset) -> Evidence | None:
     if confirmed:
         distance += ", as its later packets do"
     return _found(rule, "hops-differ", compared + distance, **values)
+
+
+def _varies(theirs: Half, reference: int) -> bool:
+    """Whether the peer's packets of this flow differ from its handshake by more than a reroute."""
+    known = (theirs.ttl_min, theirs.ttl_max)
+    return any(ttl is not None and abs(hops(ttl) - hops(reference)) > NEAR_HOPS for ttl in known)
 
 
 def _our_packet_with(ip_id: int, ours: Half) -> Seen | None:

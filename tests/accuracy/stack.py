@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,14 @@ class Style:
     window: int = 0
 
 
+def varied_ttls() -> Iterator[int]:
+    """TTLs at random, but never near the last one: chance makes no steady stack of this one."""
+    last = 64
+    while True:
+        last = random.choice([ttl for ttl in range(50, 65) if abs(ttl - last) >= 5])
+        yield last
+
+
 STYLES = {
     # Windows [FACTS 3]: consecutive IDs, DF, ack filled in without the flag.
     "windows": Style(lambda: 128, lambda: 1, True, "R", True),
@@ -45,7 +53,7 @@ STYLES = {
     "appliance": Style(lambda: 255, lambda: 1, False, "RA", True, 4096),
     "no-df": Style(lambda: 64, lambda: 1, False, "R", False),
     # A stack that varies its TTL from packet to packet.
-    "varied-ttl": Style(lambda: random.randrange(50, 65), lambda: 1, True, "RA", True),
+    "varied-ttl": Style(varied_ttls().__next__, lambda: 1, True, "RA", True),
 }
 
 

@@ -98,6 +98,10 @@ EARNED: dict[str, tuple[Rule, Reset]] = {
     "hops-near-steady": (rules.hop_distance, flow(rst(ttl=46))),
     "hops-near": (rules.hop_distance, flow(rst(ttl=45), theirs=half(ttl_max=48))),
     "hops-split": (rules.hop_distance, flow(rst(ttl=231), theirs=SPLIT)),
+    "hops-differ-varied": (
+        rules.hop_distance,
+        flow(rst(ttl=35), theirs=half(ttl_min=43, ttl_max=47)),
+    ),
     "hops-initial": (rules.hop_distance, flow(rst(ttl=128 - 17))),
     "hops-agree": (rules.hop_distance, flow(rst(ttl=47))),
     "hops-agree-peer": (rules.hop_distance, flow(rst(ttl=47), scope=Scope.PEER, ours=None)),
