@@ -15,7 +15,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,10 @@ from rsttrace import __version__
 from rsttrace.errors import RsttraceError, UsageError
 from rsttrace.model import Kind, Origin
 from rsttrace.render.escape import safe
+
+if TYPE_CHECKING:
+    from rsttrace.presenting import Options
+    from rsttrace.reading import Filter
 
 KIND_GROUPS = {
     "sent": tuple(kind for kind in Kind if kind.direction == "sent"),
@@ -87,6 +91,15 @@ write_option = click.option(
     "packet comments.",
 )
 
+count_option = click.option(
+    "--count", type=click.IntRange(min=1), help="Stop after so many resets."
+)
+summary_option = click.option("--summary", is_flag=True, help="End with counts.")
+explain_option = click.option("--explain", is_flag=True, help="Show every rule that was looked at.")
+utc_option = click.option("--utc", is_flag=True, help="Times in UTC instead of local time.")
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, help="Show headers, baseline, sockets, and all evidence."
+)
 color_option = click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),
@@ -181,12 +194,43 @@ def _kinds(names: tuple[str, ...]) -> tuple[Kind, ...]:
     return tuple(dict.fromkeys(chosen))
 
 
+def _shown(options: dict[str, Any], **more: Any) -> Options:
+    """What a run shows, from the options that trace, read and compare share, and `more`."""
+    from rsttrace.judge import fingerprints
+    from rsttrace.presenting import Options
+
+    return Options(
+        output=options["output"],
+        count=options["count"],
+        origins=tuple(Origin(name) for name in options["origin"]),
+        summary=options["summary"],
+        explain=options["explain"],
+        verbose=options["verbose"],
+        color=options["output"] == "text" and _color(options["color"]),
+        utc=options["utc"],
+        fingerprints=fingerprints.load(options["fingerprints"]),
+        write=options["write"],
+        **more,
+    )
+
+
+def _filter(options: dict[str, Any]) -> Filter:
+    """Which resets of a capture are wanted."""
+    from rsttrace.reading import Filter
+
+    return Filter(
+        kinds=_kinds(options["kind"]),
+        nets=_nets(options["host"], options["net"]),
+        ports=tuple(options["port"]),
+    )
+
+
 @cli.command()
 @output_option
 @click.option(
     "--duration", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds."
 )
-@click.option("--count", type=click.IntRange(min=1), help="Stop after so many resets.")
+@count_option
 @host_option
 @net_option
 @port_option
@@ -203,11 +247,11 @@ def _kinds(names: tuple[str, ...]) -> tuple[Kind, ...]:
     is_flag=True,
     help="Do not learn what flows look like: less overhead, weaker verdicts.",
 )
-@click.option("--summary", is_flag=True, help="End with counts.")
-@click.option("--explain", is_flag=True, help="Show every rule that was looked at.")
-@click.option("-v", "--verbose", is_flag=True, help="Show headers, sockets, and all evidence.")
+@summary_option
+@explain_option
+@verbose_option
 @color_option
-@click.option("--utc", is_flag=True, help="Times in UTC instead of local time.")
+@utc_option
 @click.option(
     "--viewpoint",
     type=click.Choice(["node", "netns"]),
@@ -246,7 +290,6 @@ def trace(**options: Any) -> None:
     """Show every TCP reset that this node sends or receives, and who made it."""
     from rsttrace import tracing
     from rsttrace.enrich import NetnsDirectory
-    from rsttrace.judge import fingerprints
     from rsttrace.kernel.config import Request
 
     if options["duration"] is not None and not math.isfinite(options["duration"]):
@@ -266,21 +309,12 @@ def trace(**options: Any) -> None:
     )
     tracing.trace(
         request,
-        tracing.Options(
-            output=options["output"],
+        _shown(
+            options,
             duration_s=options["duration"],
-            count=options["count"],
             ifaces=options["iface"],
-            origins=tuple(Origin(name) for name in options["origin"]),
-            summary=options["summary"],
-            explain=options["explain"],
-            verbose=options["verbose"],
             viewpoint_netns=options["viewpoint"] == "netns",
-            color=options["output"] == "text" and _color(options["color"]),
-            utc=options["utc"],
             hold_s=options["hold"],
-            fingerprints=fingerprints.load(options["fingerprints"]),
-            write=options["write"],
             locate=options["locate"],
         ),
     )
@@ -295,17 +329,17 @@ def trace(**options: Any) -> None:
     metavar="NET",
     help="This network is our side (repeatable); by default inferred for each file.",
 )
-@click.option("--count", type=click.IntRange(min=1), help="Stop after so many resets.")
+@count_option
 @host_option
 @net_option
 @port_option
 @kind_option
 @origin_option
-@click.option("--summary", is_flag=True, help="End with counts.")
-@click.option("--explain", is_flag=True, help="Show every rule that was looked at.")
-@click.option("-v", "--verbose", is_flag=True, help="Show headers, baseline, and all evidence.")
+@summary_option
+@explain_option
+@verbose_option
 @color_option
-@click.option("--utc", is_flag=True, help="Times in UTC instead of local time.")
+@utc_option
 @click.option(
     "--flows",
     type=click.IntRange(16, 4_000_000),
@@ -326,8 +360,7 @@ def read(files: tuple[str, ...], **options: Any) -> int:
 
     Exit code 1 if a file cannot be read at all; a file that breaks off is read up to there.
     """
-    from rsttrace import reading, tracing
-    from rsttrace.judge import fingerprints
+    from rsttrace import reading
 
     _check_repeats(options, "host", "net", "port", "local")
     local = []
@@ -341,24 +374,8 @@ def read(files: tuple[str, ...], **options: Any) -> int:
         raise UsageError("standard input (-) can be read only once")
     return reading.read(
         files,
-        tracing.Options(
-            output=options["output"],
-            count=options["count"],
-            origins=tuple(Origin(name) for name in options["origin"]),
-            summary=options["summary"],
-            explain=options["explain"],
-            verbose=options["verbose"],
-            color=options["output"] == "text" and _color(options["color"]),
-            utc=options["utc"],
-            hold_s=_hold(options["hold"], files),
-            fingerprints=fingerprints.load(options["fingerprints"]),
-            write=options["write"],
-        ),
-        reading.Filter(
-            kinds=_kinds(options["kind"]),
-            nets=_nets(options["host"], options["net"]),
-            ports=tuple(options["port"]),
-        ),
+        _shown(options, hold_s=_hold(options["hold"], files)),
+        _filter(options),
         local=local,
         flows=options["flows"],
         bar=_progress_bar,
@@ -369,23 +386,23 @@ def read(files: tuple[str, ...], **options: Any) -> int:
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @output_option
-@click.option("--count", type=click.IntRange(min=1), help="Stop after so many resets.")
+@count_option
 @host_option
 @net_option
 @port_option
 @kind_option
 @origin_option
-@click.option("--summary", is_flag=True, help="End with counts.")
-@click.option("--explain", is_flag=True, help="Show every rule that was looked at.")
-@click.option("-v", "--verbose", is_flag=True, help="Show headers, baseline, and all evidence.")
+@summary_option
+@explain_option
+@verbose_option
 @color_option
-@click.option("--utc", is_flag=True, help="Times in UTC instead of local time.")
+@utc_option
 @click.option(
     "--flows",
     type=click.IntRange(16, 4_000_000),
     default=65536,
     show_default=True,
-    help="How many connections to remember of each (about 2 kB of memory each).",
+    help="How many connections to remember of each.",
 )
 @fingerprints_option
 @write_option
@@ -395,30 +412,13 @@ def compare(a: str, b: str, **options: Any) -> int:
     Each is a capture (pcap, pcapng; also gzip) or what `-o json` of this program has written there.
     The clocks need not agree. Exit code 1 if a file cannot be read.
     """
-    from rsttrace import comparing, reading, tracing
-    from rsttrace.judge import fingerprints
+    from rsttrace import comparing
 
     _check_repeats(options, "host", "net", "port")
     return comparing.compare(
         (a, b),
-        tracing.Options(
-            output=options["output"],
-            count=options["count"],
-            origins=tuple(Origin(name) for name in options["origin"]),
-            summary=options["summary"],
-            explain=options["explain"],
-            verbose=options["verbose"],
-            color=options["output"] == "text" and _color(options["color"]),
-            utc=options["utc"],
-            hold_s=60.0,
-            fingerprints=fingerprints.load(options["fingerprints"]),
-            write=options["write"],
-        ),
-        reading.Filter(
-            kinds=_kinds(options["kind"]),
-            nets=_nets(options["host"], options["net"]),
-            ports=tuple(options["port"]),
-        ),
+        _shown(options, hold_s=60.0),
+        _filter(options),
         flows=options["flows"],
         bar=_progress_bar,
     )
@@ -518,7 +518,7 @@ def locate(**options: Any) -> None:
     from rsttrace import locating
     from rsttrace.enrich import NetnsDirectory
     from rsttrace.enrich.path import Limits, resolve
-    from rsttrace.tracing import stop_on_signals
+    from rsttrace.presenting import stop_on_signals
 
     if not math.isfinite(options["timeout"]):
         raise click.BadParameter("that is not a number of seconds", param_hint="--timeout")
@@ -607,7 +607,7 @@ def _peer(text: str) -> tuple[str, int]:
 
 
 @cli.command()
-@click.option("--explain", is_flag=True, help="Show every rule that was looked at.")
+@explain_option
 @color_option
 def demo(explain: bool, color: str) -> None:
     """Show real verdicts on a live lab of network namespaces (needs root)."""

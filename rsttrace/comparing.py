@@ -20,11 +20,20 @@ from rsttrace.errors import CaptureError, UsageError
 from rsttrace.judge.rules import other_end
 from rsttrace.judge.verdict import reconsider
 from rsttrace.model import Comparison, Entry, Fate, OtherEnd, Reset
+from rsttrace.presenting import (
+    Options,
+    Presenter,
+    Stop,
+    Stuck,
+    Writer,
+    stop_on_signals,
+    to_stderr,
+)
 from rsttrace.reading import Filter, ProgressBar, no_bar, pump, tell
 from rsttrace.render import json as render_json
-from rsttrace.render.compare import ascii_only, comparison_lines, comparison_object
+from rsttrace.render.compare import comparison_lines, comparison_object
+from rsttrace.render.escape import ascii_only
 from rsttrace.render.summary import Tally
-from rsttrace.tracing import Options, Presenter, Stop, Stuck, Writer, stop_on_signals
 
 MOST_WORDS = 50_000
 """Resets of a capture that are compared with a log."""
@@ -63,7 +72,7 @@ def compare(
         UsageError: both are the same file, or one is standard input.
         BrokenPipeError: nobody reads any more.
     """
-    say = status or _to_stderr
+    say = status or to_stderr
     stream = out or sys.stdout
     _check(names)
     with stop_on_signals() as stop, contextlib.ExitStack() as stack:
@@ -318,7 +327,3 @@ def _captured(reset: Reset) -> Word:
         reset.rst,
         theirs.ttl if theirs is not None else None,
     )
-
-
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

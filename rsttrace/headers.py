@@ -20,6 +20,26 @@ def flag_letters(flags: int) -> str:
     return "".join(letter for letter in order if flags >> FLAG_LETTERS.index(letter) & 1)
 
 
+def flag_bits(letters: str) -> int:
+    """Letters of `flag_letters` as TCP flags (RFC 9293 §3.1)."""
+    return sum(1 << FLAG_LETTERS.index(letter) for letter in set(letters))
+
+
+def sum16(data: bytes) -> int:
+    """The ones' complement sum of 16-bit words (RFC 1071), folded to 16 bits."""
+    if len(data) & 1:
+        data += b"\0"
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071): what belongs into a checksum field that is 0 in `data`."""
+    return ~sum16(data) & 0xFFFF
+
+
 def address(raw: bytes) -> str:
     """16 bytes in network order as text; v4-mapped ones as IPv4."""
     if raw[:12] == b"\0" * 10 + b"\xff\xff":

@@ -21,9 +21,10 @@ from rsttrace.enrich.replay import most_connections, replay
 from rsttrace.errors import RsttraceError, UsageError
 from rsttrace.judge.place import place, place_replay
 from rsttrace.model import Attempt, Entry, Hop, Neighbor, NextHop, Origin, Path, Placement
-from rsttrace.render.escape import safe
+from rsttrace.presenting import to_stderr
+from rsttrace.render.escape import ascii_only, safe
 from rsttrace.render.json import object_line
-from rsttrace.render.path import ascii_only, path_lines, path_object
+from rsttrace.render.path import path_lines, path_object
 
 MAX_LINE = 1 << 20
 """Characters of one JSON line: an entry has some thousand."""
@@ -261,7 +262,7 @@ def locate(job: Job, output: str, *, stopped: Callable[[], bool] = lambda: False
     """
     directory = NetnsDirectory()
     with Neighbors(directory) as neighbors:
-        located = run_job(job, directory, neighbors, stopped=stopped, say=_to_stderr)
+        located = run_job(job, directory, neighbors, stopped=stopped, say=to_stderr)
     for line in located_lines(job, located, output, sys.stdout):
         print(line)
     sys.stdout.flush()
@@ -368,7 +369,3 @@ class Locator:
                 except OSError as error:
                     found = RsttraceError(f"probing failed: {error.strerror or error}")
                 self._results.put((job, found))
-
-
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -14,10 +14,18 @@ from rsttrace.capture.source import CaptureSource
 from rsttrace.enrich.captured import enrich_captured
 from rsttrace.errors import CaptureError
 from rsttrace.model import Endpoint, Kind, Reset
+from rsttrace.presenting import (
+    Options,
+    Presenter,
+    Stop,
+    Stuck,
+    Writer,
+    stop_on_signals,
+    to_stderr,
+)
 from rsttrace.render import json as render_json
 from rsttrace.render.escape import safe
 from rsttrace.render.summary import Tally
-from rsttrace.tracing import Options, Presenter, Stop, Stuck, Writer, stop_on_signals
 
 
 class Progress(Protocol):
@@ -97,7 +105,7 @@ def read(
     Raises:
         BrokenPipeError: nobody reads any more.
     """
-    say = status or _to_stderr
+    say = status or to_stderr
     failed = looked_at = 0
     tally = Tally(clock=None)
     with stop_on_signals() as stop, contextlib.ExitStack() as stack:
@@ -179,7 +187,3 @@ def tell(name: str, source: CaptureSource, say: Callable[[str], None]) -> int:
     count = "1 packet" if source.packets == 1 else f"{source.packets} packets"
     say(f"warning: {label}: {source.problem}; {count} could be read")
     return 0
-
-
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from collections import Counter
 
+from rsttrace.headers import sum16
+
 INBOUND, OUTBOUND = 1, 2
 """Which way a packet went at the capturing host, where the capture says so."""
 
@@ -367,16 +369,6 @@ class Dissector:
         if not known and teredo not in (data[at + 8 : at + 12], data[at + 24 : at + 28]):
             return None
         return self._ip(data, at, wire_length, mac, direction, tag, depth)
-
-
-def sum16(data: bytes) -> int:
-    """The ones' complement sum of 16-bit words (RFC 1071), folded to 16 bits."""
-    if len(data) & 1:
-        data += b"\0"
-    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
 
 
 def _pseudo_header(segment: Segment) -> bytes:

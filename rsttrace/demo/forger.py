@@ -12,20 +12,12 @@ import socket
 import struct
 import sys
 
+from rsttrace.headers import checksum
+
 ETH_P_IP = 0x0800
 PACKET_HOST = 0
 TTL = 64
 SYN_FIN_RST = 0x07
-
-
-def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
-    if len(data) % 2:
-        data += b"\0"
-    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def rst(source: bytes, target: bytes, ports: bytes, seq: int, ip_id: int, window: int) -> bytes:

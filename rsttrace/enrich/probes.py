@@ -12,6 +12,8 @@ import socket
 import struct
 from dataclasses import dataclass
 
+from rsttrace.headers import checksum
+
 SYN, RST, ACK = 0x02, 0x04, 0x10
 _MSS = struct.pack(">BBH", 2, 4, 1220)  # RFC 9293 §3.2; 1220 fits IPv6's least MTU of 1280
 
@@ -52,16 +54,6 @@ class Quote:
     method: str
     key: tuple[int, int]
     detail: str | None = None
-
-
-def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
-    if len(data) % 2:
-        data += b"\0"
-    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def _transport_checksum(source: bytes, target: bytes, protocol: int, segment: bytes) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import locale
 import textwrap
-from typing import Any, TextIO
+from typing import Any
 
 from rsttrace.model import (
     Clocks,
@@ -43,16 +42,6 @@ _HOWS = {
 }
 
 _BOTH = ("addresses", "initial-sequence-numbers", "sequence-numbers")
-
-
-def ascii_only(stream: TextIO) -> bool:
-    """Whether the locale, or the stream's encoding, asks for plain ASCII.
-
-    Python takes UTF-8 in the C locale (PEP 540), so its own word is not enough.
-    """
-    codeset = locale.nl_langinfo(locale.CODESET).lower().replace("-", "")
-    encoding = (stream.encoding or "ascii").lower().replace("-", "")
-    return "utf8" not in codeset or "utf8" not in encoding
 
 
 def comparison_lines(found: Comparison, *, plain: bool = False) -> list[str]:

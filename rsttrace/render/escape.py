@@ -1,8 +1,10 @@
-"""Makes text from outside (process, interface, container names …) harmless on a terminal."""
+"""Makes text fit for a terminal: what comes from outside is harmless, and what it can draw."""
 
 from __future__ import annotations
 
+import locale
 import unicodedata
+from typing import TextIO
 
 _ELLIPSIS = "..."
 
@@ -37,6 +39,16 @@ def safe(text: str, limit: int = 64) -> str:
             break
         kept.append(piece)
     return ("".join(kept) + _ELLIPSIS)[:limit]
+
+
+def ascii_only(stream: TextIO) -> bool:
+    """Whether the locale, or the stream's encoding, asks for plain ASCII.
+
+    Python takes UTF-8 in the C locale (PEP 540), so its own word is not enough.
+    """
+    codeset = locale.nl_langinfo(locale.CODESET).lower().replace("-", "")
+    encoding = (stream.encoding or "ascii").lower().replace("-", "")
+    return "utf8" not in codeset or "utf8" not in encoding
 
 
 def _spell(char: str) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import locale
 import textwrap
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from rsttrace.model import Attempt, Hop, Path, Placement, ProbeAnswer
 from rsttrace.render.escape import safe
@@ -26,16 +25,6 @@ _SAYS = {
     "echo": "answers ICMP echo only",
     "unreachable-port": "answers UDP only",
 }
-
-
-def ascii_only(stream: TextIO) -> bool:
-    """Whether the locale, or the stream's encoding, asks for plain ASCII.
-
-    Python takes UTF-8 in the C locale (PEP 540), so its own word is not enough.
-    """
-    codeset = locale.nl_langinfo(locale.CODESET).lower().replace("-", "")
-    encoding = (stream.encoding or "ascii").lower().replace("-", "")
-    return "utf8" not in codeset or "utf8" not in encoding
 
 
 def path_lines(

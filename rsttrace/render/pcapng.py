@@ -15,13 +15,12 @@ from typing import Any
 
 from rsttrace import model
 from rsttrace.errors import RsttraceError
+from rsttrace.headers import checksum, flag_bits
 from rsttrace.render.text import entry_lines
 
 LINKTYPE_RAW = 101  # https://www.tcpdump.org/linktypes.html
 INBOUND, OUTBOUND = 1, 2  # epb_flags, draft-ietf-opsawg-pcapng
 SHORTEST_TCP = 20
-
-FLAG_BITS = {letter: 1 << bit for bit, letter in enumerate("FSRPAUEW")}
 
 
 class _Noted(bytes):
@@ -125,7 +124,7 @@ def rebuilt(seen: model.Seen, rst: model.Packet) -> tuple[bytes, int]:
 
     `rst` is the RST that came back: its addresses and ports, the other way round, are the packet's.
     """
-    flags = sum(FLAG_BITS.get(letter, 0) for letter in seen.flags)
+    flags = flag_bits(seen.flags)
     tcp = struct.pack(
         ">HHIIBBHHH",
         rst.dst.port,
@@ -145,13 +144,6 @@ def rebuilt(seen: model.Seen, rst: model.Packet) -> tuple[bytes, int]:
         df = 0x4000 if seen.df else 0
         head = struct.pack(">BBHHHBBH", 0x45, 0, total, seen.ip_id, df, seen.ttl, 6, 0)
         head += raw[16:20] + raw[12:16]
-        return head[:10] + _checksum(head) + head[12:] + tcp, 20 + length
+        return head[:10] + struct.pack(">H", checksum(head)) + head[12:] + tcp, 20 + length
     head = struct.pack(">IHBB", 6 << 28, min(length, 0xFFFF), 6, seen.ttl)
     return head + raw[24:40] + raw[8:24] + tcp, 40 + length
-
-
-def _checksum(header: bytes) -> bytes:
-    """The IPv4 header's checksum (RFC 791 §3.1, RFC 1071)."""
-    total = sum(struct.unpack(f">{len(header) // 2}H", header))
-    total = (total & 0xFFFF) + (total >> 16)
-    return struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF)

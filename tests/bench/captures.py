@@ -28,7 +28,7 @@ WORK = {
         "from rsttrace.capture.source import CaptureSource as S; n = sum(1 for _ in S(f).resets())"
     ),
     "rsttrace read, all of it": (
-        "from rsttrace.reading import Filter, read; from rsttrace.tracing import Options\n"
+        "from rsttrace.reading import Filter, read; from rsttrace.presenting import Options\n"
         "read([f], Options(output='json'), Filter(), out=open('/dev/null', 'w'), status=len)"
     ),
 }

@@ -17,9 +17,9 @@ from rsttrace.capture.layers import (
     Segment,
     checksum_left_to_card,
     ip_checksum_ok,
-    sum16,
     tcp_checksum_ok,
 )
+from rsttrace.headers import sum16
 from tests.unit import captures as c
 
 IP, UDP, TCP = scapy_inet.IP, scapy_inet.UDP, scapy_inet.TCP

@@ -106,7 +106,8 @@ def test_marks_of_pcapng(tmp_path: Path) -> None:
 
 
 def test_checksums_left_to_the_card(tmp_path: Path) -> None:
-    from rsttrace.capture.layers import Dissector, sum16
+    from rsttrace.capture.layers import Dissector
+    from rsttrace.headers import sum16
 
     packets = bare(both_ways(Talk(hops=0)))
     first = bytearray(packets[0])

@@ -13,10 +13,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from rsttrace import comparing, reading, tracing
+from rsttrace import comparing, reading
 from rsttrace.capture.loglines import load
 from rsttrace.errors import CaptureError, RsttraceError, UsageError
 from rsttrace.model import Kind
+from rsttrace.presenting import Options
 from rsttrace.render.compare import WIDTH
 from rsttrace.render.json import entry_object
 from rsttrace.render.schema import fields, schema_text
@@ -53,7 +54,7 @@ def compared(names: tuple[str, str], output: str = "json", **options: Any) -> li
     out = io.StringIO()
     comparing.compare(
         names,
-        tracing.Options(output=output, hold_s=60.0, **options),
+        Options(output=output, hold_s=60.0, **options),
         WANTED,
         out=out,
         status=lambda text: None,
@@ -66,7 +67,7 @@ def logged(name: str, target: Path) -> str:
     out = io.StringIO()
     reading.read(
         [name],
-        tracing.Options(output="json", hold_s=60.0, summary=True),
+        Options(output="json", hold_s=60.0, summary=True),
         WANTED,
         out=out,
         status=lambda text: None,
@@ -129,7 +130,7 @@ def test_the_text_fits_a_terminal(
     try:
         module.setlocale(module.LC_ALL, locale)
         stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
-        comparing.compare(names, tracing.Options(), WANTED, out=stream, status=lambda text: None)
+        comparing.compare(names, Options(), WANTED, out=stream, status=lambda text: None)
         stream.seek(0)
         text = stream.read()
     finally:

@@ -64,7 +64,7 @@ def our_parts(path: Path) -> set[str]:
 
 def test_there_is_something_to_check() -> None:
     assert len(MODULES) > 20
-    assert {"kernel", "judge", "enrich", "render"} <= our_parts(PACKAGE / "tracing.py")
+    assert {"kernel", "presenting", "enrich", "render"} <= our_parts(PACKAGE / "tracing.py")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)

@@ -16,8 +16,8 @@ import pytest
 
 from rsttrace import reading
 from rsttrace.model import Kind
+from rsttrace.presenting import Options
 from rsttrace.render.schema import schema_text
-from rsttrace.tracing import Options
 from tests.unit import captures as c
 from tests.unit.captures import Talk, write
 
@@ -331,7 +331,7 @@ def test_memory_does_not_grow_with_the_file() -> None:
     code = (
         "import sys, resource\n"
         "from rsttrace.reading import Filter, read\n"
-        "from rsttrace.tracing import Options\n"
+        "from rsttrace.presenting import Options\n"
         "read(['-'], Options(output='json'), Filter(), flows=64, out=open('/dev/null', 'w'))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )
