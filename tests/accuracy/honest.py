@@ -25,7 +25,7 @@ from tests.accuracy.case import Case
 from tests.accuracy.stack import STYLES
 from tests.accuracy.stage import V4, V6, Conn, Stage, abort
 from tests.accuracy.stages import LanStage, RebootStage
-from tests.lab.harness import DEADLINE_S, expect_reset, mac_of, poll_until, send_frame
+from tests.lab.harness import DEADLINE_S, expect_reset, mac_of, poll_until, provoke, send_frame
 
 End = Callable[[Stage, Conn], None]
 
@@ -82,8 +82,7 @@ def own_firewall(stage: Stage, conn: Conn) -> None:
     rule = f"tcp dport {stage.play.port} reject with tcp reset"
     chain = f"chain i {{ type filter hook input priority 0; {rule}; }}"
     with stage.rules("server", chain):
-        conn.client.sendall(b"unwelcome")
-        expect_reset(conn.client)
+        provoke(conn.client, b"unwelcome")
 
 
 def lingers_unheard(stage: Stage, conn: Conn) -> None:
@@ -184,8 +183,7 @@ def rebooted(stage: RebootStage, end: str) -> None:
         conn.server.close()  # what it says now reaches nobody
         stage.reboot()
         if end == "client speaks":
-            conn.client.sendall(b"still there?")
-            expect_reset(conn.client)
+            provoke(conn.client, b"still there?")
         else:
             with stage.caller() as again:
                 assert again.connect_ex((stage.play.server, stage.play.port)) != 0
@@ -254,12 +252,10 @@ def masquerade(stage: Stage, box: str, speaker: str) -> None:
         conn.talk()
         stage.lab.exec(box, ["conntrack", "-F"])
         if speaker == "server":  # the box itself has that address, and no such connection
-            conn.server.sendall(b"an answer")
-            expect_reset(conn.server)
+            provoke(conn.server, b"an answer")
             stage.arrived("server", 1)
         else:  # the box gives it another port, of which the server knows nothing
-            conn.client.sendall(b"a request")
-            expect_reset(conn.client)
+            provoke(conn.client, b"a request")
             stage.arrived("client", 1)
 
 
@@ -281,8 +277,7 @@ def published(stage: Stage, box: str) -> None:
             server.settimeout(DEADLINE_S)
             Conn(client, server).talk()
         stage.lab.exec(box, ["conntrack", "-F"])
-        client.sendall(b"a request")
-        expect_reset(client)
+        provoke(client, b"a request")
         stage.arrived("client", 1)
 
 
@@ -422,8 +417,7 @@ def transparent_bypassed(stage: Stage) -> None:
     with transparent(stage, "r3") as (conn, _):
         stage.lab.route("r2", there)
         stage.lab.route("r4", *longer_way(stage))
-        conn.client.sendall(b"still there?")
-        expect_reset(conn.client)
+        provoke(conn.client, b"still there?")
         stage.arrived("client", 1)
 
 
@@ -660,8 +654,7 @@ def other_stack(stage: Stage, style: str, rounds: int) -> None:
             got = b""
             while len(got) < len(text):
                 got += client.recv(4096)
-        client.sendall(b"RESET")
-        expect_reset(client)
+        provoke(client, b"RESET")
 
 
 def cases() -> Iterator[Case]:

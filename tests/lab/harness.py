@@ -221,6 +221,18 @@ def expect_reset(sock: socket.socket) -> None:
     raise AssertionError("the connection ended without a reset")
 
 
+def provoke(sock: socket.socket, data: bytes) -> None:
+    """Send what will be answered with a reset, and read until it is there.
+
+    A delayed ACK of before may have provoked it already: then sending fails.
+    """
+    try:
+        sock.sendall(data)
+    except ConnectionError:
+        return
+    expect_reset(sock)
+
+
 def send_ip(lab: Lab, role: str, packet: Any) -> None:
     """Send a scapy IP packet from a namespace's raw socket, as its stack routes it."""
     raw = bytes(packet)
