@@ -4,6 +4,8 @@ PYTHON := /usr/bin/python3
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # bcc is in no Python registry (PyPI's "bcc" is another project); the rest is for lab and tests.
 PACKAGES := python3-bpfcc python3-venv iproute2 nftables tcpdump
+# Forgers and boxes as they are in the field, for the lab of `make test` and `make accuracy`.
+PROGRAMS := dsniff hping3 haproxy iptables conntrack traceroute mtr-tiny
 EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 
 .PHONY: demo test unit lint bench accuracy kernels kernels-build kernels-doc vagrant-validate clean
@@ -11,7 +13,7 @@ EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 demo: $(VENV)/installed ## real verdicts on a live lab
 	$(SUDO) $(VENV)/bin/rsttrace demo
 
-test: $(VENV)/installed-dev ## unit tests, and the lab on the running kernel (root); FULL=1: the slow ones too
+test: $(VENV)/installed-dev $(VENV)/programs ## unit tests, and the lab on the running kernel (root); FULL=1: the slow ones too
 	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m pytest $(if $(FULL),,-m "not slow")
 
 unit: $(VENV)/installed-dev ## the tests that need neither root nor a kernel
@@ -25,7 +27,7 @@ lint: $(VENV)/installed-dev ## ruff and mypy, as CI runs them
 bench: $(VENV)/installed-dev ## what tracing costs, as ratios measured side by side
 	$(SUDO) $(VENV)/bin/python -m tests.bench
 
-accuracy: $(VENV)/installed-dev ## verdicts against the truth: A=--live, A=--captures, A=--help
+accuracy: $(VENV)/installed-dev $(VENV)/programs ## verdicts against the truth: A=--live, A=--captures, A=--help
 	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m tests.accuracy $(A)
 
 kernels: $(VENV)/installed-dev $(VENV)/emulator ## other kernels in QEMU: K=6.1 for one, FULL=1 for all lab tests, V=smp4 for a variant
@@ -46,13 +48,14 @@ vagrant-validate: ## the Vagrantfile is well formed (no machine is started)
 clean: ## forget what was set up here
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
 
-# Debian packages, those of them that are missing.
+# Debian packages, those of them that are missing. RUNLEVEL=1: their services are not started
+# (invoke-rc.d(8)).
 define install
 missing=; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 if [ -n "$$missing" ]; then \
   echo "installing:$$missing"; \
   $(SUDO) apt-get update -q && \
-  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
+  $(SUDO) env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qy --no-install-recommends $$missing; \
 fi
 endef
 
@@ -64,6 +67,10 @@ $(VENV)/created:
 
 $(VENV)/emulator: $(VENV)/created
 	@$(call install,$(EMULATOR))
+	@touch $@
+
+$(VENV)/programs: $(VENV)/created
+	@$(call install,$(PROGRAMS))
 	@touch $@
 
 $(VENV)/installed: $(VENV)/created pyproject.toml

@@ -97,8 +97,6 @@ def main(
             print(
                 f"\ncaptures: skipped: no {pcaps / captures.LABELS} (name the folder with --pcaps)"
             )
-        elif not captures.readable():
-            print("\ncaptures: skipped: this rsttrace has no command `read`")
         else:
             found = captures.judge(pcaps)
             outcomes += found

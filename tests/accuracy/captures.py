@@ -28,13 +28,6 @@ def present(folder: Path) -> bool:
     return (folder / LABELS).is_file()
 
 
-def readable() -> bool:
-    """Whether this rsttrace has the command ``read``."""
-    from rsttrace.cli import cli
-
-    return "read" in cli.commands
-
-
 def read(path: Path) -> dict[int, tuple[Json, Json | None]]:
     """By frame: what ``rsttrace read`` says at last, and at first where it was amended.
 

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import shutil
-import subprocess
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -18,33 +17,12 @@ from tests.accuracy.sniff import Honest, Sighting, parse
 from tests.accuracy.stage import Play, Stage
 from tests.lab.harness import Fence, Json, Tracer
 
-PACKAGES = {
-    "tcpkill": "dsniff",
-    "hping3": "hping3",
-    "iptables": "iptables",
-    "haproxy": "haproxy",
-    "conntrack": "conntrack",
-    "nft": "nftables",
-}
-"""Which Debian package brings a program."""
+PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
-def missing(programs: Iterable[str]) -> list[str]:
-    """The programs that are not installed and that apt cannot install either."""
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    wanted = [name for name in programs if shutil.which(name, path=path) is None]
-    if wanted and shutil.which("apt-get") and os.geteuid() == 0:
-        packages = [PACKAGES[name] for name in wanted]
-        print(f"installing: {' '.join(packages)}", file=sys.stderr, flush=True)
-        # RUNLEVEL=1: the package's service is not started (invoke-rc.d(8)).
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        for command in (
-            ["apt-get", "update", "-q"],
-            ["apt-get", "install", "-qy", "--no-install-recommends", *packages],
-        ):
-            subprocess.run(command, env=environment, check=False, capture_output=True)
-        wanted = [name for name in wanted if shutil.which(name, path=path) is None]
-    return wanted
+def missing(programs: Iterable[str]) -> set[str]:
+    """The programs that are not installed."""
+    return {name for name in programs if shutil.which(name, path=PATH) is None}
 
 
 @dataclass
@@ -78,13 +56,11 @@ def play_all(cases: Sequence[Case], tell: bool = False) -> Result:
     With `tell`, names each on stderr as it is played.
     """
     result = Result()
-    lacking = dict.fromkeys(missing({p for case in cases for p in case.programs}), "")
     ready = []
     for case in cases:
-        without = [name for name in case.programs if name in lacking]
-        if without:
-            packages = " ".join(PACKAGES[name] for name in without)
-            result.skipped[case.name] = f"needs {packages}, which apt could not install"
+        if without := missing(case.programs):
+            names = ", ".join(sorted(without))
+            result.skipped[case.name] = f"{names}: not installed (`make accuracy` installs it)"
         else:
             ready.append(case)
     played: list[Played] = []

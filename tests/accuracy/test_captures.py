@@ -11,8 +11,6 @@ from tests.accuracy.table import by_label, failures, table
 def test_captures_pass_the_bars() -> None:
     if not captures.present(captures.DEFAULT):
         pytest.skip(f"no labelled captures in ../shared/pcaps ({captures.LABELS})")
-    if not captures.readable():
-        pytest.skip("this rsttrace has no command `read`")
     outcomes = captures.judge(captures.DEFAULT)
     assert outcomes
     assert failures(outcomes) == [], table(outcomes, "label", by_label)

@@ -1,4 +1,4 @@
-"""The live half needs root on a real kernel; without it, say so. CI never skips."""
+"""The lab needs root on a real kernel; without it, say so. CI never skips."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.name != "test_live.py" or "tests/accuracy" not in str(item.path):
+        live = item.path.name == "test_live.py" or "tests/lab" in str(item.path)
+        if not live:
             continue
         item.add_marker(pytest.mark.root)
         if os.geteuid() != 0 and not os.environ.get("CI"):
