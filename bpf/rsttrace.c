@@ -524,8 +524,10 @@ INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 		t = 0; /* the skb's memory is another packet now (perhaps the same RST, sent again) */
 	if (!t) {
 		t = new_track(skb, p);
-		if (!t)
+		if (!t) {
+			count(KIND_RECEIVED_UNMATCHED, COUNT_LOST);
 			return;
+		}
 		t->ingress = frame;
 		t->has_ingress = 1;
 	} else if (t->phase == PHASE_IN && t->here.netns == frame.netns) {
@@ -663,8 +665,10 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 		raw = is_raw(sk, state);
 	}
 	t = new_track(skb, p);
-	if (!t)
+	if (!t) {
+		count(KIND_SENT_PASSIVE, COUNT_LOST);
 		return;
+	}
 	answer.net = t->key.net = net_key(net_of_dev(dev));
 	answer.seq = t->key.seq = p->seq;
 	answer.ack = t->key.ack = p->ack;

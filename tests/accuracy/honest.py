@@ -117,7 +117,7 @@ def refused(stage: Stage) -> None:
 # ---- programs as servers ----
 
 SERVER = """
-import socket, struct, sys, time
+import signal, socket, struct, sys
 family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
 listener = socket.socket(family)
 listener.setsockopt(*((41, 78, 1) if family == socket.AF_INET6 else (0, 15, 1)))
@@ -128,7 +128,7 @@ sock, _ = listener.accept()
 if sys.argv[3] == "hangs":
     sock.recv(5)
     sock.send(b"hello")
-    time.sleep(600)
+    signal.pause()
 sock.settimeout(0.5)
 try:
     while data := sock.recv(64):

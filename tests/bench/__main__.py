@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rsttrace.demo.lab import Lab
-from tests.bench import captures
+from tests.bench import captures, judging
 from tests.lab.harness import linger_zero, out_rsts
 
 ROUNDS = 5
@@ -159,6 +159,7 @@ def storm(lab: Lab) -> int:
 def main() -> None:
     """Measure and print."""
     captures.main()
+    judging.main()
     with Lab("rstbench") as lab:
         lab.add("client", "server")
         lab.link("client", "eth0", "server", "eth0")

@@ -1,0 +1,39 @@
+"""What a verdict costs: CPU time for each reset, without and with fingerprints. No root needed.
+
+Run as ``python -m tests.bench.judging``; also a part of ``make bench``. The resets are those of the
+unit tests that earn each weight: a mix of everything that the rules know.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from rsttrace.judge import fingerprints
+from rsttrace.judge.verdict import judge
+from tests.unit.test_judge_rules import EARNED
+
+ROUNDS, TURNS = 5, 20
+
+
+def main() -> None:
+    """Measure and print."""
+    resets = [reset for _, reset in EARNED.values() if reset.kind.direction == "received"]
+    plans = {"no fingerprints": None, "with fingerprints": fingerprints.load(())}
+    spent: dict[str, list[float]] = {name: [] for name in plans}
+    for _ in range(ROUNDS):
+        for name, known in plans.items():
+            began = time.process_time()
+            for _ in range(TURNS):
+                for reset in resets:
+                    judge(reset, known)
+            spent[name].append((time.process_time() - began) / TURNS / len(resets))
+    base = statistics.median(spent["no fingerprints"])
+    print(f"judging {len(resets)} kinds of evidence")
+    for name, seconds in spent.items():
+        median = statistics.median(seconds)
+        print(f"    {median / base:5.2f} x  {name}: {median * 1e6:.0f} µs a reset", flush=True)
+
+
+if __name__ == "__main__":
+    main()
