@@ -42,6 +42,9 @@ LONG_FILE = 16 << 20
 DEFAULT_KINDS = tuple(kind for kind in Kind if kind is not Kind.FORWARDED)
 
 
+Decorator = Callable[[Any], Any]
+
+
 class ReaderGone(Exception):
     """Nobody reads our output any more. Not an OSError: click would make that exit code 1."""
 
@@ -142,6 +145,30 @@ origin_option = click.option(
 )
 
 
+def _together(*options: Decorator) -> Decorator:
+    """Several options as one decorator."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+filter_options = _together(host_option, net_option, port_option, kind_option, origin_option)
+show_options = _together(
+    count_option,
+    summary_option,
+    explain_option,
+    verbose_option,
+    color_option,
+    utc_option,
+    fingerprints_option,
+    write_option,
+)
+
+
 def _check_repeats(options: dict[str, Any], *names: str) -> None:
     """Raises UsageError where a filter is repeated too often."""
     for name in names:
@@ -230,36 +257,25 @@ def _filter(options: dict[str, Any]) -> Filter:
 @click.option(
     "--duration", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds."
 )
-@count_option
-@host_option
-@net_option
-@port_option
+@filter_options
 @click.option("--iface", multiple=True, help="Only resets seen on this interface (repeatable).")
 @click.option(
     "--netns",
     multiple=True,
     help="Only this network namespace: a name, a path, an inode, pid:N, or self (repeatable).",
 )
-@kind_option
-@origin_option
 @click.option(
     "--no-baseline",
     is_flag=True,
     help="Do not learn what flows look like: less overhead, weaker verdicts.",
 )
-@summary_option
-@explain_option
-@verbose_option
-@color_option
-@utc_option
+@show_options
 @click.option(
     "--viewpoint",
     type=click.Choice(["node", "netns"]),
     default="node",
     help="node: use what only this node knows; netns: judge as if each namespace were a machine.",
 )
-@fingerprints_option
-@write_option
 @plan_option
 @click.option(
     "--flows",
@@ -329,17 +345,8 @@ def trace(**options: Any) -> None:
     metavar="NET",
     help="This network is our side (repeatable); by default inferred for each file.",
 )
-@count_option
-@host_option
-@net_option
-@port_option
-@kind_option
-@origin_option
-@summary_option
-@explain_option
-@verbose_option
-@color_option
-@utc_option
+@filter_options
+@show_options
 @click.option(
     "--flows",
     type=click.IntRange(16, 4_000_000),
@@ -347,8 +354,6 @@ def trace(**options: Any) -> None:
     show_default=True,
     help="How many flows to remember (about 4 kB of memory each).",
 )
-@fingerprints_option
-@write_option
 @click.option(
     "--hold",
     type=click.FloatRange(0, 3600),
@@ -386,17 +391,8 @@ def read(files: tuple[str, ...], **options: Any) -> int:
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @output_option
-@count_option
-@host_option
-@net_option
-@port_option
-@kind_option
-@origin_option
-@summary_option
-@explain_option
-@verbose_option
-@color_option
-@utc_option
+@filter_options
+@show_options
 @click.option(
     "--flows",
     type=click.IntRange(16, 4_000_000),
@@ -404,8 +400,6 @@ def read(files: tuple[str, ...], **options: Any) -> int:
     show_default=True,
     help="How many connections to remember of each.",
 )
-@fingerprints_option
-@write_option
 def compare(a: str, b: str, **options: Any) -> int:
     """Compare two vantage points A and B of the same connections: who made each reset, and where.
 
