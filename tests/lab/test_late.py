@@ -143,6 +143,19 @@ def unresolved(lab: Lab) -> Iterator[None]:
             lab.ip("server", f"neigh replace {gateway} lladdr {mac} dev eth0")
 
 
+@contextmanager
+def asked(
+    lab: Lab, tracer: Tracer, mark: Fence, family: int
+) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """(client, server) of a connection that has carried a request; told before: forgotten."""
+    settle(tracer, mark)
+    tracer.forget()
+    with pair(lab, "client", "server", family=family) as (client, accepted):
+        client.send(b"request")
+        assert accepted.recv(100) == b"request"
+        yield client, accepted
+
+
 # ---- the peer goes on ----
 
 
@@ -151,12 +164,8 @@ def test_the_peer_goes_on_and_the_verdict_is_amended(
     routed: Lab, hasty: Tracer, mark: Fence, family: int
 ) -> None:
     """Nothing in the forged packet betrays it; the server's answer to the same request does."""
-    settle(hasty, mark)
-    hasty.forget()
     netns = routed.inode("client")
-    with pair(routed, "client", "server", family=family) as (client, accepted):
-        client.send(b"request")
-        assert accepted.recv(100) == b"request"
+    with asked(routed, hasty, mark, family) as (client, accepted):
         forge(routed, client, next_expected(routed, "client", client))
         expect_reset(client)
         first = wait_received(hasty, netns, 1)[0]
@@ -176,12 +185,8 @@ def test_the_peer_goes_on_and_the_verdict_is_amended(
 
 @FAMILIES
 def test_held_it_is_one_entry(routed: Lab, patient: Tracer, mark: Fence, family: int) -> None:
-    settle(patient, mark)
-    patient.forget()
     netns = routed.inode("client")
-    with pair(routed, "client", "server", family=family) as (client, accepted):
-        client.send(b"request")
-        assert accepted.recv(100) == b"request"
+    with asked(routed, patient, mark, family) as (client, accepted):
         forge(routed, client, next_expected(routed, "client", client))
         expect_reset(client)
         accepted.send(b"response")
@@ -277,12 +282,8 @@ def test_three_resets_as_tcpkill_sends_them(
     routed: Lab, patient: Tracer, mark: Fence, family: int
 ) -> None:
     """At our ack number and one and two windows beyond; from a box of its own initial TTL."""
-    settle(patient, mark)
-    patient.forget()
     netns = routed.inode("client")
-    with pair(routed, "client", "server", family=family) as (client, accepted):
-        client.send(b"request")
-        assert accepted.recv(100) == b"request"
+    with asked(routed, patient, mark, family) as (client, _):
         seq = next_expected(routed, "client", client)
         numbers = (seq, seq + 501, seq + 2 * 501)
         for packet in resets(client, *numbers, ttl=64, ip_id=31011, df=False):
