@@ -18,7 +18,7 @@ from rsttrace.capture.loglines import load
 from rsttrace.errors import CaptureError, RsttraceError, UsageError
 from rsttrace.model import Kind
 from rsttrace.presenting import Options
-from rsttrace.render.compare import WIDTH
+from rsttrace.render.drawing import WIDTH
 from rsttrace.render.json import entry_object
 from rsttrace.render.schema import fields, schema_text
 from tests.unit.test_render_samples import SAMPLES

@@ -8,9 +8,10 @@ import pytest
 
 from rsttrace.judge.place import place, place_replay
 from rsttrace.model import Hop, NextHop, Placement, ProbeAnswer
+from rsttrace.render.drawing import WIDTH
 from rsttrace.render.escape import ascii_only
 from rsttrace.render.json import object_line
-from rsttrace.render.path import WIDTH, path_lines, path_object
+from rsttrace.render.path import path_lines, path_object
 from tests.unit.path_samples import DIVIDED, SILENT, STRAIGHT, answer, attempts, hop, path
 from tests.unit.test_render_json import VALIDATOR
 from tests.unit.test_render_samples import GOLDEN, check_golden

@@ -22,7 +22,8 @@ from rsttrace.model import (
     Seen,
     Socket,
 )
-from rsttrace.render.text import entry_lines, verdict_text
+from rsttrace.render.text import entry_lines
+from rsttrace.render.words import verdict_text
 from tests.unit.test_render_samples import (
     FORGED,
     FORGED_HERE,
