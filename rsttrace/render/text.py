@@ -6,8 +6,10 @@ import math
 
 from rsttrace import model
 from rsttrace.render import places
+from rsttrace.render.drawing import WIDTH
 from rsttrace.render.escape import safe
 from rsttrace.render.payload import describe
+from rsttrace.render.picture import picture_lines
 from rsttrace.render.times import clock_time, duration, iso_time
 from rsttrace.render.words import (
     claimed_sender,
@@ -47,13 +49,15 @@ def entry_lines(
     verbose: bool = False,
     utc: bool = False,
     own_netns: int | None = None,
+    plain: bool = False,
 ) -> list[str]:
     """The lines to print for an entry; none holds a newline.
 
-    `explain` lists every rule that was looked at instead of those that spoke; `verbose` adds the
-    packets' headers, the kernel's reason and the socket, and shows the evidence of every verdict.
-    A namespace is named unless it is `own_netns`, the tracer's own. Without `color` there is not
-    one escape sequence; with it, nothing else changes.
+    `explain` draws the way of a forged reset (`plain`: in ASCII) and lists every rule that was
+    looked at instead of those that spoke; `verbose` adds the packets' headers, the kernel's reason
+    and the socket, and shows the evidence of every verdict. A namespace is named unless it is
+    `own_netns`, the tracer's own. Without `color` there is not one escape sequence; with it,
+    nothing else changes.
     """
     reset, verdict = entry.reset, entry.verdict
     shown = verbose or explain or verdict.origin in _DOUBTFUL
@@ -68,6 +72,7 @@ def entry_lines(
             body += _path(reset, verdict) + _ingress(reset)
     body += [f"! {_finding(name, verdict)}" for name in verdict.findings if shown or _is_news(name)]
     if explain:
+        body += picture_lines(entry, plain=plain, width=WIDTH - len(_INDENT))
         body += _explanation(verdict)
     elif shown:
         body += [

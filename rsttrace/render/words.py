@@ -72,14 +72,18 @@ def claimed_sender(reset: model.Reset) -> str:
 
 def neighbor_text(neighbor: model.Neighbor, reset: model.Reset) -> str:
     """``by 00:d0:f8:22:33:44 (Ruijie Networks) = 192.168.1.1, our gateway, on eth0``."""
+    text = neighbor_name(neighbor, reset)
+    named = neighbor.mac is not None or neighbor.ip is not None
+    return f"by {text}" if named else text
+
+
+def neighbor_name(neighbor: model.Neighbor, reset: model.Reset) -> str:
+    """The same without ``by``; only the interface where no more is known."""
     forwarded = reset.kind.direction == "forwarded"
     claimed = reset.local if forwarded else reset.remote
-    name = ""
-    if neighbor.mac:
-        vendor = f" ({safe(neighbor.vendor, 100)})" if neighbor.vendor else ""
-        name = f"by {safe(neighbor.mac)}{vendor}"
-    if neighbor.ip:
-        name += f" = {safe(neighbor.ip)}" if name else f"by {safe(neighbor.ip)}"
+    vendor = f" ({safe(neighbor.vendor, 100)})" if neighbor.vendor else ""
+    mac = f"{safe(neighbor.mac)}{vendor}" if neighbor.mac else ""
+    name = " = ".join(filter(None, [mac, safe(neighbor.ip or "")]))
     clauses = [name] if name else []
     hop = reset.next_hop
     if name and neighbor.is_gateway:

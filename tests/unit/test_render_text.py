@@ -22,6 +22,7 @@ from rsttrace.model import (
     Seen,
     Socket,
 )
+from rsttrace.render.picture import picture_lines
 from rsttrace.render.text import entry_lines
 from rsttrace.render.words import verdict_text
 from tests.unit.test_render_samples import (
@@ -202,7 +203,7 @@ def test_evidence_is_shown_where_it_is_needed() -> None:
 
 
 def test_explain_lists_every_rule_and_the_sum() -> None:
-    lines = entry_lines(FORGED, explain=True)[2:]
+    lines = entry_lines(FORGED, explain=True)[2 + len(picture_lines(FORGED, width=76)) :]
     assert [line.split()[:2] for line in lines] == [
         ["+4.2", "ip-id-ours"],
         ["+2.5", "ttl"],
@@ -459,7 +460,7 @@ def test_hostile_strings_stay_text(origin: Origin, explain: bool, pod: bool) -> 
     entry = with_verdict(_hostile(), origin=origin)
     if not pod:
         entry = with_reset(entry, pod=None)
-    lines = entry_lines(entry, explain=explain, verbose=True)
+    lines = entry_lines(entry, explain=explain, verbose=True, plain=True)
     harmless = "\\x1b[2J\\x0aFORGED\\u{202e}\\u{200b}\\u{d800}\\x9b"
     assert sum(line.count(harmless) for line in lines) >= 15
     for line in lines:
