@@ -214,12 +214,38 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class BridgePort:
+    """A port of a bridge of this node, behind which a MAC is. Indices and names of interfaces."""
+
+    bridge: str | None
+    bridge_ifindex: int
+    port: str | None
+    ifindex: int
+
+
+@dataclass(frozen=True)
+class SwitchPort:
+    """The device at the other end of an interface's cable, as it says itself (LLDP).
+
+    `ifname` is our interface, `name` and `id` its system name and chassis ID, `port` its port ID
+    and `port_text` that port's description (IEEE 802.1AB). All but `ifname` is a stranger's text.
+    """
+
+    ifname: str
+    name: str | None
+    id: str | None
+    port: str | None
+    port_text: str | None
+
+
+@dataclass(frozen=True)
 class Neighbor:
     """The link-layer neighbour that handed us the packet.
 
     `vendor` is the organisation that the MAC's prefix is registered to, or a plain sentence for
     locally administered addresses. `is_gateway`: it is the next hop of our route to the peer, and
-    not the peer itself.
+    not the peer itself. `bridge`: the port of this node's bridge that it is behind. `switch`: what
+    the interface (or that port) is plugged into.
     """
 
     mac: str | None
@@ -229,6 +255,8 @@ class Neighbor:
     ifindex: int
     ifname: str | None
     netns: int
+    bridge: BridgePort | None = None
+    switch: SwitchPort | None = None
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 from rsttrace.model import Attempt, Hop, Path, Placement, ProbeAnswer
 from rsttrace.render.drawing import WIDTH, Drawing, plain_lines, wrapped
 from rsttrace.render.escape import safe
-from rsttrace.render.json import SCHEMA
-from rsttrace.render.words import endpoint_text
+from rsttrace.render.json import SCHEMA, bridge_object, switch_object
+from rsttrace.render.words import device_facts, endpoint_text
 
 _NAME = 253
 
@@ -74,6 +74,8 @@ def path_object(
                 "is_gateway": hop.is_gateway,
                 "ifindex": hop.ifindex,
                 "ifname": neighbor.ifname if neighbor else None,
+                "bridge": bridge_object(neighbor.bridge) if neighbor else None,
+                "switch": switch_object(neighbor.switch) if neighbor else None,
             },
             "distance": path.distance,
             "hops": [_hop_object(item) for item in path.hops],
@@ -216,7 +218,7 @@ def _hop_notes(path: Path, hop: Hop, is_peer: bool) -> list[str]:
         name = f"{safe(path.next_hop.mac)}{f' ({safe(vendor, 100)})' if vendor else ''}, {role}"
         if path.next_hop.ip not in hop.ips:
             name += f" {safe(path.next_hop.ip)}"
-        notes.append(name)
+        notes += [name, *device_facts(path.neighbor)]
     methods = {answer.method for answer in hop.answers}
     if is_peer:
         kinds = dict.fromkeys(answer.kind for answer in hop.answers)

@@ -13,6 +13,7 @@ from rsttrace.render.drawing import WIDTH, Drawing
 from rsttrace.render.escape import safe
 from rsttrace.render.words import (
     claimed_sender,
+    device_facts,
     endpoint_text,
     made_here_text,
     neighbor_name,
@@ -102,7 +103,7 @@ def _known(reset: model.Reset) -> dict[int, list[str]]:
         where = f", {neighbor_name(neighbor, reset)}" if neighbor else ""
         known[1] = [f"the neighbour{where.replace(', on', ' on')} that handed it to us: unknown"]
     else:
-        known[1] = [neighbor_name(neighbor, reset), "handed it to us"]
+        known[1] = [neighbor_name(neighbor, reset), "handed it to us", *device_facts(neighbor)]
     ingress, frame = places.ingress(reset), reset.ingress_frame
     if ingress is None or frame is None:
         return known
@@ -112,7 +113,9 @@ def _known(reset: model.Reset) -> dict[int, list[str]]:
     routers = max(0, frame.ttl - reset.rst.ttl)
     came = f"handed it to this node, with TTL {frame.ttl}"
     if ingress.mac is not None:
-        known.setdefault(routers + 1, []).extend([neighbor_name(ingress, reset), came])
+        known.setdefault(routers + 1, []).extend(
+            [neighbor_name(ingress, reset), came, *device_facts(ingress)]
+        )
     return known
 
 

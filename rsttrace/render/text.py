@@ -13,6 +13,7 @@ from rsttrace.render.picture import picture_lines
 from rsttrace.render.times import clock_time, duration, iso_time
 from rsttrace.render.words import (
     claimed_sender,
+    device_facts,
     endpoint_text,
     made_here_text,
     neighbor_text,
@@ -267,12 +268,24 @@ def _details(entry: model.Entry, *, utc: bool) -> list[str]:
         f"cause: {safe(reset.cause.name)}"
         + (f", the kernel's reason {safe(reason)}" if reason else "")
         + f": {safe(reset.cause.text, _SENTENCE)}",
+        *_device(reset),
         *_socket(reset.socket),
         *_baseline(reset),
     ]
     if entry.verdict.device_fingerprint:
         details.append(f"fingerprint: {safe(entry.verdict.device_fingerprint)}")
     return details
+
+
+def _device(reset: model.Reset) -> list[str]:
+    """Where whoever handed a RST over can be found; of a node's own interfaces only once."""
+    found = [
+        f"{safe(seen.mac or 'it')}: {fact}"
+        for seen in (places.neighbor(reset), places.ingress(reset))
+        if seen is not None
+        for fact in device_facts(seen)
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _packet(packet: model.Packet) -> str:

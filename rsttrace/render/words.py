@@ -5,6 +5,9 @@ from __future__ import annotations
 from rsttrace import model
 from rsttrace.render.escape import safe
 
+_LLDP = 100
+"""Characters that are shown of what a switch says of itself."""
+
 
 def endpoint_text(endpoint: model.Endpoint) -> str:
     """``10.0.0.5:80`` or ``[2001:db8::5]:80``."""
@@ -99,3 +102,23 @@ def neighbor_name(neighbor: model.Neighbor, reset: model.Reset) -> str:
     elif neighbor.ifindex:
         clauses.append(f"on interface {neighbor.ifindex}")
     return ", ".join(clauses)
+
+
+def device_facts(neighbor: model.Neighbor | None) -> list[str]:
+    """Where to walk to: the port of this node's bridge, the switch that a cable leads to."""
+    facts = []
+    if neighbor is not None and (port := neighbor.bridge) is not None:
+        name = safe(port.port) if port.port is not None else f"interface {port.ifindex}"
+        bridge = safe(port.bridge) if port.bridge is not None else f"{port.bridge_ifindex}"
+        facts.append(f"behind port {name} of this node's bridge {bridge}")
+    if neighbor is not None and (switch := neighbor.switch) is not None:
+        name = safe(switch.name or switch.id or "", _LLDP)
+        if switch.name and switch.id:
+            name += f" ({safe(switch.id, _LLDP)})"
+        fact = f"{safe(switch.ifname)} is plugged into {name}"
+        if switch.port:
+            fact += f", port {safe(switch.port, _LLDP)}"
+        if switch.port_text and switch.port_text != switch.port:
+            fact += f" ({safe(switch.port_text, _LLDP)})"
+        facts.append(f"{fact}, says LLDP")
+    return facts

@@ -41,6 +41,7 @@ from tests.unit.test_render_samples import (
     FORGED,
     FORGED_HERE,
     FORGED_UNKNOWN,
+    FOUND,
     GOLDEN,
     LOCAL_ACTIVE,
     LOCAL_PASSIVE6,
@@ -191,6 +192,8 @@ def test_a_bare_frame_tells_what_it_can() -> None:
         "ifindex": 2,
         "ifname": None,
         "netns": NODE,
+        "bridge": None,
+        "switch": None,
         "ttl": 64,
     }
     capture = entry_object(PEER_UNMATCHED)["neighbor"]
@@ -422,7 +425,8 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
     entry = with_reset(
         FORGED,
         made_here=FORGED_HERE.reset.made_here,
-        ingress=FORGED_HERE.reset.ingress,
+        neighbor=FOUND,
+        ingress=FOUND,
         actor=Process(12, "ss", 0),
         socket=LOCAL_ACTIVE.reset.socket,
         sent_data=SentData(FORGED.reset.time_ns - 1, FORGED.reset.rst, b"GET /"),
@@ -441,7 +445,10 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
         tally.add(dataclasses.replace(entry, id=number, verdict=verdict))
     written = [path for path in paths(tally.object()) if "causes." not in path]
     assert written == [field.path for field in fields("summary")]
-    assert list(paths(PATH)) == [field.path for field in fields("path")]
+    found = path_object(dataclasses.replace(_SHORT, neighbor=FOUND), entry=17)
+    assert list(
+        paths({**PATH, "path": {**PATH["path"], "next_hop": found["path"]["next_hop"]}})
+    ) == [field.path for field in fields("path")]
 
 
 # The documentation

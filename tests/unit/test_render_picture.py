@@ -6,6 +6,7 @@ import re
 import pytest
 
 from rsttrace.model import (
+    BridgePort,
     Endpoint,
     Entry,
     Fate,
@@ -16,6 +17,7 @@ from rsttrace.model import (
     OtherEnd,
     Scope,
     Seen,
+    SwitchPort,
     hops,
 )
 from rsttrace.render.drawing import WIDTH
@@ -26,6 +28,7 @@ from tests.unit.test_render_samples import (
     FORGED_HERE,
     FORGED_UNKNOWN,
     FORWARDED,
+    FOUND,
     GATEWAY,
     GOLDEN,
     LOCAL_RAW,
@@ -90,6 +93,7 @@ CASES = {
     "its TTLs differ": with_reset(BEHIND, earlier=(another(61), another(60)), later=(another(40),)),
     "one router before the peer": far(FORGED, 48, 17),
     "both on our link": far(FORGED, 64, 0),
+    "behind a bridge of ours, and a switch that says who it is": with_reset(BEHIND, neighbor=FOUND),
     "through this node into a pod": POD_BEHIND_NODE,
     "this node made it": FORGED_HERE,
     "by another neighbour": OTHER_WAY,
@@ -183,6 +187,9 @@ LONG6 = "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff"
 def test_no_line_is_too_long_and_none_acts_on_a_terminal(name: str, plain: bool) -> None:
     entry = CASES[name]
     neighbor = dataclasses.replace(GATEWAY, mac="\x1b]0;x\x07", vendor=HOSTILE, ifname=HOSTILE)
+    port = BridgePort(HOSTILE, 4, HOSTILE, 2)
+    switch = SwitchPort(HOSTILE, HOSTILE * 9, HOSTILE, HOSTILE, HOSTILE)
+    neighbor = dataclasses.replace(neighbor, bridge=port, switch=switch)
     ends = {"local": Endpoint(LONG6, 65535), "remote": Endpoint(LONG6[:-1] + "e", 65535)}
     entry = with_reset(entry, neighbor=neighbor, ingress=neighbor, netns_name=HOSTILE, **ends)
     entry = with_verdict(entry, device_name=HOSTILE * 3)
