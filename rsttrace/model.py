@@ -535,6 +535,41 @@ class Path:
 
 
 @dataclass(frozen=True)
+class Holder:
+    """A MAC that answers for an address: how often, and where it is to be found."""
+
+    mac: str
+    vendor: str | None
+    answers: int
+    bridge: BridgePort | None = None
+
+
+@dataclass(frozen=True)
+class AddressCheck:
+    """Who says to have an address of our own link, when asked.
+
+    `method` is ``arp`` (RFC 826) or ``nd`` (neighbour solicitation, RFC 4861 §7.2), `sent` how many
+    questions were sent, `holders` who answered, the quickest first. `seen` are the MACs that
+    packets with this address as their source had come from before.
+    """
+
+    ip: str
+    method: str
+    netns: int
+    ifindex: int
+    ifname: str | None
+    sent: int
+    holders: tuple[Holder, ...]
+    duration_ns: int
+    seen: tuple[str, ...] = ()
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether more than one has it."""
+        return len(self.holders) > 1
+
+
+@dataclass(frozen=True)
 class Attempt:
     """One connection of a replay: bytes sent with a TTL, and what came back.
 

@@ -52,6 +52,7 @@ class Options:
     write: str | None = None
     fingerprints: Fingerprints | None = None
     locate: bool = False
+    probe_arp: bool = False
 
 
 class Stop:

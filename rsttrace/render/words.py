@@ -108,9 +108,7 @@ def device_facts(neighbor: model.Neighbor | None) -> list[str]:
     """Where to walk to: the port of this node's bridge, the switch that a cable leads to."""
     facts = []
     if neighbor is not None and (port := neighbor.bridge) is not None:
-        name = safe(port.port) if port.port is not None else f"interface {port.ifindex}"
-        bridge = safe(port.bridge) if port.bridge is not None else f"{port.bridge_ifindex}"
-        facts.append(f"behind port {name} of this node's bridge {bridge}")
+        facts.append(bridge_text(port))
     if neighbor is not None and (switch := neighbor.switch) is not None:
         name = safe(switch.name or switch.id or "", _LLDP)
         if switch.name and switch.id:
@@ -122,3 +120,10 @@ def device_facts(neighbor: model.Neighbor | None) -> list[str]:
             fact += f" ({safe(switch.port_text, _LLDP)})"
         facts.append(f"{fact}, says LLDP")
     return facts
+
+
+def bridge_text(port: model.BridgePort) -> str:
+    """``behind port p1 of this node's bridge br0``."""
+    name = safe(port.port) if port.port is not None else f"interface {port.ifindex}"
+    bridge = safe(port.bridge) if port.bridge is not None else f"{port.bridge_ifindex}"
+    return f"behind port {name} of this node's bridge {bridge}"
