@@ -100,8 +100,9 @@ def _known(reset: model.Reset) -> dict[int, list[str]]:
     known: dict[int, list[str]] = {}
     neighbor = places.neighbor(reset)
     if neighbor is None or neighbor.mac is None:
-        where = f", {neighbor_name(neighbor, reset)}" if neighbor else ""
-        known[1] = [f"the neighbour{where.replace(', on', ' on')} that handed it to us: unknown"]
+        # without a MAC it is an interface at most
+        where = neighbor_name(neighbor, reset) if neighbor else ""
+        known[1] = [f"the neighbour{f' {where}' if where else ''} that handed it to us: unknown"]
     else:
         known[1] = [neighbor_name(neighbor, reset), "handed it to us", *device_facts(neighbor)]
     ingress, frame = places.ingress(reset), reset.ingress_frame

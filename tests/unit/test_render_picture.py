@@ -98,6 +98,10 @@ CASES = {
     "this node made it": FORGED_HERE,
     "by another neighbour": OTHER_WAY,
     "nothing known": FORGED_UNKNOWN,
+    "no MAC": with_reset(BEHIND, neighbor=None, frame=Frame(NODE, 5, None, 60)),
+    "a capture without link layer": with_reset(
+        BEHIND, neighbor=None, frame=Frame(0, 0, None, 60), file="/a/b.pcap", netns=None
+    ),
     "passed on": FORWARDED,
     "from a capture": with_reset(BEHIND, file="/a/b.pcap", netns=None, netns_name=None),
     "an earlier handshake": with_reset(
