@@ -302,6 +302,12 @@ def _filter(options: dict[str, Any]) -> Filter:
     is_flag=True,
     help="Probe the path to the peer of a forged reset, each peer at most once a minute.",
 )
+@click.option(
+    "--probe-arp",
+    is_flag=True,
+    help="Ask the link who has an address that seems to be there twice: 3 ARP requests (IPv6: "
+    "neighbour solicitations), each address at most once a minute.",
+)
 def trace(**options: Any) -> None:
     """Show every TCP reset that this node sends or receives, and who made it."""
     from rsttrace import tracing
@@ -332,6 +338,7 @@ def trace(**options: Any) -> None:
             viewpoint_netns=options["viewpoint"] == "netns",
             hold_s=options["hold"],
             locate=options["locate"],
+            probe_arp=options["probe_arp"],
         ),
     )
 
@@ -497,6 +504,12 @@ def _color(choice: str) -> bool:
 @click.option("--dns", is_flag=True, help="Look up the names of the addresses found.")
 @click.option("--netns", help="Probe from this namespace: a name, a path, an inode, pid:N.")
 @click.option(
+    "--probe-arp",
+    is_flag=True,
+    help="Also ask the link who has the peer's address, or our gateway's if the peer is behind it: "
+    "3 ARP requests (IPv6: neighbour solicitations).",
+)
+@click.option(
     "--replay",
     is_flag=True,
     help="Open connections of our own and send --data with rising TTL until a reset comes back.",
@@ -538,6 +551,7 @@ def locate(**options: Any) -> None:
         netns=netns,
         dns=options["dns"],
         data=data,
+        probe_arp=options["probe_arp"],
     )
     with stop_on_signals() as stop:
         locating.locate(job, options["output"], stopped=lambda: stop.requested)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import ipaddress
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from rsttrace.capture import loglines
+from rsttrace.capture.clocks import Timing
 from rsttrace.capture.logs import Side, Word, compare_logs
 from rsttrace.capture.pair import compare_files
+from rsttrace.capture.reader import NO_TIME
 from rsttrace.capture.sides import Network
 from rsttrace.capture.source import CaptureSource
 from rsttrace.capture.vantage import Progress
+from rsttrace.enrich.captured import enrich_captured
 from rsttrace.errors import CaptureError, UsageError
 from rsttrace.judge.rules import other_end
 from rsttrace.judge.verdict import reconsider
-from rsttrace.model import Comparison, Entry, Fate, OtherEnd, Reset
+from rsttrace.model import Comparison, Entry, Fate, LatePacket, OtherEnd, Reset
 from rsttrace.presenting import (
     Options,
     Presenter,
@@ -29,7 +33,7 @@ from rsttrace.presenting import (
     stop_on_signals,
     to_stderr,
 )
-from rsttrace.reading import Filter, ProgressBar, no_bar, pump, tell
+from rsttrace.reading import Filter, ProgressBar, no_bar, tell
 from rsttrace.render import json as render_json
 from rsttrace.render.compare import comparison_lines, comparison_object
 from rsttrace.render.escape import ascii_only
@@ -117,6 +121,13 @@ def _head(found: Comparison, options: Options, stream: TextIO) -> list[str]:
     return [*comparison_lines(found, plain=ascii_only(stream)), ""]
 
 
+class _Event(NamedTuple):
+    """What is taken in when A's clock shows `at_ns`: of a capture, or a log's judged entry."""
+
+    at_ns: int
+    item: Reset | LatePacket | int | tuple[Entry, dict[str, Any]]
+
+
 class _Run:
     """One comparison: the two files, and what is known of their resets."""
 
@@ -136,6 +147,7 @@ class _Run:
         self._stop = stop
         self._bar = bar
         self._known: Known = {}
+        self._timing: Timing | None = None
         self._local: list[Sequence[Network]] = [(), ()]
         self._logs: list[loglines.Log | None] = [None, None]
         self.looked_at = 0
@@ -155,7 +167,7 @@ class _Run:
         ]
         if any(log is not None for log in self._logs):
             found = compare_logs([self._side(number) for number in (0, 1)])
-            self._known = found.resets
+            self._known, self._timing = found.resets, found.timing
             return found.comparison
         with contextlib.ExitStack() as bars:
 
@@ -167,7 +179,7 @@ class _Run:
             result = compare_files(
                 self._names, flows=self._flows, progress=progress, ended=self._ended
             )
-        self._known = result.resets
+        self._known, self._timing = result.resets, result.timing
         self._local = [_networks(result.near_a), _networks(result.near_b)]
         return result.comparison
 
@@ -202,30 +214,81 @@ class _Run:
     ) -> int:
         """Show the entries of both; returns how many files could not be read.
 
+        In order of time by A's clock; where the clocks could not be compared, first those of A.
+        Both are read side by side, so nothing but one event of each is kept for that.
+
         Raises:
             BrokenPipeError: nobody reads any more.
         """
-        failed = 0
-        for number, (point, name) in enumerate(zip("AB", self._names)):
-            if self._stop.requested or self._full(presenter):
-                break
-            log = self._logs[number]
-            if log is not None:
-                self._log_entries(point, log, presenter, writer, tally)
-                continue
-            local = self._local[number]
-            with CaptureSource(name, local=local, ended=self._ended) as source:
-                with self._bar(source.size or 0, name) as progress:
-
-                    def amend(reset: Reset, point: str = point) -> None:
-                        reset.other_end = self._say(point, reset.file_frame)
-
-                    self.looked_at += pump(source, presenter, self._stop, progress, amend)
-                if not self._full(presenter):
-                    presenter.show(None)
-                failed += tell(name, source, say)
+        with contextlib.ExitStack() as stack:
+            captures: dict[str, CaptureSource] = {}
+            for point, name, log, local in zip("AB", self._names, self._logs, self._local):
+                if log is None:
+                    source = CaptureSource(name, local=local, ended=self._ended)
+                    captures[point] = stack.enter_context(source)
+            size = sum(source.size or 0 for source in captures.values())
+            label = " and ".join(os.path.basename(name) for name in self._names)
+            progress = stack.enter_context(self._bar(size, label))
+            streams = [
+                self._captured(point, captures[point], presenter, progress)
+                if log is None
+                else self._judged(point, log)
+                for point, log in zip("AB", self._logs)
+            ]
+            merged = [heapq.merge(*streams, key=lambda event: event.at_ns)]
+            for stream in streams if self._timing is None else merged:
+                if not self._show(stream, presenter, writer, tally):
+                    break
+            failed = sum(
+                tell(name, captures[point], say)
+                for point, name in zip("AB", self._names)
+                if point in captures
+            )
         self.shown += presenter.shown
         return failed
+
+    def _show(
+        self, events: Iterable[_Event], presenter: Presenter, writer: Writer, tally: Tally
+    ) -> bool:
+        """Show what is due as the events come, then the rest; false: no more is to be shown."""
+        for event in events:
+            if self._stop.requested:
+                return False
+            if isinstance(event.item, (Reset, LatePacket)):
+                presenter.docket.add(event.item, event.at_ns)
+            self.looked_at += isinstance(event.item, (Reset, tuple))
+            presenter.show(event.at_ns)
+            if isinstance(event.item, tuple) and not self._full(presenter):
+                self._show_logged(*event.item, presenter, writer, tally)
+            if self._full(presenter):
+                return False
+        presenter.show(None)
+        return not self._full(presenter)
+
+    def _reference_ns(self, point: str, time_ns: int) -> int:
+        """A time of a point's clock by A's clock."""
+        if point == "A" or self._timing is None or time_ns == NO_TIME:
+            return time_ns
+        return self._timing.to_a(time_ns)
+
+    def _captured(
+        self,
+        point: str,
+        source: CaptureSource,
+        presenter: Presenter,
+        progress: Progress | None,
+    ) -> Iterator[_Event]:
+        """What a capture gives. Between two of these packets pass until an entry is due."""
+        latest = NO_TIME
+        for item in source.items(progress):
+            time_ns = item if isinstance(item, int) else item.time_ns
+            latest = max(latest, self._reference_ns(point, time_ns))
+            if isinstance(item, Reset):
+                enrich_captured(item)
+                item.other_end = self._say(point, item.file_frame)
+            yield _Event(latest, item)
+            due_ns = presenter.docket.next_due_ns()
+            source.wake_ns = None if due_ns is None else due_ns + time_ns - latest
 
     def _full(self, presenter: Presenter) -> bool:
         count = self._options.count
@@ -238,34 +301,33 @@ class _Run:
         other = 1 - "AB".index(point)
         return OtherEnd(Fate.UNKNOWN, "AB"[other], self._names[other], why=NOT_COMPARED)
 
-    def _log_entries(
+    def _show_logged(
         self,
-        point: str,
-        log: loglines.Log,
+        entry: Entry,
+        found: dict[str, Any],
         presenter: Presenter,
         writer: Writer,
         tally: Tally,
     ) -> None:
-        for entry, found in self._judged(point, log):
-            self.looked_at += 1
-            reset = entry.reset
-            if self._options.origins and entry.verdict.origin not in self._options.origins:
-                continue
-            if not self._wanted(reset):
-                continue
-            shown = replace(entry, id=presenter.number(), amends=None)
-            if self._options.output == "json":
-                found.update({"id": shown.id, "amends": None})
-                writer.lines([render_json.object_line(found)])
-            else:
-                writer.entry(shown)
-            tally.add(shown)
-            self.shown += 1
-            if self._full(presenter):
-                return
+        origins = self._options.origins
+        if (origins and entry.verdict.origin not in origins) or not self._wanted(entry.reset):
+            return
+        shown = replace(entry, id=presenter.number(), amends=None)
+        if self._options.output == "json":
+            found.update({"id": shown.id, "amends": None})
+            writer.lines([render_json.object_line(found)])
+        else:
+            writer.entry(shown)
+        tally.add(shown)
+        self.shown += 1
 
-    def _judged(self, point: str, log: loglines.Log) -> Iterator[tuple[Entry, dict[str, Any]]]:
-        """The entries of a log with what the other end says: as entries, and as JSON objects."""
+    def _judged(self, point: str, log: loglines.Log) -> Iterator[_Event]:
+        """The entries of a log with what the other end says: as entries, and as JSON objects.
+
+        They come as late as a capture's of the same time, which have to wait.
+        """
+        latest = NO_TIME
+        hold_ns = round(self._options.hold_s * 1e9)
         for number, line in enumerate(log.lines):
             reset = line.entry.reset
             reset.other_end = self._say(point, number)
@@ -292,7 +354,8 @@ class _Run:
                     for item in verdict.evidence
                 ],
             }
-            yield entry, changed
+            latest = max(latest, self._reference_ns(point, reset.time_ns) + hold_ns)
+            yield _Event(latest, (entry, changed))
 
 
 def _networks(addresses: Sequence[str] | frozenset[str]) -> list[Network]:

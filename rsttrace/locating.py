@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import json
 import os
-import queue
 import sys
-import threading
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
+from rsttrace.asking import Question, check_address, checked_lines
+from rsttrace.background import Background
 from rsttrace.enrich import Neighbors, NetnsDirectory
 from rsttrace.enrich.path import Limits, Target, find_path, names_of, resolve
 from rsttrace.enrich.replay import most_connections, replay
@@ -28,13 +25,6 @@ from rsttrace.render.path import path_lines, path_object
 
 MAX_LINE = 1 << 20
 """Characters of one JSON line: an entry has some thousand."""
-
-EVERY_S = 60.0
-"""How often ``--locate`` looks at one peer again."""
-
-MAX_PEERS = 1024
-MAX_WAITING = 16
-"""How many peers wait to be located at once; a storm's others are said to be left out."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +51,7 @@ class Job:
     netns: int | None = None
     dns: bool = False
     data: bytes | None = None
+    probe_arp: bool = False
 
 
 @dataclass(frozen=True)
@@ -263,44 +254,42 @@ def locate(job: Job, output: str, *, stopped: Callable[[], bool] = lambda: False
     directory = NetnsDirectory()
     with Neighbors(directory) as neighbors:
         located = run_job(job, directory, neighbors, stopped=stopped, say=to_stderr)
-    for line in located_lines(job, located, output, sys.stdout):
-        print(line)
-    sys.stdout.flush()
+        for line in located_lines(job, located, output, sys.stdout):
+            print(line)
+        sys.stdout.flush()
+        if not job.probe_arp or stopped():
+            return
+        question = _whose(job, located.path)
+        if question is None:
+            to_stderr("no address to ask for: the peer is this host itself, or there is no way")
+            return
+        check = check_address(question, directory, neighbors, stopped)
+        for line in checked_lines(question, check, output, sys.stdout):
+            print(line)
+        sys.stdout.flush()
 
 
-class Locator:
-    """Locates forged resets beside a running trace, one at a time, each peer once in `EVERY_S`.
+def _whose(job: Job, path: Path) -> Question | None:
+    """The next hop's address: the peer's own if it is on our link."""
+    hop = path.next_hop
+    if hop is None or hop.is_local:
+        return None
+    netns = os.stat("/proc/self/ns/net").st_ino if job.netns is None else job.netns
+    mac = job.clue.mac if job.clue is not None and not hop.is_gateway else None
+    return Question(hop.ip, netns, hop.ifindex, (mac,) if mac else ())
 
-    Works in a thread of its own. What is too much is left out, and said: a storm of forged resets
-    must not make a storm of probes. Use it as a context manager.
-    """
 
-    def __init__(
-        self,
-        limits: Limits | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Starts its thread with the first job."""
+class Locator(Background[Job, Located]):
+    """Locates forged resets beside a running trace, each peer once in `EVERY_S`."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        super().__init__(
+            lambda job, directory, neighbors, stopped: run_job(
+                job, directory, neighbors, stopped=stopped
+            ),
+            "rsttrace-locate",
+        )
         self._limits = limits or Limits()
-        self._clock = clock
-        self._seen: OrderedDict[tuple[int | None, str], float] = OrderedDict()
-        self._jobs: queue.Queue[Job | None] = queue.Queue(MAX_WAITING)
-        self._results: queue.Queue[tuple[Job, Located | RsttraceError]] = queue.Queue()
-        self._thread: threading.Thread | None = None
-        self._unfinished = 0
-        self._stop = False
-        self.left_out = 0
-
-    def __enter__(self) -> Locator:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stop = True
-        with contextlib.suppress(queue.Full):
-            self._jobs.put_nowait(None)
-        if self._thread is not None:
-            self._thread.join(1.0)
 
     def ask(self, entry: Entry) -> bool:
         """Locate an entry's reset if it is forged, from outside, and it is its peer's turn.
@@ -315,57 +304,8 @@ class Locator:
             or reset.made_here is not None
         ):
             return False
-        key = (reset.netns, reset.remote.ip)
-        last = self._seen.get(key)
-        if last is not None and self._clock() - last < EVERY_S:
-            return False
         mac = reset.neighbor.mac if reset.neighbor else reset.frame.mac if reset.frame else None
         number = entry.id if entry.amends is None else entry.amends
         clue = Clue(verdict.hops_rst, verdict.hops_peer, mac, number)
         job = Job(resolve(reset.remote.ip, reset.remote.port), self._limits, clue, reset.netns)
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full:
-            self.left_out += 1
-            return False
-        self._unfinished += 1
-        self._seen[key] = self._clock()
-        self._seen.move_to_end(key)
-        while len(self._seen) > MAX_PEERS:
-            self._seen.popitem(last=False)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="rsttrace-locate", daemon=True)
-            self._thread.start()
-        return True
-
-    @property
-    def busy(self) -> bool:
-        """Whether something asked for is not yet among the results taken."""
-        return self._unfinished > 0
-
-    def results(self, seconds: float = 0.0) -> list[tuple[Job, Located | RsttraceError]]:
-        """What has been found since; waits for the first so long, if something is under way."""
-        found = []
-        with contextlib.suppress(queue.Empty):
-            if seconds > 0 and self.busy:
-                found.append(self._results.get(timeout=seconds))
-            while True:
-                found.append(self._results.get_nowait())
-        self._unfinished -= len(found)
-        return found
-
-    def _work(self) -> None:
-        directory = NetnsDirectory()
-        with Neighbors(directory) as neighbors:
-            while not self._stop:
-                job = self._jobs.get()
-                if job is None:
-                    return
-                found: Located | RsttraceError
-                try:
-                    found = run_job(job, directory, neighbors, stopped=lambda: self._stop)
-                except RsttraceError as error:
-                    found = error
-                except OSError as error:
-                    found = RsttraceError(f"probing failed: {error.strerror or error}")
-                self._results.put((job, found))
+        return self.put((reset.netns, reset.remote.ip), job)

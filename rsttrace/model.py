@@ -214,12 +214,38 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class BridgePort:
+    """A port of a bridge of this node, behind which a MAC is. Indices and names of interfaces."""
+
+    bridge: str | None
+    bridge_ifindex: int
+    port: str | None
+    ifindex: int
+
+
+@dataclass(frozen=True)
+class SwitchPort:
+    """The device at the other end of an interface's cable, as it says itself (LLDP).
+
+    `ifname` is our interface, `name` and `id` its system name and chassis ID, `port` its port ID
+    and `port_text` that port's description (IEEE 802.1AB). All but `ifname` is a stranger's text.
+    """
+
+    ifname: str
+    name: str | None
+    id: str | None
+    port: str | None
+    port_text: str | None
+
+
+@dataclass(frozen=True)
 class Neighbor:
     """The link-layer neighbour that handed us the packet.
 
     `vendor` is the organisation that the MAC's prefix is registered to, or a plain sentence for
     locally administered addresses. `is_gateway`: it is the next hop of our route to the peer, and
-    not the peer itself.
+    not the peer itself. `bridge`: the port of this node's bridge that it is behind. `switch`: what
+    the interface (or that port) is plugged into.
     """
 
     mac: str | None
@@ -229,6 +255,8 @@ class Neighbor:
     ifindex: int
     ifname: str | None
     netns: int
+    bridge: BridgePort | None = None
+    switch: SwitchPort | None = None
 
 
 @dataclass(frozen=True)
@@ -504,6 +532,41 @@ class Path:
     def hop(self, number: int) -> Hop | None:
         """The router with this number."""
         return self.hops[number - 1] if 1 <= number <= len(self.hops) else None
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A MAC that answers for an address: how often, and where it is to be found."""
+
+    mac: str
+    vendor: str | None
+    answers: int
+    bridge: BridgePort | None = None
+
+
+@dataclass(frozen=True)
+class AddressCheck:
+    """Who says to have an address of our own link, when asked.
+
+    `method` is ``arp`` (RFC 826) or ``nd`` (neighbour solicitation, RFC 4861 §7.2), `sent` how many
+    questions were sent, `holders` who answered, the quickest first. `seen` are the MACs that
+    packets with this address as their source had come from before.
+    """
+
+    ip: str
+    method: str
+    netns: int
+    ifindex: int
+    ifname: str | None
+    sent: int
+    holders: tuple[Holder, ...]
+    duration_ns: int
+    seen: tuple[str, ...] = ()
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether more than one has it."""
+        return len(self.holders) > 1
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from rsttrace.judge.fingerprints import Fingerprints
 from rsttrace.judge.verdict import judge
 from rsttrace.model import Entry, Origin, Reset
 from rsttrace.render import json as render_json
+from rsttrace.render.escape import ascii_only
 from rsttrace.render.pcapng import PcapngWriter
 from rsttrace.render.summary import Tally
 from rsttrace.render.text import entry_lines
@@ -51,6 +52,7 @@ class Options:
     write: str | None = None
     fingerprints: Fingerprints | None = None
     locate: bool = False
+    probe_arp: bool = False
 
 
 class Stop:
@@ -97,6 +99,7 @@ class Writer:
         self._ended = ended
         self._grace: float | None = None
         self._own_netns = os.stat("/proc/self/ns/net").st_ino
+        self._plain = ascii_only(stream)
         self._poll: select.poll | None = None
         with contextlib.suppress(OSError, ValueError):
             self._descriptor = stream.fileno()
@@ -120,6 +123,7 @@ class Writer:
                 verbose=options.verbose,
                 utc=options.utc,
                 own_netns=self._own_netns,
+                plain=self._plain,
             )
         self.lines(lines)
 

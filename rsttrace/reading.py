@@ -150,11 +150,8 @@ def pump(
     presenter: Presenter,
     stop: Stop,
     progress: Progress | None,
-    amend: Callable[[Reset], None] = lambda reset: None,
 ) -> int:
     """Read a capture to its end (or until no more is to be shown); returns how many resets it had.
-
-    `amend` adds to each reset what is known of it beside the capture.
 
     Raises:
         BrokenPipeError: nobody reads any more.
@@ -165,7 +162,6 @@ def pump(
         if isinstance(item, Reset):
             looked_at += 1
             enrich_captured(item)
-            amend(item)
         if not isinstance(item, int):
             docket.add(item, now_ns)
         if presenter.show(now_ns) or stop.requested:

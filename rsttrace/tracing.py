@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from rsttrace.asking import Asker, checked_lines
 from rsttrace.enrich import Enricher
 from rsttrace.errors import RsttraceError
 from rsttrace.kernel import hooks
@@ -30,7 +31,10 @@ from rsttrace.render import json as render_json
 from rsttrace.render.summary import Tally
 
 LOCATE_S = 30.0
-"""How long the end of a run waits for what ``--locate`` still looks for; a signal cuts it short."""
+"""How long the end of a run waits for what ``--locate`` and ``--probe-arp`` still look for.
+
+A signal cuts it short.
+"""
 
 BLIND_SPOTS = {
     "kprobes": "resets inside IPsec, and packets sent past the queueing layer (AF_XDP, "
@@ -92,6 +96,7 @@ def trace(
         Enricher(viewpoint_netns=options.viewpoint_netns) as enricher,
         LiveSource(request) as source,
         Locator() as locator,
+        Asker() as asker,
         contextlib.ExitStack() as stack,
     ):
         tally = Tally()
@@ -105,6 +110,8 @@ def trace(
         def on_entry(entry: Entry) -> None:
             if options.locate:
                 locator.ask(entry)
+            if options.probe_arp:
+                asker.ask(entry)
             if entry_hook is not None:
                 entry_hook(entry)
 
@@ -131,7 +138,13 @@ def trace(
                 docket.add(item, time.monotonic_ns())
             return presenter.show(None if ending else time.monotonic_ns())
 
-        def show_located(seconds: float = 0.0) -> None:
+        def show_found(seconds: float = 0.0) -> None:
+            for question, check in asker.results(0.0 if locator.busy else seconds):
+                if isinstance(check, RsttraceError):
+                    say(f"warning: {check.what}")
+                    continue
+                stream = out or sys.stdout
+                writer.lines(checked_lines(question, check, options.output, stream, "    "))
             for job, found in locator.results(seconds):
                 if isinstance(found, RsttraceError):
                     say(f"warning: no path to {job.target.ip}: {found.what}")
@@ -150,7 +163,7 @@ def trace(
                     wait_s = min(wait_s, (due_ns - time.monotonic_ns()) / 1e9)
                 done = show(source.wait(max(0.0, wait_s)))
                 enricher.tidy()
-                show_located()
+                show_found()
                 for target in source.attach_late():
                     say(f"now attached: {target}")
                 if writer.abandoned():
@@ -164,13 +177,15 @@ def trace(
             if not done:
                 show([], ending=True)
             until = time.monotonic() + LOCATE_S
-            while locator.busy and not stop.requested and time.monotonic() < until:
-                show_located(POLL_S)
-            show_located()
+            while (locator.busy or asker.busy) and not stop.requested and time.monotonic() < until:
+                show_found(POLL_S)
+            show_found()
         except Stuck:
             say("warning: nobody reads the output; ending without the rest")
         if locator.left_out:
             say(f"warning: {locator.left_out} forged resets were not located: too many at once")
+        if asker.left_out:
+            say(f"warning: {asker.left_out} addresses were not asked for: too many at once")
         counts = source.counts().values()
     seen_by_kernel = sum(row[0] for row in counts)
     lost = sum(row[2] for row in counts)

@@ -69,12 +69,16 @@ class Found:
 
 @dataclass
 class Result:
-    """`comparison` for the reader; `resets` by point and frame, to be added to the entries."""
+    """`comparison` for the reader; `resets` by point and frame, to be added to the entries.
+
+    `timing` puts B's times on A's clock; ``None`` where the clocks cannot be compared.
+    """
 
     comparison: Comparison
     resets: dict[tuple[str, int], OtherEnd] = field(default_factory=dict)
     near_a: frozenset[str] = frozenset()
     near_b: frozenset[str] = frozenset()
+    timing: Timing | None = None
 
 
 def compare(
@@ -126,6 +130,7 @@ def compare(
         {(item.point, item.sight.frame): item.other for item in found},
         near[0],
         near[1],
+        timing,
     )
 
 

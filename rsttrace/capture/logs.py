@@ -56,10 +56,14 @@ class Side:
 
 @dataclass
 class LogResult:
-    """`comparison` for the reader; `resets` by point and number, to be added to the entries."""
+    """`comparison` for the reader; `resets` by point and number, to be added to the entries.
+
+    `timing` puts B's times on A's clock; ``None`` where the clocks cannot be compared.
+    """
 
     comparison: Comparison
     resets: dict[tuple[str, int], OtherEnd] = field(default_factory=dict)
+    timing: Timing | None = None
 
 
 def compare_logs(sides: Sequence[Side]) -> LogResult:
@@ -117,6 +121,7 @@ def compare_logs(sides: Sequence[Side]) -> LogResult:
             notes=tuple(notes),
         ),
         judged,
+        timing,
     )
 
 

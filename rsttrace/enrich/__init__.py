@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 from rsttrace.enrich.neighbors import Neighbors
@@ -54,12 +53,12 @@ class Enricher:
             self._neighbors.close()
 
     def warm_up(self) -> None:
-        """Load what the first look-up needs (pyroute2, our own namespace's tables) now.
+        """Load what the first look-up needs (pyroute2, our own namespace's tables, lldpd) now.
 
         It takes a few tenths of a second: time that the first reset of a storm has not.
         """
         if self._neighbors is not None:
-            self._neighbors.ifname(os.stat("/proc/self/ns/net").st_ino, 1)
+            self._neighbors.warm_up()
 
     def tidy(self) -> None:
         """Let go of namespaces that are gone: call it about once a second, resets or not.

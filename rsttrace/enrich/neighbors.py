@@ -23,9 +23,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from rsttrace.enrich.lldp import Lldp
 from rsttrace.enrich.netns import NetnsDirectory
 from rsttrace.enrich.vendor import is_virtual_router, vendor
-from rsttrace.model import Neighbor, NextHop
+from rsttrace.model import BridgePort, Neighbor, NextHop
 
 # include/uapi/linux/netlink.h, rtnetlink.h, if_link.h, neighbour.h
 _NLM_F_REQUEST, _NLM_F_DUMP_INTR, _NLM_F_DUMP = 0x1, 0x10, 0x300
@@ -38,6 +39,10 @@ _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _RTM_F_FIB_MATCH = 0x2000
 _RTEXT_FILTER_SKIP_STATS = 8
 _NTF_PROXY = 0x08
+_NUD_PERMANENT = 0x80
+_NDA_LLADDR = 2
+_AF_BRIDGE = 7
+_NDMSG = 28  # struct nlmsghdr and struct ndmsg, behind which the attributes begin
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 # LINK, NEIGH, IPV4_ROUTE, IPV4_RULE, IPV6_ROUTE, IPV6_RULE as RTMGRP_* bits
 _GROUPS = 0x1 | 0x4 | 0x40 | 0x80 | 0x400 | 0x40000
@@ -48,6 +53,11 @@ _BUFFER = 1 << 20
 
 _UPPER_KINDS = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec"})
 """Interfaces whose IFLA_LINK is the device below them (for veth it is the other end)."""
+
+_BUNDLES = frozenset({"bond", "team"})
+
+_DEFAULT_PVID = 1
+"""The VLAN of what comes untagged, on a bridge that filters VLANs (net/bridge/br_vlan.c)."""
 
 _MAX_ANSWERS = 4096
 _MAX_ROUTES = 1024
@@ -72,8 +82,13 @@ class Neighbors:
         *,
         limit: int = 256,
         clock: Callable[[], float] = time.monotonic,
+        lldp: Lldp | None = None,
     ) -> None:
-        """`directory` finds the namespaces (one is made if not given); `clock` is for tests."""
+        """`directory` finds the namespaces, `lldp` the switches; `clock` is for tests.
+
+        What is not given is made.
+        """
+        self._lldp = lldp or Lldp()
         self._directory = directory or NetnsDirectory()
         self._limit = limit
         self._clock = clock
@@ -99,6 +114,11 @@ class Neighbors:
         """How many times a namespace's tables were dumped (again), over those open now."""
         return sum(table.dumps for table in self._tables.values())
 
+    def warm_up(self) -> None:
+        """Do now what takes time once: dump our own namespace's tables, ask lldpd."""
+        self.ifname(os.stat("/proc/self/ns/net").st_ino, 1)
+        self._lldp.load()
+
     def ifname(self, netns: int, ifindex: int) -> str | None:
         """The interface's name now (IFLA_IFNAME), raw; ``None``: no such interface."""
         table = self._table(netns)
@@ -111,7 +131,8 @@ class Neighbors:
         `ip` is the address that the neighbour table gives that MAC on this interface or on one
         above it (bridge, bond, VLAN): the gateway to the peer if it has it, else the peer, else
         the lowest of the peer's family, not link-local if possible. `is_gateway` is ``False`` only
-        where another next hop's MAC is known.
+        where another next hop's MAC is known. `bridge` is the port that the frame came in by, or
+        behind which the bridge has learnt that MAC.
         """
         mac = mac.lower() if mac and mac.strip("0:-") else None
         table = self._table(netns)
@@ -120,9 +141,9 @@ class Neighbors:
         key = (ifindex, mac, peer_ip)
         answer = table.answers.get(key)
         if answer is None or table.clock() >= answer[1]:
-            answer = self._ask(table, netns, ifindex, mac, peer_ip), table.clock() + _ROUTE_SECONDS
             if len(table.answers) >= _MAX_ANSWERS:
-                table.answers.clear()
+                table.forget_answers()
+            answer = self._ask(table, netns, ifindex, mac, peer_ip), table.clock() + _ROUTE_SECONDS
             table.answers[key] = answer
         return answer[0]
 
@@ -150,12 +171,25 @@ class Neighbors:
         for netns in [netns for netns in self._tables if self._directory.path(netns) is None]:
             self._tables.pop(netns).close()
 
-    @staticmethod
-    def _ask(table: _Table, netns: int, ifindex: int, mac: str | None, peer: str) -> Neighbor:
+    def bridge_port(self, netns: int, ifindex: int, mac: str) -> BridgePort | None:
+        """The port of the bridge that an interface is, or belongs to, behind which a MAC is.
+
+        ``None``: no bridge, or it has not learnt this MAC, or the MAC is this node's own.
+        """
+        table = self._table(netns)
+        return table.learnt_port(ifindex, mac.lower()) if table else None
+
+    def _ask(self, table: _Table, netns: int, ifindex: int, mac: str | None, peer: str) -> Neighbor:
         link = table.links.get(ifindex)
         name = link.name if link else None
+        port = table.entry_port(ifindex) or (table.learnt_port(ifindex, mac) if mac else None)
+        plugged = {
+            self._lldp.port(netns, found)
+            for found in table.cables(port.ifindex if port else ifindex)
+        } - {None}
+        switch = plugged.pop() if len(plugged) == 1 else None
         if mac is None:
-            return Neighbor(None, None, None, None, ifindex, name, netns)
+            return Neighbor(None, None, None, None, ifindex, name, netns, port, switch)
         interfaces = table.with_uppers(ifindex)
         route = table.route(peer, table.route_interface(ifindex, peer))
         return Neighbor(
@@ -166,6 +200,8 @@ class Neighbors:
             ifindex=ifindex,
             ifname=name,
             netns=netns,
+            bridge=port,
+            switch=switch,
         )
 
     def _table(self, netns: int) -> _Table | None:
@@ -210,12 +246,16 @@ class Neighbors:
 
 @dataclass(frozen=True)
 class _Link:
-    """An interface: its name, the bridge, bond or VRF above it, the device that it is built on."""
+    """An interface: its name, the bridge, bond or VRF above it, the device that it is built on.
+
+    `vlan` is the tag of a VLAN interface.
+    """
 
     name: str | None
     master: int | None
     lower: int | None
     kind: str | None
+    vlan: int | None = None
 
 
 @dataclass
@@ -261,6 +301,7 @@ class _Table:
         self._macs: dict[tuple[int, str], str] = {}
         self._ips: dict[tuple[int, str], set[str]] = {}
         self._routes: dict[tuple[str, int | None], _Route] = {}
+        self._asked: set[str] = set()  # MACs that the answers say the bridge's port of
         self.answers: dict[tuple[int, str | None, str], tuple[Neighbor, float]] = {}
         try:
             sock.setblocking(False)
@@ -309,6 +350,76 @@ class _Table:
                 if upper.lower == lower and index not in found
             )
         return found
+
+    def entry_port(self, ifindex: int) -> BridgePort | None:
+        """The bridge port that an interface is, or is a part of (a bond's): frames enter by it."""
+        seen = set()
+        while ifindex not in seen:
+            seen.add(ifindex)
+            link = self.links.get(ifindex)
+            master = self.links.get(link.master) if link and link.master else None
+            if link is None or link.master is None or master is None:
+                return None
+            if master.kind == "bridge":
+                return BridgePort(master.name, link.master, link.name, ifindex)
+            ifindex = link.master
+        return None
+
+    def learnt_port(self, ifindex: int, mac: str) -> BridgePort | None:
+        """Where the bridge that an interface is, or is a VLAN or port of, has learnt a MAC."""
+        tags = []
+        link = self.links.get(ifindex)
+        for _ in self.links:
+            if link is None or link.kind == "bridge" or not link.lower:
+                break
+            if link.vlan is not None:
+                tags.append(link.vlan)
+            ifindex, link = link.lower, self.links.get(link.lower)
+        if link is not None and link.kind != "bridge":
+            port = self.entry_port(ifindex)
+            ifindex = port.bridge_ifindex if port else 0
+            link = self.links.get(ifindex)
+        if link is None:
+            return None
+        if len(self._asked) >= _MAX_ANSWERS:
+            self.forget_answers()
+        self._asked.add(mac)
+        # 0: a bridge that does not filter VLANs learns without them
+        return self._fdb_port(link, ifindex, mac, [*tags, 0, _DEFAULT_PVID])
+
+    def _fdb_port(self, bridge: _Link, index: int, mac: str, tags: list[int]) -> BridgePort | None:
+        """Ask for one entry of the forwarding table (rtnl_fdb_get, Linux 5.0): no dump."""
+        for tag in dict.fromkeys(tags):
+            request = self._ndmsg()
+            request["family"] = _AF_BRIDGE
+            request["attrs"] = [("NDA_LLADDR", mac), ("NDA_MASTER", index)]
+            if tag:
+                request["attrs"].append(("NDA_VLAN", tag))
+            try:
+                replies, _ = self._query(request, _GETNEIGH, 0)
+            except OSError:  # ENOENT: not learnt
+                continue
+            for reply in replies:
+                if reply["state"] & _NUD_PERMANENT:
+                    return None  # an address of this node's own
+                port = self.links.get(reply["ifindex"])
+                name = port.name if port else None
+                return BridgePort(bridge.name, index, name, reply["ifindex"])
+        return None
+
+    def cables(self, ifindex: int) -> list[str]:
+        """The names of the interfaces below one that cables may be plugged into."""
+        link = self.links.get(ifindex)
+        for _ in self.links:
+            if link is None or not link.lower:
+                break
+            ifindex, link = link.lower, self.links.get(link.lower)
+        if link is None:
+            return []
+        parts = [link]
+        if link.kind in _BUNDLES:
+            parts = [part for part in self.links.values() if part.master == ifindex]
+        return [part.name for part in parts if part.name is not None]
 
     def route_interface(self, ifindex: int, peer: str) -> int | None:
         """The interface to ask routes for: the link for link-local peers, a VRF's device for it."""
@@ -522,8 +633,28 @@ class _Table:
             if family == socket.AF_UNSPEC:
                 self._apply_link(kind, self._decode(kind, message))
         elif kind in (_NEWNEIGH, _DELNEIGH) and family in (socket.AF_INET, socket.AF_INET6):
-            # not AF_BRIDGE: the forwarding table, which knows no addresses
             self._apply_neighbor(kind, self._decode(kind, message))
+        elif kind in (_NEWNEIGH, _DELNEIGH) and family == _AF_BRIDGE:
+            self._apply_fdb(message)
+
+    def _apply_fdb(self, message: bytes) -> None:
+        """A bridge learnt or forgot a MAC: ask again for it, if anybody had asked.
+
+        A busy bridge tells of many, so only the MAC is looked for, without decoding the rest.
+        """
+        offset = _NDMSG
+        while self._asked and offset + 4 <= len(message):
+            length, kind = struct.unpack_from("=HH", message, offset)
+            if length < 4:
+                return
+            if kind == _NDA_LLADDR:
+                mac = message[offset + 4 : offset + length].hex(":")
+                if mac in self._asked:
+                    self._asked.discard(mac)
+                    for key in [key for key in self.answers if key[1] == mac]:
+                        del self.answers[key]
+                return
+            offset += (length + 3) & ~3
 
     def _apply_link(self, kind: int, message: Any) -> None:
         if message is None:
@@ -545,6 +676,9 @@ class _Table:
                 master=message.get_attr("IFLA_MASTER") or None,
                 lower=lower if lower and here and type_ in _UPPER_KINDS else None,
                 kind=type_ if isinstance(type_, str) else None,
+                vlan=message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_VLAN_ID")
+                if type_ == "vlan"
+                else None,
             )
         # the kernel drops IPv4 routes of a link that goes down without a word about each
         self._forget()
@@ -579,7 +713,11 @@ class _Table:
 
     def _forget(self) -> None:
         self._routes.clear()
+        self.forget_answers()
+
+    def forget_answers(self) -> None:
         self.answers.clear()
+        self._asked.clear()
 
 
 def _gateway(route: Any) -> str | None:

@@ -56,7 +56,7 @@ class Quote:
     detail: str | None = None
 
 
-def _transport_checksum(source: bytes, target: bytes, protocol: int, segment: bytes) -> int:
+def transport_checksum(source: bytes, target: bytes, protocol: int, segment: bytes) -> int:
     """With the pseudo header of RFC 9293 §3.1 (IPv4) or RFC 8200 §8.1 (IPv6)."""
     if len(source) == 4:
         pseudo = source + target + struct.pack(">BBH", 0, protocol, len(segment))
@@ -68,14 +68,14 @@ def _transport_checksum(source: bytes, target: bytes, protocol: int, segment: by
 def tcp_syn(source: bytes, target: bytes, ports: tuple[int, int], seq: int) -> bytes:
     """A SYN, as a TCP segment. `source` and `target` are packed addresses, for the checksum."""
     header = struct.pack(">HHIIBBHHH", *ports, seq, 0, 6 << 4, SYN, 64240, 0, 0) + _MSS
-    total = _transport_checksum(source, target, socket.IPPROTO_TCP, header)
+    total = transport_checksum(source, target, socket.IPPROTO_TCP, header)
     return header[:16] + struct.pack(">H", total) + header[18:]
 
 
 def tcp_rst(source: bytes, target: bytes, ports: tuple[int, int], seq: int) -> bytes:
     """A RST without data, as a TCP segment. With `seq` the next one expected it is believed."""
     header = struct.pack(">HHIIBBHHH", *ports, seq, 0, 5 << 4, RST, 0, 0, 0)
-    total = _transport_checksum(source, target, socket.IPPROTO_TCP, header)
+    total = transport_checksum(source, target, socket.IPPROTO_TCP, header)
     return header[:16] + struct.pack(">H", total) + header[18:]
 
 
@@ -83,7 +83,7 @@ def udp_datagram(source: bytes, target: bytes, ports: tuple[int, int]) -> bytes:
     """A datagram of 8 zero bytes."""
     datagram = struct.pack(">HHHH", *ports, 16, 0) + bytes(8)
     # RFC 768: a checksum of zero is sent as all ones
-    total = _transport_checksum(source, target, socket.IPPROTO_UDP, datagram) or 0xFFFF
+    total = transport_checksum(source, target, socket.IPPROTO_UDP, datagram) or 0xFFFF
     return datagram[:6] + struct.pack(">H", total) + datagram[8:]
 
 
@@ -141,6 +141,84 @@ def _quoted(family: int, packet: bytes) -> tuple[str, tuple[int, int]] | None:
             return None
         return "icmp", struct.unpack_from(">HH", first, 4)
     return None
+
+
+ETH_P_ARP, ETH_P_IPV6 = 0x0806, 0x86DD
+_SOLICITATION, _ADVERTISEMENT = 135, 136  # RFC 4861 §4.3, §4.4
+_SOURCE_LINK_ADDRESS, _TARGET_LINK_ADDRESS = 1, 2  # RFC 4861 §4.6.1
+
+
+def arp_request(mac: bytes, source: bytes, target: bytes) -> bytes:
+    """The frame that asks everybody on the link who has an IPv4 address (RFC 826)."""
+    header = b"\xff" * 6 + mac + struct.pack(">H", ETH_P_ARP)
+    return header + struct.pack(">HHBBH", 1, 0x0800, 6, 4, 1) + mac + source + bytes(6) + target
+
+
+def read_arp(frame: bytes, target: bytes) -> str | None:
+    """The MAC that an ARP reply gives for an address; ``None``: it is none, or for another one."""
+    if len(frame) < 42:
+        return None
+    kind, hardware, protocol, sizes, operation = struct.unpack_from(">HHHHH", frame, 12)
+    if (kind, hardware, protocol, sizes, operation) != (ETH_P_ARP, 1, 0x0800, 0x0604, 2):
+        return None
+    return frame[22:28].hex(":") if frame[28:32] == target else None
+
+
+def neighbor_solicitation(mac: bytes, source: bytes, target: bytes) -> bytes:
+    """The frame that asks who has an IPv6 address, to its solicited-node group (RFC 4861 §7.2.2).
+
+    The group's addresses: RFC 4291 §2.7.1, and RFC 2464 §7 for its MAC.
+    """
+    group = bytes.fromhex("ff0200000000000000000001ff") + target[13:]
+    message = struct.pack(">BBHI", _SOLICITATION, 0, 0, 0) + target
+    message += bytes((_SOURCE_LINK_ADDRESS, 1)) + mac
+    total = transport_checksum(source, group, socket.IPPROTO_ICMPV6, message)
+    message = message[:2] + struct.pack(">H", total) + message[4:]
+    header = struct.pack(">IHBB", 6 << 28, len(message), socket.IPPROTO_ICMPV6, 255)
+    ethernet = b"\x33\x33" + group[12:] + mac + struct.pack(">H", ETH_P_IPV6)
+    return ethernet + header + source + group + message
+
+
+def read_advertisement(frame: bytes, target: bytes) -> str | None:
+    """The MAC that a neighbour advertisement gives for an address.
+
+    ``None``: it is none, or not valid (RFC 4861 §7.1.2), or for another address. One without the
+    target's link-layer address speaks for its sender.
+    """
+    if len(frame) < 78 or struct.unpack_from(">H", frame, 12)[0] != ETH_P_IPV6:
+        return None
+    length, protocol, limit = struct.unpack_from(">HBB", frame, 18)
+    message = frame[54 : 54 + length]
+    if (protocol, limit) != (socket.IPPROTO_ICMPV6, 255) or len(message) < max(24, length):
+        return None
+    if message[:2] != bytes((_ADVERTISEMENT, 0)) or message[8:24] != target:
+        return None
+    if transport_checksum(frame[22:38], frame[38:54], protocol, message):
+        return None
+    options = message[24:]
+    while len(options) >= 8:
+        size = options[1] * 8
+        if not 0 < size <= len(options):
+            return None
+        if options[0] == _TARGET_LINK_ADDRESS and size == 8:
+            return options[2:8].hex(":")
+        options = options[size:]
+    return frame[6:12].hex(":")
+
+
+def answer_filter(family: int) -> bytes:
+    """A classic BPF program that passes ARP replies, or neighbour advertisements.
+
+    For a packet socket with Ethernet headers: a busy link's other packets would fill its buffer.
+    """
+    load_half, load_byte, equal, ret = 0x28, 0x30, 0x15, 0x06  # include/uapi/linux/bpf_common.h
+    if family == 4:
+        program = [(load_half, 0, 0, 20), (equal, 0, 1, 2)]
+    else:
+        program = [(load_byte, 0, 0, 20), (equal, 0, 3, socket.IPPROTO_ICMPV6)]
+        program += [(load_byte, 0, 0, 54), (equal, 0, 1, _ADVERTISEMENT)]
+    program += [(ret, 0, 0, 0xFFFF), (ret, 0, 0, 0)]
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 from rsttrace.model import (
@@ -16,13 +15,11 @@ from rsttrace.model import (
     Position,
     Way,
 )
+from rsttrace.render.drawing import Drawing, plain_lines, wrapped
 from rsttrace.render.escape import safe
 from rsttrace.render.json import SCHEMA
-from rsttrace.render.text import endpoint_text
 from rsttrace.render.times import duration, iso_time
-
-WIDTH = 80
-"""Columns of a terminal; no line is longer."""
+from rsttrace.render.words import endpoint_text
 
 PICTURES = 4
 """Positions that are drawn; the others are counted."""
@@ -48,16 +45,16 @@ def comparison_lines(found: Comparison, *, plain: bool = False) -> list[str]:
     """The comparison for people: lines of at most `WIDTH` columns. `plain`: ASCII only."""
     lines: list[str] = []
     for point in (found.a, found.b):
-        lines += _wrapped(_point(point))
-    lines += _wrapped(_matched(found.matched)) if found.matched else []
+        lines += wrapped(_point(point))
+    lines += wrapped(_matched(found.matched)) if found.matched else []
     if found.clocks is not None:
-        lines += _wrapped(_clocks(found.clocks))
+        lines += wrapped(_clocks(found.clocks))
     for way, start, end in ((found.ab, "A", "B"), (found.ba, "B", "A")):
         if way is not None:
-            lines += _wrapped(_way(way, start, end))
-    lines += _wrapped(_resets(found))
+            lines += wrapped(_way(way, start, end))
+    lines += wrapped(_resets(found))
     for note in found.notes:
-        lines += _wrapped(f"note: {safe(note, 400)}")
+        lines += wrapped(f"note: {safe(note, 400)}")
     for flow in found.flows[:FLOWS]:
         lines += ["", *_flow(flow)]
     if len(found.flows) > FLOWS:
@@ -67,21 +64,7 @@ def comparison_lines(found: Comparison, *, plain: bool = False) -> list[str]:
     if len(found.positions) > PICTURES:
         more = sum(count for _, count in found.positions[PICTURES:])
         lines += ["", f"and {len(found.positions) - PICTURES} more positions ({more} resets)"]
-    return [(_plain(line) if plain else line).rstrip() for line in lines]
-
-
-def _plain(line: str) -> str:
-    return line.encode("ascii", "backslashreplace").decode("ascii")
-
-
-def _wrapped(text: str, first: str = "", more: str = "  ") -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=first,
-        subsequent_indent=first + more,
-        break_on_hyphens=False,
-    )
+    return plain_lines(lines, plain)
 
 
 def _count(number: int, word: str) -> str:
@@ -181,9 +164,9 @@ def _flow(flow: ComparedFlow) -> list[str]:
     title = f"{endpoint_text(ends[0])} - {endpoint_text(ends[1])}"
     if flow.a and flow.b and flow.a != flow.b:
         title += f" (at B {endpoint_text(flow.b[0])} - {endpoint_text(flow.b[1])})"
-    lines = _wrapped(f"{title}: {safe(flow.text, 300)}")
+    lines = wrapped(f"{title}: {safe(flow.text, 300)}")
     for reset in flow.resets:
-        lines += _wrapped(_reset(reset), "  ")
+        lines += wrapped(_reset(reset), first="  ")
     return lines
 
 
@@ -225,37 +208,26 @@ def _reset(reset: ComparedReset) -> str:
 
 def _picture(found: Comparison, position: Position, count: int, plain: bool) -> list[str]:
     """The path from A (above) to B (below), with the device where it is."""
-    start, line, mark, gap = (
-        ("o", "|", ">", ":") if plain else ("\u25cb", "\u2502", "\u25b6", "\u2506")
-    )
-
-    def stretch(hops: int | None) -> list[str]:
-        if hops is None:
-            return [f"  {gap}  some way"]
-        return [f"  {line}  {_count(hops, 'hop')}"] if hops else [f"  {line}"]
-
     made = "1 reset was" if count == 1 else f"{count} resets were"
-    device = [f"the device: {made} made here ({position.sure})", safe(position.text, 300)]
-    device += [safe(note, 300) for note in position.notes]
+    device = f"the device: {made} made here ({position.sure})"
+    notes = [safe(text, 300) for text in (position.text, *position.notes)]
     total = "" if position.total is None else f"; {_count(position.total, 'hop')} to B"
-    lines = _wrapped(f"{start}  A: {_where(found.a)}{total}", "  ", "   ")
-    b_line = _wrapped(f"{start}  B: {_where(found.b)}", "  ", "   ")
+    drawing = Drawing(plain=plain, column=2)
+    drawing.stop(f"A: {_where(found.a)}{total}")
     if position.kind == "elsewhere":
         near = position.from_a if position.from_a is not None else position.from_b
         point = "A" if position.from_a is not None else "B"
-        lines += [*stretch(position.total), *b_line, ""]
-        lines += _wrapped(
-            f"{mark}  {device[0]}: {_count(near or 0, 'hop')} from {point}", "  ", "   "
-        )
-        device[0] = ""
+        drawing.stretch(position.total)
+        drawing.stop(f"B: {_where(found.b)}")
+        drawing.blank()
+        device += f": {_count(near or 0, 'hop')} from {point}"
+        drawing.stop(device, notes, marked=True, last=True, inset=4)
     else:
-        lines += stretch(position.from_a)
-        lines += _wrapped(f"{mark}  {device[0]}", "  ", "   ")
-    for text in device[1:]:
-        lines += _wrapped(text, f"  {line if position.kind != 'elsewhere' else ' '}    ", "  ")
-    if position.kind != "elsewhere":
-        lines += [*stretch(position.from_b), *b_line]
-    return lines
+        drawing.stretch(position.from_a)
+        drawing.stop(device, notes, marked=True, inset=4)
+        drawing.stretch(position.from_b)
+        drawing.stop(f"B: {_where(found.b)}")
+    return drawing.lines()
 
 
 # ---- JSON ----

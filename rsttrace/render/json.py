@@ -218,6 +218,33 @@ def _neighbor(neighbor: model.Neighbor | None) -> dict[str, Any] | None:
         "ifindex": neighbor.ifindex or None,
         "ifname": neighbor.ifname,
         "netns": neighbor.netns or None,
+        "bridge": bridge_object(neighbor.bridge),
+        "switch": switch_object(neighbor.switch),
+    }
+
+
+def bridge_object(port: model.BridgePort | None) -> dict[str, Any] | None:
+    """A port of a bridge of this node."""
+    if port is None:
+        return None
+    return {
+        "name": port.bridge,
+        "ifindex": port.bridge_ifindex,
+        "port": port.port,
+        "port_ifindex": port.ifindex,
+    }
+
+
+def switch_object(switch: model.SwitchPort | None) -> dict[str, Any] | None:
+    """What an interface is plugged into, as that says itself."""
+    if switch is None:
+        return None
+    return {
+        "ifname": switch.ifname,
+        "name": switch.name,
+        "id": switch.id,
+        "port": switch.port,
+        "port_text": switch.port_text,
     }
 
 

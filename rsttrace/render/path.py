@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from rsttrace.model import Attempt, Hop, Path, Placement, ProbeAnswer
+from rsttrace.render.drawing import WIDTH, Drawing, plain_lines, wrapped
 from rsttrace.render.escape import safe
-from rsttrace.render.json import SCHEMA
-from rsttrace.render.text import endpoint_text
-
-WIDTH = 80
-"""Columns of a terminal; no line of the picture is longer."""
+from rsttrace.render.json import SCHEMA, bridge_object, switch_object
+from rsttrace.render.words import device_facts, endpoint_text
 
 _NAME = 253
-_LINE = {False: "\u2502", True: "|"}
-_START = {False: "\u25cb", True: "o"}
-_MARK = {False: "\u25b6", True: ">"}
 
 _SAYS = {
     "syn-ack": "takes connections (SYN-ACK)",
@@ -40,14 +34,14 @@ def path_lines(
     `placement` comes from a reset's hop distance, `replayed` from a replay; `plain`: ASCII only.
     """
     width = WIDTH - len(indent)
-    lines = [*_wrapped(_title(path), width), *_picture(path, placement, replayed, plain, width)]
+    lines = [*wrapped(_title(path), width), *_picture(path, placement, replayed, plain, width)]
     for what, found in (("the forged reset", placement), ("by the replay", replayed)):
         if found is not None:
             sure = "" if found.sure == "unknown" else f" ({found.sure})"
-            lines += _wrapped(f"{what}: {safe(found.text, 400)}{sure}", width)
+            lines += wrapped(f"{what}: {safe(found.text, 400)}{sure}", width)
             for note in found.notes:
-                lines += _wrapped(f"  - {safe(note, 400)}", width, "    ")
-    return [indent + (_plain(line) if plain else line).rstrip() for line in lines]
+                lines += wrapped(f"  - {safe(note, 400)}", width, more="    ")
+    return [indent + line for line in plain_lines(lines, plain)]
 
 
 def path_object(
@@ -80,6 +74,8 @@ def path_object(
                 "is_gateway": hop.is_gateway,
                 "ifindex": hop.ifindex,
                 "ifname": neighbor.ifname if neighbor else None,
+                "bridge": bridge_object(neighbor.bridge) if neighbor else None,
+                "switch": switch_object(neighbor.switch) if neighbor else None,
             },
             "distance": path.distance,
             "hops": [_hop_object(item) for item in path.hops],
@@ -189,7 +185,8 @@ def _picture(
 ) -> list[str]:
     link = path.neighbor
     interface = f" on {safe(link.ifname)}" if link and link.ifname else ""
-    lines = [f"    {_START[plain]}  {safe(path.source)}{interface} (this host)"]
+    drawing = Drawing(plain=plain, width=width)
+    drawing.stop(f"{safe(path.source)}{interface} (this host)")
     hops = [*path.hops, *([path.peer_hop] if path.peer_hop else [])]
     column = max([15, *(len(safe(ip)) for hop in hops for ip in hop.ips)])
     marked = {found.hop for found in (placement, replayed) if found is not None}
@@ -198,21 +195,19 @@ def _picture(
         marked = {best.hop}
     for hop in hops:
         is_peer = hop is path.peer_hop
-        mark = _MARK[plain] if hop.number in marked and not is_peer else " "
-        number = str(hop.number) if hop.number else "?"
+        marks = hop.number in marked and not is_peer
         ips = [safe(ip) for ip in hop.ips] or ["*"]
         values = _time(hop)
         if hop.answers and (lost := hop.sent - _answered(hop)):
             values += f"  {lost} of {hop.sent} lost" if _answered(hop) else ""
-        lines.append(f"{mark}  {number:>2}  {ips[0]:<{column}}  {values}".rstrip())
         more = [*ips[1:], *(safe(name, _NAME) for name in hop.names)]
         more += _hop_notes(path, hop, is_peer)
-        if mark != " " and best is not None:
+        if marks and best is not None:
             more.append(f"the forged reset comes from here ({best.sure})")
-        for text in more:
-            start = f"    {_LINE[plain] if not is_peer else ' '}  "
-            lines += [start + line for line in _wrapped(text, width - len(start))]
-    return lines
+        number = str(hop.number) if hop.number else "?"
+        text = f"{ips[0]:<{column}}  {values}"
+        drawing.stop(text, more, number=number, marked=marks, last=is_peer)
+    return drawing.lines()
 
 
 def _hop_notes(path: Path, hop: Hop, is_peer: bool) -> list[str]:
@@ -223,7 +218,7 @@ def _hop_notes(path: Path, hop: Hop, is_peer: bool) -> list[str]:
         name = f"{safe(path.next_hop.mac)}{f' ({safe(vendor, 100)})' if vendor else ''}, {role}"
         if path.next_hop.ip not in hop.ips:
             name += f" {safe(path.next_hop.ip)}"
-        notes.append(name)
+        notes += [name, *device_facts(path.neighbor)]
     methods = {answer.method for answer in hop.answers}
     if is_peer:
         kinds = dict.fromkeys(answer.kind for answer in hop.answers)
@@ -246,13 +241,3 @@ def _time(hop: Hop) -> str:
         return "no answer"
     milliseconds = hop.rtt_ns / 1e6
     return f"{milliseconds:.2f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
-
-
-def _wrapped(text: str, width: int, more: str = "  ") -> list[str]:
-    return textwrap.wrap(
-        text, width, subsequent_indent=more, break_on_hyphens=False, drop_whitespace=True
-    )
-
-
-def _plain(line: str) -> str:
-    return line.encode("ascii", "backslashreplace").decode("ascii")

@@ -6,9 +6,21 @@ import math
 
 from rsttrace import model
 from rsttrace.render import places
+from rsttrace.render.drawing import WIDTH
 from rsttrace.render.escape import safe
 from rsttrace.render.payload import describe
+from rsttrace.render.picture import picture_lines
 from rsttrace.render.times import clock_time, duration, iso_time
+from rsttrace.render.words import (
+    claimed_sender,
+    device_facts,
+    endpoint_text,
+    made_here_text,
+    neighbor_text,
+    netns_text,
+    process_text,
+    verdict_text,
+)
 
 _INDENT = "    "
 _DIRECTION_WIDTH = 10  # "received" and two spaces; "forwarded" has one
@@ -38,13 +50,15 @@ def entry_lines(
     verbose: bool = False,
     utc: bool = False,
     own_netns: int | None = None,
+    plain: bool = False,
 ) -> list[str]:
     """The lines to print for an entry; none holds a newline.
 
-    `explain` lists every rule that was looked at instead of those that spoke; `verbose` adds the
-    packets' headers, the kernel's reason and the socket, and shows the evidence of every verdict.
-    A namespace is named unless it is `own_netns`, the tracer's own. Without `color` there is not
-    one escape sequence; with it, nothing else changes.
+    `explain` draws the way of a forged reset (`plain`: in ASCII) and lists every rule that was
+    looked at instead of those that spoke; `verbose` adds the packets' headers, the kernel's reason
+    and the socket, and shows the evidence of every verdict. A namespace is named unless it is
+    `own_netns`, the tracer's own. Without `color` there is not one escape sequence; with it,
+    nothing else changes.
     """
     reset, verdict = entry.reset, entry.verdict
     shown = verbose or explain or verdict.origin in _DOUBTFUL
@@ -54,11 +68,12 @@ def entry_lines(
         body.append(f"amends #{entry.amends}: this verdict replaces the one given before")
     if shown:
         if reset.made_here:
-            body.append(_made_here(reset.made_here, verdict.origin))
+            body.append(made_here_text(reset.made_here, verdict.origin))
         if reset.kind.direction != "sent":
             body += _path(reset, verdict) + _ingress(reset)
     body += [f"! {_finding(name, verdict)}" for name in verdict.findings if shown or _is_news(name)]
     if explain:
+        body += picture_lines(entry, plain=plain, width=WIDTH - len(_INDENT))
         body += _explanation(verdict)
     elif shown:
         body += [
@@ -70,24 +85,6 @@ def entry_lines(
     if verbose:
         body += _details(entry, utc=utc)
     return lines + [_INDENT + line for line in body]
-
-
-def endpoint_text(endpoint: model.Endpoint) -> str:
-    """``10.0.0.5:80`` or ``[2001:db8::5]:80``."""
-    ip = safe(endpoint.ip)
-    return f"[{ip}]:{endpoint.port}" if ":" in ip else f"{ip}:{endpoint.port}"
-
-
-def verdict_text(verdict: model.Verdict) -> str:
-    """``FORGED 99%``; 100% only where the verdict is certain, not where it rounds to that."""
-    word = verdict.origin.name
-    if verdict.confidence is None or verdict.origin in (
-        model.Origin.LOCAL,
-        model.Origin.INCONCLUSIVE,
-    ):
-        return word
-    percent = 100 if verdict.confidence >= 1 else min(99, round(verdict.confidence * 100))
-    return f"{word} {percent}%"
 
 
 def _first_line(entry: model.Entry, *, color: bool, utc: bool, own_netns: int | None) -> str:
@@ -115,12 +112,12 @@ def _who(reset: model.Reset, own_netns: int | None) -> list[str]:
         words.append(f"frame {reset.file_frame}")
     process = reset.process
     if process and (process.comm or process.pid is not None):
-        words.append(_process(process.comm, process.pid))
+        words.append(process_text(process.comm, process.pid))
     owner = _owner(reset)
     if owner:
         words.append(owner)
     if reset.netns is not None and reset.netns != own_netns:
-        words.append(_netns(reset.netns, reset.netns_name))
+        words.append(netns_text(reset.netns, reset.netns_name))
     return words
 
 
@@ -148,33 +145,7 @@ def _sentence(reset: model.Reset, verdict: model.Verdict) -> str:
         sentences.append(reset.cause.text)
     text = "; ".join(safe(sentence, _SENTENCE) for sentence in sentences if sentence)
     actor = reset.actor
-    return text if actor is None else f"{text} by {_process(actor.comm, actor.pid)}"
-
-
-def _process(comm: str | None, pid: int | None) -> str:
-    if not comm:
-        return f"pid {pid}"
-    return safe(comm) if pid is None else f"{safe(comm)}[{pid}]"
-
-
-def _netns(netns: int, name: str | None) -> str:
-    return f"netns {safe(name)}" if name else f"netns:{netns}"
-
-
-def _made_here(made: model.MadeHere, origin: model.Origin) -> str:
-    place = _netns(made.netns, made.netns_name)
-    # pid 0 is the idle task: the kernel worked on its own
-    process = _process(made.comm, made.pid) if made.pid or (made.comm and made.pid != 0) else ""
-    hook = f"hook {safe(made.hook)}" if made.hook else ""
-    verb = "forged" if origin is model.Origin.FORGED else "sent"
-    if made.kind is model.Kind.SENT_NETFILTER:
-        maker, more = "this node's own firewall", [place, hook, process]
-    elif made.kind is model.Kind.SENT_RAW:
-        maker, more = "a process of this node through a raw socket", [process, place]
-    else:
-        maker, more = f"this node itself, the TCP stack of {place}", [process]
-    inside = ", ".join(filter(None, more))
-    return f"{verb} by {maker}" + (f" ({inside})" if inside else "")
+    return text if actor is None else f"{text} by {process_text(actor.comm, actor.pid)}"
 
 
 def _path(reset: model.Reset, verdict: model.Verdict) -> list[str]:
@@ -186,7 +157,7 @@ def _path(reset: model.Reset, verdict: model.Verdict) -> list[str]:
             clauses.append(f"by a device {safe(reset.other_end.where, _SENTENCE)}")
             peer = None
         elif rst and rst == peer:
-            own = f"its TTL is like {_claimed_sender(reset)}'s, {peer}"
+            own = f"its TTL is like {claimed_sender(reset)}'s, {peer}"
             clauses.append(f"by a device somewhere on the path: {own}")
             peer = None
         else:
@@ -194,13 +165,13 @@ def _path(reset: model.Reset, verdict: model.Verdict) -> list[str]:
     elif rst:
         clauses.append(f"by its TTL {rst}")
     if clauses and peer:
-        clauses[0] += f" ({_claimed_sender(reset)} is {peer})"
+        clauses[0] += f" ({claimed_sender(reset)} is {peer})"
     if verdict.device_name:
         named = verdict.origin is model.Origin.FORGED and not reset.made_here
         likeness = "probably" if named else "it looks like"
         clauses.append(f"{likeness} {safe(verdict.device_name, 100)}")
     neighbor = places.neighbor(reset)
-    handed = _neighbor(neighbor, reset) if neighbor else ""
+    handed = neighbor_text(neighbor, reset) if neighbor else ""
     if handed:
         clauses.append(f"handed to us {handed}")
     return [", ".join(clauses)] if clauses else []
@@ -214,50 +185,6 @@ def _distance(hops: int | None) -> str | None:
     return "1 hop away" if hops == 1 else f"{hops} hops away"
 
 
-def _claimed_sender(reset: model.Reset) -> str:
-    """The end that the RST says it comes from: server or client where the handshake was seen."""
-    if reset.kind.direction == "forwarded":
-        return safe(reset.local.ip)
-    state = reset.socket.state if reset.socket else None
-    theirs, ours = reset.baseline.theirs, reset.baseline.ours
-    syns = {item.flags for item in (theirs.recent if theirs else ()) if "S" in item.flags}
-    ours_ns, theirs_ns = (half.syn_ns if half else None for half in (ours, theirs))
-    if state == "SYN_SENT" or any("A" in flags for flags in syns):
-        return "the server"
-    if state in ("SYN_RECV", "NEW_SYN_RECV") or syns:
-        return "the client"
-    if ours_ns is None or theirs_ns is None or ours_ns == theirs_ns:
-        return "the peer"
-    return "the server" if ours_ns < theirs_ns else "the client"
-
-
-def _neighbor(neighbor: model.Neighbor, reset: model.Reset) -> str:
-    """``by 00:d0:f8:22:33:44 (Ruijie Networks) = 192.168.1.1, our gateway, on eth0``."""
-    forwarded = reset.kind.direction == "forwarded"
-    claimed = reset.local if forwarded else reset.remote
-    name = ""
-    if neighbor.mac:
-        vendor = f" ({safe(neighbor.vendor, 100)})" if neighbor.vendor else ""
-        name = f"by {safe(neighbor.mac)}{vendor}"
-    if neighbor.ip:
-        name += f" = {safe(neighbor.ip)}" if name else f"by {safe(neighbor.ip)}"
-    clauses = [name] if name else []
-    hop = reset.next_hop
-    if name and neighbor.is_gateway:
-        clauses.append("our gateway")
-    elif name and neighbor.ip == claimed.ip:
-        sender = "the claimed sender" if forwarded else _claimed_sender(reset)
-        clauses.append(f"{sender}'s own address")
-    elif name and neighbor.is_gateway is False:
-        other = hop and hop.is_gateway and hop.ip != neighbor.ip
-        clauses.append(f"not our gateway {safe(hop.ip)}" if hop and other else "not our gateway")
-    if neighbor.ifname:
-        clauses.append(f"on {safe(neighbor.ifname)}")
-    elif neighbor.ifindex:
-        clauses.append(f"on interface {neighbor.ifindex}")
-    return ", ".join(clauses)
-
-
 def _ingress(reset: model.Reset) -> list[str]:
     """Where it first entered this node, if that is another place than our own interface."""
     ingress, neighbor = places.ingress(reset), places.neighbor(reset)
@@ -266,7 +193,7 @@ def _ingress(reset: model.Reset) -> list[str]:
     if neighbor and (ingress.netns, ingress.ifindex) == (neighbor.netns, neighbor.ifindex):
         return []
     ttl = f", with TTL {reset.ingress_frame.ttl}" if reset.ingress_frame else ""
-    return [f"handed to this node {_neighbor(ingress, reset)}{ttl}"]
+    return [f"handed to this node {neighbor_text(ingress, reset)}{ttl}"]
 
 
 def _is_news(finding: str) -> bool:
@@ -341,12 +268,24 @@ def _details(entry: model.Entry, *, utc: bool) -> list[str]:
         f"cause: {safe(reset.cause.name)}"
         + (f", the kernel's reason {safe(reason)}" if reason else "")
         + f": {safe(reset.cause.text, _SENTENCE)}",
+        *_device(reset),
         *_socket(reset.socket),
         *_baseline(reset),
     ]
     if entry.verdict.device_fingerprint:
         details.append(f"fingerprint: {safe(entry.verdict.device_fingerprint)}")
     return details
+
+
+def _device(reset: model.Reset) -> list[str]:
+    """Where whoever handed a RST over can be found; of a node's own interfaces only once."""
+    found = [
+        f"{safe(seen.mac or 'it')}: {fact}"
+        for seen in (places.neighbor(reset), places.ingress(reset))
+        if seen is not None
+        for fact in device_facts(seen)
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _packet(packet: model.Packet) -> str:

@@ -262,6 +262,82 @@ def test_bridge_port_uses_the_bridges_neighbours(space: Space, neighbors: Neighb
     assert neighbors.ifname(space.inode, index) == "eth0"
 
 
+def learn(space: Space, mac: str, port: str, *more: str) -> None:
+    """An entry of the forwarding table as a frame would make it."""
+    command = ["bridge", "-n", space.name, "fdb", "replace", mac, "dev", port, "master", "dynamic"]
+    subprocess.run([*command, *more], check=True, capture_output=True, timeout=20)
+
+
+@pytest.fixture
+def bridged(space: Space) -> Space:
+    """br0 over eth0 and eth1."""
+    space.run("link", "add", "br0", "type", "bridge")
+    space.run("link", "add", "eth1", "type", "veth", "peer", "name", "far1")
+    for name in ("eth0", "eth1"):
+        space.run("link", "set", name, "master", "br0")
+    for name in ("br0", "eth1", "far1"):
+        space.run("link", "set", name, "up")
+    return space
+
+
+def port_of(space: Space, neighbors: Neighbors, interface: str, mac: str = OTHER) -> str | None:
+    index = space.ifindex(interface)
+    found = neighbors.neighbor(space.inode, index, mac, "10.77.0.9").bridge
+    if found is None:
+        return None
+    assert (found.bridge, found.bridge_ifindex) == ("br0", space.ifindex("br0"))
+    assert found.port is not None
+    assert found.ifindex == space.ifindex(found.port)
+    return found.port
+
+
+def test_the_port_that_a_mac_is_behind(bridged: Space, neighbors: Neighbors) -> None:
+    """Also once it is behind another one, and behind none: without one dump of the table."""
+
+    def behind(port: str | None) -> None:
+        wait_for(lambda: port_of(bridged, neighbors, "br0") == port, f"it is behind {port}")
+
+    behind(None)
+    for port in ("eth0", "eth1", "eth0"):
+        learn(bridged, OTHER, port)
+        behind(port)
+        assert neighbors.bridge_port(bridged.inode, bridged.ifindex("br0"), OTHER.upper()) == (
+            neighbors.neighbor(bridged.inode, bridged.ifindex("br0"), OTHER, "10.77.0.9").bridge
+        )
+    bridged.run("link", "set", "eth0", "nomaster")
+    behind(None)
+    assert neighbors.dumps == 1
+
+
+def test_a_frame_at_a_port_came_by_it(bridged: Space, neighbors: Neighbors) -> None:
+    assert port_of(bridged, neighbors, "eth1") == "eth1"
+    learn(bridged, OTHER, "eth0")
+    assert port_of(bridged, neighbors, "eth1") == "eth1"
+
+
+def test_the_nodes_own_macs_are_behind_no_port(bridged: Space, neighbors: Neighbors) -> None:
+    for name in ("br0", "eth0"):
+        command = ["ip", "-n", bridged.name, "-br", "link", "show", "dev", name]
+        mac = subprocess.check_output(command, text=True, timeout=20).split()[2]
+        assert port_of(bridged, neighbors, "br0", mac) is None
+
+
+def test_bridge_that_filters_vlans(bridged: Space, neighbors: Neighbors) -> None:
+    """Untagged frames are learnt in VLAN 1, others in theirs."""
+    try:
+        bridged.run("link", "set", "br0", "type", "bridge", "vlan_filtering", "1")
+        bridged.run("link", "add", "link", "br0", "name", "br0.7", "type", "vlan", "id", "7")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this kernel's bridges know no VLANs: {error.stderr!r}")
+    learn(bridged, OTHER, "eth1", "vlan", "1")
+    wait_for(lambda: port_of(bridged, neighbors, "br0") == "eth1", "it is behind eth1")
+    bridge = ["bridge", "-n", bridged.name, "vlan", "add", "vid", "7", "dev", "eth0"]
+    subprocess.run(bridge, check=True, capture_output=True, timeout=20)
+    learn(bridged, OTHER, "eth0", "vlan", "7")
+    wait_for(lambda: port_of(bridged, neighbors, "br0.7") == "eth0", "in VLAN 7 behind eth0")
+    assert port_of(bridged, neighbors, "br0") == "eth1"
+
+
 def test_neighbor_on_a_vlan(space: Space, neighbors: Neighbors) -> None:
     try:
         space.run("link", "add", "link", "eth0", "name", "v7", "type", "vlan", "id", "7")

@@ -685,3 +685,44 @@ def test_located_before_the_end(lab: Lab) -> None:
     assert process.returncode == 0
     assert "    #1: where the forged reset was made\n    path to 10.80.99.1:8080: " in out
     assert f"\n    the forged reset: hop 3, {near(3)}, between {near(2)} and {near(4)}" in out
+
+
+@FAMILIES
+def test_the_picture_of_an_entry(family: int, lab: Lab) -> None:
+    """`--explain` draws the way from what the entry knows: no probe is sent."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rsttrace", "--viewpoint", "netns", "--netns", lab.name("client"),
+         "--origin", "forged", "--count", "1", "--explain"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "LC_ALL": "C"},
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "tracing resets" in line:
+                break
+        port = provoke(lab, "FIXED-3", family)
+        out, _ = process.communicate(timeout=2 * DEADLINE_S)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+    assert process.returncode == 0
+    lines = [line[4:] for line in out.splitlines()]
+    start = next(at for at, line in enumerate(lines) if line.startswith("    o  "))
+    end = next(at for at, line in enumerate(lines) if line.startswith("    6  "))
+    here = "10.80.1.1" if family == 4 else "[fd80:1::1]"
+    there = SERVER[0] if family == 4 else f"[{SERVER[1]}]"
+    assert lines[start] == f"    o  {here}:{port} (this host, netns {lab.name('client')})"
+    gateway = f"    1  {GATEWAY_MAC} (FUJIAN STAR TERMINAL) = {near(1, family)}, our gateway, on e1"
+    assert " ".join(" ".join(lines[start + 1 : start + 3]).split()).startswith(
+        " ".join(gateway.split())
+    )
+    (device,) = [at for at, line in enumerate(lines) if line.startswith(">")]
+    assert start < device < end
+    assert lines[device - 1] == "    |  1 hop"
+    assert lines[device].startswith(">   3  made in the name of the server: FORGED ")
+    assert lines[device + 1].startswith("    |  it passed 2 routers on its way to us")
+    assert lines[end - 1] == "    |  2 hops"
+    assert lines[end] == f"    6  {there}:{PORT}, the server"
+    assert all(len(line) + 4 <= 80 and line.isascii() for line in lines[start : end + 1])

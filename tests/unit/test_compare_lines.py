@@ -7,6 +7,7 @@ import io
 import json
 import random
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from rsttrace.capture.loglines import load
 from rsttrace.errors import CaptureError, RsttraceError, UsageError
 from rsttrace.model import Kind
 from rsttrace.presenting import Options
-from rsttrace.render.compare import WIDTH
+from rsttrace.render.drawing import WIDTH
 from rsttrace.render.json import entry_object
 from rsttrace.render.schema import fields, schema_text
 from tests.unit.test_render_samples import SAMPLES
-from tests.unit.twopoints import CLIENT, MS, SERVER, Talk, World
+from tests.unit.twopoints import CLIENT, MS, SECOND, SERVER, Talk, World
 
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema_text()))
 WANTED = reading.Filter(kinds=tuple(Kind))
@@ -152,6 +153,78 @@ def test_hostile_names_are_escaped(tmp_path: Path) -> None:
         for line in compared((str(evil), captures[1]), output):
             assert line.isprintable()
             assert "\u202e" not in line
+
+
+# ---- the order of the entries ----
+
+
+def nanoseconds(entry: dict[str, Any]) -> int:
+    """An entry's time in ns since the epoch; its text has nine decimal digits."""
+    text = entry["time"]
+    seconds = datetime.fromisoformat(text[:19] + text[29:]).timestamp()
+    return int(seconds) * SECOND + int(text[20:29])
+
+
+def ladder(count: int = 6, **world: Any) -> World:
+    """Honest resets, each a minute after the other: seen leaving at B, then arriving at A."""
+    made = World(**world)
+    for number in range(count):
+        Talk(made, 50100 + number, isn=(number * 100 + 1, number * 100 + 2)).open().honest(SERVER)
+        made.now += 60 * SECOND
+    return made
+
+
+@pytest.mark.parametrize("kind", ["captures", "logs", "capture and log", "log and capture"])
+@pytest.mark.parametrize("offset_ns", [-7 * SECOND, 0, 3600 * SECOND])
+def test_entries_come_in_order_of_time(offset_ns: int, kind: str, tmp_path: Path) -> None:
+    """By A's clock, with B's an hour away and 40 ppm faster: each leaves B before it comes to A."""
+    a, b = ladder(offset_ns=offset_ns, ppm=40.0).write(tmp_path)
+    logs = logged(a, tmp_path / "a.jsonl"), logged(b, tmp_path / "b.jsonl")
+    names = {
+        "captures": (a, b),
+        "logs": logs,
+        "capture and log": (a, logs[1]),
+        "log and capture": (logs[0], b),
+    }[kind]
+    head, *entries = [json.loads(line) for line in compared(names)]
+    assert head["comparison"]["clocks"] is not None
+    assert [entry["id"] for entry in entries] == list(range(1, 13))
+    ports = [
+        entry["local"]["port"] if entry["file"] == a else entry["remote"]["port"]
+        for entry in entries
+    ]
+    assert ports == [port for number in range(6) for port in (50100 + number,) * 2]
+    for pair in zip(entries[::2], entries[1::2]):
+        assert {entry["file"] for entry in pair} == {a, b}
+    for name in (a, b):
+        times = [nanoseconds(entry) for entry in entries if entry["file"] == name]
+        assert times == sorted(times)
+    if kind == "captures":
+        assert [entry["file"] for entry in entries[:2]] == [b, a]
+
+
+def test_without_clocks_those_of_a_come_first(tmp_path: Path) -> None:
+    """Connections that only one point saw say nothing of the clocks."""
+    first, second = ladder(), World()
+    for number in range(3):
+        Talk(second, 51000 + number, isn=(7, 8)).open().honest(SERVER)
+    (tmp_path / "x").mkdir()
+    a, _ = first.write(tmp_path)
+    _, b = second.write(tmp_path / "x")
+    head, *entries = [json.loads(line) for line in compared((a, b))]
+    assert head["comparison"]["clocks"] is None
+    assert [entry["file"] for entry in entries] == [a] * 6 + [b] * 3
+
+
+@pytest.mark.parametrize("kind", ["captures", "logs"])
+def test_count_counts_both(kind: str, tmp_path: Path) -> None:
+    a, b = ladder().write(tmp_path)
+    names = (a, b)
+    if kind == "logs":
+        names = logged(a, tmp_path / "a.jsonl"), logged(b, tmp_path / "b.jsonl")
+    whole = compared(names)
+    assert len(whole) == 13
+    assert compared(names, count=5) == whole[:6]
 
 
 # ---- the words of logs ----

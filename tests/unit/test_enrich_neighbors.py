@@ -186,6 +186,43 @@ def test_events_that_must_not_count(neighbors: Neighbors, kernel: Kernel) -> Non
     assert neighbors.dumps == 1
 
 
+def fdb(mac: str, port: int = 2) -> bytes:
+    """As br_fdb.c's fdb_fill_info() writes it: NDA_LLADDR, NDA_MASTER, NDA_CACHEINFO."""
+    body = struct.pack("=BxxxiHBB", 7, port, 2, 0, 0)
+    body += attribute(2, bytes.fromhex(mac.replace(":", "")))
+    return body + number(9, 3) + attribute(3, bytes(16))
+
+
+@pytest.mark.parametrize("bridge", ["bridge", "dummy"])
+def test_only_what_was_asked_of_a_bridge_is_asked_again(
+    bridge: str, neighbors: Neighbors, kernel: Kernel
+) -> None:
+    kernel.links += [link(3, "br0", kind_of_link(bridge)), link(4, "p1", number(10, 3))]
+    kernel.neighbours.append(fdb(MAC, 4))
+
+    def port() -> str | None:
+        found = neighbors.neighbor(NETNS, 3, MAC, "10.0.0.5").bridge
+        return found.port if found else None
+
+    if bridge != "bridge":
+        assert port() is None
+        return
+    # the fake kernel answers with its whole table, of which the first entry counts
+    kernel.neighbours = [fdb(MAC, 4)]
+    assert port() == "p1"
+    kernel.links.append(link(5, "p2", number(10, 3)))
+    kernel.event(NEWLINK, kernel.links[-1])
+    assert port() == "p1"
+    kernel.neighbours = [fdb(MAC, 5)]
+    kernel.event(NEWNEIGH, fdb("52:54:00:00:00:06", 5))
+    for broken in (b"", b"\0\0\0\0", b"\3\0\2\0", b"\xff\xff\2\0" + bytes(6)):
+        kernel.event(NEWNEIGH, struct.pack("=BxxxiHBB", 7, 5, 2, 0, 0) + broken)
+    assert port() == "p1"
+    kernel.event(NEWNEIGH, fdb(MAC, 5))
+    assert port() == "p2"
+    assert neighbors.dumps == 1
+
+
 def test_failed_neighbour_is_forgotten(neighbors: Neighbors, kernel: Kernel) -> None:
     assert ip_of(neighbors) == "10.0.0.5"
     kernel.event(NEWNEIGH, neighbour(2, "10.0.0.5", None))

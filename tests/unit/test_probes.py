@@ -12,9 +12,17 @@ from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     ICMPv6EchoReply,
     ICMPv6EchoRequest,
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptSrcLLAddr,
+    ICMPv6NDOptUnknown,
     ICMPv6TimeExceeded,
     IPv6,
+    in6_getnsma,
+    in6_getnsmac,
 )
+from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet as ScapyPacket
 
 from rsttrace.enrich import probes
@@ -214,3 +222,103 @@ def test_the_filter(family: int) -> None:
             segment = segment[40:]
         assert bool(simulate(program, segment)) == (port in ports)
     assert simulate(probes.port_filter(family, []), segment) == 0
+
+
+# Who has an address
+
+OURS, HOLDER, SENDER = "52:54:00:00:00:05", "00:d0:f8:22:33:44", "00:d0:f8:aa:bb:cc"
+
+
+def mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def test_arp_request() -> None:
+    made = probes.arp_request(mac(OURS), *packed(4))
+    ether = Ether(src=OURS, dst="ff:ff:ff:ff:ff:ff")
+    assert made == bytes(ether / ARP(op=1, hwsrc=OURS, psrc=V4[0], hwdst="0:0:0:0:0:0", pdst=V4[1]))
+
+
+def test_neighbor_solicitation() -> None:
+    source, target = packed(6)
+    made = probes.neighbor_solicitation(mac(OURS), source, target)
+    group = in6_getnsma(target)
+    expected = (
+        Ether(src=OURS, dst=in6_getnsmac(group))
+        / IPv6(src=V6[0], dst=socket.inet_ntop(socket.AF_INET6, group), hlim=255)
+        / ICMPv6ND_NS(tgt=V6[1])
+        / ICMPv6NDOptSrcLLAddr(lladdr=OURS)
+    )
+    assert made == bytes(expected)
+
+
+def reply(**changes: object) -> bytes:
+    fields = {"op": 2, "hwsrc": HOLDER, "psrc": V4[1], "hwdst": OURS, "pdst": V4[0], **changes}
+    return bytes(Ether(src=SENDER, dst=OURS) / ARP(**fields))
+
+
+def test_arp_reply() -> None:
+    target = packed(4)[1]
+    assert probes.read_arp(reply(), target) == HOLDER
+    assert probes.read_arp(reply() + bytes(18), target) == HOLDER  # padded to 60 bytes
+    for wrong in ({"op": 1}, {"psrc": V4[0]}, {"hwtype": 6}, {"ptype": 0x86DD}, {"hwlen": 8}):
+        assert probes.read_arp(reply(**wrong), target) is None
+    for size in range(42):
+        assert probes.read_arp(reply()[:size], target) is None
+
+
+def advertisement(*options: ScapyPacket, limit: int = 255, target: str = V6[1]) -> bytes:
+    message: ScapyPacket = ICMPv6ND_NA(tgt=target, R=0, S=1)
+    for option in options:
+        message = message / option
+    ends = IPv6(src=V6[1], dst=V6[0], hlim=limit)
+    return bytes(Ether(src=SENDER, dst=OURS) / ends / message)
+
+
+def test_neighbor_advertisement() -> None:
+    target = packed(6)[1]
+    full = advertisement(
+        ICMPv6NDOptUnknown(type=14, data=bytes(6)), ICMPv6NDOptDstLLAddr(lladdr=HOLDER)
+    )
+    assert probes.read_advertisement(full, target) == HOLDER
+    assert probes.read_advertisement(full + bytes(4), target) == HOLDER
+    assert probes.read_advertisement(advertisement(), target) == SENDER
+    assert probes.read_advertisement(advertisement(limit=254), target) is None
+    assert probes.read_advertisement(advertisement(target=V6[0]), target) is None
+    assert probes.read_advertisement(reply(), target) is None
+    for size in range(len(full)):
+        assert probes.read_advertisement(full[:size], target) is None
+    for position in range(54, len(full)):
+        broken = bytearray(full)
+        broken[position] ^= 0x55
+        assert probes.read_advertisement(bytes(broken), target) is None
+
+
+def passes(program: bytes, frame: bytes) -> bool:
+    """What the kernel does with a filter of these few instructions (net/core/filter.c)."""
+    at, register = 0, 0
+    while True:
+        code, yes, no, value = struct.unpack_from("=HBBI", program, at * 8)
+        at += 1
+        if code in (0x28, 0x30):
+            size = 2 if code == 0x28 else 1
+            if value + size > len(frame):
+                return False
+            register = int.from_bytes(frame[value : value + size], "big")
+        elif code == 0x15:
+            at += yes if register == value else no
+        else:
+            assert code == 0x06
+            return bool(value)
+
+
+def test_only_answers_pass() -> None:
+    """That the kernel reads the program the same way is seen in tests/lab/test_duplicate.py."""
+    arp, nd = probes.answer_filter(4), probes.answer_filter(6)
+    assert passes(arp, reply())
+    assert not passes(arp, reply(op=1))
+    assert passes(nd, advertisement())
+    solicitation = probes.neighbor_solicitation(mac(OURS), *packed(6))
+    tcp = bytes(Ether() / layer(6) / TCP())
+    assert not passes(nd, solicitation)
+    assert not passes(nd, tcp)

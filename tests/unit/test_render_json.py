@@ -13,6 +13,8 @@ import pytest
 
 from rsttrace.judge.place import place, place_replay
 from rsttrace.model import (
+    AddressCheck,
+    BridgePort,
     Clocks,
     ComparedFlow,
     ComparedReset,
@@ -20,6 +22,7 @@ from rsttrace.model import (
     Endpoint,
     Evidence,
     Fate,
+    Holder,
     Kind,
     Origin,
     OtherEnd,
@@ -31,6 +34,7 @@ from rsttrace.model import (
     Way,
 )
 from rsttrace.render.compare import comparison_object
+from rsttrace.render.holders import address_object
 from rsttrace.render.json import entry_line, entry_object
 from rsttrace.render.path import path_object
 from rsttrace.render.schema import field_table, fields, schema_text
@@ -41,6 +45,7 @@ from tests.unit.test_render_samples import (
     FORGED,
     FORGED_HERE,
     FORGED_UNKNOWN,
+    FOUND,
     GOLDEN,
     LOCAL_ACTIVE,
     LOCAL_PASSIVE6,
@@ -70,6 +75,20 @@ def _shanghai() -> Iterator[None]:
 # One router answers, one does not; a replay proves what the TTL says.
 _SHORT = path(hop(1, "192.168.1.1"), hop(2))
 _TRIES = attempts(1, 64, 0, tries=2)
+CHECKED = AddressCheck(
+    ip="192.168.1.7",
+    method="arp",
+    netns=NODE,
+    ifindex=4,
+    ifname="br0",
+    sent=3,
+    holders=(
+        Holder("00:d0:f8:22:33:44", "Ruijie Networks", 3, BridgePort("br0", 4, "eth0", 2)),
+        Holder("52:54:00:12:34:56", "locally administered (random or virtual)", 3, None),
+    ),
+    duration_ns=1_251_000_000,
+    seen=("00:d0:f8:22:33:44", "52:54:00:12:34:56"),
+)
 PATH = path_object(
     dataclasses.replace(_SHORT, refused=ProbeAnswer("unreachable", "192.168.1.1", 64, 1, 0, "tcp")),
     place(_SHORT, 0, peer_hops=2),
@@ -191,6 +210,8 @@ def test_a_bare_frame_tells_what_it_can() -> None:
         "ifindex": 2,
         "ifname": None,
         "netns": NODE,
+        "bridge": None,
+        "switch": None,
         "ttl": 64,
     }
     capture = entry_object(PEER_UNMATCHED)["neighbor"]
@@ -400,7 +421,7 @@ def test_the_schema_has_the_words_of_the_model() -> None:
     assert entry["origin"]["enum"] == [origin.value for origin in Origin]
 
 
-@pytest.mark.parametrize("kind", ["entry", "path", "summary"])
+@pytest.mark.parametrize("kind", ["entry", "path", "address", "summary"])
 def test_every_field_is_described_and_so_is_its_null(kind: str) -> None:
     for field in fields(kind):
         assert field.description.endswith((".", "…")), field
@@ -422,7 +443,8 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
     entry = with_reset(
         FORGED,
         made_here=FORGED_HERE.reset.made_here,
-        ingress=FORGED_HERE.reset.ingress,
+        neighbor=FOUND,
+        ingress=FOUND,
         actor=Process(12, "ss", 0),
         socket=LOCAL_ACTIVE.reset.socket,
         sent_data=SentData(FORGED.reset.time_ns - 1, FORGED.reset.rst, b"GET /"),
@@ -441,7 +463,11 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
         tally.add(dataclasses.replace(entry, id=number, verdict=verdict))
     written = [path for path in paths(tally.object()) if "causes." not in path]
     assert written == [field.path for field in fields("summary")]
-    assert list(paths(PATH)) == [field.path for field in fields("path")]
+    found = path_object(dataclasses.replace(_SHORT, neighbor=FOUND), entry=17)
+    assert list(
+        paths({**PATH, "path": {**PATH["path"], "next_hop": found["path"]["next_hop"]}})
+    ) == [field.path for field in fields("path")]
+    assert list(paths(address_object(CHECKED))) == [field.path for field in fields("address")]
 
 
 # The documentation
@@ -507,6 +533,8 @@ def _documentation() -> str:
         "fields": field_table("entry"),
         "path example": _block(PATH),
         "path fields": field_table("path"),
+        "address example": _block(address_object(CHECKED, entry=17)),
+        "address fields": field_table("address"),
         "summary example": _block(tally.object()),
         "summary fields": field_table("summary"),
         "comparison example": _block(comparison_object(COMPARISON)),
@@ -534,9 +562,9 @@ def test_the_documentation_is_up_to_date() -> None:
 def test_the_examples_of_the_documentation_fit_the_schema() -> None:
     blocks = DOCS.read_text(encoding="utf-8").split("```json\n")[1:]
     examples = [json.loads(block.partition("```")[0]) for block in blocks]
-    names = ("id", "path", "comparison", "summary")
+    names = ("id", "path", "address", "comparison", "summary")
     kinds = [next(name for name in names if name in found) for found in examples]
-    assert kinds == ["id", "path", "summary", "comparison"]
+    assert kinds == ["id", "path", "address", "summary", "comparison"]
     for example in examples:
         VALIDATOR.validate(example)
         broken = copy.deepcopy(example)

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from rsttrace.judge.place import place, place_replay
-from rsttrace.model import Hop, NextHop, Placement, ProbeAnswer
+from rsttrace.model import BridgePort, Hop, NextHop, Placement, ProbeAnswer, SwitchPort
+from rsttrace.render.drawing import WIDTH
 from rsttrace.render.escape import ascii_only
 from rsttrace.render.json import object_line
-from rsttrace.render.path import WIDTH, path_lines, path_object
+from rsttrace.render.path import path_lines, path_object
 from tests.unit.path_samples import DIVIDED, SILENT, STRAIGHT, answer, attempts, hop, path
 from tests.unit.test_render_json import VALIDATOR
-from tests.unit.test_render_samples import GOLDEN, check_golden
+from tests.unit.test_render_samples import FOUND, GOLDEN, check_golden
 
 HOSTILE = "evil\x1b[2J\u202etxt.example\n\x07"
 
@@ -22,6 +23,7 @@ def test_golden() -> None:
     pictures = [
         path_lines(STRAIGHT, place(STRAIGHT, 2, peer_hops=5)),
         path_lines(SILENT, place(SILENT, 2), plain=True),
+        path_lines(replace(STRAIGHT, neighbor=FOUND), plain=True),
         path_lines(DIVIDED, place(DIVIDED, 2, peer_hops=7), plain=True, indent="    "),
         path_lines(
             STRAIGHT,
@@ -48,7 +50,15 @@ def test_no_line_is_too_long_and_none_acts_on_a_terminal(plain: bool, indent: st
     wide = replace(
         wide,
         next_hop=replace(wide.next_hop, mac="\x1b]0;x\x07") if wide.next_hop else None,
-        neighbor=replace(wide.neighbor, vendor=HOSTILE, ifname=HOSTILE) if wide.neighbor else None,
+        neighbor=replace(
+            wide.neighbor,
+            vendor=HOSTILE,
+            ifname=HOSTILE,
+            bridge=BridgePort(HOSTILE, 4, HOSTILE, 2),
+            switch=SwitchPort(HOSTILE, HOSTILE, HOSTILE * 9, None, HOSTILE),
+        )
+        if wide.neighbor
+        else None,
     )
     placement = Placement(1, "likely", HOSTILE * 20, (HOSTILE * 9,), 0)
     for line in path_lines(wide, placement, plain=plain, indent=indent):

@@ -14,6 +14,7 @@ import pytest
 
 from rsttrace.model import (
     Baseline,
+    BridgePort,
     Cause,
     Container,
     Endpoint,
@@ -33,6 +34,7 @@ from rsttrace.model import (
     Scope,
     Seen,
     Socket,
+    SwitchPort,
     Verdict,
 )
 
@@ -109,6 +111,11 @@ GATEWAY = Neighbor(
     ifindex=2,
     ifname="eth0",
     netns=NODE,
+)
+FOUND = dataclasses.replace(
+    GATEWAY,
+    bridge=BridgePort("br0", 4, "eth0", 2),
+    switch=SwitchPort("eth0", "sw3.example", "00:d0:f8:aa:bb:cc", "Gi1/0/7", "rack 4"),
 )
 IP_ID = Evidence(
     "ip-id-ours",

@@ -8,6 +8,7 @@ import pytest
 
 from rsttrace.model import (
     Baseline,
+    BridgePort,
     Cause,
     Container,
     Endpoint,
@@ -21,12 +22,16 @@ from rsttrace.model import (
     Process,
     Seen,
     Socket,
+    SwitchPort,
 )
-from rsttrace.render.text import entry_lines, verdict_text
+from rsttrace.render.picture import picture_lines
+from rsttrace.render.text import entry_lines
+from rsttrace.render.words import verdict_text
 from tests.unit.test_render_samples import (
     FORGED,
     FORGED_HERE,
     FORGED_UNKNOWN,
+    FOUND,
     GATEWAY,
     GOLDEN,
     IP_ID,
@@ -68,6 +73,19 @@ def test_golden(name: str, options: dict[str, bool]) -> None:
     for sample, entry in SAMPLES.items():
         lines += [f"# {sample}", *entry_lines(entry, own_netns=NODE, **options)]
     check_golden(GOLDEN / f"render_{name}.txt", "\n".join(lines) + "\n")
+
+
+def test_where_to_walk_to() -> None:
+    """In full with -v; a reset that came in once by this node's interface says it once."""
+    facts = [
+        "    00:d0:f8:22:33:44: behind port eth0 of this node's bridge br0",
+        "    00:d0:f8:22:33:44: eth0 is plugged into sw3.example (00:d0:f8:aa:bb:cc), port Gi1/0/7"
+        " (rack 4), says LLDP",
+    ]
+    entry = with_reset(FORGED, neighbor=FOUND, ingress=FOUND)
+    lines = entry_lines(entry, verbose=True)
+    assert [line for line in lines if "LLDP" in line or "br0" in line] == facts
+    assert not any("LLDP" in line or "br0" in line for line in entry_lines(entry))
 
 
 def test_the_look_of_the_design() -> None:
@@ -201,7 +219,7 @@ def test_evidence_is_shown_where_it_is_needed() -> None:
 
 
 def test_explain_lists_every_rule_and_the_sum() -> None:
-    lines = entry_lines(FORGED, explain=True)[2:]
+    lines = entry_lines(FORGED, explain=True)[2 + len(picture_lines(FORGED, width=76)) :]
     assert [line.split()[:2] for line in lines] == [
         ["+4.2", "ip-id-ours"],
         ["+2.5", "ttl"],
@@ -428,7 +446,13 @@ def _hostile() -> Entry:
         file=f"/captures/{HOSTILE}",
         netns_name=HOSTILE,
         neighbor=dataclasses.replace(
-            GATEWAY, mac=HOSTILE, vendor=HOSTILE, ip=HOSTILE, ifname=HOSTILE
+            GATEWAY,
+            mac=HOSTILE,
+            vendor=HOSTILE,
+            ip=HOSTILE,
+            ifname=HOSTILE,
+            bridge=BridgePort(HOSTILE, 4, HOSTILE, 2),
+            switch=SwitchPort(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE),
         ),
         ingress=dataclasses.replace(GATEWAY, ifname=HOSTILE, ifindex=9),
         made_here=MadeHere(NODE, Kind.SENT_RAW, 1, HOSTILE, HOSTILE, HOSTILE),
@@ -458,7 +482,7 @@ def test_hostile_strings_stay_text(origin: Origin, explain: bool, pod: bool) -> 
     entry = with_verdict(_hostile(), origin=origin)
     if not pod:
         entry = with_reset(entry, pod=None)
-    lines = entry_lines(entry, explain=explain, verbose=True)
+    lines = entry_lines(entry, explain=explain, verbose=True, plain=True)
     harmless = "\\x1b[2J\\x0aFORGED\\u{202e}\\u{200b}\\u{d800}\\x9b"
     assert sum(line.count(harmless) for line in lines) >= 15
     for line in lines:

@@ -1,0 +1,114 @@
+"""Who has an address of our own link: asked by ARP, or by neighbour solicitation (IPv6).
+
+The kernel keeps one MAC for an address, the one it heard last. Here everybody is asked, and all
+who answer are listened to. As any such question does, it may make this host's neighbour table
+change to the one that answered last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+import time
+from collections.abc import Callable
+
+from rsttrace.enrich import probes
+from rsttrace.enrich.path import attach_filter, inside
+from rsttrace.errors import PrivilegeError, RsttraceError
+
+QUESTIONS = 3
+"""How often an address is asked for."""
+
+INTERVAL_S = 0.25
+"""Between two questions."""
+
+LISTEN_S = 0.75
+"""After the last one. Hosts answer solicitations at once, but may be asleep (RFC 4861 §10: 1 s)."""
+
+_SLICE_S = 0.05
+
+
+def ask_holders(
+    ip: str,
+    ifindex: int,
+    *,
+    netns_path: str | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> tuple[dict[str, int], int]:
+    """Ask who has an address on the link of an interface.
+
+    Args:
+        ip: an IPv4 or IPv6 address.
+        ifindex: the interface, in the namespace at `netns_path` (``None``: this one).
+        stopped: asked often; when true, what is known so far is the result.
+
+    Returns:
+        The MACs that answered, the quickest first, with how often; and how many questions were
+        sent.
+
+    Raises:
+        PrivilegeError: no packet sockets without CAP_NET_RAW.
+        RsttraceError: the interface is gone, is no Ethernet, or has no address to ask from.
+    """
+    return inside(netns_path, lambda: _ask(ip, ifindex, stopped))
+
+
+def _ask(ip: str, ifindex: int, stopped: Callable[[], bool]) -> tuple[dict[str, int], int]:
+    family = 6 if ":" in ip else 4
+    kind = socket.AF_INET6 if family == 6 else socket.AF_INET
+    protocol = probes.ETH_P_IPV6 if family == 6 else probes.ETH_P_ARP
+    target = socket.inet_pton(kind, ip)
+    found: dict[str, int] = {}
+    sent = 0
+    with _packet_socket() as sock:
+        attach_filter(sock, probes.answer_filter(family))
+        try:
+            sock.bind((socket.if_indextoname(ifindex), protocol))
+            source = socket.inet_pton(kind, _source(kind, ip, ifindex))
+        except OSError as error:
+            raise RsttraceError(
+                f"cannot ask who has {ip} on interface {ifindex}: {error.strerror}"
+            ) from None
+        mac = sock.getsockname()[4]
+        if len(mac) != 6 or not any(mac):
+            raise RsttraceError(f"cannot ask who has {ip}: interface {ifindex} is no Ethernet")
+        build = probes.neighbor_solicitation if family == 6 else probes.arp_request
+        read = probes.read_advertisement if family == 6 else probes.read_arp
+        question = build(mac, source, target)
+        while sent < QUESTIONS and not stopped():
+            try:
+                sock.send(question)
+            except OSError as error:
+                raise RsttraceError(f"cannot ask who has {ip}: {error.strerror}") from None
+            sent += 1
+            ends = time.monotonic() + (INTERVAL_S if sent < QUESTIONS else LISTEN_S)
+            while (rest := ends - time.monotonic()) > 0 and not stopped():
+                if not select.select([sock], [], [], min(rest, _SLICE_S))[0]:
+                    continue
+                with contextlib.suppress(BlockingIOError, InterruptedError):
+                    frame, address = sock.recvfrom(2048, socket.MSG_DONTWAIT)
+                    if address[2] == socket.PACKET_OUTGOING:
+                        continue
+                    holder = read(frame, target)
+                    if holder is not None:
+                        found[holder] = found.get(holder, 0) + 1
+    return found, sent
+
+
+def _packet_socket() -> socket.socket:
+    """Not bound yet: with protocol 0 nothing is received until it is (packet(7))."""
+    try:
+        return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            raise PrivilegeError("asking by ARP needs CAP_NET_RAW", hint="run it as root") from None
+        raise RsttraceError(f"no packet socket: {error.strerror}") from None
+
+
+def _source(kind: socket.AddressFamily, ip: str, ifindex: int) -> str:
+    """The address that this host would talk to `ip` from; nothing is sent."""
+    with socket.socket(kind, socket.SOCK_DGRAM) as sock:
+        sock.connect((ip, 9, 0, ifindex) if kind == socket.AF_INET6 else (ip, 9))
+        return str(sock.getsockname()[0]).partition("%")[0]
