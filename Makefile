@@ -6,6 +6,8 @@ SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PACKAGES := python3-bpfcc python3-venv iproute2 nftables tcpdump
 # Forgers and boxes as they are in the field, for the lab of `make test` and `make accuracy`.
 PROGRAMS := dsniff hping3 haproxy iptables conntrack traceroute mtr-tiny
+# Its service would speak LLDP on your network from the next boot on: only on CI's machine.
+PROGRAMS += $(if $(CI),lldpd)
 EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 
 .PHONY: demo test unit lint bench accuracy kernels kernels-build kernels-doc vagrant-validate clean
