@@ -15,8 +15,8 @@ EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 demo: $(VENV)/installed ## real verdicts on a live lab
 	$(SUDO) $(VENV)/bin/rsttrace demo
 
-test: $(VENV)/installed-dev $(VENV)/programs ## unit tests, and the lab on the running kernel (root); FULL=1: the slow ones too
-	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m pytest $(if $(FULL),,-m "not slow")
+test: $(VENV)/installed-dev $(VENV)/programs ## unit tests, and the lab on the running kernel (root); FULL=1: the slow ones too; T=: these alone
+	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m pytest $(if $(FULL),,-m "not slow") $(T)
 
 unit: $(VENV)/installed-dev ## the tests that need neither root nor a kernel
 	$(VENV)/bin/python -m pytest tests/unit

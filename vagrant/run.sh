@@ -19,7 +19,7 @@ python3 -m pip wheel --quiet --no-deps --wheel-dir dist ..
 # The tests alone, beside the wheel: not the checkout's own package.
 TESTS='set -eu
 cd /rsttrace
-sh vagrant/provision.sh install vagrant/dist/rsttrace-*.whl "pytest>=8,<10" "scapy>=2.5,<3"
+sh vagrant/provision.sh install vagrant/dist/rsttrace-*.whl "pytest>=8,<10" "jsonschema>=4.17,<5"
 rm -rf /tmp/rsttrace-tests
 mkdir /tmp/rsttrace-tests
 cp -r tests pyproject.toml /tmp/rsttrace-tests

@@ -92,6 +92,11 @@ class Lab:
             self.run(["ip", "netns", "add", self.name(role)])
             self._roles.append(role)
             self.ip(role, "link set lo up")
+            # Link-local addresses are usable at once, too: duplicate address detection (RFC 4862,
+            # section 5.4) takes up to two seconds, in which a router can ask for no neighbour.
+            self.sysctl(
+                role, net__ipv6__conf__all__accept_dad=0, net__ipv6__conf__default__accept_dad=0
+            )
 
     def ip(self, role: str, *commands: str) -> None:
         """Run ``ip`` commands (without the word ``ip``) in a namespace."""

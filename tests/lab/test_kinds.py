@@ -11,7 +11,8 @@ import fcntl
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
@@ -137,12 +138,23 @@ def killed_by_ss(lab: Lab, family: int) -> None:
         poll_until(lambda: tcp_state(client) == 7, "ss -K")
 
 
+@contextmanager
+def sooner(lab: Lab) -> Iterator[None]:
+    """A connection made inside retransmits from the server as early as Linux's usually do."""
+    gateways = ("10.71.2.254", "fd71:2::fe")
+    lab.ip(SERVER, *(f"route change default via {gateway} rto_min 200ms" for gateway in gateways))
+    try:
+        yield
+    finally:
+        lab.ip(SERVER, *(f"route change default via {gateway} rto_min 5s" for gateway in gateways))
+
+
 def data_to_time_wait(lab: Lab, family: int) -> None:
     """FIN_WAIT2 as a TIME_WAIT minisocket: data draws a RST (tcp_timewait_state_process).
 
     The FIN's ACK must come when close() is over; so its first one is dropped.
     """
-    with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
+    with sooner(lab), pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
         chain(lab, SERVER, "input", "tcp dport 7000 drop")
         accepted.close()
         lab.nft(SERVER, "flush ruleset")
