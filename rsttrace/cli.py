@@ -512,7 +512,8 @@ def _color(choice: str) -> bool:
 @click.option(
     "--replay",
     is_flag=True,
-    help="Open connections of our own and send --data with rising TTL until a reset comes back.",
+    help="Open connections of our own and send --data (else what the --entry had sent) with rising "
+    "TTL until a reset comes back.",
 )
 @click.option("--data", help="What --replay sends: this text.")
 @click.option("--data-file", type=click.File("rb"), help="What --replay sends: this file's bytes.")
@@ -529,7 +530,6 @@ def locate(**options: Any) -> None:
 
     if not math.isfinite(options["timeout"]):
         raise click.BadParameter("that is not a number of seconds", param_hint="--timeout")
-    data = _replay_data(options)
     clue = None
     if options["entry"] is not None:
         if options["hops"] is not None:
@@ -550,15 +550,15 @@ def locate(**options: Any) -> None:
         clue=clue,
         netns=netns,
         dns=options["dns"],
-        data=data,
+        data=_replay_data(options, clue.sent if clue is not None else None),
         probe_arp=options["probe_arp"],
     )
     with stop_on_signals() as stop:
         locating.locate(job, options["output"], stopped=lambda: stop.requested)
 
 
-def _replay_data(options: dict[str, Any]) -> bytes | None:
-    """The bytes that --replay sends.
+def _replay_data(options: dict[str, Any], sent: bytes | None) -> bytes | None:
+    """The bytes that --replay sends; those that the entry has in it (`sent`) unless told others.
 
     Raises:
         UsageError: there are none, or too many, or nobody asked for a replay.
@@ -573,15 +573,16 @@ def _replay_data(options: dict[str, Any]) -> bytes | None:
                 hint="add --replay to have it sent",
             )
         return None
-    if len(given) != 1:
+    if len(given) > 1 or not (given or sent):
         raise UsageError(
-            "--replay sends what you give it: one of --data and --data-file",
+            "--replay sends what you give it: one of --data and --data-file, or an --entry that "
+            "rsttrace wrote with --payload",
             hint="the bytes that provoked the reset, such as --data 'GET /x'",
         )
-    data: bytes
+    data = sent or b""
     if options["data"] is not None:
         data = os.fsencode(options["data"])
-    else:
+    elif options["data_file"] is not None:
         data = options["data_file"].read(MAX_DATA + 1)
     if not 0 < len(data) <= MAX_DATA:
         raise UsageError(f"--replay sends 1 to {MAX_DATA} bytes, as fit one packet")

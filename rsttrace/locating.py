@@ -31,7 +31,8 @@ MAX_LINE = 1 << 20
 class Clue:
     """What is known of a forged reset: how far it came, how far the peer was, who handed it over.
 
-    `entry` is the id of the entry it comes from, `certain` whether that one says "forged".
+    `entry` is the id of the entry it comes from, `certain` whether that one says "forged", `sent`
+    the first bytes of what we had sent before (``trace --payload``).
     """
 
     rst_hops: int
@@ -39,6 +40,7 @@ class Clue:
     mac: str | None = None
     entry: int | None = None
     certain: bool = True
+    sent: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def _clue(made: dict[str, Any]) -> tuple[str, int, Clue]:
         mac if isinstance(mac, str) else None,
         _number(made["id"], 1 << 62),
         made["origin"] == "forged",
+        bytes.fromhex(made["sent_data"]["payload"]) if made["sent_data"] else None,
     )
     return ip, port or 80, clue
 

@@ -638,6 +638,26 @@ def test_our_own_firewall_is_named(lab: Lab) -> None:
 
 
 @FAMILIES
+def test_a_replay_of_what_the_trace_saw(family: int, lab: Lab) -> None:
+    """`trace --payload`, then `locate --entry --replay`: the trigger's own first bytes."""
+    with_payload = ("--payload", "64", "--netns", lab.name("client"))
+    tracing = Tracer("--viewpoint", "netns", *with_payload)
+    try:
+        provoke(lab, "FIXED-2", family)
+        tracing.wait_for(
+            lambda: any(e.get("origin") == "forged" for e in tracing.entries), "a forged reset"
+        )
+    finally:
+        tracing.stop()
+    forged = next(e for e in tracing.entries if e.get("origin") == "forged")
+    assert b"FIXED-2" in bytes.fromhex(forged["sent_data"]["payload"])
+    placement = found(lab, "--entry", "-", "--replay", stdin=json.dumps(forged))["replay"][
+        "placement"
+    ]
+    assert (placement["hop"], placement["sure"]) == (2, "proved")
+
+
+@FAMILIES
 def test_located_while_tracing(family: int, lab: Lab) -> None:
     """`trace --locate`: the path follows the entry, once for a peer however often it is reset."""
     tracing = Tracer("--viewpoint", "netns", "--netns", lab.name("client"), "--locate")

@@ -29,6 +29,12 @@ def test_the_last_forged_entry_counts() -> None:
     assert clue_from(["\n", *lines(ENTRY)], "it")[2].rst_hops == 1
 
 
+def test_what_was_sent_is_kept_for_a_replay() -> None:
+    sent = {"payload": "00ff", "payload_len": 2}
+    assert clue_from(lines(changed(sent_data=sent)), "it")[2].sent == b"\x00\xff"
+    assert clue_from(lines(ENTRY), "it")[2].sent is None
+
+
 def test_an_inconclusive_one_only_for_want_of_better() -> None:
     unsure = entry_object(UNSURE)
     unsure.update(direction="received", made_here=None, hops={"rst": 2, "peer": 3})
@@ -57,6 +63,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "hostile address": (lines(changed(remote={"ip": "\x1b[2J", "port": 1})), "not an entry"),
     "a port of 70000": (lines(changed(remote={"ip": "10.0.0.1", "port": 70000})), "not an entry"),
     "a list as neighbour": (lines(changed(neighbor=[1])), "not an entry"),
+    "no hex": (lines(changed(sent_data={"payload": "xy"})), "not an entry"),
     "nothing but the origin": (lines({"origin": "forged"}), "not an entry"),
 }
 
