@@ -62,6 +62,7 @@ class NetnsDirectory:
         self._identities: dict[int, int] = {}
         self._scanned = float("-inf")
         self._scans_left = float(BURST)
+        self._stamp: tuple[int, ...] = ()
         self._named = float("-inf")
         self.scans = 0
 
@@ -160,6 +161,11 @@ class NetnsDirectory:
                 self._entries.update(self._scan_names(now))
             return self._entries[inode]
         self._entries.pop(inode, None)
+        if self._changed() != self._stamp:  # a namespace got a name: that is cheap to find
+            self._entries.update(self._scan_names(now))
+            if inode in self._entries:
+                self._missed.pop(inode, None)
+                return self._entries[inode]
         missed = self._missed.get(inode)
         if missed is not None and now - missed < self._interval:
             return None
@@ -192,8 +198,19 @@ class NetnsDirectory:
         found.update(self._scan_names(now))
         self._entries = found
 
+    def _changed(self) -> tuple[int, ...]:
+        """When names came or went last, for each directory of names (0: there is none)."""
+        stamps = []
+        for directory in self._name_dirs:
+            try:
+                stamps.append(os.stat(directory).st_mtime_ns)
+            except OSError:
+                stamps.append(0)
+        return tuple(stamps)
+
     def _scan_names(self, now: float) -> dict[int, _Entry]:
         self._named = now
+        self._stamp = self._changed()
         found: dict[int, _Entry] = {}
         device = self._device(f"{self._proc}/self/ns/net")
         for directory in self._name_dirs:
