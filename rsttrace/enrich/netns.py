@@ -81,6 +81,7 @@ class NetnsDirectory:
         self._missed.pop(inode, None)
         if known is not None:
             self._entries.pop(inode, None)
+            self._stamp = ()  # the names may have been looked at when it was the other one's
         return known is not None
 
     def name(self, inode: int) -> str | None:
