@@ -34,7 +34,7 @@ accuracy: $(VENV)/installed-dev $(VENV)/programs ## verdicts against the truth: 
 
 kernels: $(VENV)/installed-dev $(VENV)/emulator ## other kernels in QEMU: K=6.1 for one, FULL=1 for all lab tests, V=smp4 for a variant
 	$(SUDO) $(VENV)/bin/python tests/kernels/run.py \
-	  $(addprefix --kernel ,$(K)) $(if $(FULL),--full) $(addprefix --variant ,$(V))
+	  $(addprefix --kernel ,$(K)) $(if $(FULL),--full) $(if $(V),--variant $(V))
 
 kernels-build: $(VENV)/installed-dev $(VENV)/emulator ## build what `make kernels` boots, and no more
 	$(SUDO) $(VENV)/bin/python tests/kernels/run.py --build-only $(addprefix --kernel ,$(K))
