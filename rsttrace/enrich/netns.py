@@ -39,7 +39,8 @@ class _Entry:
 class NetnsDirectory:
     """Names and paths of network namespaces, found in the file system and in ``/proc``.
 
-    A miss scans at most once per `interval` (seconds) and inode. All misses together may scan
+    A miss looks at the names, if their directories have changed since it was last done, then at
+    all processes: at most once per `interval` (seconds) and inode. All misses together may scan
     `BURST` times at once (a node that starts several pods), and once per ``interval / 5`` in the
     long run. Names are raw: whoever prints them escapes them.
     """
@@ -63,6 +64,7 @@ class NetnsDirectory:
         self._scanned = float("-inf")
         self._scans_left = float(BURST)
         self._named = float("-inf")
+        self._changed: tuple[int | None, ...] = ()
         self.scans = 0
 
     def met(self, inode: int, identity: int) -> bool:
@@ -80,6 +82,7 @@ class NetnsDirectory:
         self._missed.pop(inode, None)
         if known is not None:
             self._entries.pop(inode, None)
+            self._changed = ()  # the names may have been looked at when it was the other one's
         return known is not None
 
     def name(self, inode: int) -> str | None:
@@ -160,6 +163,13 @@ class NetnsDirectory:
                 self._entries.update(self._scan_names(now))
             return self._entries[inode]
         self._entries.pop(inode, None)
+        changed = tuple(map(_changed, self._name_dirs))
+        if changed != self._changed:
+            self._changed = changed
+            self._entries.update(self._scan_names(now))
+            if inode in self._entries:
+                self._missed.pop(inode, None)
+                return self._entries[inode]
         missed = self._missed.get(inode)
         if missed is not None and now - missed < self._interval:
             return None
@@ -225,6 +235,14 @@ class NetnsDirectory:
             return os.stat(path).st_dev
         except OSError:
             return None
+
+
+def _changed(directory: str) -> int | None:
+    """When a name last came or went there, in ns."""
+    try:
+        return os.stat(directory).st_mtime_ns
+    except OSError:
+        return None
 
 
 def _is_number(text: str) -> bool:
