@@ -39,8 +39,7 @@ class _Entry:
 class NetnsDirectory:
     """Names and paths of network namespaces, found in the file system and in ``/proc``.
 
-    A miss looks at the names, if their directories have changed since it was last done, then at
-    all processes: at most once per `interval` (seconds) and inode. All misses together may scan
+    A miss scans at most once per `interval` (seconds) and inode. All misses together may scan
     `BURST` times at once (a node that starts several pods), and once per ``interval / 5`` in the
     long run. Names are raw: whoever prints them escapes them.
     """
@@ -63,8 +62,8 @@ class NetnsDirectory:
         self._identities: dict[int, int] = {}
         self._scanned = float("-inf")
         self._scans_left = float(BURST)
+        self._stamp: tuple[int, ...] = ()
         self._named = float("-inf")
-        self._changed: tuple[int | None, ...] = ()
         self.scans = 0
 
     def met(self, inode: int, identity: int) -> bool:
@@ -82,7 +81,7 @@ class NetnsDirectory:
         self._missed.pop(inode, None)
         if known is not None:
             self._entries.pop(inode, None)
-            self._changed = ()  # the names may have been looked at when it was the other one's
+            self._stamp = ()  # the names may have been looked at when it was the other one's
         return known is not None
 
     def name(self, inode: int) -> str | None:
@@ -163,9 +162,7 @@ class NetnsDirectory:
                 self._entries.update(self._scan_names(now))
             return self._entries[inode]
         self._entries.pop(inode, None)
-        changed = tuple(map(_changed, self._name_dirs))
-        if changed != self._changed:
-            self._changed = changed
+        if self._changed() != self._stamp:  # a namespace got a name: that is cheap to find
             self._entries.update(self._scan_names(now))
             if inode in self._entries:
                 self._missed.pop(inode, None)
@@ -202,8 +199,19 @@ class NetnsDirectory:
         found.update(self._scan_names(now))
         self._entries = found
 
+    def _changed(self) -> tuple[int, ...]:
+        """When names came or went last, for each directory of names (0: there is none)."""
+        stamps = []
+        for directory in self._name_dirs:
+            try:
+                stamps.append(os.stat(directory).st_mtime_ns)
+            except OSError:
+                stamps.append(0)
+        return tuple(stamps)
+
     def _scan_names(self, now: float) -> dict[int, _Entry]:
         self._named = now
+        self._stamp = self._changed()
         found: dict[int, _Entry] = {}
         device = self._device(f"{self._proc}/self/ns/net")
         for directory in self._name_dirs:
@@ -235,14 +243,6 @@ class NetnsDirectory:
             return os.stat(path).st_dev
         except OSError:
             return None
-
-
-def _changed(directory: str) -> int | None:
-    """When a name last came or went there, in ns."""
-    try:
-        return os.stat(directory).st_mtime_ns
-    except OSError:
-        return None
 
 
 def _is_number(text: str) -> bool:

@@ -110,11 +110,12 @@ def _half(raw: Any, recent: int, context: Context, until: int) -> Half | None:
     )
 
 
-def _sent_data(raw: Any, context: Context) -> SentData | None:
+def _sent_data(raw: Any, arrived_ns: int, context: Context) -> SentData | None:
     found = _headers(raw.headers)
     if not raw.kept or found is None:
         return None
-    return SentData(raw.ts + context.clock_offset_ns, found, bytes(raw.payload)[: raw.kept])
+    sent_ns = min(raw.ts, arrived_ns)  # a socket still sends while the RST waits in its backlog
+    return SentData(sent_ns + context.clock_offset_ns, found, bytes(raw.payload)[: raw.kept])
 
 
 def _socket(raw: Any) -> Socket | None:
@@ -262,5 +263,5 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
         made_here=made,
         process=process,
         actor=actor,
-        sent_data=_sent_data(event.data, context),
+        sent_data=_sent_data(event.data, event.ts, context),
     )

@@ -88,8 +88,14 @@ def test_every_rst_sent_is_received_once(
     fence.cross(tracer)
     tracer.forget()
     before = out_rsts(routed, "server") + out_rsts(routed, "client")
+
+    def count() -> int:
+        return out_rsts(routed, "server") + out_rsts(routed, "client") - before
+
     with load():
-        for _ in range(97):
+        for turn in range(5000):  # how many end in a reset depends on the machine
+            if turn >= 97 and count() > 7:
+                break
             with routed.inside("client"), socket.create_connection((server, 7050), 10) as client:
                 client.sendall(b"x" * 20_000)
                 with contextlib.suppress(ConnectionError):
@@ -99,8 +105,7 @@ def test_every_rst_sent_is_received_once(
         return tracer.of(routed.inode("client")) + tracer.of(routed.inode("server"))
 
     def all_sent() -> bool:
-        count = out_rsts(routed, "server") + out_rsts(routed, "client") - before
-        return bool(sum(e["direction"] == "sent" for e in ends()) == count)
+        return bool(sum(e["direction"] == "sent" for e in ends()) == count())
 
     tracer.wait_for(all_sent, "every reset that the kernel counts")
     fence.cross(tracer)
