@@ -94,6 +94,15 @@ def test_a_missed_inode_number_that_gets_a_name(tree: Tree) -> None:
     assert tree.directory.scans == 1
 
 
+def test_a_name_that_was_seen_before_its_namespace_was_met(tree: Tree) -> None:
+    inode = tree.name("again")
+    assert not tree.directory.met(inode, 1)
+    for missed in range(1000):
+        assert tree.directory.path((1 << 61) + missed) is None
+    assert tree.directory.met(inode, 2)
+    assert tree.directory.name(inode) == "again"
+
+
 def test_vanished_namespace(tree: Tree) -> None:
     inode = tree.process("4711")
     assert tree.directory.path(inode)
