@@ -282,7 +282,7 @@ def _filter(options: dict[str, Any]) -> Filter:
     type=click.IntRange(16, 4_000_000),
     default=16384,
     show_default=True,
-    help="How many flows to remember (about 400 bytes of kernel memory each).",
+    help="How many flows to remember (about half a kB of kernel memory each).",
 )
 @click.option(
     "--hold",
@@ -359,7 +359,7 @@ def trace(**options: Any) -> None:
     type=click.IntRange(16, 4_000_000),
     default=16384,
     show_default=True,
-    help="How many flows to remember (about 4 kB of memory each).",
+    help="How many flows to remember.",
 )
 @click.option(
     "--hold",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import shutil
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -15,14 +13,7 @@ from rsttrace.demo.lab import Lab
 from tests.accuracy.case import Case, Outcome
 from tests.accuracy.sniff import Honest, Sighting, parse
 from tests.accuracy.stage import Play, Stage
-from tests.lab.harness import Fence, Json, Tracer
-
-PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-
-
-def missing(programs: Iterable[str]) -> set[str]:
-    """The programs that are not installed."""
-    return {name for name in programs if shutil.which(name, path=PATH) is None}
+from tests.lab.harness import Fence, Json, Tracer, missing
 
 
 @dataclass
@@ -59,7 +50,7 @@ def play_all(cases: Sequence[Case], tell: bool = False) -> Result:
     ready = []
     for case in cases:
         if without := missing(case.programs):
-            names = ", ".join(sorted(without))
+            names = ", ".join(without)
             result.skipped[case.name] = f"{names}: not installed (`make accuracy` installs it)"
         else:
             ready.append(case)

@@ -8,6 +8,7 @@ from tests.accuracy import forged, honest
 from tests.accuracy.case import Case, Outcome
 from tests.accuracy.run import Result, play_all
 from tests.accuracy.table import MUST, by_label, failures, table
+from tests.lab.harness import skip_without
 
 CASES = [case for case in (*forged.cases(), *honest.cases()) if case.fast]
 FORGED = [case for case in CASES if not case.honest]
@@ -29,8 +30,7 @@ def told(outcome: Outcome) -> str:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_no_honest_reset_is_called_forged(case: Case, result: Result) -> None:
-    if case.name in result.skipped:
-        pytest.skip(result.skipped[case.name])
+    skip_without(*case.programs)
     assert case.name not in result.broken, result.broken[case.name]
     outcomes = result.of(case.name)
     assert outcomes, "no reset arrived"
@@ -41,8 +41,7 @@ def test_no_honest_reset_is_called_forged(case: Case, result: Result) -> None:
 @pytest.mark.parametrize("case", FORGED, ids=lambda case: case.name)
 def test_each_forger_was_at_work(case: Case, result: Result) -> None:
     """The case is what it says: a forged reset arrived (else the bars below prove nothing)."""
-    if case.name in result.skipped:
-        pytest.skip(result.skipped[case.name])
+    skip_without(*case.programs)
     assert [outcome for outcome in result.of(case.name) if outcome.label == "forged"]
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -18,11 +19,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from rsttrace.demo.lab import Lab
 from rsttrace.kernel.child import Facts
@@ -219,6 +222,27 @@ def expect_reset(sock: socket.socket) -> None:
     except ConnectionError:
         return
     raise AssertionError("the connection ended without a reset")
+
+
+SBIN = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+"""Where programs are that only root runs, also where root's own PATH leaves them out."""
+
+
+def missing(programs: Iterable[str]) -> list[str]:
+    """The programs that are not installed."""
+    return [name for name in programs if shutil.which(name, path=SBIN) is None]
+
+
+def skip_without(*programs: str) -> None:
+    """Skip the test where a program is missing. CI installs them all: there, that is a failure.
+
+    The guests of `make kernels` (RSTTRACE_KERNELS_REPORT) have what vagrant/provision.sh names.
+    """
+    if lacking := missing(programs):
+        text = f"not installed: {', '.join(lacking)} (docs/dependencies.md)"
+        if os.environ.get("CI") and "RSTTRACE_KERNELS_REPORT" not in os.environ:
+            pytest.fail(text)
+        pytest.skip(text)
 
 
 def provoke(sock: socket.socket, data: bytes) -> None:

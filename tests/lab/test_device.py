@@ -17,7 +17,7 @@ import pytest
 
 from rsttrace.demo.lab import Lab
 from rsttrace.render.schema import schema_text
-from tests.lab.harness import DEADLINE_S, PLAN, Json, mac_of, poll_until
+from tests.lab.harness import DEADLINE_S, PLAN, SBIN, Json, mac_of, poll_until, skip_without
 
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema_text()))
 GATEWAY, OTHER = "10.83.1.1", "10.83.1.2"
@@ -123,9 +123,9 @@ def open_path() -> Iterator[Path]:
 @pytest.fixture
 def lldp_path(lab: Lab, open_path: Path) -> str:
     """A PATH whose lldpcli asks the lldpd of the node; the gateway's has a hostile name."""
-    real = shutil.which("lldpcli")
-    if shutil.which("lldpd") is None or real is None:
-        pytest.skip("lldpd is not installed")
+    real = shutil.which("lldpcli", path=SBIN)
+    skip_without("lldpd", "lldpcli")
+    assert real is not None
     sockets = {role: str(open_path / f"{role}.sock") for role in ("node", "gateway")}
     for role, port in (("node", "p1"), ("gateway", "e0")):
         only_listens = ["-r"] if role == "node" else []

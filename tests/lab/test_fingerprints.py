@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
 from rsttrace.demo.lab import Lab
-from tests.lab.harness import Tracer, expect_reset, pair
+from tests.lab.harness import Tracer, expect_reset, pair, skip_without
 
 
 @pytest.fixture
@@ -20,8 +19,8 @@ def as_one_machine(routed: Lab) -> Iterator[Tracer]:
     tracer.stop()
 
 
-@pytest.mark.skipif(shutil.which("tcpkill") is None, reason="needs tcpkill (package dsniff)")
 def test_tcpkill_is_named(routed: Lab, as_one_machine: Tracer) -> None:
+    skip_without("tcpkill")
     with pair(routed, "client", "server") as (client, accepted):
         for text in (b"one", b"two"):  # what the server's packets look like, before
             client.sendall(text)

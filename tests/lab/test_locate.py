@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +27,7 @@ from tests.lab.harness import (
     mac_of,
     out_rsts,
     poll_until,
+    skip_without,
 )
 
 ROUTERS = 5
@@ -481,8 +481,7 @@ def test_behind_nat(lab: Lab, witness: Tracer) -> None:
 
 @FAMILIES
 def test_as_traceroute_sees_it(family: int, lab: Lab) -> None:
-    if shutil.which("traceroute") is None:
-        pytest.skip("traceroute is not installed (Debian: traceroute)")
+    skip_without("traceroute")
     said = lab.exec(
         "client",
         ["traceroute", f"-{family}", "-n", "-T", "-p", str(PORT), "-q", "1", SERVER[family == 6]],
@@ -496,8 +495,7 @@ def test_as_traceroute_sees_it(family: int, lab: Lab) -> None:
 
 @FAMILIES
 def test_as_mtr_sees_it(family: int, lab: Lab) -> None:
-    if shutil.which("mtr") is None:
-        pytest.skip("mtr is not installed (Debian: mtr-tiny)")
+    skip_without("mtr")
     said = lab.exec(
         "client",
         ["mtr", f"-{family}", "-n", "-T", "-P", str(PORT), "-c", "1", "-C", SERVER[family == 6]],
