@@ -548,11 +548,11 @@ def shape(reset: Reset) -> Evidence | None:
     if is_no_socket_shape(rst) and flow and _answers_nothing(rst.seq, _our_acks(reset)):
         text = "the shape of a Linux host without such a socket, but no packet of ours asked for it"
         return _silent(rule, text)
-    several = several_resets(reset)
-    if is_no_socket_shape(rst) and several is not None and several.weight > 0:
-        text = "the shape of a Linux host without such a socket, but made with others that are not"
-        return _silent(rule, text)
     if is_no_socket_shape(rst):
+        several = several_resets(reset)
+        if several is not None and several.weight > 0:
+            text = "the shape of a Linux host without such a socket, but made with others that are"
+            return _silent(rule, f"{text} not")
         numbers = "window 0, no options" if rst.ip_id is None else "IP ID 0, DF, window 0"
         text = (
             f"the shape of a Linux host without such a socket ({numbers}); "

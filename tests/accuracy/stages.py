@@ -2,23 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
-import socket
-import struct
-
-from rsttrace.demo.lab import Lab
 from tests.accuracy.stage import CLIENTS, SERVERS, Stage
-
-SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17  # include/uapi/linux/sockios.h, ethtool.h
-
-
-def no_offload(lab: Lab, role: str, interface: str) -> None:
-    """Let packets leave with whole checksums, as on a real cable (``ethtool -K tx off``)."""
-    value = ctypes.create_string_buffer(struct.pack("II", ETHTOOL_STXCSUM, 0), 8)
-    request = struct.pack("16sQ8x", interface.encode(), ctypes.addressof(value))
-    with lab.inside(role), socket.socket() as sock:
-        fcntl.ioctl(sock, SIOCETHTOOL, request)
+from tests.lab.harness import no_offload
 
 
 class ForgersStage(Stage):

@@ -7,6 +7,8 @@ to wait for anything else). An emulated guest is slow and has both plans; see te
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import json
 import os
 import queue
@@ -243,6 +245,17 @@ def skip_without(*programs: str) -> None:
         if os.environ.get("CI") and "RSTTRACE_KERNELS_REPORT" not in os.environ:
             pytest.fail(text)
         pytest.skip(text)
+
+
+SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17  # include/uapi/linux/sockios.h, ethtool.h
+
+
+def no_offload(lab: Lab, role: str, interface: str) -> None:
+    """Let packets leave with whole checksums, as on a real cable (``ethtool -K tx off``)."""
+    value = ctypes.create_string_buffer(struct.pack("II", ETHTOOL_STXCSUM, 0), 8)
+    request = struct.pack("16sQ8x", interface.encode(), ctypes.addressof(value))
+    with lab.inside(role), socket.socket() as sock:
+        fcntl.ioctl(sock, SIOCETHTOOL, request)
 
 
 def provoke(sock: socket.socket, data: bytes) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 from rsttrace.capture.vantage import survey
 from rsttrace.demo.lab import Lab
 from rsttrace.errors import CaptureError
-from tests.lab.harness import poll_until
+from tests.lab.harness import no_offload, poll_until
 
 ROUTERS = 6
 NODES = ["client", *(f"r{number}" for number in range(1, ROUTERS + 1)), "server"]
+SLOW = str(Path(__file__).with_name("slowwire.py"))
 BOX = str(Path(__file__).with_name("middlebox.py"))
 FENCE_PORT = 9
 PORT = 7000
@@ -44,13 +45,26 @@ def server_ip(family: int) -> str:
     return far(ROUTERS, family)
 
 
-def build(lab: Lab) -> None:
-    """Namespaces, cables, addresses and routes; neighbours are resolved."""
+def build(lab: Lab, slow: int | None = None, seconds: float = 0.0) -> None:
+    """Namespaces, cables, addresses and routes; neighbours are resolved.
+
+    `slow`: the link on which each frame takes so many seconds.
+    """
     lab.add(*NODES)
     for link, (left, right) in enumerate(zip(NODES, NODES[1:])):
         left_if = "eth0" if left == "client" else "out"
         right_if = "eth0" if right == "server" else "in"
-        lab.link(left, left_if, right, right_if)
+        if link == slow:
+            lab.add("wire")
+            lab.link(left, left_if, "wire", "left")
+            lab.link("wire", "right", right, right_if)
+            for role, interface in ((left, left_if), (right, right_if)):
+                no_offload(lab, role, interface)
+            lab.spawn(
+                "wire", [sys.executable, SLOW, "left", "right", str(seconds)], ready="carrying"
+            )
+        else:
+            lab.link(left, left_if, right, right_if)
         lab.addresses(left, left_if, f"{near(link)}/24", f"{near(link, V6)}/64")
         lab.addresses(right, right_if, f"{far(link)}/24", f"{far(link, V6)}/64")
     for number, role in enumerate(NODES):

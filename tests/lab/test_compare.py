@@ -571,3 +571,24 @@ def test_nat_between_the_ends(family: int, tmp_path: Path) -> None:
         flow["b"][0]["port"] for flow in head["flows"] if flow["a"][0]["port"] in ports.values()
     }
     assert {e["origin"] for e in entries_of(entries, honest)} == {"peer"}
+
+
+@FAMILIES
+def test_times_tell_the_side(family: int, tmp_path: Path) -> None:
+    """A slow link in the middle: what answers long before the other end could is on our side."""
+    with Lab("rstslow") as lab:
+        longpath.build(lab, slow=3, seconds=0.1)
+        for router in (2, 5):
+            longpath.middlebox(lab, f"r{router}", both=both_key(router))
+        with captured(lab, tmp_path, family=family):
+            ports = {router: provoke(lab, family, both_key(router)) for router in (2, 5)}
+    head, _ = compare(tmp_path / "client.pcap", tmp_path / "server.pcap")
+    within = {}
+    for router, port in ports.items():
+        (reset,) = resets_of(head, port)["A", "received"]
+        position = reset["position"]
+        assert (position["hops_a"], position["hops_b"]) == (router - 1, ROUTERS - router)
+        within[router] = position["within"]
+    assert within[2] is not None
+    assert within[2] < 0.5
+    assert within[5] is None  # a whole round trip later: it may be anywhere
