@@ -40,8 +40,9 @@ class Handler(BaseHTTPRequestHandler):
         buffered = cast(io.BufferedReader, self.rfile)
         until = time.monotonic() + 5
         while time.monotonic() < until:
+            taken = len(buffered.peek())  # first, for it takes from what FIONREAD counts
             waiting = fcntl.ioctl(self.connection, termios.FIONREAD, b"\0" * 4)
-            if struct.unpack("i", waiting)[0] + len(buffered.peek()) >= wanted:
+            if struct.unpack("i", waiting)[0] + taken >= wanted:
                 break
         self.close_connection = True
 

@@ -141,7 +141,7 @@ def _sentence(reset: model.Reset, verdict: model.Verdict) -> str:
         sentences.append(verdict.summary or reset.cause.text)
     elif verdict.origin is model.Origin.INCONCLUSIVE:
         sentences.append(verdict.summary)
-    if reset.kind in _NOT_COUNTED and reset.cause.text not in sentences:
+    if reset.kind in _NOT_COUNTED and not any(reset.cause.text in each for each in sentences):
         sentences.append(reset.cause.text)
     text = "; ".join(safe(sentence, _SENTENCE) for sentence in sentences if sentence)
     actor = reset.actor

@@ -203,8 +203,10 @@ def test_a_reset_that_killed_nothing_says_so(kind: Kind, origin: Origin) -> None
     assert entry_lines(entry)[0].count("no socket here: nothing was reset") == 1
 
 
-def test_the_same_sentence_is_not_said_twice() -> None:
-    entry = with_verdict(PEER_UNMATCHED, summary="no socket here: nothing was reset")
+@pytest.mark.parametrize("before", ["", "the peer has no such connection; "])
+def test_the_same_sentence_is_not_said_twice(before: str) -> None:
+    said = f"{before}no socket here: nothing was reset"
+    entry = with_verdict(PEER_UNMATCHED, summary=said)
     assert entry_lines(entry)[0].count("nothing was reset") == 1
 
 
