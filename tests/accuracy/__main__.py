@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from tests.accuracy import captures, forged, honest
+from tests.accuracy import captures, forged, heldout, honest
 from tests.accuracy.case import Case, Outcome
 from tests.accuracy.run import play_all
 from tests.accuracy.table import MUST, by_label, by_source, failures, table
@@ -101,6 +101,10 @@ def main(
             found = captures.judge(pcaps)
             outcomes += found
             wrong += report("captures", found)
+    if outcomes and not pattern:
+        text, failed = heldout.report(outcomes)
+        print(f"\neach source held out (tests/accuracy/heldout.py): with it -> without\n\n{text}")
+        wrong += failed
     if target is not None:
         rows = (json.dumps(vars(outcome)) for outcome in outcomes)
         target.write_text("".join(f"{row}\n" for row in rows), encoding="ascii")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
+from tests.accuracy import heldout
 from tests.accuracy.case import Outcome
 from tests.accuracy.run import settled
 from tests.accuracy.sniff import Honest, Sighting, Wire, parse
@@ -84,3 +87,61 @@ def test_bars() -> None:
     assert failures(decidable) == []
     assert "94.7%" in failures(decidable[1:])[0]
     assert failures([outcome(trust="undecidable", origin="inconclusive")]) == []
+
+
+# ---- held out ----
+
+
+def judged(source: str, label: str, **weights: float) -> Outcome:
+    score = sum(weights.values())
+    evidence = [{"rule": r, "weight": w, "proof": False} for r, w in weights.items()]
+    entry: Json = {"origin": heldout.origin(score), "evidence": evidence}
+    return Outcome("a case", source, "client", label, "proven", entry)
+
+
+@pytest.mark.parametrize(
+    ("weight", "log_odds", "wanted"),
+    [(4.0, 5.0, 4.0), (4.0, 2.5, 2.5), (4.0, -1.0, 0.0), (4.0, None, 0.0), (-2.0, -1.0, -1.0)],
+)
+def test_a_weight_is_only_ever_lowered(
+    weight: float, log_odds: float | None, wanted: float
+) -> None:
+    assert heldout.lowered(weight, log_odds) == wanted
+
+
+def test_log_odds_are_those_of_the_counts() -> None:
+    counts = heldout.Counts()
+    for _ in range(9):
+        counts.add(judged("a", "forged", hops=4.0))
+        counts.add(judged("b", "genuine", shape=-2.0))
+    assert counts.log_odds(("hops", 4.0)) == pytest.approx(math.log((9.5 / 10) / (0.5 / 10)))
+    assert counts.log_odds(("shape", -2.0)) == pytest.approx(-math.log(19))
+    assert counts.log_odds(("hops", 1.0)) is None
+
+
+def test_what_one_source_alone_bears_out_does_not_hold_without_it() -> None:
+    """Three sources show `hops`, one alone `odd`; the fourth is honest."""
+    outcomes = [
+        *(judged(source, "forged", hops=4.0) for source in "abc" for _ in range(20)),
+        *(judged("alone", "forged", odd=4.0) for _ in range(20)),
+        *(judged("honest", "genuine", agree=-2.5) for _ in range(60)),
+        *(judged("honest too", "genuine", agree=-2.5) for _ in range(60)),
+    ]
+    text, failed = heldout.report(outcomes)
+    assert failed == []
+    rows = {line.split("  ")[0]: line.split() for line in text.splitlines()}
+    assert rows["a"][1:4] == ["20", "->", "20"]
+    assert rows["alone"][1:4] == ["20", "->", "0"]
+    assert rows["honest too"][-3:] == ["60", "->", "60"]
+    assert "+4.0 odd: alone" in text
+
+
+def test_an_acquittal_that_rests_on_its_own_source_fails() -> None:
+    outcomes = [
+        *(judged(source, "forged", hops=4.0) for source in "ab" for _ in range(20)),
+        *(judged("c", "genuine", agree=-2.5) for _ in range(60)),
+        judged("tricky", "genuine", hops=4.0, excuse=-3.0),
+    ]
+    text, failed = heldout.report(outcomes)
+    assert "-3.0 excuse: tricky" in text
+    assert failed == ["1 honest resets are called forged without their source"]
