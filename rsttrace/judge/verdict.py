@@ -54,8 +54,9 @@ def judge(reset: Reset, fingerprints: Fingerprints | None = None) -> Verdict:
     device = None
     if fingerprints is not None and received:
         matches = fingerprints.match(reset)
-        considered += (_fingerprint_line(matches, suspect=suspect),)
-        device = matches[0].fingerprint if matches and suspect else None
+        unnamed = _not_named(reset, suspect, found_beside)
+        considered += (_fingerprint_line(matches, unnamed),)
+        device = matches[0].fingerprint if matches and unnamed is None else None
     return Verdict(
         origin=origin,
         confidence=None if confidence is None else round(confidence, 3),
@@ -110,14 +111,24 @@ def _decide(score: float) -> tuple[Origin, float | None]:
     return Origin.INCONCLUSIVE, None
 
 
-def _fingerprint_line(matches: list[Match], *, suspect: bool) -> Evidence:
+def _not_named(reset: Reset, suspect: bool, found: tuple[Evidence, ...]) -> str | None:
+    """Why no device is named, whatever the reset is like; None where it may be."""
+    if not suspect:
+        return "nothing accuses"
+    second_host = any(finding.rule == "duplicate-address" for finding in found)
+    if second_host and is_no_socket_shape(reset.rst):
+        return "a second host with this address answers in the same way"
+    return None
+
+
+def _fingerprint_line(matches: list[Match], unnamed: str | None) -> Evidence:
     """What the fingerprints say, for --explain: without weight, they never make the verdict."""
     if not matches:
         return Evidence("fingerprint", 0.0, "like no device that we know")
     best = matches[0]
     text = f"like {best.fingerprint.key}: {', '.join(best.why)}"
-    if not suspect:
-        text = f"not named, since nothing accuses; {text}"
+    if unnamed is not None:
+        text = f"not named, since {unnamed}; {text}"
     elif len(matches) > 1:
         text += f" (less like {', '.join(match.fingerprint.key for match in matches[1:])})"
     values = {match.fingerprint.key: match.specificity for match in matches}

@@ -314,6 +314,16 @@ def test_the_peer_is_never_named_a_device() -> None:
     assert explained(given).startswith("not named, since nothing accuses; like dpvs: ")
 
 
+def test_a_second_host_with_the_address_is_no_device() -> None:
+    """Shaped as a REJECT is, but from behind the peer, where no firewall between us stands."""
+    given = with_rst(SAMPLES["netfilter-reject"][0], ttl=40)
+    found = judge(given, KNOWN)
+    assert found.score > 0
+    assert "duplicate-address" in found.findings
+    assert (found.device_name, found.device_fingerprint) == (None, None)
+    assert explained(given).startswith("not named, since a second host with this address answers")
+
+
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind.direction == "sent"])
 def test_what_we_sent_is_not_compared(kind: Kind) -> None:
     found = judge(b.changed(SAMPLES["tcpkill"][0], kind=kind), KNOWN)
