@@ -20,6 +20,8 @@ NODES = ["client", *(f"r{number}" for number in range(1, ROUTERS + 1)), "server"
 SLOW = str(Path(__file__).with_name("slowwire.py"))
 BOX = str(Path(__file__).with_name("middlebox.py"))
 FENCE_PORT = 9
+PATIENT = "rto_min 10s"
+"""Of a host's route: a box may be slow to answer, but what it answers is sent once only."""
 PORT = 7000
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -68,14 +70,16 @@ def build(lab: Lab, slow: int | None = None, seconds: float = 0.0) -> None:
         lab.addresses(left, left_if, f"{near(link)}/24", f"{near(link, V6)}/64")
         lab.addresses(right, right_if, f"{far(link)}/24", f"{far(link, V6)}/64")
     for number, role in enumerate(NODES):
-        if role != "server":
+        if role == "client":
+            lab.route(role, *(f"default via {far(0, family)} {PATIENT}" for family in (V4, V6)))
+        elif role != "server":
             lab.route(role, *(f"default via {far(number, family)}" for family in (V4, V6)))
         if role not in ("client", "server"):
             lab.router(role)
         if number > 1:
             v4, v6 = (near(number - 1, family) for family in (V4, V6))
             if role == "server":
-                lab.route(role, f"default via {v4}", f"default via {v6}")
+                lab.route(role, f"default via {v4} {PATIENT}", f"default via {v6} {PATIENT}")
                 continue
             for link in range(number - 1):
                 lab.route(role, f"10.72.{link}.0/24 via {v4}", f"fd72:{link}::/64 via {v6}")
