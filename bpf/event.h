@@ -14,6 +14,7 @@
 #define HEADER 60   /* longest IPv4 and TCP headers (RFC 791, RFC 9293) */
 #define COMM 16     /* TASK_COMM_LEN */
 #define PAYLOAD_MAX 256 /* bytes of a packet's payload that may be kept */
+#define OPTIONS 40  /* longest TCP options */
 #define PEER_TTLS 8 /* handshakes of a peer whose TTL is kept */
 #define NO_REASON 0xffffffff
 
@@ -115,10 +116,11 @@ struct rst_half {
 	__u8 has_mac;
 	__u8 received;    /* learned at an ingress */
 	__u8 late;        /* packets told that came after the RST at reset_ts */
-	__u8 pad[1];
+	__u8 syn_options_len; /* as the SYN's header says: at most OPTIONS */
 	__u32 end;        /* the sequence number after all that was sent: data, SYN, FIN */
 	__u32 reset_seq;  /* of the RST that came at reset_ts */
 	__u64 reset_ts;   /* 0: none to watch */
+	__u8 syn_options[OPTIONS]; /* of the first SYN or SYN-ACK */
 	struct rst_seen recent[RECENT]; /* a ring: the newest is (packets - 1) % RECENT */
 };
 

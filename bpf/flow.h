@@ -122,6 +122,9 @@ INLINE void learn_packet(struct rst_half *h, const struct parsed *p, const void 
 		h->syn_window = p->window;
 		h->syn_seq = p->seq;
 		h->syn_ts = now;
+		h->syn_options_len = p->options_len;
+		/* As in fill_headers(), the buffer goes on behind the header. */
+		bpf_probe_read_kernel(h->syn_options, OPTIONS, p->l4 + 20);
 	}
 	if (p->flags & TH_FIN)
 		h->closed = 1;

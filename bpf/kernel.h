@@ -69,7 +69,7 @@ struct parsed {
 	__u8 ttl;
 	__u8 df;
 	__u8 timestamps;
-	__u8 syn_options;
+	__u8 options_len;
 };
 
 INLINE __u16 be16(const __u8 *p) { return (__u16)p[0] << 8 | p[1]; }
@@ -150,7 +150,7 @@ INLINE int parse(const __u8 *l3, struct parsed *p)
 	p->ack = be32(th + 8);
 	p->flags = th[13];
 	p->window = be16(th + 14);
-	p->syn_options = 0;
+	p->options_len = (th[12] >> 4) > 5 ? ((th[12] >> 4) - 5) * 4 : 0;
 	/* NOP NOP TS: how every stack in use lays out the timestamp option (RFC 7323 appendix A) */
 	p->timestamps = (th[12] >> 4) >= 8 && be32(th + 20) == 0x0101080a;
 	l3_len += (th[12] >> 4) * 4;

@@ -47,8 +47,14 @@ def address(raw: bytes) -> str:
     return str(ipaddress.IPv6Address(raw))
 
 
-def options_text(raw: bytes) -> str:
-    """TCP options in tcpdump's words: ``nop,nop,TS val 1 ecr 2``."""
+def options_text(raw: bytes, length: int | None = None) -> str:
+    """TCP options in tcpdump's words: ``nop,nop,TS val 1 ecr 2``.
+
+    `length`: how many bytes there were; of a capture that cut them, the words end in ``cut``.
+    """
+    if length is not None and len(raw) < length:
+        known = options_text(raw).replace("malformed", "").rstrip(",")
+        return f"{known},cut" if known else "cut"
     words = []
     position = 0
     while position < len(raw):
@@ -85,9 +91,7 @@ def packet(l3: bytes, l4: bytes, payload_len: int) -> Packet:
     sport, dport, seq, ack, offset, flags = struct.unpack_from(">HHIIBB", l4)
     tcp_length = max(20, min((offset >> 4) * 4, 60))
     tcp = l4[:tcp_length]
-    options = options_text(tcp[20:])
-    if len(tcp) < tcp_length and tcp_length > 20:
-        options = ",".join(filter(None, [options.replace("malformed", "").rstrip(","), "cut"]))
+    options = options_text(tcp[20:], tcp_length - 20)
     common: dict[str, Any] = {
         "flags": flag_letters(flags),
         "seq": seq,

@@ -117,11 +117,11 @@ class Half:
     """One direction of a flow: what its packets looked like before the reset.
 
     `ttl` is the newest packet's TTL (hop limit for IPv6), `ttl_min`/`ttl_max` the range over all
-    `packets`, `syn_ttl` that of the SYN or SYN-ACK; ``None`` where none was seen. `df_always` is
-    true when every packet had DF. `timestamps` says that a packet carried the TCP timestamp option.
-    `recent` is the newest packets, newest first. `end` is the sequence number that follows
-    everything this end was seen to send (SYN and FIN count, RFC 9293 §3.4). Times are
-    CLOCK_REALTIME.
+    `packets`, `syn_ttl` that of the SYN or SYN-ACK, `syn_options` its TCP options in tcpdump's
+    words; ``None`` where none was seen. `df_always` is true when every packet had DF.
+    `timestamps` says that a packet carried the TCP timestamp option. `recent` is the newest
+    packets, newest first. `end` is the sequence number that follows everything this end was seen
+    to send (SYN and FIN count, RFC 9293 §3.4). Times are CLOCK_REALTIME.
     """
 
     packets: int
@@ -139,6 +139,7 @@ class Half:
     syn_ns: int | None
     recent: tuple[Seen, ...] = ()
     end: int | None = None
+    syn_options: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import Optional
 
 from rsttrace.capture.layers import Segment
-from rsttrace.headers import flag_letters
+from rsttrace.headers import flag_letters, options_text
 from rsttrace.model import Baseline, Half, Scope, Seen
 
 RECENT = 4
@@ -78,6 +78,7 @@ class Direction:
         "scale",
         "syn_ack",
         "syn_ns",
+        "syn_options",
         "syn_seq",
         "syn_ttl",
         "syn_window",
@@ -101,6 +102,7 @@ class Direction:
         self.syn_window: int | None = None
         self.syn_seq: int | None = None
         self.syn_ns: int | None = None
+        self.syn_options: tuple[bytes, int] | None = None
         self.df_always = True
         self.timestamps = False
         self.mac: bytes | None = None
@@ -217,6 +219,7 @@ class Direction:
         """MSS and window scale (RFC 9293 §3.2, RFC 7323 §2.2) of a SYN."""
         options = segment.data[segment.l4 + 20 : min(segment.l4 + segment.offset * 4, segment.end)]
         whole = len(options) == segment.offset * 4 - 20
+        self.syn_options = (bytes(options), segment.offset * 4 - 20)
         self.scale = 0 if whole else None
         at = 0
         while at + 1 < len(options) and options[at]:
@@ -256,6 +259,7 @@ class Direction:
             first_ns=self.first_ns,
             last_ns=self.last_ns,
             syn_ns=self.syn_ns,
+            syn_options=options_text(*self.syn_options) if self.syn_options else None,
             recent=tuple(
                 Seen(
                     time_ns=row[0],

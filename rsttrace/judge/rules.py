@@ -22,6 +22,7 @@ from rsttrace.model import (
     hops,
     initial_ttl,
 )
+from rsttrace.stacks import may_be_linux, stack
 
 Rule = Callable[[Reset], Optional[Evidence]]
 
@@ -599,11 +600,20 @@ def timestamps_missing(reset: Reset) -> Evidence | None:
         return _silent(rule, "the peer's packets carry no timestamps")
     if is_no_socket_shape(rst) or "TS val" in rst.options:
         return _silent(rule, "timestamps are there, or not expected in this shape")
-    if rst.ip_id is None or not _continues(rst.ip_id, theirs):
-        return _silent(rule, "not the shape of a live socket: timestamps are not expected")
     # RFC 7323 §3.2: TSopt MUST be in every segment but a RST, and SHOULD be there too; Linux does.
     if initial_ttl(rst.ttl) == 128:
         return _silent(rule, "Windows sends its resets without timestamps")
+    if not may_be_linux(theirs):
+        known = stack(theirs)
+        text = f"the peer's SYN is no Linux host's{f', but as {known} writes it' if known else ''}"
+        return _silent(rule, f"{text}: timestamps are not expected")
+    if rst.ip_id is None:
+        if stack(theirs) != "Linux" or not _is_live(rst.flags, rst.seq):
+            return _silent(rule, "not plainly a Linux host's live socket")
+        text = "a Linux host's live socket puts the agreed timestamps in; they are missing"
+        return _found(rule, "timestamps-missing", text, syn_options=theirs.syn_options)
+    if not _continues(rst.ip_id, theirs):
+        return _silent(rule, "not the shape of a live socket: timestamps are not expected")
     text = "IP ID goes on as a live socket's would, but the agreed timestamps are missing"
     return _found(rule, "timestamps-missing", text, ip_id=rst.ip_id)
 
@@ -612,9 +622,10 @@ def looks_like_linux(theirs: Half, least: int = 2) -> bool:
     """Whether a peer's earlier IPv4 packets are those of a Linux stack, untouched on their way.
 
     Initial TTL 64, DF in every packet, and an IP ID of 0 in the SYN-ACK or IDs that count up
-    packet by packet (ip_select_ident_segs()). `least`: how many packets must have been seen.
+    packet by packet (ip_select_ident_segs()); the SYN's options, where known, do not speak
+    against it. `least`: how many packets must have been seen.
     """
-    if theirs.packets < least or not theirs.df_always:
+    if theirs.packets < least or not theirs.df_always or not may_be_linux(theirs):
         return False
     if theirs.ttl is None or initial_ttl(theirs.ttl) != 64:
         return False
@@ -635,28 +646,30 @@ def alien_shape(reset: Reset) -> Evidence | None:
     with its IDs, with DF.
     """
     rst, theirs, ip_id = reset.rst, reset.baseline.theirs, reset.rst.ip_id
-    if not _judged(reset) or ip_id is None:
+    if not _judged(reset):
         return None
     rule = "alien-shape"
-    if theirs is None or reset.baseline.scope is not Scope.FLOW or not looks_like_linux(theirs):
+    if theirs is None or reset.baseline.scope is not Scope.FLOW:
+        return _silent(rule, "no flow that could tell which stack the peer has")
+    if not (looks_like_linux(theirs) if ip_id is not None else stack(theirs) == "Linux"):
         return _silent(rule, "the peer's packets are not plainly those of a Linux host")
     last = theirs.recent[0].ip_id if theirs.recent else 0
-    values = {"ip_id": ip_id, "df": rst.df, "peer_ip_id": last}
+    values = {"ip_id": ip_id, "df": rst.df, "peer_ip_id": last, "syn_options": theirs.syn_options}
     wrong = []
-    if not rst.df:
+    if ip_id is not None and not rst.df:
         wrong.append(f"no DF (IP ID {ip_id})")
     if "A" not in rst.flags and rst.window:
         values["window"] = rst.window
         wrong.append(f"no ACK, but a window ({rst.window})")
     live = _is_live(rst.flags, rst.seq) and not is_no_socket_shape(rst)
-    if live and last and not 1 <= (ip_id - last) & 0xFFFF <= MISSED_IDS:
+    if live and ip_id is not None and last and not 1 <= (ip_id - last) & 0xFFFF <= MISSED_IDS:
         wrong.append(f"IP ID {ip_id}, where its socket would go on from {last}")
         if theirs.timestamps and "TS val" not in rst.options:
             wrong.append("the agreed timestamps are missing")
     if not wrong:
         return _silent(rule, "a Linux host could have sent it")
     text = f"the peer is a Linux host, which never sends such a RST: {'; '.join(wrong)}"
-    weight = "alien-many" if len(wrong) > 1 else "alien-shape" if rst.df else "alien-df"
+    weight = "alien-many" if len(wrong) > 1 else "alien-df" if rst.df is False else "alien-shape"
     return _found(rule, weight, text, **values)
 
 

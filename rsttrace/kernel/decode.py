@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rsttrace.headers import address, flag_letters, packet
+from rsttrace.headers import address, flag_letters, options_text, packet
 from rsttrace.kernel import config, reasons
 from rsttrace.kernel.layout import structures
 from rsttrace.model import (
@@ -92,6 +92,9 @@ def _half(raw: Any, recent: int, context: Context, until: int) -> Half | None:
         last_ns=raw.last_ts + wall,
         syn_ns=raw.syn_ts + wall if raw.has_syn else None,
         end=raw.end,
+        syn_options=(
+            options_text(bytes(raw.syn_options)[: raw.syn_options_len]) if raw.has_syn else None
+        ),
         recent=tuple(
             Seen(
                 time_ns=seen.ts + wall,

@@ -13,6 +13,7 @@ from rsttrace import model
 from rsttrace.render import places
 from rsttrace.render.payload import describe
 from rsttrace.render.times import iso_time
+from rsttrace.stacks import stack
 
 SCHEMA = 1
 """The version of the JSON: raised only when a field is renamed, removed or changes its meaning."""
@@ -190,6 +191,8 @@ def _baseline(baseline: model.Baseline, ipv6: bool) -> dict[str, Any]:
         "packets": theirs.packets if theirs else None,
         "ttl": theirs.ttl if theirs else None,
         "syn_ttl": theirs.syn_ttl if theirs else None,
+        "syn_options": theirs.syn_options if theirs else None,
+        "stack": stack(theirs) if theirs else None,
         "ip_id_last": last.ip_id if last and not ipv6 else None,
         "ours_ip_id": [item.ip_id for item in ours.recent] if ours and not ipv6 else [],
         "mac": theirs.mac if theirs else None,

@@ -21,6 +21,7 @@ from rsttrace.render.words import (
     process_text,
     verdict_text,
 )
+from rsttrace.stacks import stack
 
 _INDENT = "    "
 _DIRECTION_WIDTH = 10  # "received" and two spaces; "forwarded" has one
@@ -370,6 +371,8 @@ def _baseline(reset: model.Reset) -> list[str]:
         f"{theirs.packets} packets of theirs",
         f"ttl {theirs.ttl}" if theirs.ttl is not None else "",
         f"SYN's ttl {theirs.syn_ttl}" if theirs.syn_ttl is not None else "",
+        f"SYN's options {safe(theirs.syn_options)}" if theirs.syn_options else "",
+        f"as {known} writes them" if (known := stack(theirs)) else "",
         f"last id {theirs.recent[0].ip_id}" if theirs.recent and reset.family == 4 else "",
         f"from {safe(theirs.mac)}" if theirs.mac else "",
     ]

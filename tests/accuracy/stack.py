@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +20,15 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 
 PACKET_HOST = 0
+NOP = ("NOP", None)
 
 
 @dataclass
 class Style:
-    """A stack's habits: initial TTL, step of the IP ID counter, DF, and the look of its resets."""
+    """A stack's habits: initial TTL, step of the IP ID counter, DF, and the look of its resets.
+
+    `stamped`: its SYN-ACK has FreeBSD's order of options, and all but its resets timestamps.
+    """
 
     ttl: Callable[[], int]
     step: Callable[[], int]
@@ -31,6 +36,7 @@ class Style:
     flags: str
     ack_filled: bool
     window: int = 0
+    stamped: bool = False
 
 
 def varied_ttls() -> Iterator[int]:
@@ -52,6 +58,8 @@ STYLES = {
     # Network gear and printers: TTL 255, one counter, no DF.
     "appliance": Style(lambda: 255, lambda: 1, False, "RA", True, 4096),
     "no-df": Style(lambda: 64, lambda: 1, False, "R", False),
+    # FreeBSD, where its IDs count: tcp_output() puts no timestamps into a RST.
+    "bsd": Style(lambda: 64, lambda: 1, True, "RA", True, stamped=True),
     # A stack that varies its TTL from packet to packet.
     "varied-ttl": Style(varied_ttls().__next__, lambda: 1, True, "RA", True),
 }
@@ -75,7 +83,10 @@ class Stack:
         if tcp.flags.S:
             seq = random.randrange(1 << 32)
             self._next[who] = seq + 1 & 0xFFFFFFFF
-            return self._send(packet, "SA", seq, tcp.seq + 1, 8192, options=[("MSS", 1460)])
+            options: list[Any] = [("MSS", 1460)]
+            if self._style.stamped:
+                options += [NOP, ("WScale", 6), ("SAckOK", b""), *self._stamp(packet)]
+            return self._send(packet, "SA", seq, tcp.seq + 1, 8192, options=options)
         ours = self._next.get(who)
         if ours is None:
             return self._send(packet, "R", tcp.ack, 0, 0)
@@ -86,8 +97,16 @@ class Stack:
             return self._send(packet, self._style.flags, ours, ack, self._style.window)
         if data:
             self._next[who] = ours + len(data) & 0xFFFFFFFF
-            return self._send(packet, "PA", ours, end, 8192 - len(data), data)
+            options = [NOP, NOP, *self._stamp(packet)] if self._style.stamped else []
+            return self._send(packet, "PA", ours, end, 8192 - len(data), data, options)
         return None
+
+    @staticmethod
+    def _stamp(packet: Any) -> list[Any]:
+        """The timestamp option (RFC 7323 §3.2); nothing if the packet has none."""
+        theirs = dict(o for o in packet[TCP].options if o[0] == "Timestamp").get("Timestamp")
+        now = time.monotonic_ns() // 1_000_000 & 0xFFFFFFFF
+        return [("Timestamp", (now, theirs[0]))] if theirs else []
 
     def _send(
         self,

@@ -48,7 +48,7 @@ def test_a_firewall_is_named(routed: Lab, as_one_machine: Tracer) -> None:
         routed.nft(
             "router",
             """table ip filter {
-                chain out {
+                chain leaving {
                     type filter hook forward priority 0
                     tcp dport 7000 reject with tcp reset
                 }

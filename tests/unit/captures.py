@@ -169,7 +169,8 @@ class Talk:
 
     def handshake(self) -> list[bytes]:
         """SYN, SYN-ACK, ACK."""
-        syn = [("MSS", 1460), ("WScale", 7)]
+        nop = ("NOP", None)  # a Linux host's, without timestamps
+        syn = [("MSS", 1460), nop, nop, ("SAckOK", b""), nop, ("WScale", 7)]
         return [
             self.frame(0, "S", options=syn, window=64240),
             self.frame(1, "SA", options=syn, window=65160),

@@ -44,6 +44,7 @@ def test_both_directions_of_a_flow() -> None:
     theirs, ours = halves(flows, talk.reset())
     assert (theirs.packets, theirs.ttl, theirs.ttl_min, theirs.ttl_max) == (8, 48, 46, 48)
     assert (theirs.syn_ttl, theirs.syn_window, theirs.syn_ns) == (47, 65160, START_NS + 1_000_000)
+    assert theirs.syn_options == "mss 1460,nop,nop,sackOK,nop,wscale 7"
     assert (theirs.df_always, theirs.timestamps, theirs.mac) == (False, True, c.GATEWAY)
     assert (theirs.first_ns, theirs.last_ns) == (START_NS + 1_000_000, START_NS + 1_006_000_000)
     assert len(theirs.recent) == RECENT

@@ -12,6 +12,8 @@ from rsttrace.model import Endpoint, Kind, LatePacket, Reset, Scope
 from tests.unit import builders as b
 from tests.unit.builders import CONTEXT, NO_REASON, PEER, PEER6, US, US6, decoded, event
 
+LINUX_SYN = bytes.fromhex("020405b40402080a000000010000000201030307")
+
 
 def peer_half(found: Any, **values: Any) -> None:
     """Five packets of the peer: the oldest of them no longer kept."""
@@ -31,6 +33,8 @@ def peer_half(found: Any, **values: Any) -> None:
         "timestamps": 1,
         "mac": bytes.fromhex("00d0f8223344"),
         "has_mac": 1,
+        "syn_options": LINUX_SYN.ljust(40, b"\xff"),  # behind them, other bytes of the packet
+        "syn_options_len": len(LINUX_SYN),
     }
     b.fill(found, **{**given, **values})
 
@@ -308,6 +312,7 @@ def test_half_without_syn_and_mac() -> None:
     theirs = decoded(found).baseline.theirs
     assert theirs is not None
     assert (theirs.syn_ttl, theirs.syn_window, theirs.syn_ns) == (None, None, None)
+    assert theirs.syn_options is None
     assert (theirs.mac, theirs.ifindex) == (None, None)
     assert (theirs.df_always, theirs.timestamps) == (False, False)
 
@@ -451,6 +456,7 @@ def test_half_field_by_field() -> None:
     assert theirs is not None
     assert (theirs.packets, theirs.ttl, theirs.ttl_min, theirs.ttl_max) == (5, 47, 39, 48)
     assert (theirs.syn_ttl, theirs.syn_window) == (39, 65160)
+    assert theirs.syn_options == "mss 1460,sackOK,TS val 1 ecr 2,nop,wscale 7"
     assert (theirs.df_always, theirs.timestamps) == (True, True)
     assert (theirs.mac, theirs.ifindex) == ("00:d0:f8:22:33:44", 2)
 

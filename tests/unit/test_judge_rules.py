@@ -49,6 +49,9 @@ UNRESOLVED = NextHop("10.0.0.1", None, True, 2)
 ON_LINK = NextHop(b.PEER, MAC, False, 2)
 SPLIT = half(syn_ttl=39, ttl=231, ttl_min=39, ttl_max=231)
 STAMPED = half(timestamps=True)
+LINUX_SYN = "mss 1460,sackOK,TS val 1 ecr 2,nop,wscale 7"
+FREEBSD_SYN = "mss 1460,nop,wscale 6,sackOK,TS val 1 ecr 2"
+MACOS_SYN = "mss 1460,nop,wscale 6,nop,nop,TS val 1 ecr 2,sackOK,eol"
 COUNTING = half(recent=(seen(ip_id=501), seen(ip_id=500), seen(ip_id=0, flags="SA")))
 
 
@@ -338,7 +341,26 @@ SILENT: list[tuple[str, Rule, Reset]] = [
         rules.timestamps_missing,
         flow(rst(ip_id=23404, ttl=111), theirs=steady(111, timestamps=True)),
     ),
-    ("IPv6", rules.timestamps_missing, flow(rst6(flags="RA"), theirs=STAMPED)),
+    (
+        "IPv6, and which stack the peer has is unknown",
+        rules.timestamps_missing,
+        flow(rst6(flags="RA"), theirs=STAMPED),
+    ),
+    (
+        "IPv6 without a socket",
+        rules.timestamps_missing,
+        flow(rst6(), theirs=half(timestamps=True, syn_options=LINUX_SYN)),
+    ),
+    (
+        "IPv6, a BSD's live socket",
+        rules.timestamps_missing,
+        flow(rst6(flags="RA"), theirs=half(timestamps=True, syn_options=FREEBSD_SYN)),
+    ),
+    (
+        "a BSD puts none into resets",
+        rules.timestamps_missing,
+        flow(rst(ip_id=23404), theirs=half(timestamps=True, syn_options=FREEBSD_SYN)),
+    ),
     (
         "a handshake is no flow",
         rules.timestamps_missing,
@@ -725,12 +747,49 @@ LINUX = half(recent=(seen(ip_id=502), seen(ip_id=501), seen(ip_id=499)))
         pytest.param(
             rst(ip_id=9000, df=False), half(packets=1), False, id="one-packet-is-not-enough"
         ),
+        pytest.param(
+            rst(ip_id=9000, df=False),
+            half(recent=LINUX.recent, syn_options=LINUX_SYN),
+            True,
+            id="a-linux-syn",
+        ),
+        pytest.param(
+            rst(ip_id=9000, df=False),
+            half(recent=LINUX.recent, syn_options=FREEBSD_SYN),
+            False,
+            id="another-stack's-syn",
+        ),
+        pytest.param(
+            rst6(window=9), half(df_always=False, syn_options=LINUX_SYN), True, id="ipv6-window"
+        ),
+        pytest.param(rst6(window=9), half(df_always=False), False, id="ipv6-unknown-syn"),
+        pytest.param(
+            rst6(window=9), half(df_always=False, syn_options=MACOS_SYN), False, id="ipv6-mac"
+        ),
+        pytest.param(
+            rst6(flags="RA", window=9),
+            half(df_always=False, syn_options=LINUX_SYN),
+            False,
+            id="ipv6-live",
+        ),
+        pytest.param(rst6(), half(df_always=False, syn_options=LINUX_SYN), False, id="ipv6-honest"),
     ],
 )
 def test_alien_shape(packet: Packet, theirs: Half, fires: bool) -> None:
     found = rules.alien_shape(flow(packet, theirs=theirs))
     assert found is not None
     assert (found.weight > 0) == fires
+
+
+def test_ipv6_live_socket_without_the_agreed_timestamps() -> None:
+    given = flow(rst6(flags="RA"), theirs=half(timestamps=True, syn_options=LINUX_SYN))
+    found = rules.timestamps_missing(given)
+    assert found is not None
+    assert found.weight == rules.WEIGHTS["timestamps-missing"]
+    stamped = rst6(flags="RA", options="nop,nop,TS val 1 ecr 2")
+    found = rules.timestamps_missing(dataclasses.replace(given, rst=stamped))
+    assert found is not None
+    assert found.weight == 0
 
 
 # ---- hops, idle flows, several hosts ----

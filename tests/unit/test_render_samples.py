@@ -85,6 +85,7 @@ THEIRS = Half(
     ttl_max=47,
     syn_ttl=47,
     syn_window=64240,
+    syn_options="mss 1460,sackOK,TS val 1 ecr 2,nop,wscale 7",
     df_always=True,
     timestamps=True,
     mac="00:d0:f8:22:33:44",
