@@ -13,7 +13,7 @@
 #define RECENT 4    /* earlier packets kept per direction; a power of two */
 #define HEADER 60   /* longest IPv4 and TCP headers (RFC 791, RFC 9293) */
 #define COMM 16     /* TASK_COMM_LEN */
-#define PAYLOAD_MAX 256 /* bytes of a packet's payload that may be kept */
+#define PAYLOAD_MAX 256 /* bytes of a packet's payload that may be kept; a power of two */
 #define OPTIONS 40  /* longest TCP options */
 #define PEER_TTLS 8 /* handshakes of a peer whose TTL is kept */
 #define NO_REASON 0xffffffff

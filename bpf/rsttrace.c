@@ -1158,7 +1158,8 @@ int rt_neigh_update_done(struct bpf_raw_tracepoint_args *ctx)
 int cg_egress(void *ctx)
 {
 	__u64 cookie = bpf_get_socket_cookie(ctx);
-	__u32 zero = 0, l4, tcp, length, kept;
+	__u32 zero = 0, l4, tcp, length;
+	__u64 kept;
 	struct rst_data *data = data_in_the_making.lookup(&zero);
 	__u8 *l3;
 
@@ -1186,9 +1187,10 @@ int cg_egress(void *ctx)
 	if (tcp < 20 || length <= l4 + tcp) /* no data, or a length that does not fit its field */
 		return 1;
 	length -= l4 + tcp;
-	kept = length < PAYLOAD ? length : PAYLOAD;
-	if (kept < 1 || kept > PAYLOAD_MAX)
-		return 1;
+	/* 1 … PAYLOAD. The compiler knows; the verifier wants to see it, in this very register. */
+	kept = (length < PAYLOAD ? length : PAYLOAD) - 1;
+	asm volatile("" : "+r"(kept));
+	kept = (kept & (PAYLOAD_MAX - 1)) + 1;
 	if (bpf_skb_load_bytes(ctx, l4 + tcp, data->payload, kept))
 		return 1;
 	data->headers.l4[12] = 0x50; /* options are not kept */

@@ -75,6 +75,9 @@ def main() -> None:
 
     result["bcc"] = bcc.__version__
     provision("modules")
+    hosts = Path("/etc/hosts")  # bullseye's bootstrap makes none
+    if not hosts.exists():
+        hosts.write_text("127.0.0.1 localhost\n")
     save()
     for name, plan, arguments in request["sessions"]:
         result["sessions"].append(session(name, plan, request["start_s"], arguments))

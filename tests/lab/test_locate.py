@@ -648,6 +648,7 @@ def test_a_replay_of_what_the_trace_saw(family: int, lab: Lab) -> None:
     finally:
         tracing.stop()
     forged = next(e for e in tracing.entries if e.get("origin") == "forged")
+    assert forged["sent_data"] is not None, tracing.status
     assert b"FIXED-2" in bytes.fromhex(forged["sent_data"]["payload"])
     placement = found(lab, "--entry", "-", "--replay", stdin=json.dumps(forged))["replay"][
         "placement"

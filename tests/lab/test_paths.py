@@ -26,6 +26,7 @@ from tests.lab.harness import (
     Json,
     Tracer,
     expect_reset,
+    knows,
     linger_zero,
     mac_of,
     out_rsts,
@@ -357,10 +358,15 @@ def test_keepalive_reset_and_a_firewall_that_drops_it(
         sent = tracer.collect(routed.inode("server"), 1)[0]
         got = tracer.collect(routed.inode("client"), 1)[0]
         assert client.fileno() > 0
-    assert (sent["kind"], sent["cause"]["name"]) == ("sent-active", "keepalive")
-    assert sent["cause"]["kernel_reason"] == "TCP_KEEPALIVE_TIMEOUT"
+    told = knows()
+    why = ("keepalive", "TCP_KEEPALIVE_TIMEOUT") if told["reset_reason"] else ("timer", None)
+    assert (sent["kind"], sent["cause"]["name"], sent["cause"]["kernel_reason"]) == (
+        "sent-active",
+        *why,
+    )
     assert sent["socket"]["state"] == "ESTABLISHED"
-    assert (got["kind"], got["cause"]["name"]) == ("received-rejected", "firewall-drop")
+    what = "firewall-drop" if told["drop_reason"] else "ignored"
+    assert (got["kind"], got["cause"]["name"]) == ("received-rejected", what)
 
 
 @pytest.mark.parametrize("how", ["raw", "packet"])
@@ -443,7 +449,8 @@ def test_storm_loses_nothing(routed: Lab, tmp_path: Path) -> None:
         for n in range(STORM):
             sock.sendto(packets[n % len(packets)], (ADDRESSES["server"][0], 0))
     poll_until(lambda: out_rsts(routed, "server") - before == STORM, "all resets")
-    storm.wait_for(lambda: len(storm.entries) >= STORM, f"{STORM} entries")
+    # An emulated machine judges some hundred a second.
+    storm.wait_for(lambda: len(storm.entries) >= STORM, f"{STORM} entries", 10 * DEADLINE_S)
     assert storm.stop() == 0
     *entries, last = storm.entries
     assert len(entries) == STORM
@@ -482,6 +489,7 @@ def test_what_was_sent_before_a_reset(family: int, routed: Lab) -> None:
         tracer.stop()
     for entry in entries:
         sent = entry["sent_data"]
+        assert sent is not None, tracer.status
         assert sent["age_ms"] >= 0
     assert entries[0]["sent_data"]["text"] == "GET /use?db=shop (Host shop)"
     assert bytes.fromhex(entries[0]["sent_data"]["payload"]) == request

@@ -16,7 +16,7 @@ from rsttrace.demo.lab import Lab
 from rsttrace.kernel import hooks, kprobe
 from rsttrace.kernel.hooks import Plan
 from tests.lab.conftest import routed_lab
-from tests.lab.harness import Fence, Json, Tracer, knows
+from tests.lab.harness import Fence, Json, Tracer, expect_reset, knows, linger_zero, pair
 from tests.lab.test_kinds import (
     CLIENT,
     ROUTER,
@@ -51,7 +51,7 @@ def both() -> Iterator[Both]:
     tracers: list[Tracer] = []
     try:
         for plan in Plan:
-            tracers.append(Tracer("--kind", "all", "--plan", plan.value))
+            tracers.append(Tracer("--kind", "all", "--plan", plan.value, "--payload", "64"))
         yield tracers[0], tracers[1]
     finally:
         for tracer in tracers:
@@ -107,9 +107,27 @@ def test_plans_agree(
         clean(row, lab)
 
 
+@pytest.mark.lean
+def test_what_was_sent_is_kept(lab: Lab, both: Both, fence: Fence) -> None:
+    """--payload: its program passes every kernel's verifier, however the compiler wrote it."""
+    for tracer in both:
+        fence.cross(tracer)
+        tracer.forget()
+    with pair(lab, CLIENT, SERVER) as (client, accepted):
+        client.sendall(b"GET /shop HTTP/1.1\r\n\r\n")
+        assert accepted.recv(99)
+        linger_zero(accepted)
+        accepted.close()
+        expect_reset(client)
+    for tracer in both:
+        (entry,) = tracer.collect(lab.inode(CLIENT), 1)
+        assert entry["sent_data"] is not None, tracer.status
+        assert entry["sent_data"]["text"] == "GET /shop"
+
+
 # ---- what the tracepoint plan cannot know ----
 
-OWN = frozenset({"id", "time", "trigger.age_ms"})
+OWN = frozenset({"id", "time", "trigger.age_ms", "sent_data.age_ms"})
 """Each tracer numbers its own entries and reads the clock itself. (Where a probe hands over the
 trigger it has no age.)"""
 
@@ -186,19 +204,23 @@ def compare(row: Row, by_kprobe: list[Json], by_tracepoint: list[Json]) -> None:
                 assert allowed, (path, a, b, full, less)
 
 
+def kind_of(hook: hooks.Hook) -> str:
+    """How a hook hooks in."""
+    return "kprobe" if hook.kprobe else "cgroup program" if hook.cgroup else "raw tracepoint"
+
+
 @pytest.mark.lean
 def test_every_hook_attaches(both: Both, record_property: Callable[[str, object], None]) -> None:
     """Nothing of a plan is missing, and what this kernel does not know is said at the start."""
     record_property("knows", knows())
     for tracer in both:
         unknown = hooks.unknown(tracer.plan, knows())
-        wanted = hooks.for_plan(tracer.plan, 2 + knows()["drop_reason"] + knows()["drop_socket"])
+        arguments = 2 + knows()["drop_reason"] + knows()["drop_socket"]
+        wanted = hooks.for_plan(tracer.plan, arguments, payload=True)
         record_property(
             f"{tracer.plan.value}-plan",
             {
-                "hooks": [
-                    [hook.target, "kprobe" if hook.kprobe else "raw tracepoint"] for hook in wanted
-                ],
+                "hooks": [[hook.target, kind_of(hook)] for hook in wanted],
                 "unknown": unknown,
                 "start_s": tracer.start_s,
             },

@@ -14,7 +14,7 @@ import pytest
 
 from rsttrace.demo.lab import Lab
 from tests.lab import test_kinds as kinds
-from tests.lab.harness import Fence, Json, Tracer, poll_until
+from tests.lab.harness import Fence, Json, Tracer, knows, poll_until
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 CLIENT, SERVER = "client", "server"
@@ -131,5 +131,8 @@ def test_the_same_from_a_capture(
         if part["direction"] == "sent":  # live, what is sent has no source MAC yet
             part["baseline"].pop("mac")
     differs = {*row.differs, *(("trigger",) if live["direction"] == "sent" else ())}
+    if not knows()["reset_skb"] and live["baseline"]["scope"] == "peer":
+        # Such kernels (5.12 has both) number no namespace: this one is taken for an earlier one.
+        differs.update(("baseline", "hops"))
     same = [name for name in SAME if name not in differs]
     assert {name: found[name] for name in same} == {name: live[name] for name in same}
