@@ -32,7 +32,7 @@ bench: $(VENV)/installed-dev ## what tracing costs, as ratios measured side by s
 accuracy: $(VENV)/installed-dev $(VENV)/programs ## verdicts against the truth: A=--live, A=--captures, A=--help
 	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m tests.accuracy $(A)
 
-kernels: $(VENV)/installed-dev $(VENV)/emulator ## other kernels in QEMU: K=6.1 for one, FULL=1 for all lab tests, V=smp4 for a variant
+kernels: $(VENV)/installed-dev $(VENV)/emulator ## other kernels in QEMU: K=6.1 for one, FULL=1 for all lab tests (hours), V=smp4 for a variant
 	$(SUDO) $(VENV)/bin/python tests/kernels/run.py \
 	  $(addprefix --kernel ,$(K)) $(if $(FULL),--full) $(if $(V),--variant $(V))
 
