@@ -1094,9 +1094,11 @@ def test_slow_path_forger_one_hop_away(
         data = our_last_data(reset)
         assert data is not None
         assert data.payload_len == len(b"GET /use")
-        origin = judge(reset).origin
-        # A REJECT one hop nearer than the server is not enough to accuse; nor is it the peer's.
-        assert origin is (Origin.FORGED if forged_by == "copier" else Origin.INCONCLUSIVE)
+        verdict = judge(reset)
+        assert verdict.origin is Origin.FORGED
+        # One hop nearer than the server is not enough to accuse a REJECT: its time is.
+        (timing,) = [found for found in verdict.evidence if found.rule == "timing"]
+        assert timing.weight >= 1.5
 
 
 @DELAYS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -41,6 +42,10 @@ with tempfile.TemporaryDirectory() as name:
 """
 
 
+@pytest.mark.skipif(
+    "RSTTRACE_KERNELS_REPORT" in os.environ,
+    reason="about an old compiler; here, a newer one's programs attach (test_every_hook_attaches)",
+)
 @pytest.mark.parametrize("plan", [plan.value for plan in Plan])
 def test_programs_leave_room_on_the_stack(plan: str) -> None:
     """512 bytes are the limit (MAX_BPF_STACK); 472 with LLVM 14 were too much with sid's."""
