@@ -65,10 +65,10 @@ struct track {
 struct pending {
 	__u64 ts;
 	__u32 reason;
+	__s32 expected; /* packets: several wait where the neighbour is being resolved; 0: all left */
 	__u8 kind;
 	__u8 hook;
-	__u8 expected; /* packets: several wait where the neighbour is being resolved */
-	__u8 pad;
+	__u8 pad[6];
 	struct rst_headers trigger;
 	struct rst_socket sock;
 };
@@ -644,7 +644,7 @@ INLINE int is_copy(const struct sent *sent, const void *skb, const void *sk, __u
 	if (sent->head == (__u64)head &&
 	    (GET(__u32, head + GET(__u32, skb, skb_end), shinfo_dataref) & 0xffff) > 1)
 		return 1;
-	return !(sk && is_tcp(sk)) && sent->kind != KIND_SENT_NETFILTER && now - sent->ts < 2000000;
+	return !sk && sent->kind != KIND_SENT_NETFILTER && now - sent->ts < 2000000;
 }
 
 /* A RST this namespace made leaves it. */
@@ -677,7 +677,7 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	t->key.flags = p->flags;
 	if (!raw)
 		pending = pendings.lookup(&answer);
-	if (pending && !answers(pending, p, now))
+	if (pending && (pending->expected <= 0 || !answers(pending, p, now)))
 		pending = 0;
 	before = pending || raw ? 0 : sents.lookup(&t->key);
 	t->phase = PHASE_OUT;
@@ -709,10 +709,8 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 		e->hook = pending->hook;
 		bpf_probe_read_kernel(&e->trigger, sizeof(e->trigger), &pending->trigger);
 		bpf_probe_read_kernel(&e->sock, sizeof(e->sock), &pending->sock);
-		if (pending->expected > 1)
-			pending->expected--;
-		else
-			pendings.delete(&answer);
+		/* Not deleted: another CPU may just be expecting one more, the same to the last bit. */
+		__sync_fetch_and_add(&pending->expected, -1);
 		if (e->sock.present)
 			fill_owner(e);
 	} else if (raw) {
@@ -1225,7 +1223,6 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 	struct parsed p = {};
 	__u64 now = bpf_ktime_get_ns();
 	__u32 zero = 0;
-	__u8 waiting = 0;
 
 	if (!l3 || !parse(l3, &p) || (p.flags & TH_RST)) /* a RST is never answered (RFC 9293) */
 		return;
@@ -1237,21 +1234,24 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 	else
 		answer.ack = p.seq + !!(p.flags & TH_SYN) + !!(p.flags & TH_FIN) + p.payload_len;
 	pending = pendings.lookup(&answer);
-	if (pending && now - pending->ts < SECOND && pending->expected < 255)
-		waiting = pending->expected;
-	empty = zero_pending.lookup(&zero);
-	if (!empty)
-		return;
-	pendings.update(&answer, empty);
-	pending = pendings.lookup(&answer);
-	if (!pending)
-		return;
+	if (!pending) {
+		empty = zero_pending.lookup(&zero);
+		if (!empty)
+			return;
+		pendings.insert(&answer, empty); /* or another CPU does */
+		pending = pendings.lookup(&answer);
+		if (!pending)
+			return;
+	} else if (now - pending->ts > SECOND && pending->expected) {
+		pending->expected = 0; /* it never left */
+	}
 	pending->ts = now;
-	pending->expected = waiting + 1;
+	__sync_fetch_and_add(&pending->expected, 1);
 	pending->reason = reason;
 	pending->kind = kind;
 	pending->hook = hook;
 	fill_headers(&pending->trigger, &p);
+	__builtin_memset(&pending->sock, 0, sizeof(pending->sock));
 	if (sk) {
 		fill_socket(&pending->sock, sk);
 		fix_state(&pending->sock);

@@ -131,8 +131,12 @@ OWN = frozenset({"id", "time", "trigger.age_ms", "sent_data.age_ms"})
 """Each tracer numbers its own entries and reads the clock itself. (Where a probe hands over the
 trigger it has no age.)"""
 
-LOOKED_UP = frozenset({"process.pid", "process.comm"})
-"""Read from /proc once the event has arrived: null where the process was faster, in either plan."""
+LOOKED_UP = frozenset(
+    {"process.pid", "process.comm"}
+    | {f"next_hop.{field}" for field in ("ip", "mac", "is_gateway", "ifindex")}
+)
+"""Looked up once the event has arrived, in /proc or by netlink: null where the process or a change of
+routes was faster, in either plan."""
 
 HEADERS_OF_TRIGGER = frozenset(
     f"trigger.{field}" for field in ("raw", "length", "options", "reserved", "tos")
