@@ -135,8 +135,8 @@ LOOKED_UP = frozenset(
     {"process.pid", "process.comm"}
     | {f"next_hop.{field}" for field in ("ip", "mac", "is_gateway", "ifindex")}
 )
-"""Looked up once the event has arrived, in /proc or by netlink: null where the process or a change of
-routes was faster, in either plan."""
+"""Looked up once the event has arrived, in /proc or by netlink: null where the process or a change
+of routes was faster, in either plan."""
 
 HEADERS_OF_TRIGGER = frozenset(
     f"trigger.{field}" for field in ("raw", "length", "options", "reserved", "tos")
