@@ -32,6 +32,12 @@ struct peer_key {
 #define LATE_TOLD 4 /* so many packets after one RST are told: the first may have been overtaken */
 #define IDLE_REUSE (60 * SECOND) /* a SYN on an open flow quiet for so long starts it anew */
 
+/* How long ago, 0 if another CPU has noted a time that is later than ours. */
+INLINE __u64 since(__u64 now, __u64 then)
+{
+	return now > then ? now - then : 0;
+}
+
 /* Any total order will do, as long as both directions agree on it. */
 INLINE int source_is_low(const struct tuple *t)
 {

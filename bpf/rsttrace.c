@@ -351,7 +351,7 @@ INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t,
 		if (ends_flow(e->kind))
 			theirs->closed = 1;
 		if (!is_sent(e->kind) &&
-		    (!theirs->reset_ts || e->ts - theirs->reset_ts > LATE_FOR)) {
+		    (!theirs->reset_ts || since(e->ts, theirs->reset_ts) > LATE_FOR)) {
 			theirs->reset_ts = e->ts;
 			theirs->reset_seq = rst_seq;
 			theirs->late = 0;
@@ -407,7 +407,7 @@ INLINE void fix_state(struct rst_socket *sock)
 	if (sock->state != ST_CLOSE)
 		return;
 	old = old_states.lookup(&sock->address);
-	if (old && bpf_ktime_get_ns() - old->ts < SECOND)
+	if (old && since(bpf_ktime_get_ns(), old->ts) < SECOND)
 		sock->state = old->state;
 }
 
@@ -437,7 +437,8 @@ INLINE void fill_owner(struct rst_event *e)
 
 INLINE int same_packet(const struct track *t, const struct parsed *p)
 {
-	return bpf_ktime_get_ns() - t->ts < 10 * SECOND && t->seq == p->seq && t->ack == p->ack && t->flags == p->flags && t->ip_id == p->ip_id;
+	return since(bpf_ktime_get_ns(), t->ts) < 10 * SECOND && t->seq == p->seq &&
+	       t->ack == p->ack && t->flags == p->flags && t->ip_id == p->ip_id;
 }
 
 INLINE struct track *new_track(__u64 skb, const struct parsed *p)
@@ -463,7 +464,7 @@ INLINE int is_waiting(__u64 skb)
 {
 	struct track *t = skb ? tracks.lookup(&skb) : 0;
 
-	return t && t->phase == PHASE_IN && bpf_ktime_get_ns() - t->ts < 2 * SECOND;
+	return t && t->phase == PHASE_IN && since(bpf_ktime_get_ns(), t->ts) < 2 * SECOND;
 }
 
 /* A free place. Two CPUs may look for one at once: each begins elsewhere. */
@@ -630,7 +631,7 @@ INLINE int is_raw(const void *sk, __u8 state)
  * way round. */
 INLINE int answers(const struct pending *pending, const struct parsed *p, __u64 now)
 {
-	return now - pending->ts < 5 * SECOND &&
+	return since(now, pending->ts) < 5 * SECOND &&
 	       (be16(pending->trigger.l4) == p->t.dport || be16(pending->trigger.l4 + 2) == p->t.sport);
 }
 
@@ -639,12 +640,12 @@ INLINE int is_copy(const struct sent *sent, const void *skb, const void *sk, __u
 {
 	const char *head = GET(const char *, skb, skb_head);
 
-	if (now - sent->ts > SECOND)
+	if (since(now, sent->ts) > SECOND)
 		return 0;
 	if (sent->head == (__u64)head &&
 	    (GET(__u32, head + GET(__u32, skb, skb_end), shinfo_dataref) & 0xffff) > 1)
 		return 1;
-	return !sk && sent->kind != KIND_SENT_NETFILTER && now - sent->ts < 2000000;
+	return !sk && sent->kind != KIND_SENT_NETFILTER && since(now, sent->ts) < 2000000;
 }
 
 /* A RST this namespace made leaves it. */
@@ -730,8 +731,8 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 		e->kind = KIND_SENT_ACTIVE;
 		fill_socket(&e->sock, sk);
 		why = reasons.lookup(&sk_key);
-		if (why && (now - why->ts < SECOND ||
-			    (now - why->ts < 30 * SECOND && why->seq == p->seq))) {
+		if (why && (since(now, why->ts) < SECOND ||
+			    (since(now, why->ts) < 30 * SECOND && why->seq == p->seq))) {
 			e->reason = why->reason;
 			e->sock.owned = why->owned;
 			e->sock.state_now = why->state_now;
@@ -1242,8 +1243,8 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 		pending = pendings.lookup(&answer);
 		if (!pending)
 			return;
-	} else if (now - pending->ts > SECOND && pending->expected) {
-		pending->expected = 0; /* it never left */
+	} else if (since(now, pending->ts) > SECOND || pending->expected < 0) {
+		pending->expected = 0; /* it never left, or two left for one */
 	}
 	pending->ts = now;
 	__sync_fetch_and_add(&pending->expected, 1);

@@ -18,7 +18,8 @@ _MORE = r"(,(nop|tfo|mptcp|option-\d+))*"  # Fast Open, MPTCP, experiments: behi
 LINUX_ORDER = re.compile(
     r"mss(,sackOK,TS|,nop,nop,TS|,nop,nop,sackOK)?(,nop,wscale)?" + _MORE, re.ASCII
 )
-"""Every order that Linux writes; the shorter ones are others' as well."""
+"""Every order that Linux writes (but for signed connections, TCP MD5 and AO, which no rule needs);
+the shorter ones are others' as well."""
 
 
 class Stack(NamedTuple):
@@ -35,12 +36,8 @@ STACKS = (
         64,
         re.compile(r"mss(,sackOK,TS|,nop,nop,TS)(,nop,wscale)?" + _MORE, re.ASCII),
     ),
-    Stack(
-        "Windows",
-        128,
-        re.compile(r"mss(,nop,wscale)?(,nop,nop,sackOK|,sackOK,TS|,nop,nop,TS)?" + _MORE, re.ASCII),
-    ),
-    Stack("macOS or iOS", 64, re.compile(r"mss,nop,wscale,nop,nop,TS(,sackOK)?(,eol)?")),
+    Stack("Windows", 128, re.compile(r"mss((,nop,wscale)?,nop,nop,sackOK|,nop,wscale,sackOK,TS)")),
+    Stack("macOS or iOS", 64, re.compile(r"mss,nop,wscale,nop,nop,TS,sackOK,eol")),
     Stack("FreeBSD", 64, re.compile(r"mss,nop,wscale,sackOK,TS")),
     Stack("OpenBSD", 64, re.compile(r"mss,nop,nop,sackOK,nop,wscale,nop,nop,TS")),
 )

@@ -49,7 +49,7 @@ def judge(reset: Reset, fingerprints: Fingerprints | None = None) -> Verdict:
         else:
             origin = Origin.FORGED if score > 0 else Origin.PEER
     else:
-        origin, confidence = _decide(score)
+        origin, confidence = decide(score)
     suspect = received and origin in (Origin.FORGED, Origin.INCONCLUSIVE) and score > 0
     device = None
     if fingerprints is not None and received:
@@ -91,7 +91,7 @@ def reconsider(verdict: Verdict, found: Evidence) -> Verdict:
         score = found.weight
     else:
         score = round(verdict.score + found.weight, 2)
-        origin, confidence = _decide(score)
+        origin, confidence = decide(score)
     return replace(
         verdict,
         origin=origin,
@@ -102,7 +102,7 @@ def reconsider(verdict: Verdict, found: Evidence) -> Verdict:
     )
 
 
-def _decide(score: float) -> tuple[Origin, float | None]:
+def decide(score: float) -> tuple[Origin, float | None]:
     """What a sum of weights says, and how probable it is."""
     if score >= FORGED_AT:
         return Origin.FORGED, probability(score)

@@ -83,8 +83,8 @@ REJECTED = {
     "TCP_INVALID_END_SEQUENCE": ("out-of-window", "ignored: its sequence number is out of window"),
     "TCP_OVERWINDOW": ("out-of-window", "ignored: its sequence number is out of window"),
     "TCP_OLD_SEQUENCE": ("out-of-window", "ignored: its sequence number is out of window"),
-    "TCP_CLOSE": ("closed", "ignored: the connection was over already (CLOSE)"),
     "TCP_OLD_DATA": ("out-of-window", "ignored: its sequence number is out of window"),
+    "TCP_CLOSE": ("closed", "ignored: the connection was over already (CLOSE)"),
     "TCP_RFC7323_PAWS": ("paws", "ignored: its timestamp is too old (PAWS)"),
     "TCP_RFC7323_PAWS_ACK": ("paws", "ignored: its timestamp is too old (PAWS)"),
     "IP_CSUM": ("bad-ip-checksum", "ignored: its IP header checksum is wrong"),
@@ -256,8 +256,8 @@ def received(kind: Kind, reason: str | None, state: str | None) -> Cause:
         )
     if state == "TIME_WAIT":
         return Cause("time-wait", "ignored: the connection is over (TIME_WAIT)", reason)
-    if state == "CLOSE":  # tcp_rcv_state_process(); it came beside the packet that ended the flow
-        return Cause("closed", "ignored: the connection was over already (CLOSE)", reason)
+    if state == "CLOSE" and reason in (None, "NOT_SPECIFIED"):  # tcp_rcv_state_process()
+        return Cause(*REJECTED["TCP_CLOSE"], reason)
     if state in ("NEW_SYN_RECV", "SYN_RECV"):
         return Cause("syn-recv", "ended a handshake that had not finished (SYN_RECV)", reason)
     if state == "SYN_SENT":

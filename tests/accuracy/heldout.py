@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rsttrace.judge.verdict import FORGED_AT, PEER_AT
+from rsttrace.judge.verdict import decide
 from tests.accuracy.case import Outcome
 
 Finding = tuple[str, float]  # the rule, and the weight that it gave
@@ -67,13 +67,6 @@ def group(outcome: Outcome) -> str:
     return name if frame else outcome.source
 
 
-def origin(score: float) -> str:
-    """What a sum of weights says."""
-    if score >= FORGED_AT:
-        return "forged"
-    return "peer" if score <= PEER_AT else "inconclusive"
-
-
 @dataclass
 class HeldOut:
     """What became of the resets of one source."""
@@ -111,7 +104,7 @@ def held_out(outcomes: Iterable[Outcome]) -> tuple[dict[str, HeldOut], dict[Find
                 if abs(weight) < abs(finding[1]) / 2:
                     resting.setdefault(finding, set()).add(name)
             result.before[f"{outcome.label} {outcome.verdict}"] += 1
-            result.after[f"{outcome.label} {origin(score)}"] += 1
+            result.after[f"{outcome.label} {decide(score)[0].value}"] += 1
         results[name] = result
     return results, resting
 

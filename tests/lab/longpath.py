@@ -70,10 +70,9 @@ def build(lab: Lab, slow: int | None = None, seconds: float = 0.0) -> None:
         lab.addresses(left, left_if, f"{near(link)}/24", f"{near(link, V6)}/64")
         lab.addresses(right, right_if, f"{far(link)}/24", f"{far(link, V6)}/64")
     for number, role in enumerate(NODES):
-        if role == "client":
-            lab.route(role, *(f"default via {far(0, family)} {PATIENT}" for family in (V4, V6)))
-        elif role != "server":
-            lab.route(role, *(f"default via {far(number, family)}" for family in (V4, V6)))
+        if role != "server":
+            more = f" {PATIENT}" if role == "client" else ""
+            lab.route(role, *(f"default via {far(number, family)}{more}" for family in (V4, V6)))
         if role not in ("client", "server"):
             lab.router(role)
         if number > 1:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from rsttrace.judge.verdict import decide
 from tests.accuracy import heldout
 from tests.accuracy.case import Outcome
 from tests.accuracy.run import settled
@@ -95,7 +96,7 @@ def test_bars() -> None:
 def judged(source: str, label: str, **weights: float) -> Outcome:
     score = sum(weights.values())
     evidence = [{"rule": r, "weight": w, "proof": False} for r, w in weights.items()]
-    entry: Json = {"origin": heldout.origin(score), "evidence": evidence}
+    entry: Json = {"origin": decide(score)[0].value, "evidence": evidence}
     return Outcome("a case", source, "client", label, "proven", entry)
 
 

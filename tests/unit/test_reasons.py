@@ -170,6 +170,7 @@ def test_received_accepted(state: str | None, name: str) -> None:
         ("TCP_CLOSE", "CLOSE", "closed"),
         ("TCP_CLOSE", None, "closed"),
         ("NOT_SPECIFIED", "CLOSE", "closed"),
+        ("SOCKET_FILTER", "CLOSE", "socket-filter"),
         (None, "CLOSE", "closed"),
         (None, "NEW_SYN_RECV", "syn-recv"),
         (None, "SYN_RECV", "syn-recv"),

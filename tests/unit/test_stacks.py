@@ -33,6 +33,8 @@ def test_order() -> None:
         ("mss 1460", 64, None),
         ("", 64, None),
         (LINUX, 128, None),
+        ("mss 1460,nop,wscale 0", 128, None),  # OpenVMS, or anything that was offered no more
+        ("mss 1460,nop,wscale 6,nop,nop,TS val 1 ecr 0", 64, None),  # macOS, OpenBSD: without SACK
         (LINUX, 250, None),
         ("mss 1460,sackOK,cut", 64, None),
         (None, 64, None),
