@@ -1003,12 +1003,14 @@ INLINE void accepted(const void *sk)
 	emit_received(skb, t, KIND_RECEIVED_ACCEPTED, sk, 0, NO_REASON, 1);
 }
 
+#if !PLAN_KPROBES
 int rt_tcp_receive_reset(struct bpf_raw_tracepoint_args *ctx)
 {
 	looked(ctx->args[0]);
 	accepted((const void *)ctx->args[0]);
 	return 0;
 }
+#endif
 
 int rt_tcp_receive_reset_again(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -1109,23 +1111,14 @@ INLINE int state_changes(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* Attached twice: twice the same does no harm. */
 int rt_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
 {
 	return state_changes(ctx);
 }
 
-int rt_inet_sock_set_state_again(struct bpf_raw_tracepoint_args *ctx)
-{
-	return state_changes(ctx); /* twice the same does no harm */
-}
-
+/* Attached twice: what the first look has told, the second no longer finds. */
 int rt_kfree_skb(struct bpf_raw_tracepoint_args *ctx)
-{
-	return dropped(ctx);
-}
-
-/* What the first look has told, this one no longer finds. */
-int rt_kfree_skb_again(struct bpf_raw_tracepoint_args *ctx)
 {
 	return dropped(ctx);
 }
@@ -1298,10 +1291,12 @@ INLINE int sends(struct bpf_raw_tracepoint_args *ctx, __u8 first)
 	return 0;
 }
 
+#if !PLAN_KPROBES
 int rt_tcp_send_reset(struct bpf_raw_tracepoint_args *ctx)
 {
 	return sends(ctx, 1);
 }
+#endif
 
 int rt_tcp_send_reset_again(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -1309,6 +1304,8 @@ int rt_tcp_send_reset_again(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /* ---- the same causes at the functions themselves (kprobes) ---- */
+
+#if PLAN_KPROBES
 
 #define ARG(ctx, n) GET(__u64, ctx, regs_arg##n)
 
@@ -1370,6 +1367,7 @@ int kp_tcp_judge(struct pt_regs *ctx)
 	return 0;
 }
 
+#if !HAVE_DROP_REASON
 /* __kfree_skb(skb): how TCP drops what it has judged, past the tracepoint (until 5.18) */
 int kp_kfree_skb(struct pt_regs *ctx)
 {
@@ -1380,6 +1378,7 @@ int kp_kfree_skb(struct pt_regs *ctx)
 		emit_received(skb, t, KIND_RECEIVED_REJECTED, (const void *)t->sk, 0, NO_REASON, 1);
 	return 0;
 }
+#endif
 
 /* tcp_check_req(listener, skb, request, …) */
 int kp_tcp_check_req(struct pt_regs *ctx)
@@ -1409,3 +1408,4 @@ int kp_nf_send_reset(struct pt_regs *ctx)
 		    (__u8)ARG(ctx, 4) + 1);
 	return 0;
 }
+#endif

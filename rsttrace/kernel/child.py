@@ -300,7 +300,7 @@ def compile_program(bcc: Any, facts: Facts, directory: Path, config_text: str) -
     (directory / "config.h").write_text(config_text)
     (directory / "offsets.h").write_text(facts.offsets())
     # An unnamed struct member of a tagged type needs it (kernels from 6.19's ns_tree on).
-    flags = ["-w", "-fms-extensions", f"-I{directory}", f"-I{bpf}"]
+    flags = ["-w", "-g0", "-fms-extensions", f"-I{directory}", f"-I{bpf}"]
     text = (bpf / "rsttrace.c").read_text()
     if facts.btf is not None:
         write_tree(directory / "kernel")
@@ -366,6 +366,7 @@ def attach(
     except Exception as error:
         status.error = f"the kernel refuses the program: {error}"
         return status, -1
+    program.funcs.clear()  # a function that is hooked twice is loaded twice: see looked() there
     if hook.kprobe and hook.target not in functions:
         status.error = "this kernel has no such function"
         if hook.module is None:

@@ -21,11 +21,12 @@ class Hook:
     """One probe.
 
     `program` is the function in bpf/rsttrace.c, `target` the tracepoint or kernel function it
-    hooks, `plan` the plan it belongs to (None: both), `unseen` what the user misses without it,
-    `module` the module whose loading may bring the target later (None: it is there or never),
-    `without_rx_sk` and `without_drop_reason` that only kernels need it whose kfree_skb tracepoint
-    names no socket, or no reason. `cgroup`: attached to the root of the cgroup tree (v2), and only
-    where payload is to be kept.
+    hooks (some are hooked twice: bpf/rsttrace.c says why, at `looked()`), `plan` the plan it
+    belongs to (None: both), `unseen` what the user misses without it, `module` the module whose
+    loading may bring the target later (None: it is there or never), `without_rx_sk` and
+    `without_drop_reason` that only kernels need it whose kfree_skb tracepoint names no socket, or
+    no reason. `cgroup`: attached to the root of the cgroup tree (v2), and only where payload is to
+    be kept.
     """
 
     program: str
@@ -48,7 +49,7 @@ HOOKS = (
         unseen="received resets that no socket accepted (rejected, unmatched)",
     ),
     Hook(
-        "rt_kfree_skb_again",
+        "rt_kfree_skb",
         "kfree_skb",
         unseen="some of those, where one drop interrupts another",
     ),
@@ -58,7 +59,7 @@ HOOKS = (
         unseen="the socket's state before close, and who connected",
     ),
     Hook(
-        "rt_inet_sock_set_state_again",
+        "rt_inet_sock_set_state",
         "inet_sock_set_state",
         unseen="some of those, where one change of state interrupts another",
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import itertools
 import json
 import os
 import queue
@@ -52,6 +53,7 @@ class Tracer:
 
     def __init__(self, *options: str, wait: bool = True) -> None:
         self.entries: list[Json] = []
+        self._of: dict[int, list[Json]] = {}
         self.status = ""
         self.start_s: float | None = None
         started = time.monotonic()
@@ -87,8 +89,10 @@ class Tracer:
     def _read_entries(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
+            entry = json.loads(line)
             with self._changed:
-                self.entries.append(json.loads(line))
+                self.entries.append(entry)
+                self._of.setdefault(entry.get("netns"), []).append(entry)
                 self._changed.notify_all()
 
     def _read_status(self) -> None:
@@ -124,10 +128,11 @@ class Tracer:
         """Start anew: inode numbers of namespaces are used again."""
         with self._changed:
             self.entries.clear()
+            self._of.clear()
 
     def of(self, netns: int) -> list[Json]:
         """The entries of one namespace so far."""
-        return [e for e in list(self.entries) if e.get("netns") == netns]
+        return list(self._of.get(netns, ()))
 
     def collect(self, netns: int, count: int) -> list[Json]:
         """Wait for so many entries of a namespace."""
@@ -156,19 +161,20 @@ def knows() -> dict[str, bool]:
 class Fence:
     """A namespace in which one refused connection marks a place in the tracer's output."""
 
+    _ports = itertools.count(20001)  # of all fences: a later one's netns may have the same inode
+
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self._port = 20000
         lab.add("fence")
 
     def cross(self, tracer: Tracer) -> None:
         """Return once the tracer has shown everything that happened before this call."""
-        self._port += 1
+        port = next(self._ports)
         with self._lab.inside("fence"), socket.socket() as client:
-            assert client.connect_ex(("127.0.0.1", self._port)) != 0
+            assert client.connect_ex(("127.0.0.1", port)) != 0
         netns = self._lab.inode("fence")
         tracer.wait_for(
-            lambda: sum(e["remote"]["port"] == self._port for e in tracer.of(netns)) == 1,
+            lambda: sum(e["remote"]["port"] == port for e in tracer.of(netns)) == 1,
             "the fence",
         )
 
