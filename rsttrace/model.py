@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 
@@ -781,6 +782,7 @@ INITIAL_TTLS = (32, 64, 128, 255)
 """Initial TTLs that real stacks use: 64 Linux/BSD/macOS, 128 Windows, 255 routers and Solaris."""
 
 
+@cache
 def initial_ttl(ttl: int) -> int:
     """The initial TTL a packet most likely started with, given the TTL it arrived with."""
     return next(initial for initial in INITIAL_TTLS if ttl <= initial)

@@ -87,7 +87,7 @@ def entry_object(entry: model.Entry, *, explain: bool = False, utc: bool = False
 
 def entry_line(entry: model.Entry, *, explain: bool = False, utc: bool = False) -> str:
     """`entry_object` on one line of printable ASCII, without the newline."""
-    return object_line(entry_object(entry, explain=explain, utc=utc))
+    return _line(entry_object(entry, explain=explain, utc=utc))
 
 
 def object_line(made: dict[str, Any]) -> str:
@@ -95,15 +95,22 @@ def object_line(made: dict[str, Any]) -> str:
 
     Nothing in it can act on a terminal: even DEL, which JSON allows as it is, is escaped.
     """
-    text = json.dumps(_plain(made), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return _line(_plain(made))
+
+
+def _line(plain: dict[str, Any]) -> str:
+    text = json.dumps(plain, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("\x7f", "\\u007f")
 
 
 def _plain(value: Any) -> Any:
     """The value in JSON's own types; what JSON has no word for (NaN, infinity) is unknown."""
+    kind = type(value)
+    if value is None or kind is int or kind is bool or (kind is str and value.isascii()):
+        return value  # nearly all there is: a storm's entries have hundreds of these each
     if isinstance(value, enum.Enum):
         return _plain(value.value)
-    if value is None or isinstance(value, (bool, int)):
+    if isinstance(value, int):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
