@@ -912,7 +912,6 @@ INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk,
 	e->local_route = local_route;
 	if (sk) {
 		fill_socket(&e->sock, sk);
-		fix_state(&e->sock);
 		e->judged = sk == (const void *)t->sk;
 		if (e->judged && t->handshake)
 			e->sock.state = ST_SYN_RECV;
