@@ -298,6 +298,8 @@ class Prober:
         if refusal is None or refusal[0] == FULL_TTL:  # nearer ones may be rate-limited
             return None
         ttl, answer = refusal
+        if answer.ip == self.source:  # nothing left: the next hop's MAC is not to be had
+            return 1
         known = any(item.ip == answer.ip for item in self._answers(ttl - 1))
         return ttl if known else ttl + 1
 

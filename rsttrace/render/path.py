@@ -148,6 +148,7 @@ def _title(path: Path) -> str:
     text = f"path to {endpoint_text(path.peer)}: "
     back = path.peer_back
     hop = path.next_hop
+    unlinked = hop is not None and hop.mac is None and path.neighbor and not path.hops
     if hop is not None and hop.is_local:
         text += "this host itself"
     elif path.distance is not None:
@@ -156,13 +157,13 @@ def _title(path: Path) -> str:
             text += f", but {' or '.join(map(str, back))} by its TTL"
     elif back:
         text += f"{_away(back[0])} by its TTL"
-    elif path.refused is not None:
+    elif path.refused is not None and not (unlinked and path.refused.ip == path.source):
         detail = safe(path.refused.detail or "unreachable")
         whose = "this host" if path.refused.ip == path.source else safe(path.refused.ip)
         text += f"{detail}, says {whose}"
     else:
         text += "it does not answer"
-        if hop is not None and hop.mac is None and path.neighbor and not path.hops:
+        if hop is not None and unlinked:
             if hop.is_gateway:
                 text += f", nor does our gateway {safe(hop.ip)}"
             else:

@@ -604,13 +604,30 @@ def test_names(lab: Lab, tmp_path: Path) -> None:
     assert not any("example" in line for line in run(lab, PEER[0]).stdout.splitlines())
 
 
-def test_nobody_at_that_address(lab: Lab) -> None:
-    """On our own link: it is this host's own kernel that finds nobody."""
-    path = found(lab, "10.80.1.77", "--timeout", "0.2")
+@pytest.mark.parametrize("gives_up", [False, True], ids=["asking", "given-up"])
+def test_nobody_at_that_address(gives_up: bool, lab: Lab) -> None:
+    """On our own link: this host's own kernel finds nobody, and says so when it gives up."""
+    peer = "10.80.1.78" if gives_up else "10.80.1.77"
+    try:
+        if gives_up:
+            lab.sysctl(
+                "client",
+                net__ipv4__neigh__e1__mcast_solicit=1,
+                net__ipv4__neigh__e1__retrans_time_ms=50,
+            )
+        path = found(lab, peer, "--timeout", "0.2")
+        done = run(lab, peer, "--timeout", "0.2")
+    finally:
+        lab.sysctl(
+            "client",
+            net__ipv4__neigh__e1__mcast_solicit=3,
+            net__ipv4__neigh__e1__retrans_time_ms=1000,
+        )
     assert (path["distance"], path["hops"], path["peer_hop"]) == (None, [], None)
-    done = run(lab, "10.80.1.77", "--timeout", "0.2")
+    if gives_up:
+        assert path["refused"]["ip"] == path["source"]
     assert done.returncode == 0
-    assert done.stdout.startswith("path to 10.80.1.77:80: it does not answer, not even on our link")
+    assert done.stdout.startswith(f"path to {peer}:80: it does not answer, not even on our link")
 
 
 def test_no_way_there(lab: Lab) -> None:
