@@ -23,9 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tracer_and_fence() -> Iterator[tuple[Tracer, Fence]]:
-    """One tracer for all tests that take the default view of the node, every kind shown."""
+    """One tracer for a file's tests that take the default view of the node, every kind shown."""
     with Lab("rstfence") as lab:
         tracer = Tracer("--kind", "all")
         try:
@@ -34,13 +34,13 @@ def tracer_and_fence() -> Iterator[tuple[Tracer, Fence]]:
             tracer.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tracer(tracer_and_fence: tuple[Tracer, Fence]) -> Tracer:
     """The running tracer."""
     return tracer_and_fence[0]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def fence(tracer_and_fence: tuple[Tracer, Fence]) -> Fence:
     """Marks a place in the tracer's output."""
     return tracer_and_fence[1]

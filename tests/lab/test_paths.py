@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import scapy.layers.inet as scapy_inet
-import scapy.layers.inet6 as scapy_inet6
 import scapy.layers.l2 as scapy_l2
 import scapy.utils as scapy_utils
 
@@ -39,7 +38,6 @@ from tests.lab.harness import (
 )
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
-STORM = 10_007
 
 
 def wire(entry: Json) -> str:
@@ -436,92 +434,6 @@ def test_as_tcpdump_saw_it(routed: Lab, tracer: Tracer, fence: Fence, tmp_path: 
 
     said = Counter(without_checksum(entry["rst"]["raw"]) for entry in entries)
     assert said == Counter(without_checksum(raw[: len(raw)].hex()) for raw in captured)
-
-
-SENDER = """
-import os, socket, sys
-cpu, address, packet, count = sys.argv[1:]
-os.sched_setaffinity(0, {int(cpu)})
-sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_RAW,
-                     socket.IPPROTO_RAW)
-print("up", flush=True)
-sys.stdin.readline()
-for _ in range(int(count)):
-    sock.sendto(bytes.fromhex(packet), (address, 0))
-"""
-
-
-@pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
-def test_answers_alike_from_two_cpus(family: int, routed: Lab) -> None:
-    """The same stray segment again and again, on two CPUs at once: each answer is told, why too."""
-    cpus = sorted(os.sched_getaffinity(0))[:2]
-    if len(cpus) < 2:
-        pytest.skip("a machine with one CPU answers one segment after the other")
-    tracer = Tracer("--kind", "sent", "--netns", str(routed.inode("server")))
-    if family == V6 and tracer.plan is Plan.TRACEPOINTS and not knows()["reset_reason"]:
-        tracer.stop()
-        pytest.skip("here nothing tells an IPv6 answer without a socket from a copy of the last")
-    layer = scapy_inet.IP if family == V4 else scapy_inet6.IPv6
-    source, target = (server_address(role, family) for role in ("client", "server"))
-    stray = scapy_inet.TCP(sport=7001, dport=7999, flags="A", seq=7, ack=99)
-    packet = bytes(layer(src=source, dst=target) / stray).hex()
-    before = out_rsts(routed, "server")
-    senders = []
-    try:
-        for cpu in cpus:
-            command = [sys.executable, "-c", SENDER, str(cpu), target, packet, "1009"]
-            sender = subprocess.Popen(
-                ["ip", "netns", "exec", routed.name("client"), *command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-            senders.append(sender)
-            assert sender.stdout is not None
-            assert sender.stdout.readline() == b"up\n"
-        for sender in senders:
-            assert sender.stdin is not None
-            sender.stdin.write(b"\n")
-            sender.stdin.flush()
-        assert [sender.wait(DEADLINE_S) for sender in senders] == [0] * len(senders)
-        sent = 1009 * len(senders)
-        poll_until(lambda: out_rsts(routed, "server") - before == sent, "all answers")
-        netns = routed.inode("server")
-        tracer.wait_for(lambda: len(tracer.of(netns)) >= sent, f"{sent} entries", 10 * DEADLINE_S)
-        entries = tracer.of(netns)
-    finally:
-        tracer.stop()
-        for sender in senders:
-            sender.kill()
-            sender.communicate()
-    told = Counter((entry["kind"], entry["cause"]["name"]) for entry in entries)
-    plain = tracer.plan is Plan.TRACEPOINTS and not knows()["reset_reason"]
-    assert told == {("sent-passive", "no-connection" if plain else "no-socket"): sent}
-
-
-def test_storm_loses_nothing(routed: Lab, tmp_path: Path) -> None:
-    """10,007 resets in one burst: each is shown, and the kernel's own counter agrees."""
-    storm = Tracer("--netns", routed.name("server"), "--summary")
-    before = out_rsts(routed, "server")
-    packets = [
-        bytes(
-            scapy_inet.IP(src=ADDRESSES["client"][0], dst=ADDRESSES["server"][0])
-            / scapy_inet.TCP(sport=10_000 + n % 50_000, dport=7999, flags="S", seq=n)
-        )
-        for n in range(101)
-    ]
-    with routed.inside("client"), socket.socket(V4, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
-        for n in range(STORM):
-            sock.sendto(packets[n % len(packets)], (ADDRESSES["server"][0], 0))
-    poll_until(lambda: out_rsts(routed, "server") - before == STORM, "all resets")
-    # An emulated machine judges some hundred a second.
-    storm.wait_for(lambda: len(storm.entries) >= STORM, f"{STORM} entries", 10 * DEADLINE_S)
-    assert storm.stop() == 0
-    *entries, last = storm.entries
-    assert len(entries) == STORM
-    assert {e["kind"] for e in entries} == {"sent-passive"}
-    assert [e["id"] for e in entries] == list(range(1, STORM + 1))
-    assert last["summary"]["shown"] == STORM
-    assert last["summary"]["not_shown"]["lost"] == 0
 
 
 UNREADING_SERVER = """
