@@ -37,6 +37,7 @@ from rsttrace.model import Kind, Origin, Reset, Seen
 from tests.lab.harness import (
     ADDRESSES,
     DEADLINE_S,
+    PLAN,
     Fence,
     Json,
     Tracer,
@@ -919,8 +920,7 @@ def source() -> Iterator[LiveSource]:
     """Resets with everything that the kernel side tells, times included."""
     with Lab("rstnetem") as lab:
         need("netem", lab, "tc qdisc add dev p0 root netem delay 1ms")
-    plan = os.environ.get("RSTTRACE_KERNELS_PLAN", "auto")
-    with LiveSource(Request(tuple(kind.value for kind in Kind), plan=plan)) as live:
+    with LiveSource(Request(tuple(kind.value for kind in Kind), plan=PLAN)) as live:
         yield live
 
 
