@@ -158,6 +158,12 @@ def knows() -> dict[str, bool]:
     return Facts(Path()).knows()
 
 
+def no_socket(tracer: Tracer) -> str:
+    """The cause of an answer for which there is no socket: before 6.10 the tracepoint is silent."""
+    plain = tracer.plan is Plan.TRACEPOINTS and not knows()["reset_reason"]
+    return "no-connection" if plain else "no-socket"
+
+
 class Fence:
     """A namespace in which one refused connection marks a place in the tracer's output."""
 

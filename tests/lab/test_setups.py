@@ -45,6 +45,7 @@ from tests.lab.harness import (
     expect_reset,
     linger_zero,
     mac_of,
+    no_socket,
     out_rsts,
     pair,
     poll_until,
@@ -829,7 +830,7 @@ def test_ipvs_forgets_a_connection(
         (alone,) = machines.collect(balanced.inode("client"), 1)
         fence.cross(tracer)
         (sent,) = tracer.of(balanced.inode("router"))
-    assert cause(sent) == ("sent-passive", "no-socket", "local", None)
+    assert cause(sent) == ("sent-passive", no_socket(tracer), "local", None)
     assert sent["local"] == {"ip": VIRTUAL, "port": 80}
     assert cause(entry) == RESET
     assert entry["made_here"]["netns"] == balanced.inode("router")
