@@ -193,12 +193,12 @@ def compare(row: Row, by_kprobe: list[Json], by_tracepoint: list[Json]) -> None:
     for number, entries in enumerate((by_kprobe, by_tracepoint)):
         for entry in sorted(entries, key=lambda entry: str(entry["time"])):
             packets[f"{entry['direction']} {entry['rst']['raw']}"][number].append(entry)
-    for full_entries, less_entries in packets.values():
-        pairs = zip(full_entries, less_entries)
-        assert len(full_entries) == len(less_entries) or all(
-            can_know(row, seen(full), Plan.TRACEPOINTS, knows()) is None for full in full_entries
-        )
-        for full, less in pairs:
+    for every, less_entries in packets.values():
+        full_entries = [
+            full for full in every if can_know(row, seen(full), Plan.TRACEPOINTS, knows())
+        ]
+        assert len(full_entries) == len(less_entries)
+        for full, less in zip(full_entries, less_entries):
             one, other = leaves(full), leaves(less)
             for path in (one.keys() | other.keys()) - OWN:
                 a, b = one.get(path), other.get(path)
