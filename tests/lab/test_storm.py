@@ -83,8 +83,11 @@ def test_answers_alike_from_two_cpus(family: int, routed: Lab) -> None:
         for sender in senders:
             sender.kill()
             sender.communicate()
-    told = Counter((entry["kind"], entry["cause"]["name"]) for entry in entries)
-    assert told == {("sent-passive", no_socket(tracer)): sent}
+    assert Counter(entry["kind"] for entry in entries) == {"sent-passive": sent}
+    cause = no_socket(tracer)
+    # Without a probe's word the trigger is the last packet that came: here, of either CPU.
+    unsure = {"unknown"} if cause == "no-connection" else set()
+    assert {entry["cause"]["name"] for entry in entries} - unsure == {cause}
 
 
 def test_storm_loses_nothing(routed: Lab) -> None:
