@@ -366,7 +366,7 @@ def attach(
     except Exception as error:
         status.error = f"the kernel refuses the program: {error}"
         return status, -1
-    program.funcs.clear()  # a function that is hooked twice is loaded twice: see looked() there
+    program.funcs.clear()  # one hooked twice is loaded twice: looked() in bpf/rsttrace.c
     if hook.kprobe and hook.target not in functions:
         status.error = "this kernel has no such function"
         if hook.module is None:

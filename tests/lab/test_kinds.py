@@ -8,10 +8,12 @@ expected: no more (phantoms), no less. The rows are written for a kernel that te
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
 import platform
+import select
 import socket
 import struct
 import threading
@@ -28,6 +30,7 @@ import scapy.layers.inet6 as scapy_inet6
 from rsttrace.demo.lab import Lab
 from rsttrace.kernel.hooks import Plan
 from tests.lab.harness import (
+    DEADLINE_S,
     Fence,
     Json,
     Tracer,
@@ -220,9 +223,11 @@ class Fault:
     def __init__(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         number = {"x86_64": 323, "aarch64": 282}[platform.machine()]
-        self._fd = libc.syscall(number, os.O_CLOEXEC)
+        self._fd = libc.syscall(number, os.O_CLOEXEC | os.O_NONBLOCK)
         if self._fd < 0:
-            pytest.skip(f"this kernel has no userfaultfd: {os.strerror(ctypes.get_errno())}")
+            if (error := ctypes.get_errno()) != errno.ENOSYS:
+                raise OSError(error, f"userfaultfd: {os.strerror(error)}")
+            pytest.skip("this kernel has no userfaultfd (CONFIG_USERFAULTFD)")
         self.page = mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         start = ctypes.addressof(ctypes.c_char.from_buffer(self.page))
         self._range = struct.pack("=QQ", start, mmap.PAGESIZE)
@@ -232,6 +237,7 @@ class Fault:
 
     def wait(self) -> None:
         """Until somebody touches it."""
+        assert select.select([self._fd], [], [], DEADLINE_S)[0], "nobody reads into the page"
         os.read(self._fd, 32)
 
     def end(self) -> None:

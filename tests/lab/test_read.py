@@ -120,7 +120,8 @@ def test_the_same_from_a_capture(
 ) -> None:
     tracer, fence = own_view
     case, seen = whole(row)
-    if kinds.can_know(case, seen, tracer.plan, knows()) is None:
+    known = kinds.can_know(case, seen, tracer.plan, knows())
+    if known is None:
         pytest.skip("live, this kernel does not show it with this plan")
     row.setup(routed)
     fence.cross(tracer)
@@ -131,6 +132,7 @@ def test_the_same_from_a_capture(
         (live,) = tracer.collect(routed.inode(row.where), 1)
         poll_until(lambda: bool(read(path)), "tcpdump's RST")
     (found,) = read(path)
+    assert (live["kind"], live["cause"]["name"]) == (known.kind, known.cause)
     # A capture knows it all of what came, however little the kernel tells of it.
     assert found["kind"] == (row.kind or seen.kind)
     assert found["cause"]["name"] == (row.cause or seen.cause)
