@@ -41,6 +41,34 @@ ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 
 Json = dict[str, Any]
 
+TRACE = [sys.executable, "-m", "rsttrace", "trace", "--plan", PLAN]
+
+
+@contextmanager
+def tracing(
+    *options: str, through: Iterable[str] = (), env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A tracer's process (stdout and stderr are the caller's to read), once it traces.
+
+    `through` is a command that runs it. It is killed in the end, if it has not ended by itself.
+    """
+    process = subprocess.Popen(
+        [*through, *TRACE, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "tracing resets" in line, line + process.stderr.read()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
 
 class Tracer:
     """``rsttrace trace -o json`` as a user runs it, read in the background.
@@ -60,7 +88,7 @@ class Tracer:
         self._changed = threading.Condition()
         self._lines: queue.Queue[str] = queue.Queue()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "rsttrace", "trace", "-o", "json", "--plan", PLAN, *options],
+            [*TRACE, "-o", "json", *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

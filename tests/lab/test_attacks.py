@@ -23,6 +23,7 @@ from tests.lab.harness import (
     out_rsts,
     poll_until,
     send_ip,
+    tracing,
 )
 
 
@@ -167,14 +168,8 @@ def test_a_raw_forgery_does_not_hide_behind_an_answer(
 def test_a_reader_that_does_not_read_cannot_hold_the_end_up(lan: Lab) -> None:
     """stdout is a full pipe: --duration and SIGTERM still end the run."""
     for options, number in ((["--duration", "1"], None), ([], signal.SIGTERM)):
-        with subprocess.Popen(
-            [sys.executable, "-m", "rsttrace", "-o", "json", "--netns", lan.name("g1"), *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+        with tracing("-o", "json", "--netns", lan.name("g1"), *options) as process:
             assert process.stderr is not None
-            assert "tracing resets" in process.stderr.readline()
             for _ in range(211):
                 with lan.inside("g1"), socket.socket() as refused:
                     assert refused.connect_ex(("10.74.0.2", 7999)) != 0

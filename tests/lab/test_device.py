@@ -17,7 +17,7 @@ import pytest
 
 from rsttrace.demo.lab import Lab
 from rsttrace.render.schema import schema_text
-from tests.lab.harness import DEADLINE_S, PLAN, SBIN, Json, mac_of, poll_until, skip_without
+from tests.lab.harness import DEADLINE_S, SBIN, Json, mac_of, poll_until, skip_without, tracing
 
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema_text()))
 GATEWAY, OTHER = "10.83.1.1", "10.83.1.2"
@@ -56,23 +56,11 @@ def environment(path: str | None) -> dict[str, str]:
 
 def refusal(lab: Lab, target: str, *options: str, path: str | None = None) -> str:
     """What a tracer in the node's namespace prints of one refused connection."""
-    command = [sys.executable, "-m", "rsttrace", "--plan", PLAN, "--netns", "self", "--count", "1",
-               "--kind", "received", *options]  # fmt: skip
-    process = subprocess.Popen(
-        inside(lab, *command),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(path),
-    )  # fmt: skip
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "tracing resets" in line:
-                break
+    limits = ("--netns", "self", "--count", "1", "--kind", "received")
+    with tracing(*limits, *options, through=inside(lab), env=environment(path)) as process:
         code = f"import socket; socket.socket().connect_ex(({target!r}, 81))"
         subprocess.run(inside(lab, sys.executable, "-c", code), check=True, timeout=DEADLINE_S)
         out, _ = process.communicate(timeout=DEADLINE_S)
-    finally:
-        process.kill()
-        process.wait()
     assert process.returncode == 0
     return out
 

@@ -14,7 +14,7 @@ import pytest
 
 from rsttrace.demo.lab import Lab
 from rsttrace.render.schema import schema_text
-from tests.lab.harness import DEADLINE_S, Json, Tracer, mac_of
+from tests.lab.harness import DEADLINE_S, Json, Tracer, mac_of, tracing
 
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema_text()))
 CLIENT = "10.84.1.1", "fd84:1::1"
@@ -198,21 +198,10 @@ def test_on_the_bridge_both_ports_are_named(lab: Lab) -> None:
 
 def test_the_text_below_an_entry(lab: Lab) -> None:
     """With --count 1 the run waits for the answer."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rsttrace", "--viewpoint", "netns", "--netns", lab.name("client"),
-         "--kind", "received", "--count", "1", "--probe-arp", "-v"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "tracing resets" in line:
-                break
+    where = ("--viewpoint", "netns", "--netns", lab.name("client"))
+    with tracing(*where, "--kind", "received", "--count", "1", "--probe-arp", "-v") as process:
         provoke(lab, 4)
         out, _ = process.communicate(timeout=2 * DEADLINE_S)
-    finally:
-        process.kill()
-        process.wait()
     assert process.returncode == 0
     first, second = (mac_of(lab, role, "e0") for role in ("first", "second"))
     found = f"{SHARED[0]} is on our own link with two MACs: {first} and {second}"

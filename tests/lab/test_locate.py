@@ -28,6 +28,7 @@ from tests.lab.harness import (
     out_rsts,
     poll_until,
     skip_without,
+    tracing,
 )
 
 ROUTERS = 5
@@ -702,22 +703,10 @@ def test_located_while_tracing(family: int, lab: Lab) -> None:
 
 def test_located_before_the_end(lab: Lab) -> None:
     """With --count 1 the run waits for the path; text, below the entry."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rsttrace", "--viewpoint", "netns", "--netns", lab.name("client"),
-         "--origin", "forged", "--count", "1", "--locate"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "tracing resets" in line:
-                break
+    where = ("--viewpoint", "netns", "--netns", lab.name("client"))
+    with tracing(*where, "--origin", "forged", "--count", "1", "--locate") as process:
         provoke(lab, "FIXED-3", 4)
         out, _ = process.communicate(timeout=2 * DEADLINE_S)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
     assert process.returncode == 0
     assert "    #1: where the forged reset was made\n    path to 10.80.99.1:8080: " in out
     assert f"\n    the forged reset: hop 3, {near(3)}, between {near(2)} and {near(4)}" in out
@@ -726,23 +715,11 @@ def test_located_before_the_end(lab: Lab) -> None:
 @FAMILIES
 def test_the_picture_of_an_entry(family: int, lab: Lab) -> None:
     """`--explain` draws the way from what the entry knows: no probe is sent."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rsttrace", "--viewpoint", "netns", "--netns", lab.name("client"),
-         "--origin", "forged", "--count", "1", "--explain"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "LC_ALL": "C"},
-    )  # fmt: skip
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "tracing resets" in line:
-                break
+    options = ("--viewpoint", "netns", "--netns", lab.name("client"), "--origin", "forged")
+    plain = {**os.environ, "LC_ALL": "C"}
+    with tracing(*options, "--count", "1", "--explain", env=plain) as process:
         port = provoke(lab, "FIXED-3", family)
         out, _ = process.communicate(timeout=2 * DEADLINE_S)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
     assert process.returncode == 0
     lines = [line[4:] for line in out.splitlines()]
     start = next(at for at, line in enumerate(lines) if line.startswith("    o  "))

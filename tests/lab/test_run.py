@@ -30,6 +30,7 @@ from tests.lab.harness import (
     pair,
     poll_until,
     server_address,
+    tracing,
 )
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -67,15 +68,9 @@ def test_killed_leaves_nothing() -> None:
 
 def test_closed_pipe_ends_quietly(routed: Lab) -> None:
     """As in `rsttrace | head -1`: no traceback, exit 0, though nothing more happens."""
-    with subprocess.Popen(
-        [*RSTTRACE, "-o", "json", "--netns", routed.name("client")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with tracing("-o", "json", "--netns", routed.name("client")) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert "tracing resets" in process.stderr.readline()
         refuse(routed)
         assert json.loads(process.stdout.readline())["id"] == 1
         process.stdout.close()
@@ -245,22 +240,15 @@ def test_live_json_is_what_the_schema_promises(routed: Lab) -> None:
 
 def test_hostile_names_stay_harmless(routed: Lab) -> None:
     """A process that calls itself an escape sequence, in text for a terminal."""
-    with subprocess.Popen(
-        [*RSTTRACE, "--netns", routed.name("client"), "--count", "1", "--color", "never"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert "tracing resets" in process.stderr.readline()
+    options = ("--netns", routed.name("client"), "--count", "1", "--color", "never")
+    with tracing(*options) as process:
         code = (
             "import ctypes,socket;ctypes.CDLL(None).prctl(15,b'\\x1b[2Jx\\n',0,0,0);"
             "socket.socket().connect_ex(('10.71.2.2',7999))"
         )
         routed.exec("client", [sys.executable, "-c", code])
-        out = process.stdout.read()
-        assert process.wait(DEADLINE_S) == 0
+        out, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0
     assert "\x1b" not in out
     assert "\\x1b[2Jx\\x0a" in out
     assert len(out.splitlines()) >= 1
