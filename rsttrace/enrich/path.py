@@ -261,8 +261,15 @@ class Prober:
 
     # What came back
 
+    def _by_another(self, probe: _Probe) -> ProbeAnswer | None:
+        """What came back, unless this host said that it could not send: no hop said that."""
+        answer = probe.answer
+        own = answer is not None and (answer.kind, answer.ip) == ("unreachable", self.source)
+        return None if own else answer
+
     def _answers(self, ttl: int) -> list[ProbeAnswer]:
-        return [p.answer for p in self._probes.values() if p.ttl == ttl and p.answer is not None]
+        answers = (self._by_another(p) for p in self._probes.values() if p.ttl == ttl)
+        return [answer for answer in answers if answer is not None]
 
     def _distance(self) -> int | None:
         """The least TTL that reached the peer, whatever was sent."""
@@ -278,11 +285,16 @@ class Prober:
         )
 
     def _refusal(self) -> tuple[int, ProbeAnswer] | None:
-        """The nearest device that says, in its own name, that the peer cannot be reached."""
+        """The nearest device that says, in its own name, that the peer cannot be reached.
+
+        This host only if it let nothing out: its firewall may reject one protocol of three.
+        """
+        heard = any(self._by_another(probe) is not None for probe in self._probes.values())
         found = [
-            (probe.ttl, probe.answer)
+            (probe.ttl, answer)
             for probe in self._probes.values()
-            if probe.answer is not None and probe.answer.kind == "unreachable"
+            if (answer := self._by_another(probe) if heard else probe.answer) is not None
+            and answer.kind == "unreachable"
         ]
         return min(found, key=lambda item: item[0], default=None)
 
@@ -336,15 +348,15 @@ class Prober:
         end = self._end()
         if end is not None:
             return range(1, end)
-        heard = [ttl for ttl, sent in routers.items() if any(p.answer for p in sent)]
+        heard = [ttl for ttl, sent in routers.items() if any(map(self._by_another, sent))]
         return range(1, max(heard, default=0) + 1)
 
-    @staticmethod
-    def _hop(number: int, sent: list[_Probe]) -> Hop:
+    def _hop(self, number: int, sent: list[_Probe]) -> Hop:
+        answers = map(self._by_another, sent)
         return Hop(
             number,
             sum(probe.method == "tcp" for probe in sent),
-            tuple(probe.answer for probe in sent if probe.answer is not None),
+            tuple(answer for answer in answers if answer is not None),
         )
 
     # Sockets

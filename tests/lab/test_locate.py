@@ -17,6 +17,7 @@ import jsonschema
 import pytest
 
 from rsttrace.demo.lab import Lab
+from rsttrace.enrich.path import WINDOW, Limits
 from rsttrace.render.schema import schema_text
 from tests.lab.harness import (
     DEADLINE_S,
@@ -629,6 +630,49 @@ def test_nobody_at_that_address(gives_up: bool, lab: Lab) -> None:
         assert path["refused"]["ip"] == path["source"]
     assert done.returncode == 0
     assert done.stdout.startswith(f"path to {peer}:80: it does not answer, not even on our link")
+
+
+def sent_syns(lab: Lab) -> int:
+    """How many SYNs the first router's counter saw."""
+    found = re.search(r"packets (\d+)", lab.exec("r1", ["nft", "list", "table", "inet", "t"]))
+    assert found is not None
+    return int(found[1])
+
+
+def test_the_gateway_vanishes_on_the_way(lab: Lab) -> None:
+    """Then this host says "host unreachable"; the routers that had answered stay in the list."""
+    count = "table inet t {\nchain i {\ntype filter hook prerouting priority 0\n%s\n}\n}\n"
+    syns = count % f"tcp dport {PORT} counter"
+    drop = count % f"ip daddr {SERVER[0]} drop"
+    lab.nft("r1", syns)
+    lab.nft(f"r{ROUTERS}", drop)
+    lab.sysctl(
+        "client", net__ipv4__neigh__e1__mcast_solicit=1, net__ipv4__neigh__e1__retrans_time_ms=50
+    )
+    try:
+        process = subprocess.Popen(
+            command(lab, PEER[0], "-o", "json", "--timeout", "1"), stdout=subprocess.PIPE, text=True
+        )
+        # one with a whole TTL, and three flows to each of the first window's places
+        poll_until(lambda: sent_syns(lab) > Limits.probes * WINDOW, "the SYNs")
+        lab.sysctl("r1", net__ipv4__conf__w1__arp_ignore=8)  # it answers no ARP request
+        lab.exec("client", ["ip", "neigh", "flush", "dev", "e1"])
+        out, _ = process.communicate(timeout=DEADLINE_S)
+    finally:
+        process.kill()
+        process.wait()
+        lab.sysctl("r1", net__ipv4__conf__w1__arp_ignore=0)
+        lab.sysctl(
+            "client",
+            net__ipv4__neigh__e1__mcast_solicit=3,
+            net__ipv4__neigh__e1__retrans_time_ms=1000,
+        )
+        for role in ("r1", f"r{ROUTERS}"):
+            lab.exec(role, ["nft", "delete", "table", "inet", "t"])
+    path = json.loads(out)["path"]
+    shown = [hop["ips"] for hop in path["hops"]]
+    assert shown == [[near(number)] for number in range(1, ROUTERS)]
+    assert path["refused"] is None
 
 
 def test_no_way_there(lab: Lab) -> None:
