@@ -577,7 +577,7 @@ def test_nat_between_the_ends(family: int, tmp_path: Path) -> None:
 def test_times_tell_the_side(family: int, tmp_path: Path) -> None:
     """A slow link in the middle: what answers long before the other end could is on our side."""
     with Lab("rstslow") as lab:
-        longpath.build(lab, slow=3, seconds=0.1)
+        longpath.build(lab, slow=3, seconds=0.3)  # an emulated box takes 0.1
         for router in (2, 5):
             longpath.middlebox(lab, f"r{router}", both=both_key(router))
         with captured(lab, tmp_path, family=family):
