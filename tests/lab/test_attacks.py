@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -25,6 +26,8 @@ from tests.lab.harness import (
     send_ip,
     tracing,
 )
+
+F_SETPIPE_SZ = 1031  # fcntl(2); Python names it from 3.10 on
 
 
 @pytest.fixture
@@ -169,8 +172,10 @@ def test_a_reader_that_does_not_read_cannot_hold_the_end_up(lan: Lab) -> None:
     """stdout is a full pipe: --duration and SIGTERM still end the run."""
     for options, number in ((["--duration", "1"], None), ([], signal.SIGTERM)):
         with tracing("-o", "json", "--netns", lan.name("g1"), *options) as process:
+            assert process.stdout is not None
             assert process.stderr is not None
-            for _ in range(211):
+            fcntl.fcntl(process.stdout, F_SETPIPE_SZ, 4096)  # two entries fill it
+            for _ in range(53):
                 with lan.inside("g1"), socket.socket() as refused:
                     assert refused.connect_ex(("10.74.0.2", 7999)) != 0
             if number is not None:
