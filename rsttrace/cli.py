@@ -25,8 +25,8 @@ from rsttrace.model import Kind, Origin
 from rsttrace.render.escape import safe
 
 if TYPE_CHECKING:
-    from rsttrace.presenting import Options
-    from rsttrace.reading import Filter
+    from rsttrace.commands.read import Filter
+    from rsttrace.commands.run import Options
 
 KIND_GROUPS = {
     "sent": tuple(kind for kind in Kind if kind.direction == "sent"),
@@ -223,8 +223,8 @@ def _kinds(names: tuple[str, ...]) -> tuple[Kind, ...]:
 
 def _shown(options: dict[str, Any], **more: Any) -> Options:
     """What a run shows, from the options that trace, read and compare share, and `more`."""
+    from rsttrace.commands.run import Options
     from rsttrace.judge import fingerprints
-    from rsttrace.presenting import Options
 
     return Options(
         output=options["output"],
@@ -243,7 +243,7 @@ def _shown(options: dict[str, Any], **more: Any) -> Options:
 
 def _filter(options: dict[str, Any]) -> Filter:
     """Which resets of a capture are wanted."""
-    from rsttrace.reading import Filter
+    from rsttrace.commands.read import Filter
 
     return Filter(
         kinds=_kinds(options["kind"]),
@@ -310,7 +310,7 @@ def _filter(options: dict[str, Any]) -> Filter:
 )
 def trace(**options: Any) -> None:
     """Show every TCP reset that this node sends or receives, and who made it."""
-    from rsttrace import tracing
+    from rsttrace.commands import trace as tracing
     from rsttrace.enrich import NetnsDirectory
     from rsttrace.kernel.config import Request
 
@@ -372,7 +372,7 @@ def read(files: tuple[str, ...], **options: Any) -> int:
 
     Exit code 1 if a file cannot be read at all; a file that breaks off is read up to there.
     """
-    from rsttrace import reading
+    from rsttrace.commands import read as reading
 
     _check_repeats(options, "host", "net", "port", "local")
     local = []
@@ -413,7 +413,7 @@ def compare(a: str, b: str, **options: Any) -> int:
     Each is a capture (pcap, pcapng; also gzip) or what `-o json` of this program has written there.
     The clocks need not agree. Exit code 1 if a file cannot be read.
     """
-    from rsttrace import comparing
+    from rsttrace.commands import compare as comparing
 
     _check_repeats(options, "host", "net", "port")
     return comparing.compare(
@@ -523,10 +523,10 @@ def locate(**options: Any) -> None:
     Sends SYNs with rising TTL to the port (80 if none is given), and UDP and ICMP to those who do
     not answer them. No connection is made, unless --replay asks for it.
     """
-    from rsttrace import locating
+    from rsttrace.commands import locate as locating
+    from rsttrace.commands.run import stop_on_signals
     from rsttrace.enrich import NetnsDirectory
     from rsttrace.enrich.path import Limits, resolve
-    from rsttrace.presenting import stop_on_signals
 
     if not math.isfinite(options["timeout"]):
         raise click.BadParameter("that is not a number of seconds", param_hint="--timeout")

@@ -9,8 +9,8 @@ from collections import OrderedDict
 from typing import Optional
 
 from rsttrace.capture.layers import Segment
-from rsttrace.headers import flag_letters, options_text
 from rsttrace.model import Baseline, Half, Scope, Seen
+from rsttrace.tcp import flag_letters, options_text
 
 RECENT = 4
 """Earlier packets kept per direction, as in bpf/event.h."""

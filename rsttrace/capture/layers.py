@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 
-from rsttrace.headers import sum16
+from rsttrace.tcp import sum16
 
 INBOUND, OUTBOUND = 1, 2
 """Which way a packet went at the capturing host, where the capture says so."""

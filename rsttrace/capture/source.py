@@ -10,8 +10,8 @@ from rsttrace.capture.flows import RST, SYN, Flows
 from rsttrace.capture.layers import Dissector, Segment, ip_checksum_ok, tcp_checksum_ok
 from rsttrace.capture.reader import Capture
 from rsttrace.capture.sides import Network, Sides
-from rsttrace.headers import packet
 from rsttrace.model import Frame, Kind, LatePacket, Packet, Reset
+from rsttrace.tcp import packet
 
 LOOK_AHEAD = 20_000
 """So many packets of a regular file are looked at first, to find out which side is ours."""

@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 
-from rsttrace.headers import checksum
+from rsttrace.tcp import checksum
 
 ETH_P_IP = 0x0800
 PACKET_HOST = 0

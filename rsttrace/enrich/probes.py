@@ -12,7 +12,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from rsttrace.headers import checksum
+from rsttrace.tcp import checksum
 
 SYN, RST, ACK = 0x02, 0x04, 0x10
 _MSS = struct.pack(">BBH", 2, 4, 1220)  # RFC 9293 §3.2; 1220 fits IPv6's least MTU of 1280

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rsttrace.headers import address, flag_letters, options_text, packet
 from rsttrace.kernel import config, reasons
 from rsttrace.kernel.layout import structures
 from rsttrace.model import (
@@ -25,6 +24,7 @@ from rsttrace.model import (
     SentData,
     Socket,
 )
+from rsttrace.tcp import address, flag_letters, options_text, packet
 
 NO_REASON = 0xFFFFFFFF
 NOT_MEASURED = 0xFFFFFFFF

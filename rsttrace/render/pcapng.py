@@ -15,8 +15,8 @@ from typing import Any
 
 from rsttrace import model
 from rsttrace.errors import RsttraceError
-from rsttrace.headers import checksum, flag_bits
 from rsttrace.render.text import entry_lines
+from rsttrace.tcp import checksum, flag_bits
 
 LINKTYPE_RAW = 101  # https://www.tcpdump.org/linktypes.html
 INBOUND, OUTBOUND = 1, 2  # epb_flags, draft-ietf-opsawg-pcapng

@@ -28,7 +28,8 @@ WORK = {
         "from rsttrace.capture.source import CaptureSource as S; n = sum(1 for _ in S(f).resets())"
     ),
     "rsttrace read, all of it": (
-        "from rsttrace.reading import Filter, read; from rsttrace.presenting import Options\n"
+        "from rsttrace.commands.read import Filter, read\n"
+        "from rsttrace.commands.run import Options\n"
         "read([f], Options(output='json'), Filter(), out=open('/dev/null', 'w'), status=len)"
     ),
 }
@@ -70,7 +71,7 @@ def write(path: Path, count: int, pcapng: bool) -> None:
 def measure(code: str, path: Path) -> tuple[float, int]:
     """(seconds, peak memory in kB) in a process of its own, without its start."""
     script = (
-        f"import resource, time, scapy.utils, rsttrace.reading\nf = {str(path)!r}\n"
+        f"import resource, time, scapy.utils, rsttrace.commands.read\nf = {str(path)!r}\n"
         f"began = time.perf_counter()\n{code}\n"
         "print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rsttrace.commands.trace import BLIND_SPOTS
 from rsttrace.kernel.hooks import KNOWLEDGE
-from rsttrace.tracing import BLIND_SPOTS
 from tests.kernels import build
 from tests.kernels.kernels import GUESTS
 

@@ -366,7 +366,7 @@ def idle(found: Reset, seconds: int = 300) -> Reset:
 
 
 def among(found: Reset, earlier: tuple[Seen, ...] = (), later: tuple[Seen, ...] = ()) -> Reset:
-    """A copy among other packets of the same end, as the docket puts it."""
+    """A copy among other packets of the same end, as the history puts it."""
     ours = found.baseline.ours
     acks = frozenset(seen.ack for seen in (ours.recent if ours else ()) if "A" in seen.flags)
     return changed(found, earlier=earlier, later=later, our_acks=acks)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from rsttrace.asking import Asker
-from rsttrace.background import EVERY_S, MAX_WAITING, Background
+from rsttrace.commands.holders import Asker
+from rsttrace.commands.jobs import EVERY_S, MAX_WAITING, Background
 from rsttrace.enrich import Neighbors, NetnsDirectory
 from rsttrace.errors import RsttraceError
 from rsttrace.model import Evidence, Kind, NextHop

@@ -19,7 +19,7 @@ from rsttrace.capture.layers import (
     ip_checksum_ok,
     tcp_checksum_ok,
 )
-from rsttrace.headers import sum16
+from rsttrace.tcp import sum16
 from tests.unit import captures as c
 
 IP, UDP, TCP = scapy_inet.IP, scapy_inet.UDP, scapy_inet.TCP

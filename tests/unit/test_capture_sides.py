@@ -107,7 +107,7 @@ def test_marks_of_pcapng(tmp_path: Path) -> None:
 
 def test_checksums_left_to_the_card(tmp_path: Path) -> None:
     from rsttrace.capture.layers import Dissector
-    from rsttrace.headers import sum16
+    from rsttrace.tcp import sum16
 
     packets = bare(both_ways(Talk(hops=0)))
     first = bytearray(packets[0])

@@ -32,7 +32,7 @@ class Traced:
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Traced:
-    from rsttrace import tracing
+    from rsttrace.commands import trace as tracing
 
     fake = Traced()
     monkeypatch.setattr(tracing, "trace", fake)
@@ -416,7 +416,7 @@ def test_errors_are_one_message_and_a_status(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from rsttrace import tracing
+    from rsttrace.commands import trace as tracing
 
     error.log = "what the compiler said"
 
@@ -433,7 +433,7 @@ def test_errors_are_one_message_and_a_status(
 def test_ctrl_c_before_tracing_is_no_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from rsttrace import tracing
+    from rsttrace.commands import trace as tracing
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

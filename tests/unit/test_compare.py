@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from rsttrace.capture.clocks import Tick, measure
-from rsttrace.capture.compare import Result
-from rsttrace.capture.pair import compare_files
-from rsttrace.capture.position import Reading, place
+from rsttrace.compare.clocks import Tick, measure
+from rsttrace.compare.pair import compare_files
+from rsttrace.compare.position import Reading, place
+from rsttrace.compare.survey import Result
 from rsttrace.errors import CaptureError
 from rsttrace.model import ComparedReset, Fate
 from tests.unit.twopoints import CLIENT, MS, SECOND, SERVER, START_NS, Talk, World

@@ -14,11 +14,12 @@ from typing import Any
 import jsonschema
 import pytest
 
-from rsttrace import comparing, reading
-from rsttrace.capture.loglines import load
+from rsttrace.commands import compare as comparing
+from rsttrace.commands import read as reading
+from rsttrace.commands.run import Options
+from rsttrace.compare.loglines import load
 from rsttrace.errors import CaptureError, RsttraceError, UsageError
 from rsttrace.model import Kind
-from rsttrace.presenting import Options
 from rsttrace.render.drawing import WIDTH
 from rsttrace.render.json import entry_object
 from rsttrace.render.schema import fields, schema_text

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from rsttrace.headers import address, flag_letters, options_text, packet
 from rsttrace.kernel import config, layout
 from rsttrace.kernel.decode import Context, decode
 from rsttrace.model import Endpoint, Kind, LatePacket, Reset, Scope
+from rsttrace.tcp import address, flag_letters, options_text, packet
 from tests.unit import builders as b
 from tests.unit.builders import CONTEXT, NO_REASON, PEER, PEER6, US, US6, decoded, event
 

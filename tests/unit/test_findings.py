@@ -24,7 +24,7 @@ from tests.unit.builders import (
     seen,
     steady,
 )
-from tests.unit.test_docket import check
+from tests.unit.test_history import check
 from tests.unit.test_verdict import random_reset
 
 EVIDENCE_DOC = Path(__file__).parents[2] / "docs" / "evidence.md"

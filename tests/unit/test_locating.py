@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from rsttrace.cli import _peer
+from rsttrace.commands.locate import Clue, Job, announcement, clue_from
 from rsttrace.enrich.path import Limits, resolve
 from rsttrace.enrich.replay import most_connections
 from rsttrace.errors import UsageError
-from rsttrace.locating import Clue, Job, announcement, clue_from
 from rsttrace.render.json import entry_object
 from tests.unit.path_samples import STRAIGHT
 from tests.unit.test_render_samples import FORGED, PEER, UNSURE

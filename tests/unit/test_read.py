@@ -14,9 +14,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from rsttrace import reading
+from rsttrace.commands import read as reading
+from rsttrace.commands.run import Options
 from rsttrace.model import Kind
-from rsttrace.presenting import Options
 from rsttrace.render.schema import schema_text
 from tests.unit import captures as c
 from tests.unit.captures import Talk, write
@@ -228,7 +228,8 @@ def test_needs_neither_root_nor_bcc_nor_pyroute2(incident: str) -> None:
         "from rsttrace.cli import main\n"
         "for name in ('bcc', 'pyroute2'):\n"
         "    sys.modules[name] = None  # importing it is an ImportError\n"
-        "import rsttrace.reading, scapy.utils, netaddr.eui\n"  # while they can be read for sure
+        "import rsttrace.commands.read, scapy.utils\n"
+        "import netaddr.eui\n"  # while they can be read for sure
         "if os.geteuid() == 0:\n"
         "    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "sys.argv[1:] = ['read', '-o', 'json', '-']\n"
@@ -330,8 +331,8 @@ def test_memory_does_not_grow_with_the_file() -> None:
     """Ten times the packets, and the same peak of memory: only so many flows are kept."""
     code = (
         "import sys, resource\n"
-        "from rsttrace.reading import Filter, read\n"
-        "from rsttrace.presenting import Options\n"
+        "from rsttrace.commands.read import Filter, read\n"
+        "from rsttrace.commands.run import Options\n"
         "read(['-'], Options(output='json'), Filter(), flows=64, out=open('/dev/null', 'w'))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )

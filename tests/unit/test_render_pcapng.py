@@ -12,10 +12,10 @@ from scapy.layers.inet6 import IPv6
 from scapy.utils import PcapNgReader
 
 from rsttrace.errors import RsttraceError
-from rsttrace.headers import packet
 from rsttrace.judge.verdict import judge
 from rsttrace.model import Baseline, Cause, Entry, Half, Kind, Reset, Scope, Seen, SentData
 from rsttrace.render.pcapng import INBOUND, OUTBOUND, PcapngWriter
+from rsttrace.tcp import packet
 
 TIME_NS = 1574589003_412345000
 

@@ -11,10 +11,7 @@ from typing import Optional, Protocol, TextIO
 
 from rsttrace.capture.sides import Network
 from rsttrace.capture.source import CaptureSource
-from rsttrace.enrich.captured import enrich_captured
-from rsttrace.errors import CaptureError
-from rsttrace.model import Endpoint, Kind, Reset
-from rsttrace.presenting import (
+from rsttrace.commands.run import (
     Options,
     Presenter,
     Stop,
@@ -23,6 +20,9 @@ from rsttrace.presenting import (
     stop_on_signals,
     to_stderr,
 )
+from rsttrace.enrich.captured import enrich_captured
+from rsttrace.errors import CaptureError
+from rsttrace.model import Endpoint, Kind, Reset
 from rsttrace.render import json as render_json
 from rsttrace.render.escape import safe
 from rsttrace.render.summary import Tally
@@ -156,17 +156,17 @@ def pump(
     Raises:
         BrokenPipeError: nobody reads any more.
     """
-    docket, looked_at = presenter.docket, 0
+    history, looked_at = presenter.history, 0
     for item in source.items(progress):
         now_ns = item if isinstance(item, int) else item.time_ns
         if isinstance(item, Reset):
             looked_at += 1
             enrich_captured(item)
         if not isinstance(item, int):
-            docket.add(item, now_ns)
+            history.add(item, now_ns)
         if presenter.show(now_ns) or stop.requested:
             break
-        source.wake_ns = docket.next_due_ns()
+        source.wake_ns = history.next_due_ns()
     return looked_at
 
 

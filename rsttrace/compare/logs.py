@@ -10,9 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from rsttrace.capture.clocks import Tick, Timing, measure
-from rsttrace.capture.position import Reading, place
 from rsttrace.capture.reader import NO_TIME
+from rsttrace.compare.clocks import Tick, Timing, measure
+from rsttrace.compare.position import Reading, place
 from rsttrace.model import (
     ComparedFlow,
     ComparedReset,

@@ -11,20 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TextIO
 
-from rsttrace.capture import loglines
-from rsttrace.capture.clocks import Timing
-from rsttrace.capture.logs import Side, Word, compare_logs
-from rsttrace.capture.pair import compare_files
 from rsttrace.capture.reader import NO_TIME
 from rsttrace.capture.sides import Network
 from rsttrace.capture.source import CaptureSource
-from rsttrace.capture.vantage import Progress
-from rsttrace.enrich.captured import enrich_captured
-from rsttrace.errors import CaptureError, UsageError
-from rsttrace.judge.rules import other_end
-from rsttrace.judge.verdict import reconsider
-from rsttrace.model import Comparison, Entry, Fate, LatePacket, OtherEnd, Reset
-from rsttrace.presenting import (
+from rsttrace.commands.read import Filter, ProgressBar, no_bar, tell
+from rsttrace.commands.run import (
     Options,
     Presenter,
     Stop,
@@ -33,7 +24,16 @@ from rsttrace.presenting import (
     stop_on_signals,
     to_stderr,
 )
-from rsttrace.reading import Filter, ProgressBar, no_bar, tell
+from rsttrace.compare import loglines
+from rsttrace.compare.clocks import Timing
+from rsttrace.compare.logs import Side, Word, compare_logs
+from rsttrace.compare.pair import compare_files
+from rsttrace.compare.vantage import Progress
+from rsttrace.enrich.captured import enrich_captured
+from rsttrace.errors import CaptureError, UsageError
+from rsttrace.judge.rules import other_end
+from rsttrace.judge.verdict import reconsider
+from rsttrace.model import Comparison, Entry, Fate, LatePacket, OtherEnd, Reset
 from rsttrace.render import json as render_json
 from rsttrace.render.compare import comparison_lines, comparison_object
 from rsttrace.render.escape import ascii_only
@@ -255,7 +255,7 @@ class _Run:
             if self._stop.requested:
                 return False
             if isinstance(event.item, (Reset, LatePacket)):
-                presenter.docket.add(event.item, event.at_ns)
+                presenter.history.add(event.item, event.at_ns)
             self.looked_at += isinstance(event.item, (Reset, tuple))
             presenter.show(event.at_ns)
             if isinstance(event.item, tuple) and not self._full(presenter):
@@ -287,7 +287,7 @@ class _Run:
                 enrich_captured(item)
                 item.other_end = self._say(point, item.file_frame)
             yield _Event(latest, item)
-            due_ns = presenter.docket.next_due_ns()
+            due_ns = presenter.history.next_due_ns()
             source.wake_ns = None if due_ns is None else due_ns + time_ns - latest
 
     def _full(self, presenter: Presenter) -> bool:

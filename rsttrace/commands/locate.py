@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
-from rsttrace.asking import Question, check_address, checked_lines
-from rsttrace.background import Background
+from rsttrace.commands.holders import Question, check_address, checked_lines
+from rsttrace.commands.jobs import Background
+from rsttrace.commands.run import to_stderr
 from rsttrace.enrich import Neighbors, NetnsDirectory
 from rsttrace.enrich.path import Limits, Target, find_path, names_of, resolve
 from rsttrace.enrich.replay import most_connections, replay
 from rsttrace.errors import RsttraceError, UsageError
 from rsttrace.judge.place import place, place_replay
 from rsttrace.model import Attempt, Entry, Hop, Neighbor, NextHop, Origin, Path, Placement
-from rsttrace.presenting import to_stderr
 from rsttrace.render.escape import ascii_only, safe
 from rsttrace.render.json import object_line
 from rsttrace.render.path import path_lines, path_object

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rsttrace.judge import docket as docket_module
-from rsttrace.judge.docket import CHECKS, SIBLING_NS, SIBLINGS, STRANGERS, Case, Docket
+from rsttrace.judge import history as history_module
+from rsttrace.judge.history import CHECKS, SIBLING_NS, SIBLINGS, STRANGERS, Case, History
 from rsttrace.judge.rules import WEIGHTS
 from rsttrace.judge.verdict import judge
 from rsttrace.model import Endpoint, Kind, LatePacket, Origin, Packet, Reset, Scope, Verdict
@@ -38,10 +38,10 @@ def late(number: int = 0, after_ns: int = 10 * MS, **values: Any) -> LatePacket:
     return LatePacket(b.TIME + after_ns, packet, NETNS)
 
 
-def told(docket: Docket, now_ns: int | None = None) -> list[Case]:
+def told(history: History, now_ns: int | None = None) -> list[Case]:
     """What is to be shown, as the run loop shows it."""
     cases = []
-    for case in docket.due(now_ns):
+    for case in history.due(now_ns):
         cases.append(case)
         if case.entry is None:
             case.entry = len(cases)
@@ -57,109 +57,109 @@ def origin(case: Case) -> Origin:
 
 
 def test_a_case_waits_as_long_as_it_is_held() -> None:
-    docket = Docket(hold_ns=100)
-    docket.add(one(), 1000)
-    assert docket.next_due_ns() == 1100
-    assert told(docket, 1099) == []
-    assert len(told(docket, 1100)) == 1
-    assert docket.next_due_ns() is None
-    assert told(docket, 5000) == []
+    history = History(hold_ns=100)
+    history.add(one(), 1000)
+    assert history.next_due_ns() == 1100
+    assert told(history, 1099) == []
+    assert len(told(history, 1100)) == 1
+    assert history.next_due_ns() is None
+    assert told(history, 5000) == []
 
 
 def test_without_holding_it_is_due_at_once() -> None:
-    docket = Docket()
-    docket.add(one(), 1000)
-    assert len(told(docket, 1000)) == 1
+    history = History()
+    history.add(one(), 1000)
+    assert len(told(history, 1000)) == 1
 
 
 def test_the_end_of_a_run_waits_for_nothing() -> None:
-    docket = Docket(hold_ns=60 * SECOND)
-    docket.add(one(1), 0)
-    docket.add(one(2), 0)
-    assert [case.reset.local.port for case in told(docket)] == [10001, 10002]
+    history = History(hold_ns=60 * SECOND)
+    history.add(one(1), 0)
+    history.add(one(2), 0)
+    assert [case.reset.local.port for case in told(history)] == [10001, 10002]
 
 
 def test_what_comes_while_it_waits_is_in_its_first_verdict() -> None:
-    docket = Docket(hold_ns=100)
-    docket.add(one(ip_id=0), 0)
-    docket.add(late(), 50)
-    cases = told(docket, 100)
+    history = History(hold_ns=100)
+    history.add(one(ip_id=0), 0)
+    history.add(late(), 50)
+    cases = told(history, 100)
     assert [origin(case) for case in cases] == [Origin.FORGED]
-    assert told(docket, 200) == []  # nothing to amend
+    assert told(history, 200) == []  # nothing to amend
 
 
 def test_too_many_that_wait_are_judged_early() -> None:
-    docket = Docket(hold_ns=60 * SECOND, size=10)
+    history = History(hold_ns=60 * SECOND, size=10)
     for number in range(25):
-        docket.add(one(number), 0)
-        told(docket, 0)
-    assert len(told(docket)) == 10  # the other 15 could not wait
+        history.add(one(number), 0)
+        told(history, 0)
+    assert len(told(history)) == 10  # the other 15 could not wait
 
 
 # ---- amending ----
 
 
 def test_it_is_amended_once_for_one_change() -> None:
-    docket = Docket()
-    docket.add(one(ip_id=0), 0)
-    first = told(docket, 0)
+    history = History()
+    history.add(one(ip_id=0), 0)
+    first = told(history, 0)
     assert [origin(case) for case in first] == [Origin.PEER]
     shown_as = first[0].entry
-    docket.add(late(), 0)
-    again = told(docket, 0)
+    history.add(late(), 0)
+    again = told(history, 0)
     assert again == first  # the same case
     assert origin(again[0]) is Origin.FORGED
     assert again[0].entry == shown_as
-    docket.add(late(after_ns=20 * MS, seq=1100), 0)  # more of the same
-    assert told(docket, 0) == []
+    history.add(late(after_ns=20 * MS, seq=1100), 0)  # more of the same
+    assert told(history, 0) == []
 
 
 def test_what_came_while_it_waited_does_not_hide_what_comes_later() -> None:
-    docket = Docket(hold_ns=100)
-    docket.add(one(ip_id=0), 0)
-    docket.add(late(after_ns=MS, ack=5000), 10)  # perhaps overtaken: changes nothing yet
-    assert told(docket, 50) == []
-    assert [origin(case) for case in told(docket, 100)] == [Origin.INCONCLUSIVE]
-    docket.add(late(after_ns=2 * MS), 110)
-    assert [origin(case) for case in told(docket, 110)] == [Origin.FORGED]
+    history = History(hold_ns=100)
+    history.add(one(ip_id=0), 0)
+    history.add(late(after_ns=MS, ack=5000), 10)  # perhaps overtaken: changes nothing yet
+    assert told(history, 50) == []
+    assert [origin(case) for case in told(history, 100)] == [Origin.INCONCLUSIVE]
+    history.add(late(after_ns=2 * MS), 110)
+    assert [origin(case) for case in told(history, 110)] == [Origin.FORGED]
 
 
 def test_nothing_is_amended_that_does_not_change() -> None:
-    docket = Docket()
-    docket.add(one(), 0)
-    told(docket, 0)
-    docket.add(late(seq=500), 0)  # before the RST: overtaken
-    docket.add(late(number=1), 0)  # of another flow
-    assert told(docket, 0) == []
+    history = History()
+    history.add(one(), 0)
+    told(history, 0)
+    history.add(late(seq=500), 0)  # before the RST: overtaken
+    history.add(late(number=1), 0)  # of another flow
+    assert told(history, 0) == []
 
 
 def test_late_packets_of_other_places_do_not_count() -> None:
-    docket = Docket()
-    docket.add(one(), 0)
-    told(docket, 0)
-    docket.add(dataclasses.replace(late(), netns_identity=NETNS + 1), 0)
-    docket.add(dataclasses.replace(late(), netns_identity=None, file="x.pcap"), 0)
-    docket.add(late(after_ns=SIBLING_NS + 1), 0)
-    docket.add(late(after_ns=-SECOND), 0)
-    assert told(docket, 0) == []
+    history = History()
+    history.add(one(), 0)
+    told(history, 0)
+    history.add(dataclasses.replace(late(), netns_identity=NETNS + 1), 0)
+    history.add(dataclasses.replace(late(), netns_identity=None, file="x.pcap"), 0)
+    history.add(late(after_ns=SIBLING_NS + 1), 0)
+    history.add(late(after_ns=-SECOND), 0)
+    assert told(history, 0) == []
 
 
 def test_clocks_that_differ_a_little_lose_nothing() -> None:
-    docket = Docket()
-    docket.add(one(), 0)
-    told(docket, 0)
-    docket.add(late(after_ns=-1000), 0)
-    assert len(told(docket, 0)) == 1
+    history = History()
+    history.add(one(), 0)
+    told(history, 0)
+    history.add(late(after_ns=-1000), 0)
+    assert len(told(history, 0)) == 1
 
 
 def test_what_was_not_shown_is_no_amendment_later() -> None:
     """The run loop leaves `entry` unset where a filter hid the first verdict."""
-    docket = Docket()
-    docket.add(one(ip_id=0), 0)
-    hidden = list(docket.due(0))
+    history = History()
+    history.add(one(ip_id=0), 0)
+    hidden = list(history.due(0))
     assert hidden[0].entry is None
-    docket.add(late(), 0)
-    shown = list(docket.due(0))
+    history.add(late(), 0)
+    shown = list(history.due(0))
     assert [case.entry for case in shown] == [None]
     assert origin(shown[0]) is Origin.FORGED
 
@@ -171,13 +171,13 @@ def test_small_changes_add_up() -> None:
     def decide(_: Reset) -> Verdict:
         return Verdict(Origin.FORGED, next(confidence), 3.0)
 
-    docket = Docket(decide=decide)
-    docket.add(one(), 0)
-    told(docket, 0)
+    history = History(decide=decide)
+    history.add(one(), 0)
+    told(history, 0)
     amended = []
     for step in range(5):
-        docket.add(late(after_ns=step), 0)
-        amended += [case.verdict.confidence for case in told(docket, 0) if case.verdict]
+        history.add(late(after_ns=step), 0)
+        amended += [case.verdict.confidence for case in told(history, 0) if case.verdict]
     assert amended == [0.972, 0.995]
 
 
@@ -185,11 +185,11 @@ def test_a_new_finding_is_worth_an_amendment() -> None:
     verdicts = iter(
         (Verdict(Origin.PEER, 0.99, -5), Verdict(Origin.PEER, 0.99, -5, findings=("x",)))
     )
-    docket = Docket(decide=lambda _: next(verdicts))
-    docket.add(one(), 0)
-    told(docket, 0)
-    docket.add(late(), 0)
-    assert len(told(docket, 0)) == 1
+    history = History(decide=lambda _: next(verdicts))
+    history.add(one(), 0)
+    told(history, 0)
+    history.add(late(), 0)
+    assert len(told(history, 0)) == 1
 
 
 # ---- several of one connection ----
@@ -204,10 +204,10 @@ def three(times: tuple[int, ...] = (0, MS, 2 * MS)) -> list[Reset]:
 
 
 def test_resets_of_one_connection_know_each_other() -> None:
-    docket = Docket()
+    history = History()
     for found in three():
-        docket.add(found, 0)
-    first, second, third = (case.reset for case in told(docket, 0))
+        history.add(found, 0)
+    first, second, third = (case.reset for case in told(history, 0))
     assert [seen.seq for seen in third.earlier] == [1500, 1000]  # the newest first
     assert [seen.seq for seen in first.later] == [1500, 2000]  # in order
     assert [seen.seq for seen in second.earlier + second.later] == [1000, 2000]
@@ -215,7 +215,7 @@ def test_resets_of_one_connection_know_each_other() -> None:
 
 
 def test_the_second_changes_what_is_thought_of_the_first() -> None:
-    docket = Docket()
+    history = History()
     first, second, third = (
         dataclasses.replace(
             found,
@@ -227,10 +227,10 @@ def test_the_second_changes_what_is_thought_of_the_first() -> None:
     )
     verdicts = []
     for found in (first, second, third):
-        docket.add(found, 0)
+        history.add(found, 0)
         verdicts += [
             (case.reset.rst.seq, {e.rule for e in case.verdict.evidence if e.weight > 0})
-            for case in told(docket, 0)
+            for case in told(history, 0)
             if case.verdict
         ]
     assert verdicts[1] == (1500, set())
@@ -257,19 +257,19 @@ def test_other_connections_are_no_siblings(values: dict[str, Any]) -> None:
     values = dict(values)
     packet = rst(**{**tuple_of(0), **({"src": values.pop("src")} if "src" in values else {})})
     other = flow(packet, **{"netns_identity": NETNS, "time_ns": b.TIME, **values})
-    docket = Docket()
-    docket.add(one(), 0)
-    docket.add(other, 0)
-    for case in told(docket, 0):
+    history = History()
+    history.add(one(), 0)
+    history.add(other, 0)
+    for case in told(history, 0):
         assert not case.reset.earlier
         assert not case.reset.later
 
 
 def test_numbers_of_a_syn_are_no_acknowledgments() -> None:
     syn = seen(flags="S", ack=0)
-    docket = Docket()
-    docket.add(one(ours=our_half(recent=(b.OUR_DATA, syn))), 0)
-    assert told(docket, 0)[0].reset.our_acks == {1000}
+    history = History()
+    history.add(one(ours=our_half(recent=(b.OUR_DATA, syn))), 0)
+    assert told(history, 0)[0].reset.our_acks == {1000}
 
 
 # ---- one box, several addresses ----
@@ -281,15 +281,15 @@ def from_address(ip: str, ip_id: int, **values: Any) -> Reset:
 
 
 def test_counters_of_other_addresses_are_kept() -> None:
-    docket = Docket()
-    docket.add(from_address("192.0.2.1", 65534), 0)
-    docket.add(from_address("192.0.2.1", 65535), 0)  # its own
-    docket.add(from_address("192.0.2.2", 500), 0)  # far from the others
-    docket.add(from_address("192.0.2.3", 3), 0)
-    docket.add(from_address("192.0.2.4", 4, netns_identity=NETNS + 1), 0)
-    docket.add(from_address("192.0.2.5", 5, time_ns=b.TIME + SIBLING_NS + 1), 0)
-    docket.add(from_address("192.0.2.6", 0), 0)
-    others = {c.reset.rst.src.ip: [o.ip_id for o in c.reset.others] for c in told(docket, 0)}
+    history = History()
+    history.add(from_address("192.0.2.1", 65534), 0)
+    history.add(from_address("192.0.2.1", 65535), 0)  # its own
+    history.add(from_address("192.0.2.2", 500), 0)  # far from the others
+    history.add(from_address("192.0.2.3", 3), 0)
+    history.add(from_address("192.0.2.4", 4, netns_identity=NETNS + 1), 0)
+    history.add(from_address("192.0.2.5", 5, time_ns=b.TIME + SIBLING_NS + 1), 0)
+    history.add(from_address("192.0.2.6", 0), 0)
+    others = {c.reset.rst.src.ip: [o.ip_id for o in c.reset.others] for c in told(history, 0)}
     assert others == {
         "192.0.2.1": [3],  # learned later
         "192.0.2.2": [],
@@ -321,11 +321,11 @@ def check(number: int, time_ns: int, **values: Any) -> Reset:
 
 
 def periods(steps: list[float]) -> list[float | None]:
-    docket, at, found = Docket(), b.TIME, []
+    history, at, found = History(), b.TIME, []
     for number, step in enumerate([0.0, *steps]):
         at += round(step * SECOND)
-        docket.add(check(number, at), 0)
-        found += [case.reset.period_s for case in told(docket, 0)]
+        history.add(check(number, at), 0)
+        found += [case.reset.period_s for case in told(history, 0)]
     return found
 
 
@@ -344,59 +344,59 @@ def test_a_change_of_period_is_followed() -> None:
 
 
 def test_checks_of_different_services_are_kept_apart() -> None:
-    docket = Docket()
+    history = History()
     for number in range(6):
         found = check(number, b.TIME + number * SECOND)
         port = 80 + number % 2
         found.rst = dataclasses.replace(found.rst, dst=Endpoint(b.US, port))
-        docket.add(found, 0)
-    assert [c.reset.period_s for c in told(docket, 0)] == [None] * 4 + [2.0, 2.0]
+        history.add(found, 0)
+    assert [c.reset.period_s for c in told(history, 0)] == [None] * 4 + [2.0, 2.0]
 
 
 # ---- whatever comes ----
 
 
 def test_memory_is_bounded() -> None:
-    docket = Docket(size=50)
+    history = History(size=50)
     for number in range(500):
         ours = our_half(recent=tuple(seen(ack=4 * number + n) for n in range(4)))
-        docket.add(one(number, ip_id=number + 2), 0)
-        docket.add(one(0, b.TIME + number, seq=number + 1, ours=ours), 0)  # a storm on one flow
-        docket.add(late(0, after_ns=number), 0)
-        docket.add(check(number, b.TIME + number * SECOND, netns_identity=number), 0)
-        told(docket, 0)
-    cases = [case for found in docket._flows.values() for case in found]
-    assert len(cases) == docket._remembered <= 50 + SIBLINGS
-    assert max(len(found) for found in docket._flows.values()) <= SIBLINGS
+        history.add(one(number, ip_id=number + 2), 0)
+        history.add(one(0, b.TIME + number, seq=number + 1, ours=ours), 0)  # a storm on one flow
+        history.add(late(0, after_ns=number), 0)
+        history.add(check(number, b.TIME + number * SECOND, netns_identity=number), 0)
+        told(history, 0)
+    cases = [case for found in history._flows.values() for case in found]
+    assert len(cases) == history._remembered <= 50 + SIBLINGS
+    assert max(len(found) for found in history._flows.values()) <= SIBLINGS
     for case in cases:
         assert len(case.reset.later) <= SIBLINGS
         assert len(case.reset.earlier) < SIBLINGS
         assert len(case.reset.our_acks) <= 4 * SIBLINGS
-    assert len(docket._places) <= 50
-    assert all(len(place.strangers) <= STRANGERS for place in docket._places.values())
-    assert len(docket._checks) <= 50
-    assert not docket._waiting
-    assert not docket._anew
+    assert len(history._places) <= 50
+    assert all(len(place.strangers) <= STRANGERS for place in history._places.values())
+    assert len(history._checks) <= 50
+    assert not history._waiting
+    assert not history._anew
 
 
 def test_storms_on_many_flows_are_bounded_together() -> None:
-    docket = Docket(size=40)
+    history = History(size=40)
     for number in range(30):
         for step in range(SIBLINGS):
-            docket.add(one(number, b.TIME + step, seq=step + 1), 0)
-    assert sum(len(cases) for cases in docket._flows.values()) == docket._remembered <= 40
-    assert len(docket._flows) == 40 // SIBLINGS
+            history.add(one(number, b.TIME + step, seq=step + 1), 0)
+    assert sum(len(cases) for cases in history._flows.values()) == history._remembered <= 40
+    assert len(history._flows) == 40 // SIBLINGS
 
 
 def test_the_flow_that_was_quiet_longest_is_forgotten() -> None:
-    docket = Docket(size=3)
+    history = History(size=3)
     for number in (1, 2, 3, 1, 4):
-        docket.add(one(number, b.TIME), 0)
-    told(docket, 0)
-    docket.add(late(2), 0)
-    assert told(docket, 0) == []
-    docket.add(late(4), 0)
-    assert len(told(docket, 0)) == 1
+        history.add(one(number, b.TIME), 0)
+    told(history, 0)
+    history.add(late(2), 0)
+    assert told(history, 0) == []
+    history.add(late(4), 0)
+    assert len(told(history, 0)) == 1
 
 
 def random_items(draw: random.Random) -> list[Reset | LatePacket]:
@@ -429,17 +429,17 @@ def random_items(draw: random.Random) -> list[Reset | LatePacket]:
     return items
 
 
-def final(items: list[Reset | LatePacket], docket: Docket, batches: list[int]) -> list[Verdict]:
+def final(items: list[Reset | LatePacket], history: History, batches: list[int]) -> list[Verdict]:
     """Every reset's last verdict, when so many items come at a time."""
     known: dict[int, Case] = {}
     left = list(items)
     for size in [*batches, len(items)]:
         for item in left[:size]:
-            docket.add(item, 0)
+            history.add(item, 0)
         left = left[size:]
-        for case in docket.due(0):
+        for case in history.due(0):
             known[id(case)] = case
-    for case in docket.due(None):
+    for case in history.due(None):
         known[id(case)] = case
     cases = sorted(known.values(), key=lambda case: case.reset.time_ns)
     assert len(cases) == sum(isinstance(item, Reset) for item in items)
@@ -455,24 +455,24 @@ def test_what_is_told_in_the_end_does_not_depend_on_how_it_came() -> None:
     for _ in range(60):
         items = random_items(draw)
         batches = [draw.randrange(1, 5) for _ in range(30)]
-        piece_by_piece = final(copy.deepcopy(items), Docket(), batches)
-        at_once = final(copy.deepcopy(items), Docket(), [])
-        held = final(copy.deepcopy(items), Docket(hold_ns=SECOND), batches)
+        piece_by_piece = final(copy.deepcopy(items), History(), batches)
+        at_once = final(copy.deepcopy(items), History(), [])
+        held = final(copy.deepcopy(items), History(hold_ns=SECOND), batches)
         assert [v.origin for v in piece_by_piece] == [v.origin for v in at_once]
         assert held == at_once
         for one_by_one, whole in zip(piece_by_piece, at_once):
             difference = (one_by_one.confidence or 0.0) - (whole.confidence or 0.0)
-            assert abs(difference) < docket_module.MATERIAL
+            assert abs(difference) < history_module.MATERIAL
             assert one_by_one.findings == whole.findings
 
 
 def test_it_changes_no_packet_and_no_baseline() -> None:
     draw = random.Random(7)
-    docket = Docket()
+    history = History()
     for item in random_items(draw):
         before = copy.deepcopy(item)
-        docket.add(item, 0)
-        told(docket, 0)
+        history.add(item, 0)
+        told(history, 0)
         if isinstance(item, Reset) and isinstance(before, Reset):
             assert (item.rst, item.baseline, item.kind) == (
                 before.rst,
@@ -484,17 +484,17 @@ def test_it_changes_no_packet_and_no_baseline() -> None:
 
 
 def test_sent_ones_are_judged_but_have_no_neighbours() -> None:
-    docket = Docket()
+    history = History()
     for _ in range(3):
-        docket.add(one(kind=Kind.SENT_ACTIVE), 0)
-    cases = told(docket, 0)
+        history.add(one(kind=Kind.SENT_ACTIVE), 0)
+    cases = told(history, 0)
     assert [origin(case) for case in cases] == [Origin.LOCAL] * 3
     assert not any(case.reset.earlier or case.reset.later for case in cases)
 
 
 def test_without_a_baseline_it_still_works() -> None:
-    docket = Docket()
-    docket.add(one(theirs=None, ours=None, scope=Scope.NONE), 0)
-    told(docket, 0)
-    docket.add(late(), 0)
-    assert told(docket, 0) == []  # +2 of what may be chance: nobody is accused by that
+    history = History()
+    history.add(one(theirs=None, ours=None, scope=Scope.NONE), 0)
+    told(history, 0)
+    history.add(late(), 0)
+    assert told(history, 0) == []  # +2 of what may be chance: nobody is accused by that

@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from rsttrace.capture.clocks import Tick, Timing, measure
 from rsttrace.capture.flows import RST
-from rsttrace.capture.matching import PSH, Joined
-from rsttrace.capture.position import Reading, place
-from rsttrace.capture.vantage import Record, Sight, Survey
+from rsttrace.compare.clocks import Tick, Timing, measure
+from rsttrace.compare.match import PSH, Joined
+from rsttrace.compare.position import Reading, place
+from rsttrace.compare.vantage import Record, Sight, Survey
 from rsttrace.model import (
     ComparedFlow,
     ComparedReset,

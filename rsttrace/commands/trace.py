@@ -9,15 +9,9 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from rsttrace.asking import Asker, checked_lines
-from rsttrace.enrich import Enricher
-from rsttrace.errors import RsttraceError
-from rsttrace.kernel import hooks
-from rsttrace.kernel.config import Report, Request
-from rsttrace.kernel.source import LiveSource
-from rsttrace.locating import Locator, located_lines
-from rsttrace.model import Entry, LatePacket, Reset
-from rsttrace.presenting import (
+from rsttrace.commands.holders import Asker, checked_lines
+from rsttrace.commands.locate import Locator, located_lines
+from rsttrace.commands.run import (
     GRACE_S,
     POLL_S,
     Options,
@@ -27,6 +21,12 @@ from rsttrace.presenting import (
     stop_on_signals,
     to_stderr,
 )
+from rsttrace.enrich import Enricher
+from rsttrace.errors import RsttraceError
+from rsttrace.kernel import hooks
+from rsttrace.kernel.config import Report, Request
+from rsttrace.kernel.source import LiveSource
+from rsttrace.model import Entry, LatePacket, Reset
 from rsttrace.render import json as render_json
 from rsttrace.render.summary import Tally
 
@@ -124,7 +124,7 @@ def trace(
                 entry_hook=on_entry,
             )
         )
-        docket = presenter.docket
+        history = presenter.history
         enricher.warm_up()
         say("\n".join([started_line(source.report), *unseen_lines(source.report)]))
         if options.verbose and source.log:
@@ -135,7 +135,7 @@ def trace(
             for item in items:
                 if isinstance(item, Reset):
                     enricher.enrich(item)
-                docket.add(item, time.monotonic_ns())
+                history.add(item, time.monotonic_ns())
             return presenter.show(None if ending else time.monotonic_ns())
 
         def show_found(seconds: float = 0.0) -> None:
@@ -159,7 +159,7 @@ def trace(
         try:
             while not done and not ended():
                 wait_s = POLL_S if ends is None else min(POLL_S, ends - time.monotonic())
-                if (due_ns := docket.next_due_ns()) is not None:
+                if (due_ns := history.next_due_ns()) is not None:
                     wait_s = min(wait_s, (due_ns - time.monotonic_ns()) / 1e9)
                 done = show(source.wait(max(0.0, wait_s)))
                 enricher.tidy()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
 
-from rsttrace.background import Background
+from rsttrace.commands.jobs import Background
 from rsttrace.enrich import Neighbors, NetnsDirectory
 from rsttrace.enrich.holders import ask_holders
 from rsttrace.enrich.vendor import vendor

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TextIO
 
-from rsttrace.judge.docket import Docket
 from rsttrace.judge.fingerprints import Fingerprints
+from rsttrace.judge.history import History
 from rsttrace.judge.verdict import judge
 from rsttrace.model import Entry, Origin, Reset
 from rsttrace.render import json as render_json
@@ -168,7 +168,7 @@ class Presenter:
     A context manager: entering opens the pcapng file that `Options.write` names, if any.
 
     Attributes:
-        docket: where resets and late packets go in.
+        history: where resets and late packets go in.
         shown: how many resets were shown; entries that amend one are not counted.
         before: called before each entry is written, if set.
     """
@@ -191,7 +191,7 @@ class Presenter:
         self._written = 0
         self.shown = 0
         self.before: Callable[[], None] | None = None
-        self.docket = Docket(
+        self.history = History(
             hold_ns=round(options.hold_s * 1e9),
             decide=lambda reset: judge(reset, options.fingerprints),
         )
@@ -206,7 +206,7 @@ class Presenter:
             self._file.__exit__(None, None, None)
 
     def number(self) -> int:
-        """The next entry's id, for an entry that is not of the docket."""
+        """The next entry's id, for an entry that is not of the history."""
         self._written += 1
         return self._written
 
@@ -217,7 +217,7 @@ class Presenter:
             BrokenPipeError: nobody reads any more.
         """
         options = self._options
-        for case in self.docket.due(now_ns):
+        for case in self.history.due(now_ns):
             reset, verdict, amends = case.reset, case.verdict, case.entry
             assert verdict is not None
             # What has been shown is amended, whatever it has become.

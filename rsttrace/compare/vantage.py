@@ -17,8 +17,8 @@ from rsttrace.capture.flows import ACK, FIN, IDLE_REUSE_NS, RST, SYN, before
 from rsttrace.capture.layers import OUTBOUND, Dissector, Segment
 from rsttrace.capture.reader import NO_TIME, Capture
 from rsttrace.errors import CaptureError
-from rsttrace.headers import address
 from rsttrace.model import Endpoint
+from rsttrace.tcp import address
 
 SKETCH = 12
 """Sequence numbers kept of each connection, to find it at the other point."""

@@ -68,7 +68,7 @@ class _Neighbours:
     strangers: deque[Case] = field(default_factory=lambda: deque(maxlen=STRANGERS))
 
 
-class Docket:
+class History:
     """Resets that wait for their verdict, and those whose verdict may still change.
 
     `hold_ns`: how long a verdict waits for late evidence. `size`: how many resets may wait, and how

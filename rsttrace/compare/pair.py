@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from rsttrace.capture.compare import Result, compare
-from rsttrace.capture.matching import Match, join, match_flows
-from rsttrace.capture.vantage import MOST, Brief, Mark, Progress, Record, gather, survey
+from rsttrace.compare.match import Match, join, match_flows
+from rsttrace.compare.survey import Result, compare
+from rsttrace.compare.vantage import MOST, Brief, Mark, Progress, Record, gather, survey
 
 COMPARED = 2_000
 """Connections with resets that are compared packet by packet."""

@@ -1,0 +1,1 @@
+"""Two vantage points of the same connections, compared."""

@@ -1,0 +1,185 @@
+"""What two vantage points of the same connections say together."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rsttrace.model.reset import Endpoint
+
+
+class Fate(enum.Enum):
+    """What another vantage point of the same connection says of a RST.
+
+    ``left``: it was seen there too, on its way here. ``never-sent``: it should have passed there
+    and did not. ``arrived`` and ``never-arrived`` are for RSTs on their way there.
+    """
+
+    LEFT = "left"
+    NEVER_SENT = "never-sent"
+    ARRIVED = "arrived"
+    NEVER_ARRIVED = "never-arrived"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class OtherEnd:
+    """A RST as seen from the other vantage point (`point`: ``A`` or ``B``), whose data is `file`.
+
+    `frame` is its frame there. `at_sender`: the other point is the sending host itself, as far as
+    TTL and MAC tell. `logged`: the other point is a log of rsttrace, not a capture: it cannot prove
+    that a RST was not sent. `why` is the reason for ``unknown``, else what the statement rests on.
+    `trigger_arrived` says whether the packet that most likely provoked it reached the other point,
+    `swapped_frame` is the frame there of the packet that left in its place, `swapped_sure` whether
+    the IP ID says so too. `where` is the position between the points, in words.
+    """
+
+    fate: Fate
+    point: str
+    file: str
+    frame: int | None = None
+    at_sender: bool = False
+    logged: bool = False
+    why: str = ""
+    trigger_arrived: bool | None = None
+    swapped_frame: int | None = None
+    swapped_sure: bool = False
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where between the vantage points A and B a device sits that forges.
+
+    `from_a` and `from_b` are routers between it and the points, `total` those between the points,
+    each ``None`` where it cannot be told. `sure` is ``likely``, ``possible`` or ``unknown``.
+    `within` is the share of the way (0 at A, 1 at B) up to which, or with `within_of` ``B`` from
+    which, timing allows it to be. `text` is one sentence, `notes` are what it rests on.
+    """
+
+    from_a: int | None
+    from_b: int | None
+    total: int | None
+    sure: str
+    text: str
+    notes: tuple[str, ...] = ()
+    within: float | None = None
+    within_of: str | None = None
+    kind: str = "router"
+
+
+@dataclass(frozen=True)
+class ComparedReset:
+    """What a comparison says of one RST. `point` is where it was seen (``A`` or ``B``)."""
+
+    point: str
+    frame: int | None
+    received: bool | None
+    src: Endpoint
+    dst: Endpoint
+    other: OtherEnd
+    position: Position | None = None
+
+
+@dataclass(frozen=True)
+class ComparedFlow:
+    """One connection at both points; `a` and `b` are its ends as each point sees them.
+
+    The first end is the one that opened it, where the handshake was seen. `how` is ``addresses``,
+    ``initial-sequence-numbers``, ``sequence-numbers``, or why it was not compared: ``ambiguous``,
+    ``renumbered``, ``one-sided``. `sure`: ``sure``, ``likely``, ``possible`` or ``unknown``.
+    """
+
+    a: tuple[Endpoint, Endpoint] | None
+    b: tuple[Endpoint, Endpoint] | None
+    how: str
+    sure: str
+    text: str
+    resets: tuple[ComparedReset, ...] = ()
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """How far B's clock is ahead of A's, in nanoseconds.
+
+    `lower` and `upper` bound it: no packet arrives before it left. `offset` is their middle
+    (RFC 5905 §8: half the round trip is the largest error) at the middle of the comparison;
+    ``None`` where packets were seen one way only. `drift_ppm` is how much B's clock gains.
+    `steady` is false where packets contradict each other: a clock was set in between.
+    `from_a` and `from_b` count the packets it rests on.
+    """
+
+    offset: int | None
+    lower: int | None
+    upper: int | None
+    drift_ppm: float
+    steady: bool
+    from_a: int
+    from_b: int
+
+    @property
+    def error(self) -> int | None:
+        """How wrong `offset` can be: half of the least round trip between the points."""
+        if self.lower is None or self.upper is None:
+            return None
+        return abs(self.upper - self.lower) // 2
+
+
+@dataclass(frozen=True)
+class Way:
+    """Packets of the compared connections from one point to the other, resets apart.
+
+    `left` passed the first point while the second was watching; `lost` of them did not arrive.
+    `injected` arrived and had never left. `swapped` of the lost arrived as another packet.
+    `hops` is how many routers decremented their TTL in between.
+    """
+
+    left: int
+    arrived: int
+    lost: int
+    injected: int
+    swapped: int
+    hops: int | None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One vantage point: a capture, or (`logged`) JSON lines of rsttrace.
+
+    `first_ns` and `last_ns` are the times of its first and last packet (entry), by its own clock;
+    `packets` counts TCP packets, ``None`` for a log. `address` is the one address behind it, if it
+    is one.
+    """
+
+    name: str
+    file: str
+    logged: bool
+    packets: int | None
+    flows: int | None
+    resets: int
+    first_ns: int | None
+    last_ns: int | None
+    problem: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two vantage points of the same connections, compared.
+
+    `matched` counts connections seen at both, by how they were matched; `flows` are those with
+    resets. `ab` and `ba` are the packets on their way from A to B and back. `positions` puts each
+    forging device on the path, with how many resets say so. `notes` say what could not be known.
+    """
+
+    a: Point
+    b: Point
+    matched: dict[str, int]
+    clocks: Clocks | None
+    ab: Way | None
+    ba: Way | None
+    flows: tuple[ComparedFlow, ...] = ()
+    positions: tuple[tuple[Position, int], ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,389 @@
+"""A reset, and what is known about it before anybody judges: the packet, the flow, the socket."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from rsttrace.model.comparison import OtherEnd
+
+
+class Kind(enum.Enum):
+    """Where the RST was seen and by which code path; the value is the word used in the JSON."""
+
+    SENT_PASSIVE = "sent-passive"
+    SENT_ACTIVE = "sent-active"
+    SENT_NETFILTER = "sent-netfilter"
+    SENT_RAW = "sent-raw"
+    RECEIVED_ACCEPTED = "received-accepted"
+    RECEIVED_REJECTED = "received-rejected"
+    RECEIVED_UNMATCHED = "received-unmatched"
+    FORWARDED = "forwarded"
+
+    @property
+    def direction(self) -> str:
+        """``sent``, ``received`` or ``forwarded``."""
+        return self.value.partition("-")[0]
+
+
+class Scope(enum.Enum):
+    """What a baseline was learned from."""
+
+    FLOW = "flow"
+    PEER = "peer"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One end of a connection. `ip` is the text form; v4-mapped addresses are given as IPv4."""
+
+    ip: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Packet:
+    """The IP and TCP headers of one packet, as they were on the wire.
+
+    `ip_id` and `df` are ``None`` for IPv6, which has neither. `length` is the whole IP packet's
+    length in bytes, `payload_len` that of the TCP payload. `flags` uses tcpdump's letters
+    (``R``, ``S``, ``F``, ``P``, ``A`` …) with ``A`` for ACK; `reserved` is the four reserved bits
+    (RFC 9293 §3.1; the lowest is the AccECN bit). `raw` is the IP and TCP headers in hex.
+    `window` is ``None`` where a capture cut the packet before it. `ip_checksum_ok` and
+    `tcp_checksum_ok` say whether the checksums are right; ``None`` where that was not looked at or
+    cannot be told (a cut packet, a fragment, a checksum left to the sender's network card).
+    """
+
+    src: Endpoint
+    dst: Endpoint
+    ttl: int
+    ip_id: int | None
+    df: bool | None
+    tos: int
+    flags: str
+    seq: int
+    ack: int
+    window: int | None
+    length: int
+    payload_len: int
+    reserved: int = 0
+    options: str = ""
+    raw: str = ""
+    ip_checksum_ok: bool | None = None
+    tcp_checksum_ok: bool | None = None
+
+    @property
+    def family(self) -> int:
+        """4 or 6."""
+        return 6 if self.ip_id is None else 4
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The fields kept of one earlier packet of a flow. `time_ns` is CLOCK_REALTIME.
+
+    `segments` counts the wire packets that one offloaded (GSO/GRO) buffer stood for: their IP IDs
+    are ``ip_id`` .. ``ip_id + segments - 1``. `window` is ``None`` where a capture cut it off.
+    """
+
+    time_ns: int
+    ttl: int
+    ip_id: int
+    df: bool
+    flags: str
+    seq: int
+    ack: int
+    window: int | None
+    payload_len: int
+    segments: int = 1
+
+
+@dataclass(frozen=True)
+class Half:
+    """One direction of a flow: what its packets looked like before the reset.
+
+    `ttl` is the newest packet's TTL (hop limit for IPv6), `ttl_min`/`ttl_max` the range over all
+    `packets`, `syn_ttl` that of the SYN or SYN-ACK, `syn_options` its TCP options in tcpdump's
+    words; ``None`` where none was seen. `df_always` is true when every packet had DF.
+    `timestamps` says that a packet carried the TCP timestamp option. `recent` is the newest
+    packets, newest first. `end` is the sequence number that follows everything this end was seen
+    to send (SYN and FIN count, RFC 9293 §3.4). Times are CLOCK_REALTIME.
+    """
+
+    packets: int
+    ttl: int | None
+    ttl_min: int | None
+    ttl_max: int | None
+    syn_ttl: int | None
+    syn_window: int | None
+    df_always: bool
+    timestamps: bool
+    mac: str | None
+    ifindex: int | None
+    first_ns: int
+    last_ns: int
+    syn_ns: int | None
+    recent: tuple[Seen, ...] = ()
+    end: int | None = None
+    syn_options: str | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What this flow (else this peer) looked like before the reset.
+
+    `theirs` is the direction the RST came from, `ours` the other one. With scope ``peer`` only
+    `theirs` is known, from the newest handshake seen from that address in this namespace.
+    `peer_ttls` are the TTLs of that address's newest handshakes (SYN or SYN-ACK, any connection),
+    newest first, without repeating neighbours.
+    """
+
+    scope: Scope = Scope.NONE
+    theirs: Half | None = None
+    ours: Half | None = None
+    peer_ttls: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class SentData:
+    """The last packet with data that a socket sent, and the first bytes of that data.
+
+    `packet` has no TCP options and, where the card computes it, no valid checksum.
+    """
+
+    time_ns: int
+    packet: Packet
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class LatePacket:
+    """What came from an end after a RST in its name, which should have been its last packet.
+
+    The first such packet, and the first that no honest sender would send: a SYN-ACK, or data or a
+    FIN beyond the RST's sequence number (Weaver, Sommer, Paxson, NDSS 2009). `time_ns` is
+    CLOCK_REALTIME; `netns_identity` and `file` as in Reset.
+    """
+
+    time_ns: int
+    packet: Packet
+    netns_identity: int | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class Other:
+    """A RST that came from another address: `ip_id` may betray that one box made both."""
+
+    ip: str
+    time_ns: int
+    ip_id: int
+    ttl: int
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a RST was sent, or what it did. `kernel_reason` is the kernel's own name, if any."""
+
+    name: str
+    text: str
+    kernel_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A packet at one interface: where it was and which MAC handed it over (None: no Ethernet)."""
+
+    netns: int
+    ifindex: int
+    mac: str | None
+    ttl: int
+
+
+@dataclass(frozen=True)
+class BridgePort:
+    """A port of a bridge of this node, behind which a MAC is. Indices and names of interfaces."""
+
+    bridge: str | None
+    bridge_ifindex: int
+    port: str | None
+    ifindex: int
+
+
+@dataclass(frozen=True)
+class SwitchPort:
+    """The device at the other end of an interface's cable, as it says itself (LLDP).
+
+    `ifname` is our interface, `name` and `id` its system name and chassis ID, `port` its port ID
+    and `port_text` that port's description (IEEE 802.1AB). All but `ifname` is a stranger's text.
+    """
+
+    ifname: str
+    name: str | None
+    id: str | None
+    port: str | None
+    port_text: str | None
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """The link-layer neighbour that handed us the packet.
+
+    `vendor` is the organisation that the MAC's prefix is registered to, or a plain sentence for
+    locally administered addresses. `is_gateway`: it is the next hop of our route to the peer, and
+    not the peer itself. `bridge`: the port of this node's bridge that it is behind. `switch`: what
+    the interface (or that port) is plugged into.
+    """
+
+    mac: str | None
+    vendor: str | None
+    ip: str | None
+    is_gateway: bool | None
+    ifindex: int
+    ifname: str | None
+    netns: int
+    bridge: BridgePort | None = None
+    switch: SwitchPort | None = None
+
+
+@dataclass(frozen=True)
+class NextHop:
+    """Our own route to the peer: next hop's address, its MAC (if the neighbour table has it).
+
+    `is_local`: the peer's address is this namespace's own.
+    """
+
+    ip: str
+    mac: str | None
+    is_gateway: bool
+    ifindex: int
+    is_local: bool = False
+
+
+@dataclass(frozen=True)
+class Process:
+    """The socket owner's process. ``uid`` is the socket's owner even where pid is unknown."""
+
+    pid: int | None
+    comm: str | None
+    uid: int | None
+
+
+@dataclass(frozen=True)
+class MadeHere:
+    """Proof that this very node made the RST we received: where and by what.
+
+    `source` is its source address as it left the namespace that made it (NAT may change it
+    elsewhere), `owns_source` whether that address is that namespace's own.
+    """
+
+    netns: int
+    kind: Kind
+    pid: int | None = None
+    comm: str | None = None
+    hook: str | None = None
+    netns_name: str | None = None
+    source: str | None = None
+    owns_source: bool | None = None
+
+
+@dataclass(frozen=True)
+class Socket:
+    """The socket a reset belongs to. `state` is the state *before* the reset.
+
+    `srtt_us`, `min_rtt_us`: microseconds. `inode` is the socket's inode in sockfs, as in
+    ``/proc/PID/fd``; ``None`` once the socket has left its file (orphaned).
+    """
+
+    cookie: int | None
+    state: str | None
+    srtt_us: int | None
+    min_rtt_us: int | None
+    inode: int | None
+    uid: int | None
+    cgroup: int | None
+    rcv_nxt: int | None = None
+    local: Endpoint | None = None
+    remote: Endpoint | None = None
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container, from the socket's cgroup path. `name` only where the node's files tell it."""
+
+    id: str
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A Kubernetes pod, from the cgroup path and the node's log directory."""
+
+    namespace: str | None
+    name: str | None
+    uid: str | None = None
+
+
+@dataclass
+class Reset:
+    """One RST, seen once, with everything known about it.
+
+    The source fills the first block; `enrich` fills the second.
+    `local` is this end whichever way the RST went (for ``forwarded``: the RST's source).
+    `frame` is the packet as it entered the receiving namespace, `ingress` as it first entered this
+    node, `trigger` the packet that provoked the reset, `actor` the process that had somebody else's
+    socket reset (``ss -K``). `netns_identity` never repeats, as
+    inode numbers do: it tells a namespace from an earlier one with the same `netns`. `sent_data` is
+    what this end's socket sent last, where it is kept (``--payload``).
+
+    The third block puts it among its neighbours in time, and may grow after the first verdict:
+    `earlier` are RSTs of the same flow and direction before this one, newest first; `later` what
+    came from the same end after it, oldest first, RSTs too; `our_acks` the ack numbers of our
+    packets that any of these may have answered; `others` recent RSTs from other addresses;
+    `period_s` is set where connections just like this one (same addresses and service) are reset
+    again and again: the time between two, in seconds.
+
+    `other_end` is what another vantage point says of it (``rsttrace compare``).
+    """
+
+    time_ns: int
+    kind: Kind
+    cause: Cause
+    local: Endpoint
+    remote: Endpoint
+    rst: Packet
+    netns: int | None
+    trigger: Packet | Seen | None = None
+    baseline: Baseline = field(default_factory=Baseline)
+    socket: Socket | None = None
+    frame: Frame | None = None
+    ingress_frame: Frame | None = None
+    made_here: MadeHere | None = None
+    process: Process | None = None
+    actor: Process | None = None
+    file: str | None = None
+    file_frame: int | None = None
+    seen: int = 1
+    netns_identity: int | None = None
+    sent_data: SentData | None = None
+
+    netns_name: str | None = None
+    neighbor: Neighbor | None = None
+    ingress: Neighbor | None = None
+    next_hop: NextHop | None = None
+    container: Container | None = None
+    pod: Pod | None = None
+
+    earlier: tuple[Seen, ...] = ()
+    later: tuple[Seen, ...] = ()
+    our_acks: frozenset[int] = frozenset()
+    others: tuple[Other, ...] = ()
+    period_s: float | None = None
+
+    other_end: OtherEnd | None = None
+
+    @property
+    def family(self) -> int:
+        """4 or 6: the RST's own IP version."""
+        return self.rst.family
