@@ -125,3 +125,13 @@ def packet(l3: bytes, l4: bytes, payload_len: int) -> Packet:
         raw=(l3[:40] + tcp).hex(),
         **common,
     )
+
+
+def distance(a: int, b: int) -> int:
+    """How far sequence number `b` lies after `a`; negative: before it (RFC 9293 §3.4)."""
+    return ((b - a + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+
+
+def before(a: int, b: int) -> bool:
+    """Whether sequence number `a` is older than `b` (RFC 9293 §3.4)."""
+    return distance(a, b) > 0

@@ -31,8 +31,7 @@ from rsttrace.compare.pair import compare_files
 from rsttrace.compare.vantage import Progress
 from rsttrace.enrich.captured import enrich_captured
 from rsttrace.errors import CaptureError, UsageError
-from rsttrace.judge.rules import other_end
-from rsttrace.judge.verdict import reconsider
+from rsttrace.judge.verdict import other_end, reconsider
 from rsttrace.model import Comparison, Entry, Fate, LatePacket, OtherEnd, Reset
 from rsttrace.render import json as render_json
 from rsttrace.render.compare import comparison_lines, comparison_object

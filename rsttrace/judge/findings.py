@@ -1,213 +1,293 @@
 """What else is known about a reset, beside who made it: named readings, each with its sentence.
 
-A finding never changes the verdict. Like the rules these are pure functions of a Reset; each gives
-Evidence with weight 0, whose `rule` is the finding's name in the JSON.
+A finding never changes the verdict, and none is shown that the verdict, or a proof, excludes. Each
+gives Evidence with weight 0, whose `rule` is the finding's name in the JSON. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Optional
 
-from rsttrace.judge.rules import (
-    IDLE_NS,
-    NEAR_HOPS,
-    age_text,
-    idle_ns,
-    is_no_socket_shape,
-    is_provoked,
-    reference_ttl,
-)
-from rsttrace.model import Evidence, Half, Kind, Reset, Scope, hops, initial_ttl
-
-Finder = Callable[[Reset], Optional[Evidence]]
+from rsttrace.judge import facts
+from rsttrace.judge.facts import age_text, apart, flow_half, is_bare, plural, starts_at
+from rsttrace.model import Author, Evidence, Half, Kind, Origin, Reset, Share, hops
 
 CHECK_NS = 5_000_000_000
 """A health check (or a scan) is over within this time."""
 
 CHECK_PACKETS = 2
-"""What a checking client sends before its RST: the SYN, perhaps the handshake's last ACK."""
+"""What a checking client sends before its RST: the SYN, and the handshake's last ACK."""
+
+REUSE_NS = 5_000_000_000
+"""A SYN on the ports of a live connection provokes what follows within this time: a challenge ACK
+(RFC 5961 §4), and the RST that answers that."""
+
+LEFT = 0.2
+"""An author this likely is one of those that the verdict leaves."""
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The verdict, as far as findings look at it."""
+
+    origin: Origin
+    authors: tuple[Share, ...]
+    proved: bool
+
+    def likely(self, author: Author, least: float = LEFT) -> bool:
+        """Whether an author is one of those left."""
+        return any(share.author is author and share.probability >= least for share in self.authors)
+
+
+Finder = Callable[[Reset, Decided], Optional[Evidence]]
+
+
+def _found(name: str, text: str, **values: object) -> Evidence:
+    return Evidence(name, 0.0, text, values)
 
 
 def _honest_shape(reset: Reset) -> bool:
     """Shaped as a whole host's stack would: Linux without a socket, or Windows."""
     rst = reset.rst
-    windows = bool(rst.df) and not rst.window and initial_ttl(rst.ttl) == 128 and bool(rst.ip_id)
-    return is_no_socket_shape(rst) or (windows and not rst.options)
+    windows = bool(rst.df) and not rst.window and starts_at(rst.ttl) == 128 and bool(rst.ip_id)
+    return is_bare(rst) or (windows and not rst.options)
 
 
 def _settled(half: Half) -> bool:
-    return half.ttl is not None and half.ttl_min == half.ttl_max
+    return len(facts.counts_of(half)) == 1
 
 
-def duplicate_address(reset: Reset) -> Evidence | None:
+def duplicate_address(reset: Reset, decided: Decided) -> Evidence | None:
     """An honest stack's reset from somewhere else than the peer: a second host with its address.
 
-    From another MAC on our own link; else from farther away than the peer, or through another
-    router than the peer's packets. A firewall on the path is nearer than the peer, and on it.
+    From another MAC on our own link; else from farther away than the peer. A firewall on the path
+    is nearer than the peer, and a router's MAC is not the peer's.
     """
-    if reset.kind.direction == "sent" or not _honest_shape(reset):
+    if reset.kind.direction == "sent" or not _honest_shape(reset) or decided.proved:
         return None
-    theirs, hop = reset.baseline.theirs, reset.next_hop
+    if not decided.likely(Author.SECOND_HOST):
+        return None
+    half, hop = flow_half(reset), reset.next_hop
     mac = reset.frame.mac if reset.frame else None
-    known_mac = theirs.mac if theirs else None
-    if hop is not None and not hop.is_gateway and hop.ip == reset.rst.src.ip:
+    known_mac = half.mac if half is not None and not facts.is_lone_syn(half) else None
+    source = reset.rst.src.ip
+    if hop is not None and not hop.is_gateway and hop.ip == source:
         known_mac = known_mac or hop.mac
-        if mac and known_mac and mac != known_mac and not hops(reset.rst.ttl):
-            text = f"{reset.rst.src.ip} is on our own link with two MACs: {known_mac} and {mac}"
-            return Evidence("duplicate-address", 0.0, text, {"macs": [known_mac, mac]})
+        direct = half is None or half.ttl is None or not hops(half.ttl)
+        if mac and known_mac and mac != known_mac and not hops(reset.rst.ttl) and direct:
+            text = f"{source} is on our own link with two MACs: {known_mac} and {mac}"
+            return _found("duplicate-address", text, macs=[known_mac, mac])
         return None
-    reference = reference_ttl(reset)
-    if theirs is None or reference is None or reset.baseline.scope is not Scope.FLOW:
+    known = facts.reference(reset)
+    if half is None or known is None or known.steady in ("peer", "lone", "varied"):
         return None
-    if not _settled(theirs):
+    farther = apart(reset.rst.ttl, known.ttl)[0]
+    if not _settled(half) or farther <= 0:
         return None
-    mine, peer = hops(reset.rst.ttl), hops(reference)
+    mine, peer = hops(reset.rst.ttl), hops(known.ttl)
+    text = (
+        f"a host's ordinary reset from {mine} hops away, farther than {source} ({peer}): a second "
+        "host seems to have this address"
+    )
     values = {"hops": mine, "peer_hops": peer, "mac": mac, "peer_mac": known_mac}
-    if mine > peer + NEAR_HOPS:
-        text = (
-            f"a host's ordinary reset from {mine} hops away, farther than {reset.rst.src.ip} "
-            f"({peer}): a second host seems to have this address"
-        )
-        return Evidence("duplicate-address", 0.0, text, values)
-    if abs(mine - peer) > NEAR_HOPS and mac and known_mac and mac != known_mac:
-        text = (
-            f"a host's ordinary reset through another router ({mac}, {mine} hops) than the packets "
-            f"of {reset.rst.src.ip} ({known_mac}, {peer} hops): a second host seems to have this "
-            "address"
-        )
-        return Evidence("duplicate-address", 0.0, text, values)
-    return None
+    return _found("duplicate-address", text, **values)
 
 
-def split_identity(reset: Reset) -> Evidence | None:
+def split_identity(reset: Reset, decided: Decided) -> Evidence | None:
     """The handshake and the rest come from different distances: a proxy answers for the peer."""
-    theirs = reset.baseline.theirs
-    if reset.kind.direction == "sent" or reset.baseline.scope is not Scope.FLOW or theirs is None:
+    half = flow_half(reset)
+    if reset.kind.direction == "sent" or half is None or decided.proved:
         return None
-    if theirs.syn_ttl is None or theirs.ttl is None:
+    if half.syn_ttl is None or half.new_syn is not None or facts.is_raw_syn(half):
         return None
-    shaken, later = hops(theirs.syn_ttl), hops(theirs.ttl)
-    if abs(shaken - later) <= NEAR_HOPS and initial_ttl(theirs.syn_ttl) == initial_ttl(theirs.ttl):
+    often = [
+        count
+        for count in facts.counts_of(half)
+        if count.ttl != half.syn_ttl and count.packets >= facts.FEW_PACKETS
+    ]
+    if not often:
+        return None
+    later = max(often, key=lambda count: count.packets).ttl
+    farther, alike = apart(later, half.syn_ttl)
+    if alike and abs(farther) <= facts.NEAR_HOPS:
         return None
     text = (
-        f"the handshake came with TTL {theirs.syn_ttl}, the peer's other packets with "
-        f"{theirs.ttl}: a SYN proxy or load balancer answers for the peer (or packets are injected)"
+        f"the handshake came with TTL {half.syn_ttl}, the peer's other packets with {later}: a SYN "
+        "proxy or load balancer answers for the peer"
     )
-    return Evidence(
-        "split-identity",
-        0.0,
-        text,
-        {"syn_ttl": theirs.syn_ttl, "ttl": theirs.ttl, "rst": reset.rst.ttl},
-    )
+    return _found("split-identity", text, syn_ttl=half.syn_ttl, ttl=later, rst=reset.rst.ttl)
 
 
-def peer_of_several(reset: Reset) -> Evidence | None:
+def peer_of_several(reset: Reset, decided: Decided) -> Evidence | None:
     """The RST comes from where other handshakes of this address came from."""
-    reference = reference_ttl(reset)
-    if reset.kind.direction == "sent" or reference is None:
+    known = facts.reference(reset)
+    if reset.kind.direction == "sent" or known is None or decided.proved:
         return None
-    mine = hops(reset.rst.ttl)
-    known = reset.baseline.peer_ttls
-    if mine == hops(reference) or mine not in {hops(ttl) for ttl in known}:
+    same = [ttl for ttl in known.handshakes if apart(reset.rst.ttl, ttl) == (0, True)]
+    if apart(reset.rst.ttl, known.ttl)[0] == 0 or not same:
+        return None
+    ttls = sorted({*known.handshakes, known.ttl})
+    text = (
+        f"handshakes of {reset.rst.src.ip} come with TTL {', '.join(map(str, ttls))}: several hosts "
+        "or paths are behind it"
+    )
+    return _found("peer-of-several", text, ttls=ttls)
+
+
+def nat_state_lost(reset: Reset, decided: Decided) -> Evidence | None:
+    """The answer of a host without such a connection, from before the peer, to our packet."""
+    known, half = facts.reference(reset), flow_half(reset)
+    if reset.kind.direction == "sent" or known is None or half is None or decided.proved:
+        return None
+    if not is_bare(reset.rst) or reset.rst.flags != "R" or not facts.is_provoked(reset):
+        return None
+    if not decided.likely(Author.BALANCER) or known.steady in ("varied", "lone", "peer"):
+        return None
+    nearer = -apart(reset.rst.ttl, known.ttl)[0]
+    idle = facts.idle_ns(reset) or 0
+    if not (1 <= nearer <= facts.NEAR_HOPS or (nearer > facts.NEAR_HOPS and idle >= facts.IDLE_NS)):
         return None
     text = (
-        f"handshakes of {reset.rst.src.ip} come with TTL "
-        f"{', '.join(str(ttl) for ttl in sorted(set(known)))}: several hosts or paths are behind it"
+        f"the answer of a host that knows no such connection, {plural(nearer, 'hop')} before the "
+        "peer: a NAT box that lost its state does this (or a firewall's REJECT)"
     )
-    return Evidence("peer-of-several", 0.0, text, {"ttls": list(known)})
+    return _found("nat-state-lost", text, nearer=nearer, idle_s=idle / 1e9)
 
 
-def nat_state_lost(reset: Reset) -> Evidence | None:
-    """The answer of a host without such a connection, from just before the peer, to our packet."""
-    theirs, reference = reset.baseline.theirs, reference_ttl(reset)
-    if reset.kind.direction == "sent" or theirs is None or reference is None:
-        return None
-    if reset.baseline.scope is not Scope.FLOW or not is_no_socket_shape(reset.rst):
-        return None
-    if not _settled(theirs):
-        return None  # the TTL varies: several paths
-    if "A" in reset.rst.flags or not is_provoked(reset):
-        return None
-    nearer = hops(reference) - hops(reset.rst.ttl)
-    idle = idle_ns(reset) or 0
-    if not (1 <= nearer <= NEAR_HOPS or (nearer > NEAR_HOPS and idle >= IDLE_NS)):
-        return None
-    text = (
-        f"the answer of a host that knows no such connection, {nearer} "
-        f"{'hop' if nearer == 1 else 'hops'} before the peer: a NAT box that lost its state does "
-        "this (or a firewall's REJECT)"
-    )
-    return Evidence("nat-state-lost", 0.0, text, {"nearer": nearer, "idle_s": idle / 1e9})
-
-
-def idle_timeout(reset: Reset) -> Evidence | None:
+def idle_timeout(reset: Reset, decided: Decided) -> Evidence | None:
     """The connection had been silent for long: something on the path, or an end, gave it up."""
     if reset.kind.direction == "sent" and reset.kind is not Kind.SENT_PASSIVE:
         return None
-    idle = idle_ns(reset)
-    if idle is None or idle < IDLE_NS:
+    idle = facts.idle_ns(reset)
+    if idle is None or idle < facts.IDLE_NS:
         return None
     text = f"the connection had been idle for {age_text(idle)}: an idle timeout looks like this"
-    return Evidence("idle-timeout", 0.0, text, {"idle_s": idle / 1e9})
+    return _found("idle-timeout", text, idle_s=idle / 1e9)
+
+
+def _handshake_only(reset: Reset) -> tuple[Half, Half] | None:
+    """The client's and our direction where a client did nothing but shake hands, within seconds."""
+    client, server = flow_half(reset), reset.baseline.ours
+    if reset.kind.direction != "received" or client is None or server is None:
+        return None
+    if client.packets > CHECK_PACKETS or server.packets > CHECK_PACKETS:
+        return None
+    if client.syns > 1 or reset.siblings:
+        return None
+    if not any(seen.flags.strip("EW") == "S" for seen in client.recent):
+        return None
+    if not any({"S", "A"} <= set(seen.flags) for seen in server.recent):
+        return None
+    if any(seen.payload_len or "F" in seen.flags for seen in (*client.recent, *server.recent)):
+        return None
+    return (client, server) if reset.time_ns - client.first_ns <= CHECK_NS else None
 
 
 def looks_like_check(reset: Reset) -> bool:
-    """SYN, SYN-ACK, RST by a client that sent and asked for nothing, all within seconds."""
-    if reset.baseline.scope is not Scope.FLOW:
+    """SYN, SYN-ACK (and ACK), RST by a client that sent and asked for nothing, all within seconds.
+
+    By its own stack: what says that it never sent that SYN is no check, nor is a raw SYN (a scan).
+    """
+    both = _handshake_only(reset)
+    if both is None or facts.is_raw_syn(both[0]):
         return False
-    client, server = reset.baseline.theirs, reset.baseline.ours
-    if client is None or server is None or not 1 <= client.packets <= CHECK_PACKETS:
-        return False
-    if not 1 <= server.packets <= CHECK_PACKETS:
-        return False
-    if not any(seen.flags.replace("E", "").replace("W", "") == "S" for seen in client.recent):
-        return False
-    if not any({"S", "A"} <= set(seen.flags) for seen in server.recent):
-        return False
-    if any(seen.payload_len or "F" in seen.flags for seen in (*client.recent, *server.recent)):
-        return False
-    return reset.time_ns - client.first_ns <= CHECK_NS
+    client = both[0]
+    away = client.syn_ttl is not None and apart(reset.rst.ttl, client.syn_ttl) == (0, True)
+    return away and (client.confirmed or client.packets == CHECK_PACKETS or is_bare(reset.rst))
 
 
-def health_check(reset: Reset) -> Evidence | None:
+def health_check(reset: Reset, decided: Decided) -> Evidence | None:
     """A client that connects and resets at once, without a byte: a health check, or a scan."""
-    if not looks_like_check(reset):
+    if not looks_like_check(reset) or decided.origin is Origin.FORGED:
         return None
-    client = reset.baseline.theirs
+    client = flow_half(reset)
     took = age_text(max(0, reset.time_ns - client.first_ns)) if client else "seconds"
     often = f", every {reset.period_s:.1f} s" if reset.period_s is not None else ""
     text = (
         f"the client connected and reset within {took} without sending a byte{often}: a load "
         "balancer's health check, or a port scan"
     )
-    return Evidence("health-check", 0.0, text, {"period_s": reset.period_s})
+    return _found("health-check", text, period_s=reset.period_s)
 
 
-def connection_refused(reset: Reset) -> Evidence | None:
+def port_scan(reset: Reset, decided: Decided) -> Evidence | None:
+    """A SYN that a program wrote itself, and its kernel's answer to our SYN-ACK."""
+    both = _handshake_only(reset)
+    if both is None or not facts.is_raw_syn(both[0]) or decided.origin is Origin.FORGED:
+        return None
+    client = both[0]
+    options = client.syn_options or "none"
+    text = (
+        f"the SYN was written by a program (options: {options}, TTL {client.syn_ttl}), and its "
+        "kernel, which knows nothing of it, reset our SYN-ACK: a port scan, or a raw health check"
+    )
+    return _found("port-scan", text, syn_ttl=client.syn_ttl, syn_options=client.syn_options)
+
+
+def spoofed_syn(reset: Reset, decided: Decided) -> Evidence | None:
+    """The answer to our SYN-ACK comes from elsewhere than the SYN: nobody there sent that."""
+    both = _handshake_only(reset)
+    if both is None or decided.origin is Origin.FORGED or decided.proved:
+        return None
+    client = both[0]
+    if not facts.is_lone_syn(client) or client.syn_ttl is None or facts.is_raw_syn(client):
+        return None
+    if reset.rst.flags != "R" or apart(reset.rst.ttl, client.syn_ttl)[0] == 0:
+        return None
+    text = (
+        f"the SYN came with TTL {client.syn_ttl}, and the reset of our SYN-ACK with "
+        f"{reset.rst.ttl}: the owner of this address may never have sent that SYN (a spoofed one)"
+    )
+    return _found("spoofed-syn", text, syn_ttl=client.syn_ttl, ttl=reset.rst.ttl)
+
+
+def port_reuse(reset: Reset, decided: Decided) -> Evidence | None:
+    """A new SYN on the ports of a live connection came shortly before."""
+    half = flow_half(reset)
+    new = half.new_syn if half is not None else None
+    if reset.kind.direction == "sent" or new is None or half is None or half.syn_ttl is None:
+        return None
+    if not 0 <= reset.time_ns - new.time_ns <= REUSE_NS or decided.origin is Origin.FORGED:
+        return None
+    farther = apart(new.ttl, half.syn_ttl)[0]
+    where = ""
+    if farther:
+        where = f", from {plural(abs(farther), 'hop')} {'farther' if farther > 0 else 'nearer'}"
+    text = (
+        f"a new SYN on these ports came {age_text(reset.time_ns - new.time_ns)} before{where}: "
+        "the ports were used again while the connection lived"
+    )
+    return _found("port-reuse", text, syn_ttl=new.ttl, farther=farther)
+
+
+def connection_refused(reset: Reset, decided: Decided) -> Evidence | None:
     """A RST in answer to our SYN."""
     if reset.cause.name != "connection-refused":
         return None
-    return Evidence(
-        "connection-refused",
-        0.0,
-        "the answer to a SYN: nothing listens there, or a firewall refuses",
-        {"port": reset.rst.src.port},
-    )
+    text = "the answer to a SYN: nothing listens there, or a firewall refuses"
+    return _found("connection-refused", text, port=reset.rst.src.port)
 
 
 FINDERS: tuple[Finder, ...] = (
     duplicate_address,
     split_identity,
+    port_reuse,
     peer_of_several,
     nat_state_lost,
     idle_timeout,
+    port_scan,
+    spoofed_syn,
     health_check,
     connection_refused,
 )
 """Every finding, the most useful first."""
 
 
-def findings(reset: Reset) -> tuple[Evidence, ...]:
-    """All that is found."""
-    return tuple(found for finder in FINDERS if (found := finder(reset)) is not None)
+def findings(
+    reset: Reset, origin: Origin, authors: tuple[Share, ...], *, proved: bool = False
+) -> tuple[Evidence, ...]:
+    """All that is found beside this verdict."""
+    decided = Decided(origin, authors, proved)
+    return tuple(found for finder in FINDERS if (found := finder(reset, decided)) is not None)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Optional, Union
 
 from rsttrace.errors import ConfigError, RsttraceError, UsageError
+from rsttrace.judge.facts import MISSED_IDS, reference
 from rsttrace.judge.formula import Formula, FormulaError, parse
-from rsttrace.judge.rules import MISSED_IDS, reference_ttl
 from rsttrace.model import Half, Packet, Reset, Scope, Seen, hops, initial_ttl
 
 if sys.version_info >= (3, 11):
@@ -121,7 +121,7 @@ def _id_continues(reset: Reset) -> bool:
     """Whether it is the peer's next IP ID: its own packet's, but for the flags."""
     ip_id = reset.rst.ip_id
     last = next((seen for seen in _theirs(reset) if "S" not in seen.flags and seen.ip_id), None)
-    if ip_id is None or last is None:
+    if ip_id is None or last is None or last.ip_id is None:
         return False
     return 1 <= (ip_id - last.ip_id) % 0x10000 <= last.segments + MISSED_IDS
 
@@ -131,7 +131,7 @@ def _id_random(reset: Reset) -> bool:
     ip_id = reset.rst.ip_id
     if not ip_id or not (_ours(reset) or _theirs(reset)):
         return False
-    own = any((ip_id - seen.ip_id) % 0x10000 in (0, 1, 0x100) for seen in reset.earlier)
+    own = any((ip_id - (seen.ip_id or 0)) % 0x10000 in (0, 1, 0x100) for seen in reset.earlier)
     return not (own or _id_of_ours(reset, 0) or _id_of_ours(reset, 1) or _id_continues(reset))
 
 
@@ -149,9 +149,15 @@ def _window_trigger(reset: Reset) -> bool:
     return trigger is not None and _window_in(reset, [trigger])
 
 
+def _peer_ttl(reset: Reset) -> int | None:
+    """The TTL that stands for the peer."""
+    known = reference(reset)
+    return None if known is None else known.ttl
+
+
 def _hops_known(reset: Reset) -> int | None:
-    reference = reference_ttl(reset)
-    return None if reference is None else hops(reference)
+    ttl = _peer_ttl(reset)
+    return None if ttl is None else hops(ttl)
 
 
 def _seq_answers(reset: Reset) -> bool:
@@ -213,7 +219,7 @@ FIELDS: dict[str, Field] = {
             "peer": Word(
                 "that of the peer's SYN or SYN-ACK, else of its newest packet",
                 1,
-                lambda r: r.rst.ttl == reference_ttl(r),
+                lambda r: r.rst.ttl == _peer_ttl(r),
             )
         },
     ),

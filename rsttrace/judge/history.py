@@ -7,14 +7,16 @@ come again and again) and asks for a verdict when it is due, and again when some
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
+from rsttrace.judge import facts
 from rsttrace.judge.findings import looks_like_check
-from rsttrace.judge.rules import SAME_COUNTER, seen_of
+from rsttrace.judge.observe import SAME_COUNTER
 from rsttrace.judge.verdict import judge
-from rsttrace.model import LatePacket, Other, Packet, Reset, Seen, Verdict
+from rsttrace.model import LatePacket, Other, Packet, Peer, Reset, Seen, Verdict, hops
 
 SIBLINGS = 8
 """How many RSTs of one flow are kept, and how many later packets of each."""
@@ -24,6 +26,12 @@ SIBLING_NS = 60_000_000_000
 
 STRANGERS = 64
 """How many RSTs of other addresses are kept per namespace."""
+
+NEIGHBOURHOODS = 64
+"""How many namespaces (or files) have such a list, the last used: 4,096 resets at most."""
+
+GATEWAYS = 1024
+"""How many MACs are remembered that pass packets on without taking off their TTL."""
 
 CHECKS, CHECKS_KEPT = 3, 4
 """How many health checks in a row show a period, and how many are looked at."""
@@ -46,8 +54,30 @@ def _key(identity: object, packet: Packet) -> Key:
     return identity, packet.src.ip, packet.src.port, packet.dst.ip, packet.dst.port
 
 
-def _identity(reset: Reset) -> object:
-    return reset.netns_identity if reset.netns_identity is not None else reset.file
+def _identity(item: Reset | LatePacket) -> object:
+    return item.netns_identity if item.netns_identity is not None else item.file
+
+
+def seen_of(packet: Packet, time_ns: int, mac: str | None = None) -> Seen:
+    """What is kept of a packet that came after a RST, or of a RST."""
+    stamp = re.search(r"TS val (\d+) ecr (\d+)", packet.options)
+    return Seen(
+        time_ns=time_ns,
+        ttl=packet.ttl,
+        ip_id=packet.ip_id,
+        df=packet.df,
+        flags=packet.flags,
+        seq=packet.seq,
+        ack=packet.ack,
+        window=packet.window,
+        payload_len=packet.payload_len,
+        tsval=int(stamp[1]) if stamp else None,
+        tsecr=int(stamp[2]) if stamp else None,
+        options=packet.options,
+        mac=mac,
+        checksum_ok=packet.tcp_checksum_ok,
+        tos=packet.tos,
+    )
 
 
 @dataclass
@@ -59,13 +89,6 @@ class Case:
     verdict: Verdict | None = None
     entry: int | None = None
     touched: bool = False
-
-
-@dataclass
-class _Neighbours:
-    """What one namespace (or file) has seen lately."""
-
-    strangers: deque[Case] = field(default_factory=lambda: deque(maxlen=STRANGERS))
 
 
 class History:
@@ -88,7 +111,9 @@ class History:
         self._waiting: deque[Case] = deque()
         self._flows: OrderedDict[Key, list[Case]] = OrderedDict()
         self._remembered = 0  # cases in _flows
-        self._places: OrderedDict[object, _Neighbours] = OrderedDict()
+        self._strangers: OrderedDict[object, deque[Case]] = OrderedDict()
+        self._peers: OrderedDict[tuple[object, str], list[Case]] = OrderedDict()
+        self._gateways: OrderedDict[tuple[object, str], None] = OrderedDict()
         self._checks: OrderedDict[tuple[object, str, str, int], deque[int]] = OrderedDict()
         self._anew: list[Case] = []
 
@@ -101,8 +126,10 @@ class History:
         self._waiting.append(case)
         self._note_check(item)
         if item.kind.direction != "sent":
+            self._note_gateway(item)
             self._join_flow(case)
-            self._join_place(case)
+            self._join_peer(case)
+            self._join_strangers(case)
 
     def due(self, now_ns: int | None = None) -> Iterator[Case]:
         """Cases to be shown: those whose time has come (all if None), then changed verdicts.
@@ -136,10 +163,34 @@ class History:
             self._anew.append(case)
 
     def _add_late(self, late: LatePacket) -> None:
-        seen = seen_of(late.packet, late.time_ns)
-        identity = late.netns_identity if late.netns_identity is not None else late.file
-        for case in self._flows.get(_key(identity, late.packet), ()):
-            self._follow(case, seen)
+        seen = seen_of(late.packet, late.time_ns, late.mac)
+        identity = _identity(late)
+        cases = self._flows.get(_key(identity, late.packet))
+        if cases is not None:
+            for case in cases:
+                self._follow(case, seen)
+        elif "S" in late.packet.flags:
+            self._meet_again(identity, late)
+
+    def _meet_again(self, identity: object, late: LatePacket) -> None:
+        """The peer of a reset shook hands on another connection: that tells where it is."""
+        packet = late.packet
+        for case in self._peers.get((identity, packet.src.ip), ()):
+            baseline = case.reset.baseline
+            known = baseline.peer.ttls if baseline.peer is not None else ()
+            if packet.ttl in known or len(known) >= SIBLINGS:
+                continue
+            peer = Peer(
+                ttls=(*known, packet.ttl),
+                syn_ttl=baseline.peer.syn_ttl if baseline.peer is not None else packet.ttl,
+                syn_options=packet.options,
+                syn_window=packet.window or 0,
+                df=packet.df,
+                mac=late.mac,
+                time_ns=late.time_ns,
+            )
+            case.reset.baseline = replace(baseline, peer=peer)
+            self._touch(case)
 
     def _follow(self, case: Case, seen: Seen) -> None:
         reset = case.reset
@@ -154,30 +205,53 @@ class History:
         cases = self._flows.pop(key, [])
         self._remembered -= len(cases)
         cases = [other for other in cases if _same_connection(other.reset, reset)][-SIBLINGS + 1 :]
-        this = seen_of(reset.rst, reset.time_ns)
-        our_acks = _acks(reset).union(*(_acks(other.reset) for other in cases))
-        reset.our_acks = our_acks
+        this = seen_of(reset.rst, reset.time_ns, _mac(reset))
+        acks = facts.our_acks(reset).union(*(facts.our_acks(other.reset) for other in cases))
+        reset.our_acks = acks
         for other in cases:
-            other.reset.our_acks = our_acks
+            other.reset.our_acks = acks
+            other.reset.siblings = (*other.reset.siblings, reset)[-SIBLINGS:]
             self._follow(other, this)
+        reset.siblings = tuple(other.reset for other in cases)
         reset.earlier = tuple(
-            seen_of(other.reset.rst, other.reset.time_ns) for other in reversed(cases)
+            seen_of(other.reset.rst, other.reset.time_ns, _mac(other.reset))
+            for other in reversed(cases)
         )
         self._flows[key] = [*cases, case]
         self._remembered += len(cases) + 1
         while self._remembered > self._size and len(self._flows) > 1:
             self._remembered -= len(self._flows.popitem(last=False)[1])
 
-    def _join_place(self, case: Case) -> None:
+    def _join_peer(self, case: Case) -> None:
+        key = (_identity(case.reset), case.reset.rst.src.ip)
+        cases = self._peers.pop(key, [])
+        self._peers[key] = [*cases, case][-SIBLINGS:]
+        if len(self._peers) > self._size:
+            self._peers.popitem(last=False)
+
+    def _note_gateway(self, reset: Reset) -> None:
+        """Remember routers that take nothing off the TTL (some clouds' do), and say so."""
+        hop, half = reset.next_hop, facts.flow_half(reset)
+        if hop is None or not hop.is_gateway or hop.mac is None:
+            return
+        key = (_identity(reset), hop.mac)
+        full = half is not None and half.confirmed and half.syn_ttl is not None
+        if full and half is not None and half.mac == hop.mac and not hops(half.syn_ttl or 1):
+            self._gateways[key] = None
+            if len(self._gateways) > GATEWAYS:
+                self._gateways.popitem(last=False)
+        reset.gateway_keeps_ttl = key in self._gateways
+
+    def _join_strangers(self, case: Case) -> None:
         reset = case.reset
         ip_id = reset.rst.ip_id
         if ip_id is None or ip_id <= 1:
             return
-        place = self._places.pop(_identity(reset), None) or _Neighbours()
-        self._places[_identity(reset)] = place
-        if len(self._places) > self._size:
-            self._places.popitem(last=False)
-        for stranger in place.strangers:
+        strangers = self._strangers.pop(_identity(reset), None) or deque(maxlen=STRANGERS)
+        self._strangers[_identity(reset)] = strangers
+        if len(self._strangers) > NEIGHBOURHOODS:
+            self._strangers.popitem(last=False)
+        for stranger in strangers:
             other = stranger.reset
             assert other.rst.ip_id is not None
             near = (ip_id - other.rst.ip_id + SAME_COUNTER) & 0xFFFF <= 2 * SAME_COUNTER
@@ -186,7 +260,7 @@ class History:
                 reset.others = (*reset.others, _other(other))[-SIBLINGS:]
                 other.others = (*other.others, _other(reset))[-SIBLINGS:]
                 self._touch(stranger)
-        place.strangers.append(case)
+        strangers.append(case)
 
     def _note_check(self, reset: Reset) -> None:
         if not looks_like_check(reset):
@@ -206,10 +280,8 @@ class History:
             reset.period_s = mean / 1e9
 
 
-def _acks(reset: Reset) -> frozenset[int]:
-    """The numbers that our packets asked for."""
-    ours = reset.baseline.ours
-    return frozenset(seen.ack for seen in (ours.recent if ours else ()) if "A" in seen.flags)
+def _mac(reset: Reset) -> str | None:
+    return reset.frame.mac if reset.frame is not None else None
 
 
 def _same_connection(earlier: Reset, later: Reset) -> bool:

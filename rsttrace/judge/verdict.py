@@ -1,62 +1,112 @@
-"""Adds the evidence up."""
+"""Weighs what was seen into a verdict: which author explains it best."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 
+from rsttrace.judge import facts, proofs
+from rsttrace.judge.advice import advice
+from rsttrace.judge.authors import (
+    FORGED_FROM,
+    PEER_FROM,
+    TABLE,
+    WORDS,
+    Model,
+    by_author,
+    factors,
+    peer_share,
+)
 from rsttrace.judge.findings import findings
 from rsttrace.judge.fingerprints import Fingerprints, Match
-from rsttrace.judge.rules import (
-    PATH_RULES,
-    RULES,
-    answers_ours,
-    is_no_socket_shape,
-    reference_ttl,
-)
-from rsttrace.model import Evidence, Kind, Origin, Reset, Verdict, hops
+from rsttrace.judge.observe import Observation, distances, observe
+from rsttrace.model import Author, Evidence, Fate, Kind, Origin, Reset, Share, Verdict
 
-FORGED_AT = math.log(0.95 / 0.05)
-"""Sum of weights from which a reset is called forged: 95 %. An accusation needs more."""
+CERTAIN = 0.999
+"""No more than this can what was seen carry, however much it is."""
 
-PEER_AT = -math.log(0.90 / 0.10)
-"""Sum of weights from which a reset is called the peer's: 90 %."""
+PROOF_SCORE = 20.0
+"""The score of a proof, and the largest one."""
 
+SHOWN_AUTHORS = 4
+"""So many authors are named at most, and none that is less likely than `LEAST_SHARE`."""
 
-def probability(score: float) -> float:
-    """Log-odds to a probability, kept inside what the evidence can carry (0.1 % .. 99.9 %)."""
-    return min(0.999, max(0.001, 1 / (1 + math.exp(-score))))
+LEAST_SHARE = 0.01
+
+LOG_WEIGHT = 2.6
+"""ln(40/3): how much more often a log that has no such RST belongs to a forgery (authors.py)."""
 
 
-def judge(reset: Reset, fingerprints: Fingerprints | None = None) -> Verdict:
-    """Weigh everything known about a reset. Pure.
+def logit(share: float) -> float:
+    """The log-odds of a probability, kept finite."""
+    share = min(1 - 1e-9, max(1e-9, share))
+    return math.log(share / (1 - share))
+
+
+def decide(score: float) -> tuple[Origin, float | None]:
+    """What the log-odds of "not the peer" say, and how probable it is."""
+    forged = 1 / (1 + math.exp(-score))
+    if forged >= FORGED_FROM:
+        return Origin.FORGED, min(forged, CERTAIN)
+    if 1 - forged >= PEER_FROM:
+        return Origin.PEER, min(1 - forged, CERTAIN)
+    return Origin.INCONCLUSIVE, None
+
+
+def judge(reset: Reset, fingerprints: Fingerprints | None = None, table: Model = TABLE) -> Verdict:
+    """Say who made a reset, by everything known about it. Pure.
 
     `fingerprints` name the device where the evidence says, or leans to, forged; they weigh nothing.
+    `table` holds the numbers (tests replace it).
     """
-    considered = _one_cause(tuple(found for rule in RULES if (found := rule(reset)) is not None))
-    speaking = tuple(found for found in considered if found.weight or found.proof)
-    proofs = [found for found in speaking if found.proof]
-    found_beside = findings(reset)
-    score = round(sum(found.weight for found in speaking if not found.proof), 2)
-    reference = reference_ttl(reset)
-    received = reset.kind.direction != "sent"
+    proof = proofs.proof(reset)
+    if reset.kind.direction == "sent":
+        return _sent(reset, proof)
+    seen = observe(reset)
+    names = tuple(found.name for found in seen if found.name is not None)
+    shares = table.weigh(names)
+    score = round(logit(1 - peer_share(shares)), 2)
+    considered = tuple(_evidence(found, names, score, table) for found in seen)
     confidence: float | None
-    if proofs:
-        score = proofs[0].weight
-        confidence = 1.0
-        if not received:
-            origin = Origin.LOCAL
-        else:
-            origin = Origin.FORGED if score > 0 else Origin.PEER
+    if proof is not None:
+        origin, confidence = proof.origin, 1.0
+        score = PROOF_SCORE if origin is Origin.FORGED else -PROOF_SCORE
+        authors = _proved(proof, shares)
+        considered = (_proof_evidence(proof, score), *considered)
     else:
         origin, confidence = decide(score)
-    suspect = received and origin in (Origin.FORGED, Origin.INCONCLUSIVE) and score > 0
+        authors = tuple(
+            Share(author, round(share, 3), WORDS[author])
+            for author, share in list(by_author(shares).items())[:SHOWN_AUTHORS]
+            if share >= LEAST_SHARE
+        )
+    words = proofs.other_end_words(reset)
+    if words is not None and not any(found.rule == "other-end" for found in considered):
+        considered += (Evidence("other-end", 0.0, *words),)
+    speaking = tuple(found for found in considered if found.proof or abs(found.weight) >= 0.05)
+    return _verdict(reset, fingerprints, origin, confidence, score, authors, considered, speaking)
+
+
+def _verdict(
+    reset: Reset,
+    fingerprints: Fingerprints | None,
+    origin: Origin,
+    confidence: float | None,
+    score: float,
+    authors: tuple[Share, ...],
+    considered: tuple[Evidence, ...],
+    speaking: tuple[Evidence, ...],
+) -> Verdict:
+    proved = bool(speaking) and any(found.proof for found in speaking)
+    found_beside = findings(reset, origin, authors, proved=proved)
+    suspect = origin is Origin.FORGED or (origin is Origin.INCONCLUSIVE and score > 0)
     device = None
-    if fingerprints is not None and received:
+    if fingerprints is not None:
         matches = fingerprints.match(reset)
-        unnamed = _not_named(reset, suspect, found_beside)
+        unnamed = _not_named(reset, suspect, authors)
         considered += (_fingerprint_line(matches, unnamed),)
         device = matches[0].fingerprint if matches and unnamed is None else None
+    rst_hops, peer_hops = distances(reset)
     return Verdict(
         origin=origin,
         confidence=None if confidence is None else round(confidence, 3),
@@ -64,12 +114,79 @@ def judge(reset: Reset, fingerprints: Fingerprints | None = None) -> Verdict:
         evidence=(*_in_order(speaking), *found_beside),
         findings=tuple(found.rule for found in found_beside),
         considered=considered,
-        hops_rst=hops(reset.rst.ttl) if received else None,
-        hops_peer=hops(reference) if received and reference is not None else None,
+        hops_rst=rst_hops,
+        hops_peer=peer_hops,
         device_name=device.device if device is not None else None,
         device_fingerprint=device.key if device is not None else None,
         summary=summary(reset, origin),
+        authors=authors,
+        advice=advice(reset, origin, authors, tuple(found.rule for found in found_beside)),
     )
+
+
+def _sent(reset: Reset, proof: proofs.Proof | None) -> Verdict:
+    """What this host sent itself: there is nothing to weigh."""
+    assert proof is not None
+    considered: tuple[Evidence, ...] = (_proof_evidence(proof, 0.0),)
+    words = proofs.other_end_words(reset)
+    if words is not None:
+        considered += (Evidence("other-end", 0.0, *words),)
+    beside = findings(reset, Origin.LOCAL, (), proved=True)
+    return Verdict(
+        origin=Origin.LOCAL,
+        confidence=1.0,
+        score=0.0,
+        evidence=(considered[0], *beside),
+        findings=tuple(found.rule for found in beside),
+        considered=considered,
+        summary=reset.cause.text,
+        advice=advice(reset, Origin.LOCAL, (), tuple(found.rule for found in beside)),
+    )
+
+
+def _evidence(found: Observation, names: tuple[str, ...], score: float, table: Model) -> Evidence:
+    """An observation with its effect: the verdict with it against the verdict without it."""
+    if found.name is None:
+        return Evidence(found.group, 0.0, found.text, found.values, group=found.group)
+    rest = tuple(name for name in names if name != found.name)
+    without = logit(1 - peer_share(table.weigh(rest)))
+    return Evidence(
+        rule=found.name,
+        weight=round(score - without, 2),
+        text=found.text,
+        values=found.values,
+        group=found.group,
+        factors=factors(found.name),
+    )
+
+
+def _proof_evidence(proof: proofs.Proof, score: float) -> Evidence:
+    return Evidence(proof.rule, score, proof.text, proof.values, proof=True)
+
+
+def _proved(proof: proofs.Proof, shares: tuple[float, ...]) -> tuple[Share, ...]:
+    """The author where there is a proof: named by it, else the likeliest that agrees with it."""
+    author = proof.author
+    if author is None:
+        wanted = proof.origin is Origin.PEER
+        author = next(who for who in by_author(shares) if who.is_peer == wanted)
+    return (Share(author, 1.0, WORDS[author]),)
+
+
+def other_end(reset: Reset) -> Evidence | None:
+    """What another vantage point says of this reset; None where there is none."""
+    proof = proofs.other_end(reset)
+    if proof is not None and reset.kind.direction != "sent":
+        score = PROOF_SCORE if proof.origin is Origin.FORGED else -PROOF_SCORE
+        return _proof_evidence(proof, score)
+    words = proofs.other_end_words(reset)
+    if words is not None:
+        return Evidence("other-end", 0.0, *words)
+    other = reset.other_end
+    if other is None or other.fate is not Fate.NEVER_SENT or reset.kind.direction == "sent":
+        return None
+    text = f"never left {other.point} ({other.file.rpartition('/')[2]}): {other.why}"
+    return Evidence("other-end-log", LOG_WEIGHT, text, factors=factors("other-end-log"))
 
 
 def reconsider(verdict: Verdict, found: Evidence) -> Verdict:
@@ -92,6 +209,11 @@ def reconsider(verdict: Verdict, found: Evidence) -> Verdict:
     else:
         score = round(verdict.score + found.weight, 2)
         origin, confidence = decide(score)
+    authors = tuple(
+        share
+        for share in verdict.authors
+        if not found.proof or share.author.is_peer == (origin is Origin.PEER)
+    )
     return replace(
         verdict,
         origin=origin,
@@ -99,25 +221,19 @@ def reconsider(verdict: Verdict, found: Evidence) -> Verdict:
         score=score,
         evidence=evidence,
         considered=considered,
+        authors=authors,
     )
 
 
-def decide(score: float) -> tuple[Origin, float | None]:
-    """What a sum of weights says, and how probable it is."""
-    if score >= FORGED_AT:
-        return Origin.FORGED, probability(score)
-    if score <= PEER_AT:
-        return Origin.PEER, 1 - probability(score)
-    return Origin.INCONCLUSIVE, None
-
-
-def _not_named(reset: Reset, suspect: bool, found: tuple[Evidence, ...]) -> str | None:
+def _not_named(reset: Reset, suspect: bool, authors: tuple[Share, ...]) -> str | None:
     """Why no device is named, whatever the reset is like; None where it may be."""
     if not suspect:
         return "nothing accuses"
-    second_host = any(finding.rule == "duplicate-address" for finding in found)
-    if second_host and is_no_socket_shape(reset.rst):
+    likeliest = authors[0].author if authors else None
+    if likeliest is Author.SECOND_HOST and facts.is_bare(reset.rst):
         return "a second host with this address answers in the same way"
+    if likeliest is not None and likeliest.is_peer:
+        return "the peer is likelier"
     return None
 
 
@@ -135,22 +251,8 @@ def _fingerprint_line(matches: list[Match], unnamed: str | None) -> Evidence:
     return Evidence("fingerprint", 0.0, text, values)
 
 
-def _one_cause(considered: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
-    """Let only the strongest accuse of those that one honest change of path would explain."""
-    path = [found for found in considered if found.rule in PATH_RULES and found.weight > 0]
-    if len(path) < 2:
-        return considered
-    strongest = max(path, key=lambda found: found.weight)
-    return tuple(
-        replace(found, weight=0.0, text=f"{found.text} (not added: a change of path explains both)")
-        if found in path and found is not strongest
-        else found
-        for found in considered
-    )
-
-
 def _in_order(evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
-    """Proof first, then the heaviest."""
+    """Proof first, then what moves the verdict most."""
     return tuple(sorted(evidence, key=lambda found: (not found.proof, -abs(found.weight))))
 
 
@@ -171,11 +273,13 @@ def _peer_did(reset: Reset) -> str:
     made = reset.made_here
     if made is not None and made.kind is Kind.SENT_ACTIVE:
         return "the peer closed or aborted its live socket"
-    if is_no_socket_shape(reset.rst):
+    if made is not None and made.kind is Kind.SENT_NETFILTER:
+        return "the peer's own firewall rejected it"
+    if facts.is_bare(reset.rst):
         trigger = reset.trigger.flags if reset.trigger is not None else ""
         if trigger == "S":
             return "the peer refused: no socket listens there"
-        if answers_ours(reset.rst, reset.baseline.ours) is False:
+        if facts.answers_ours(reset.rst, reset.baseline.ours) is False:
             return "the peer has no such connection (it answers none of our last packets)"
         return "the peer has no such connection"
     if "A" in reset.rst.flags:

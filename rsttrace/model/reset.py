@@ -89,14 +89,44 @@ class Seen:
 
     time_ns: int
     ttl: int
-    ip_id: int
-    df: bool
+    ip_id: int | None
+    df: bool | None
     flags: str
     seq: int
     ack: int
     window: int | None
     payload_len: int
     segments: int = 1
+    tsval: int | None = None
+    tsecr: int | None = None
+    options: str | None = None
+    mac: str | None = None
+    checksum_ok: bool | None = None
+    tos: int | None = None
+
+
+@dataclass(frozen=True)
+class TtlCount:
+    """How many packets of one direction came with a TTL."""
+
+    ttl: int
+    packets: int
+    first_ns: int
+    last_ns: int
+    strange: int = 0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An address's newest confirmed handshake, on any connection."""
+
+    ttls: tuple[int, ...]
+    syn_ttl: int
+    syn_options: str | None
+    syn_window: int
+    df: bool | None
+    mac: str | None
+    time_ns: int
 
 
 @dataclass(frozen=True)
@@ -127,6 +157,16 @@ class Half:
     recent: tuple[Seen, ...] = ()
     end: int | None = None
     syn_options: str | None = None
+    ttls: tuple[TtlCount, ...] = ()
+    fin_ns: int | None = None
+    strange: int = 0
+    strange_ns: int | None = None
+    syns: int = 0
+    confirmed: bool = False
+    new_syn: Seen | None = None
+    clock: tuple[tuple[int, int], ...] = ()
+    checksums_wrong: bool | None = None
+    acked: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +183,7 @@ class Baseline:
     theirs: Half | None = None
     ours: Half | None = None
     peer_ttls: tuple[int, ...] = ()
+    peer: Peer | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +211,7 @@ class LatePacket:
     packet: Packet
     netns_identity: int | None = None
     file: str | None = None
+    mac: str | None = None
 
 
 @dataclass(frozen=True)
@@ -325,6 +367,22 @@ class Pod:
     uid: str | None = None
 
 
+@dataclass(frozen=True)
+class Probed:
+    """The peer's distance, as it answered when it was asked (``--probe``).
+
+    `method` is what was sent: ``echo`` (ICMP echo, RFC 792, RFC 4443) or ``syn`` (to a port that had
+    answered). `ttl` is the TTL (hop limit) of its answer, `mac` who handed that over, `time_ns`
+    (CLOCK_REALTIME) when. `text` says in words what was asked and answered.
+    """
+
+    method: str
+    ttl: int | None
+    mac: str | None
+    time_ns: int
+    text: str
+
+
 @dataclass
 class Reset:
     """One RST, seen once, with everything known about it.
@@ -382,6 +440,10 @@ class Reset:
     period_s: float | None = None
 
     other_end: OtherEnd | None = None
+    payload: bytes | None = None
+    siblings: tuple[Reset, ...] = ()
+    gateway_keeps_ttl: bool = False
+    probed: Probed | None = None
 
     @property
     def family(self) -> int:

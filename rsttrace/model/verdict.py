@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +19,48 @@ class Origin(enum.Enum):
     INCONCLUSIVE = "inconclusive"
 
 
+class Author(enum.Enum):
+    """Who may have made a RST: finer than Origin. The value is the word used in the JSON.
+
+    The first three are the peer's host itself; all others answered in its name. `PEER_RAW` is a
+    program on the peer's host that wrote the packet through a raw socket: not the peer's TCP.
+    """
+
+    PEER_SOCKET = "peer-socket"
+    PEER_HOST = "peer-host"
+    PEER_FIREWALL = "peer-firewall"
+    PEER_RAW = "peer-raw"
+    BALANCER = "balancer"
+    REJECT = "reject"
+    SECOND_HOST = "second-host"
+    INJECTOR = "injector"
+    MIRROR = "mirror"
+    SWAP = "swap"
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether a RST by this author is the peer's own."""
+        return self in (Author.PEER_SOCKET, Author.PEER_HOST, Author.PEER_FIREWALL)
+
+
+@dataclass(frozen=True)
+class Share:
+    """One author and the probability (0 to 1) that it made the RST. `text` says who that is."""
+
+    author: Author
+    probability: float
+    text: str
+
+
 @dataclass(frozen=True)
 class Evidence:
-    """One rule's finding.
+    """One observation, and what it says.
 
-    `weight` is the log-odds it adds for "forged" (natural logarithm; negative speaks for the
-    peer; 0: looked at, says nothing). `proof` decides alone. `values` are the numbers compared.
+    `weight` is how much it moves the verdict: the log-odds (natural logarithm) of "not the peer"
+    with it, less those without it; negative speaks for the peer. 0: looked at, says nothing. Since
+    the authors are compared as whole stories, the weights do not add up to the verdict's `score`.
+    `proof` decides alone. `values` are the numbers compared. `group` is the group of observations
+    of which a reset has at most one, `factors` how probable each author makes it (0 to 1).
     """
 
     rule: str
@@ -31,15 +68,19 @@ class Evidence:
     text: str
     values: dict[str, Any] = field(default_factory=dict)
     proof: bool = False
+    group: str = ""
+    factors: Mapping[Author, float] | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
     """Who made a reset, how sure, and why.
 
-    `confidence` is the probability given to `origin` (``None`` when inconclusive); `score` the sum
-    of the weights. `considered` holds every rule that was looked at, `evidence` those that spoke.
-    `hops_rst` and `hops_peer` are router hops implied by the TTLs.
+    `confidence` is the probability given to `origin` (``None`` when inconclusive); `score` the
+    log-odds of "not the peer". `authors` are the likeliest ones, the first the likeliest; empty for
+    what this host sent. `considered` holds every observation that was looked at, `evidence` those
+    that spoke. `hops_rst` and `hops_peer` are router hops implied by the TTLs; ``None`` where a TTL
+    is none that a distance can be read from. `advice` says what to look at next.
     """
 
     origin: Origin
@@ -53,6 +94,8 @@ class Verdict:
     device_name: str | None = None
     device_fingerprint: str | None = None
     summary: str = ""
+    authors: tuple[Share, ...] = ()
+    advice: str | None = None
 
 
 @dataclass(frozen=True)

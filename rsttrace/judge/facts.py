@@ -1,0 +1,449 @@
+"""What the observations have in common: distances, stacks, round trips, what answers what. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rsttrace.model import (
+    Half,
+    Packet,
+    Reset,
+    Scope,
+    Seen,
+    TtlCount,
+    hops,
+    initial_ttl,
+)
+from rsttrace.stacks import STACKS, may_be_linux, order, stack
+from rsttrace.tcp import distance
+
+NEAR_HOPS = 3
+"""Hop distances that differ by no more than this are called near: reroutes do that, too."""
+
+SAME_START = 8
+"""TTLs that differ by no more have the same initial TTL, even where 32 or 64 lies between them."""
+
+MANY_PACKETS = 8
+"""So many packets with one TTL: a steady distance."""
+
+FEW_PACKETS = 3
+"""So many show more than a handshake does."""
+
+UNLIKELY_HOPS = 25
+"""A peer that seems this far away more likely started with an unusual TTL (IP_TTL, ip(7))."""
+
+PROGRAM_TTLS = (10, 20, 30, 40, 50, 60, 100, 120, 150, 200, 250)
+"""Numbers that people take for a program's own TTL (IP_TTL, ip(7)); resets without a socket have
+the host's."""
+
+MISSED_IDS = 256
+"""How far a counter may have run on packets that we did not see (lost, or sent to others)."""
+
+NEAR_SEQUENCE = 1 << 24
+"""Sequence numbers farther apart are not of one connection: a RST of an earlier one on the same
+ports, or of a host in SYN-SENT (RFC 9293 §3.5.1). Linux's receive window ends at 6 MB (tcp(7))."""
+
+IDLE_NS = 60_000_000_000
+"""A connection that said nothing for so long is idle. Linux's masquerading and most load balancers
+forget one after minutes (350 s AWS, 4 min Azure), some after one."""
+
+ALIVE_NS = 1_000_000_000
+"""A peer that sent something so short a time ago is alive."""
+
+PROVOKED_NS = 3_000_000_000
+"""A RST that comes no later after a packet of ours may answer it (RFC 6298 §2: the largest initial
+round-trip guess)."""
+
+SHORTEST_RTT_NS = 2_000_000
+"""Round trips below this are too short to be compared: waking up a CPU takes a part of that."""
+
+SAMPLES = 3
+"""So many round trips have a least one that means something; fewer may all have been slow."""
+
+RAW_SYN = ("", "mss")
+"""Options of a SYN that a program wrote itself (a scanner, some health checkers): none, or MSS alone.
+Every stack in use since 2000 offers more (stacks.py)."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The TTL that stands for the peer, and how much it is worth.
+
+    `packets` of the peer came with it. `steady` is ``many``, ``few`` or ``one`` by their number;
+    ``varied`` where the peer's packets came with several TTLs, ``peer`` where it is of another
+    connection of that address, ``lone`` where it is of a SYN that nobody confirmed. `others` are
+    TTLs that its other packets or handshakes came with.
+    """
+
+    ttl: int
+    packets: int
+    steady: str
+    others: tuple[int, ...] = ()
+    handshakes: tuple[int, ...] = ()
+    is_syn: bool = True
+
+
+def plural(count: int, word: str) -> str:
+    """``1 hop``, ``2 hops``."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def age_text(ns: int) -> str:
+    """A duration in words a person reads at a glance."""
+    if ns < 1_000_000:
+        return f"{ns / 1e3:.0f} µs"
+    if ns < 1_000_000_000:
+        return f"{ns / 1e6:.1f} ms"
+    return f"{ns / 1e9:.1f} s"
+
+
+def ttl_word(reset: Reset) -> str:
+    """What this IP version calls it."""
+    return "TTL" if reset.family == 4 else "hop limit"
+
+
+def flow_half(reset: Reset) -> Half | None:
+    """The peer's direction of this very connection; None where nothing of it was seen."""
+    baseline = reset.baseline
+    return baseline.theirs if baseline.scope is Scope.FLOW else None
+
+
+def length_of(seen: Seen) -> int:
+    """How many sequence numbers a packet takes (RFC 9293 §3.4)."""
+    return seen.payload_len + ("S" in seen.flags) + ("F" in seen.flags)
+
+
+# ---- distance ----
+
+
+def starts_at(ttl: int, reference: int | None = None, name: str | None = None) -> int:
+    """The initial TTL of a packet that arrived with `ttl`.
+
+    Rounded up to one that stacks use (model.ttl), except where it is known better: a packet that
+    came with nearly the `reference` started as that did, and a stack (`name`, stacks.py) has one
+    initial TTL, also where its packets come from more than 32 hops away.
+    """
+    rounded = initial_ttl(ttl)
+    for known in STACKS:
+        if known.name == name and ttl <= known.ttl and (rounded == 32 or known.ttl == rounded):
+            return known.ttl
+    if reference is not None and abs(ttl - reference) <= SAME_START:
+        return max(rounded, initial_ttl(reference))
+    return rounded
+
+
+def apart(ttl: int, reference: int) -> tuple[int, bool]:
+    """How many hops farther than `reference` a packet came, and whether they started alike."""
+    if abs(ttl - reference) <= SAME_START or initial_ttl(ttl) == initial_ttl(reference):
+        return reference - ttl, True
+    return hops(ttl) - hops(reference), False
+
+
+def is_lone_syn(half: Half) -> bool:
+    """Whether all that was seen of an end is a SYN, which anybody can send in its name."""
+    if half.confirmed or half.syn_ttl is None:
+        return False
+    return half.packets <= max(1, half.syns) and all(
+        "A" not in seen.flags for seen in half.recent if "S" in seen.flags
+    )
+
+
+def is_raw_syn(half: Half) -> bool:
+    """Whether an end's SYN was written by a program, not by its stack."""
+    options = half.syn_options
+    if half.syn_ttl is None or options is None or options.endswith("cut"):
+        return False
+    if any("S" in seen.flags and "A" in seen.flags for seen in half.recent):
+        return False
+    return order(options) in RAW_SYN
+
+
+def counts_of(half: Half) -> tuple[TtlCount, ...]:
+    """The TTLs of an end's packets that may be its own, each with their number."""
+    if half.ttls:
+        return tuple(count for count in half.ttls if count.packets)
+    if half.ttl is None:
+        return ()
+    known = dict.fromkeys(
+        ttl for ttl in (half.ttl, half.syn_ttl, half.ttl_min, half.ttl_max) if ttl is not None
+    )
+    share = max(1, half.packets // len(known))
+    return tuple(TtlCount(ttl, share, half.first_ns, half.last_ns) for ttl in known)
+
+
+def reference(reset: Reset) -> Reference | None:
+    """The TTL that stands for the peer: its handshake's, else its packets', else its other ones'."""
+    half, baseline = flow_half(reset), reset.baseline
+    handshakes = baseline.peer.ttls if baseline.peer is not None else baseline.peer_ttls
+    if reset.probed is not None and reset.probed.ttl is not None and half is None:
+        return Reference(reset.probed.ttl, 1, "peer", handshakes=(reset.probed.ttl,))
+    if half is None or half.ttl is None:
+        theirs = baseline.theirs
+        ttl = baseline.peer.syn_ttl if baseline.peer else theirs.syn_ttl if theirs else None
+        if ttl is None:
+            ttl = theirs.ttl if theirs else None
+        return None if ttl is None else Reference(ttl, 1, "peer", handshakes=handshakes)
+    if is_lone_syn(half) and half.syn_ttl is not None:
+        if handshakes and half.syn_ttl not in handshakes:
+            return Reference(handshakes[0], 1, "peer", handshakes=handshakes)
+        return Reference(half.syn_ttl, 1, "lone", handshakes=handshakes)
+    counts = counts_of(half)
+    most = max(counts, key=lambda count: count.packets, default=None)
+    ttl, is_syn = half.syn_ttl, True
+    if ttl is None or is_raw_syn(half):
+        ttl, is_syn = most.ttl if most else half.ttl, False
+    packets = next((count.packets for count in counts if count.ttl == ttl), 1)
+    others = tuple(count.ttl for count in counts if count.ttl != ttl)
+    often = [count for count in counts if count.ttl != ttl and count.packets >= FEW_PACKETS]
+    if often or len(others) > 1:
+        steady = "varied"
+    elif packets >= MANY_PACKETS:
+        steady = "many"
+    else:
+        steady = "few" if packets >= FEW_PACKETS else "one"
+    return Reference(ttl, packets, steady, others, handshakes, is_syn)
+
+
+# ---- stack and shape ----
+
+
+def stack_name(reset: Reset) -> str | None:
+    """The peer's stack, by the SYN of this connection, else of another one of that address."""
+    half = flow_half(reset)
+    if half is not None and half.syn_options is not None:
+        return None if is_raw_syn(half) else stack(half)
+    peer = reset.baseline.peer
+    if peer is None or peer.syn_options is None:
+        return None
+    found, ttl = order(peer.syn_options), initial_ttl(peer.syn_ttl)
+    return next(
+        (known.name for known in STACKS if known.ttl == ttl and known.order.fullmatch(found)), None
+    )
+
+
+def numbered(half: Half | None) -> list[Seen]:
+    """An end's last packets that have an IP ID, newest first."""
+    return [seen for seen in (half.recent if half else ()) if seen.ip_id is not None]
+
+
+def last_id(half: Half | None) -> int | None:
+    """The IP ID of an end's newest packet."""
+    known = numbered(half)
+    return known[0].ip_id if known else None
+
+
+def id_step(ip_id: int | None, half: Half | None) -> int | None:
+    """How far an IP ID lies behind an end's last one; None where that has no counter (yet)."""
+    known = numbered(half)
+    if ip_id is None or not known or not known[0].ip_id or "S" in known[0].flags:
+        return None  # Linux sends its SYN-ACK with IP ID 0
+    return (ip_id - known[0].ip_id) & 0xFFFF
+
+
+def continues(ip_id: int | None, half: Half | None) -> bool:
+    """Whether an IP ID goes on where the peer's last packet stopped."""
+    step = id_step(ip_id, half)
+    return step is not None and 1 <= step <= numbered(half)[0].segments
+
+
+def is_bare(rst: Packet) -> bool:
+    """Linux without a socket: tcp_v4_send_reset, tcp_v6_send_reset (and nf_send_reset).
+
+    ID 0 with DF, window 0, no options; ``R`` with ack 0, or ``RA`` with seq 0.
+    """
+    if rst.window != 0 or rst.payload_len or rst.options or rst.reserved:
+        return False
+    if rst.ip_id is not None and (rst.ip_id != 0 or not rst.df):
+        return False
+    if rst.flags == "R":
+        return rst.ack == 0 or initial_ttl(rst.ttl) == 128
+    return rst.flags == "RA" and rst.seq == 0
+
+
+def is_live(flags: str, seq: int) -> bool:
+    """Whether a RST is a live socket's, as Linux sends it: with ACK and its own next number."""
+    return "A" in flags and bool(seq)
+
+
+def is_stamped(rst: Packet) -> bool:
+    """Whether it carries the TCP timestamp option (RFC 7323 §3)."""
+    return "TS val" in rst.options
+
+
+def looks_like_linux(half: Half, least: int = 2) -> bool:
+    """Whether a peer's earlier IPv4 packets are those of a Linux stack, untouched on their way.
+
+    Initial TTL 64, DF in every packet, and an IP ID of 0 in the SYN-ACK or IDs that count up
+    packet by packet (ip_select_ident_segs()); the SYN's options, where known, do not speak
+    against it. `least`: how many packets must have been seen.
+    """
+    if half.packets < least or not half.df_always or not may_be_linux(half):
+        return False
+    if half.ttl is None or starts_at(half.ttl, None, "Linux") != 64:
+        return False
+    if any(seen.flags == "SA" and seen.ip_id == 0 for seen in half.recent):
+        return True
+    counting = [seen for seen in numbered(half) if seen.ip_id]
+    steps = [
+        1 <= ((newer.ip_id or 0) - (older.ip_id or 0)) & 0xFFFF <= older.segments + MISSED_IDS
+        for newer, older in zip(counting, counting[1:])
+    ]
+    return bool(steps) and all(steps)
+
+
+def is_linux(reset: Reset) -> bool:
+    """Whether the peer is plainly a Linux host: by its SYN, or by its packets."""
+    half = flow_half(reset)
+    if half is None:
+        return False
+    name = stack_name(reset)
+    if name is not None:
+        return name == "Linux" and (reset.family == 6 or half.df_always or half.packets < 2)
+    return reset.family == 4 and looks_like_linux(half)
+
+
+# ---- numbers ----
+
+
+def answers(rst: Packet, seen: Seen) -> bool:
+    """Whether a RST's numbers were known only to who has seen this packet of ours (or acts on it):
+    it acknowledges its data, or takes its ack number for its own sequence number."""
+    length = length_of(seen)
+    if "A" in rst.flags:
+        return bool(length) and rst.ack == (seen.seq + length) & 0xFFFFFFFF
+    return "A" in seen.flags and rst.seq == seen.ack
+
+
+def answers_ours(rst: Packet, ours: Half | None) -> bool | None:
+    """Whether a no-socket RST's numbers answer a packet of ours; None if we know none."""
+    if ours is None or not ours.recent:
+        return None
+    for seen in ours.recent:
+        if "A" not in rst.flags and "A" in seen.flags and rst.seq == seen.ack:
+            return True
+        if "A" in rst.flags and rst.ack == (seen.seq + length_of(seen)) & 0xFFFFFFFF:
+            return True
+    return False
+
+
+def answers_nothing(seq: int, our_acks: Iterable[int]) -> bool:
+    """Whether a number lies beyond all that we acknowledged, and near it."""
+    ahead = [distance(ack, seq) for ack in our_acks]
+    return bool(seq and ahead) and all(0 < step <= NEAR_SEQUENCE for step in ahead)
+
+
+def our_acks(reset: Reset) -> frozenset[int]:
+    """The numbers that our last packets asked for."""
+    ours = reset.baseline.ours
+    return frozenset(seen.ack for seen in (ours.recent if ours else ()) if "A" in seen.flags)
+
+
+def was_sent_before(sent: Seen, half: Half) -> bool:
+    """Whether a packet was a retransmission: an older one already had a number beyond its own."""
+    if not length_of(sent):
+        return False
+    older = half.recent[half.recent.index(sent) + 1 :]
+    return any(distance(sent.seq, seen.seq + length_of(seen)) > 0 for seen in older)
+
+
+def our_packet_with(ip_id: int, ours: Half) -> Seen | None:
+    """Our packet whose IP ID (or the next number) this is; offloaded buffers cover a range."""
+    for seen in ours.recent:
+        if seen.ip_id is not None and (ip_id - seen.ip_id) & 0xFFFF <= seen.segments:
+            return seen
+    return None
+
+
+def repeats_ours(ip_id: int | None, reset: Reset) -> bool:
+    """Whether an IP ID is one of ours."""
+    ours = reset.baseline.ours
+    return bool(ip_id and ip_id > 1 and ours and our_packet_with(ip_id, ours))
+
+
+# ---- time ----
+
+
+def idle_ns(reset: Reset) -> int | None:
+    """How long nothing was sent either way before the RST or before the packet it answers, in ns.
+
+    None where no packet is known to compare with.
+    """
+    ours, theirs = reset.baseline.ours, flow_half(reset)
+    if theirs is None:
+        return None
+    times = sorted(
+        seen.time_ns
+        for half in (ours, theirs)
+        if half is not None
+        for seen in half.recent
+        if seen.time_ns <= reset.time_ns
+    )
+    if not times:
+        return None
+    silences = [later - earlier for earlier, later in zip(times, [*times[1:], reset.time_ns])]
+    # Our packet may have been sent several times before the answer came: the longest silence
+    # counts that has nothing but packets of ours after it.
+    last = max((seen.time_ns for seen in theirs.recent), default=times[0])
+    return max(gap for start, gap in zip(times, silences) if start >= min(last, times[-1]))
+
+
+def is_provoked(reset: Reset) -> bool | None:
+    """Whether the RST came soon enough after a packet of ours to answer it; None if unknown."""
+    ours = reset.baseline.ours
+    if ours is None or not ours.recent:
+        return None
+    return reset.time_ns - ours.recent[0].time_ns <= PROVOKED_NS
+
+
+def least_rtt_ns(reset: Reset) -> tuple[int, int] | None:
+    """The least round trip known of this connection in ns, and on how many samples it rests.
+
+    The socket's own, that of its handshake, and that of data that was acknowledged. Never one of a
+    packet that was sent twice (Karn and Partridge, SIGCOMM 1987; RFC 6298 §3), never an ACK of our
+    FIN: a program closes when it likes.
+    """
+    socket, ours, theirs = reset.socket, reset.baseline.ours, flow_half(reset)
+    known: list[int] = []
+    samples = 0
+    if socket is not None and socket.min_rtt_us:
+        known.append(socket.min_rtt_us * 1000)
+        # The kernel's rests on the handshake alone until the peer has answered more. It counts
+        # the time, too, that our SYN waited for its neighbour's address.
+        samples = theirs.packets if theirs is not None else 1
+    if ours is None or theirs is None:
+        return (known[0], samples) if known else None
+    if ours.syn_ns is not None and theirs.syn_ns is not None and theirs.syn_ns > ours.syn_ns:
+        # Our SYN, their SYN-ACK.
+        if ours.syns <= 1 and theirs.syns <= 1:
+            known.append(theirs.syn_ns - ours.syn_ns)
+            samples = max(samples, 1)
+    measured = 0
+    for sent in ours.recent:
+        if not sent.payload_len or "F" in sent.flags or was_sent_before(sent, ours):
+            continue
+        end = (sent.seq + length_of(sent)) & 0xFFFFFFFF
+        acks = [
+            seen.time_ns - sent.time_ns
+            for seen in theirs.recent
+            if "A" in seen.flags and seen.ack == end and seen.time_ns > sent.time_ns
+        ]
+        if acks:
+            known.append(min(acks))
+            measured += 1
+    if not known:
+        return None
+    return min(known), max(samples, measured + (ours.syn_ns is not None and ours.syns <= 1))
+
+
+def clock_rate(half: Half) -> float | None:
+    """How many timestamp ticks a second an end's clock makes, from two of its packets.
+
+    RFC 7323 §5.4: between 1 ms and 1 s a tick; Linux has 1 ms, from 6.7 on also 1 µs a tick.
+    None where they lie less than 0.1 s apart.
+    """
+    if len(half.clock) < 2:
+        return None
+    (first, first_ns), (last, last_ns) = half.clock[0], half.clock[-1]
+    seconds = (last_ns - first_ns) / 1e9
+    return distance(first, last) / seconds if seconds >= 0.1 else None
