@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
-from tests.accuracy import captures, forged, heldout, honest
+from rsttrace.errors import RsttraceError
+from tests.accuracy import captures, forged, heldout, honest, record
 from tests.accuracy.case import Case, Outcome
 from tests.accuracy.run import play_all
 from tests.accuracy.table import MUST, by_label, by_source, failures, table
@@ -57,6 +60,66 @@ def report(title: str, outcomes: Sequence[Outcome]) -> list[str]:
     return failures(outcomes)
 
 
+class Halves(NamedTuple):
+    """What is asked for: the live lab, the captures."""
+
+    live: bool
+    captured: bool
+
+
+Found = tuple[list[Outcome], list[str]]
+"""Outcomes, and the bars that were not passed."""
+
+
+def played(pattern: str, verbose: bool, kept: record.Recording | None) -> Found:
+    """The live lab; with `kept`, also records it there."""
+    cases = [case for case in all_cases() if re.search(pattern, case.name)]
+    if kept is None:
+        result = play_all(cases, verbose)
+    else:
+        with tempfile.NamedTemporaryFile() as file:
+            result = play_all(cases, verbose, Path(file.name))
+            kept.played, kept.events = result.played, record.unpack(Path(file.name))
+    wrong = report("live lab", result.outcomes)
+    for name, why in result.skipped.items():
+        print(f"skipped: {name}: {why}")
+    for name, why in result.broken.items():
+        print(f"broken: {name}:\n{why}")
+        wrong.append(f"{name} could not be played")
+    return result.outcomes, wrong
+
+
+def captures_read(folder: Path, kept: record.Recording | None) -> Found:
+    """The labelled captures; with `kept`, also records them there."""
+    if not captures.present(folder):
+        print(f"\ncaptures: skipped: no {folder / captures.LABELS} (name the folder with --pcaps)")
+        return [], []
+    if kept is None:
+        found = captures.judge(folder)
+    else:
+        kept.labels = captures.labels(folder)
+        for name in sorted({label.file for label in kept.labels}):
+            with tempfile.NamedTemporaryFile() as file:
+                captures.read(folder / name, Path(file.name))
+                kept.read[name] = record.unpack(Path(file.name))
+        found = kept.captured()
+    return found, report("captures", found)
+
+
+def judged_again(recording: record.Recording, halves: Halves, pattern: str) -> Found:
+    """A recording, judged by today's judge."""
+    outcomes: list[Outcome] = []
+    wrong: list[str] = []
+    if halves.live and recording.played:
+        outcomes += [one for one in recording.live() if re.search(pattern, one.case)]
+        wrong += report("live lab (recorded)", outcomes)
+    if halves.captured and recording.labels:
+        found = recording.captured()
+        outcomes += found
+        wrong += report("captures (recorded)", found)
+    return outcomes, wrong
+
+
 @click.command()
 @click.option("--live", is_flag=True, help="Only the live lab.")
 @click.option("--captures", "captured", is_flag=True, help="Only the captures.")
@@ -76,31 +139,46 @@ def report(title: str, outcomes: Sequence[Outcome]) -> list[str]:
     type=click.Path(path_type=Path),
     help="Write the outcomes, one JSON object per line.",
 )
+@click.option(
+    "--record",
+    "target_record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Keep what the judge was given in a file, for --replay.",
+)
+@click.option(
+    "--replay",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Play and read nothing: judge again what --record kept. For files of your own only.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Name each case as it is played.")
 def main(
-    live: bool, captured: bool, pcaps: Path, pattern: str, target: Path | None, verbose: bool
+    live: bool,
+    captured: bool,
+    pcaps: Path,
+    pattern: str,
+    target: Path | None,
+    target_record: Path | None,
+    replay: Path | None,
+    verbose: bool,
 ) -> None:
     """Hold the verdicts against the truth."""
     wrong: list[str] = []
     outcomes: list[Outcome] = []
-    if live or not captured:
-        result = play_all([case for case in all_cases() if re.search(pattern, case.name)], verbose)
-        outcomes += result.outcomes
-        wrong += report("live lab", result.outcomes)
-        for name, why in result.skipped.items():
-            print(f"skipped: {name}: {why}")
-        for name, why in result.broken.items():
-            print(f"broken: {name}:\n{why}")
-            wrong.append(f"{name} could not be played")
-    if captured or not live:
-        if not captures.present(pcaps):
-            print(
-                f"\ncaptures: skipped: no {pcaps / captures.LABELS} (name the folder with --pcaps)"
-            )
-        else:
-            found = captures.judge(pcaps)
-            outcomes += found
-            wrong += report("captures", found)
+    halves = Halves(live or not captured, captured or not live)
+    if replay is not None:
+        try:
+            outcomes, wrong = judged_again(record.load(replay), halves, pattern)
+        except RsttraceError as error:
+            raise click.ClickException(str(error)) from error
+    else:
+        kept = None if target_record is None else record.Recording()
+        if halves.live:
+            outcomes, wrong = played(pattern, verbose, kept)
+        if halves.captured:
+            found, failed = captures_read(pcaps, kept)
+            outcomes, wrong = outcomes + found, wrong + failed
+        if kept is not None and target_record is not None:
+            kept.save(target_record)
     if outcomes and not pattern:
         text, failed = heldout.report(outcomes)
         print(f"\neach source held out (tests/accuracy/heldout.py): with it -> without\n\n{text}")

@@ -11,6 +11,8 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rsttrace.errors import RsttraceError
@@ -28,43 +30,81 @@ def present(folder: Path) -> bool:
     return (folder / LABELS).is_file()
 
 
-def read(path: Path) -> dict[int, tuple[Json, Json | None]]:
-    """By frame: what ``rsttrace read`` says at last, and at first where it was amended.
+@dataclass(frozen=True)
+class Label:
+    """A line of the labels: a reset's file and frame, its flow, and what is known of it."""
+
+    file: str
+    frame: int
+    flow: str
+    source: str
+    label: str
+    trust: str
+
+
+def labels(folder: Path) -> list[Label]:
+    """All lines."""
+    with (folder / LABELS).open(newline="", encoding="utf-8") as file:
+        return [
+            Label(
+                row["file"],
+                int(row["packet"]),
+                row["flow"],
+                row["source"].split("/")[0],
+                row["label"],
+                row["confidence"],
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def read(path: Path, record: Path | None = None) -> list[Json]:
+    """What ``rsttrace read`` says of a capture.
 
     Every kind is asked for: which end is ours is the reader's guess, and a label does not say.
+    With `record`, what its judge is given is written there.
 
     Raises:
         RsttraceError: the command failed.
     """
-    command = [sys.executable, "-m", "rsttrace", "read", "-o", "json", "--kind", "all", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    program = ["rsttrace"] if record is None else ["tests.accuracy.recorder", str(record)]
+    command = [*program, "read", "-o", "json", "--kind", "all", str(path)]
+    done = subprocess.run(
+        [sys.executable, "-m", *command], capture_output=True, text=True, check=False, cwd=ROOT
+    )
     if done.returncode:
         raise RsttraceError(f"rsttrace read failed on {path.name}: {done.stderr.strip()}")
-    entries = [json.loads(line) for line in done.stdout.splitlines()]
-    return {last["frame"]: (last, first) for last, first in settled(entries)}
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def judge(folder: Path) -> list[Outcome]:
-    """Every labelled reset, with what was said of it.
-
-    Raises:
-        RsttraceError: a capture cannot be read.
-    """
-    with (folder / LABELS).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    said = {name: read(folder / name) for name in sorted({row["file"] for row in rows})}
-    outcomes = []
-    for row in rows:
-        entry, first = said[row["file"]].get(int(row["packet"]), (None, None))
-        outcomes.append(
+def outcomes(labelled: Sequence[Label], said: Mapping[str, Iterable[Json]]) -> list[Outcome]:
+    """Every labelled reset, with what was said of it; `said`: the entries, by file."""
+    by_frame = {
+        name: {last["frame"]: (last, first) for last, first in settled(entries)}
+        for name, entries in said.items()
+    }
+    made = []
+    for row in labelled:
+        entry, first = by_frame[row.file].get(row.frame, (None, None))
+        made.append(
             Outcome(
-                case=f"{row['file']} frame {row['packet']} ({row['flow']})",
-                source=row["source"].split("/")[0],
+                case=f"{row.file} frame {row.frame} ({row.flow})",
+                source=row.source,
                 role="receiver" if entry is None else entry["direction"],
-                label=row["label"],
-                trust=row["confidence"],
+                label=row.label,
+                trust=row.trust,
                 entry=entry,
                 first=first,
             )
         )
-    return outcomes
+    return made
+
+
+def judge(folder: Path) -> list[Outcome]:
+    """Every labelled reset, with what rsttrace says of it.
+
+    Raises:
+        RsttraceError: a capture cannot be read.
+    """
+    found = labels(folder)
+    return outcomes(found, {name: read(folder / name) for name in sorted({x.file for x in found})})

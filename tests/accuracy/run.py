@@ -8,20 +8,28 @@ import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rsttrace.demo.lab import Lab
 from tests.accuracy.case import Case, Outcome
 from tests.accuracy.sniff import Honest, Sighting, parse
-from tests.accuracy.stage import Play, Stage
-from tests.lab.harness import Fence, Json, Tracer, missing
+from tests.accuracy.stage import Stage
+from tests.lab.harness import TRACE, Fence, Json, Tracer, missing
 
 
 @dataclass
 class Played:
-    """A case that was played: where its resets were seen, by which ends, and what went wrong."""
+    """A case that was played: where its resets were seen, by which ends, and what went wrong.
 
-    case: Case
-    play: Play
+    `roles`: the watched ends, by the inodes of their namespaces. For the rest see `Case`, `Play`.
+    """
+
+    name: str
+    source: str
+    honest: bool
+    port: int
+    hops: int
+    trust: dict[str, str]
     roles: dict[int, str]
     arrived: list[Sighting] = field(default_factory=list)
     left: list[Sighting] = field(default_factory=list)
@@ -32,6 +40,7 @@ class Played:
 class Result:
     """What came of a run: the outcomes, the cases that broke, those that could not be played."""
 
+    played: list[Played] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -41,10 +50,11 @@ class Result:
         return [outcome for outcome in self.outcomes if outcome.case == case]
 
 
-def play_all(cases: Sequence[Case], tell: bool = False) -> Result:
+def play_all(cases: Sequence[Case], tell: bool = False, record: Path | None = None) -> Result:
     """Play cases, stage by stage, under one tracer that takes each namespace for a machine.
 
-    With `tell`, names each on stderr as it is played.
+    With `tell`, names each on stderr as it is played. With `record`, what the tracer's judge is
+    given is written there.
     """
     result = Result()
     ready = []
@@ -56,7 +66,8 @@ def play_all(cases: Sequence[Case], tell: bool = False) -> Result:
             ready.append(case)
     played: list[Played] = []
     with Lab("rstaccfence") as lab:
-        tracer = Tracer("--viewpoint", "netns")
+        program = TRACE if record is None else recorded(TRACE, record)
+        tracer = Tracer("--viewpoint", "netns", program=program)
         try:
             fence = Fence(lab)
             fence.cross(tracer)
@@ -70,15 +81,22 @@ def play_all(cases: Sequence[Case], tell: bool = False) -> Result:
                     fence.cross(tracer)
                     for one in played:
                         if not one.arrived:
-                            one.arrived = stage.sniffer.seen(one.play.port, False)
-                            one.left = stage.sniffer.seen(one.play.port, True)
+                            one.arrived = stage.sniffer.seen(one.port, False)
+                            one.left = stage.sniffer.seen(one.port, True)
         finally:
             tracer.stop()
     for one in played:
         if one.error is not None:
-            result.broken[one.case.name] = one.error
-        result.outcomes += _outcomes(one, tracer.entries)
+            result.broken[one.name] = one.error
+        result.outcomes += outcomes_of(one, tracer.entries)
+    result.played = played
     return result
+
+
+def recorded(program: Sequence[str], target: Path) -> list[str]:
+    """A command of rsttrace, as one that also writes down what its judge is given."""
+    at = program.index("rsttrace")
+    return [*program[:at], "tests.accuracy.recorder", str(target), *program[at + 1 :]]
 
 
 def _play(stage: Stage, case: Case, tell: bool) -> Played:
@@ -93,7 +111,9 @@ def _play(stage: Stage, case: Case, tell: bool) -> Played:
         error = traceback.format_exc()
     with contextlib.suppress(OSError):  # it may be another namespace by now
         inodes |= {stage.lab.inode(role): role for role, _ in stage.watched}
-    return Played(case, play, inodes, error=error)
+    return Played(
+        case.name, case.source, case.honest, play.port, play.hops, play.trust, inodes, error=error
+    )
 
 
 def settled(entries: Iterable[Json]) -> list[tuple[Json, Json | None]]:
@@ -107,26 +127,26 @@ def settled(entries: Iterable[Json]) -> list[tuple[Json, Json | None]]:
     return [(last[n], first[n] if first[n] is not last[n] else None) for n in first]
 
 
-def _outcomes(one: Played, entries: Iterable[Json]) -> list[Outcome]:
+def outcomes_of(one: Played, entries: Iterable[Json]) -> list[Outcome]:
     """Each RST that arrived at a watched end, with what was said of it."""
     told: dict[tuple[str, object, int], list[tuple[Json, Json | None]]] = {}
     for last, first in settled(e for e in entries if "summary" not in e or "kind" in e):
         if last["direction"] != "received" or last["netns"] not in one.roles:
             continue
-        if one.play.port not in (last["local"]["port"], last["remote"]["port"]):
+        if one.port not in (last["local"]["port"], last["remote"]["port"]):
             continue
         found = parse(bytes.fromhex(last["rst"]["raw"]))
         assert found is not None, last
         key = (one.roles[last["netns"]], *found)
         told.setdefault(key, []).append((last, first))
-    honest = Honest(one.left, one.play.hops)
+    honest = Honest(one.left, one.hops)
     outcomes = []
     for role, _, wire, ttl in one.arrived:
-        genuine = one.case.honest or honest.take(wire, ttl)
-        trust = "honest" if genuine else one.play.trust.get(role, "proven")
+        genuine = one.honest or honest.take(wire, ttl)
+        trust = "honest" if genuine else one.trust.get(role, "proven")
         label = "genuine" if genuine else "forged"
         queue = told.get((role, wire, ttl), [])
         entry, first = queue.pop(0) if queue else (None, None)
-        source = one.case.source if one.case.honest or not genuine else "linux, drawn by a forger"
-        outcomes.append(Outcome(one.case.name, source, role, label, trust, entry, first))
+        source = one.source if one.honest or not genuine else "linux, drawn by a forger"
+        outcomes.append(Outcome(one.name, source, role, label, trust, entry, first))
     return outcomes

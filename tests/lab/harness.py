@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -73,13 +73,15 @@ def tracing(
 class Tracer:
     """``rsttrace trace -o json`` as a user runs it, read in the background.
 
+    `program` is the command to run in its place.
+
     Attributes:
         entries: what it printed so far.
         status: what it said on stderr so far.
         start_s: seconds until it was armed, if it was waited for.
     """
 
-    def __init__(self, *options: str, wait: bool = True) -> None:
+    def __init__(self, *options: str, wait: bool = True, program: Sequence[str] = TRACE) -> None:
         self.entries: list[Json] = []
         self._of: dict[int, list[Json]] = {}
         self.status = ""
@@ -88,7 +90,7 @@ class Tracer:
         self._changed = threading.Condition()
         self._lines: queue.Queue[str] = queue.Queue()
         self.process = subprocess.Popen(
-            [*TRACE, "-o", "json", *options],
+            [*program, "-o", "json", *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

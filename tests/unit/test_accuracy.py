@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+import pickle
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from rsttrace.judge.verdict import decide
-from tests.accuracy import heldout
+from rsttrace.errors import RsttraceError
+from rsttrace.judge.verdict import decide, judge
+from rsttrace.model import Origin
+from tests.accuracy import captures, heldout, record
 from tests.accuracy.case import Outcome
 from tests.accuracy.run import settled
 from tests.accuracy.sniff import Honest, Sighting, Wire, parse
 from tests.accuracy.table import by_label, column, failures, table
 from tests.lab.harness import Json
-from tests.unit.builders import PEER, PEER6, US, US6, ipv4_bytes, ipv6_bytes, tcp_bytes
+from tests.unit.builders import PEER, PEER6, US, US6, ipv4_bytes, ipv6_bytes, reset, tcp_bytes
+from tests.unit.captures import incident, pcap, write
 
 WIRE = Wire(PEER, US, (3306, 51234), 1000, 0, 4, 0, 7)
 
@@ -146,3 +152,38 @@ def test_an_acquittal_that_rests_on_its_own_source_fails() -> None:
     text, failed = heldout.report(outcomes)
     assert "-3.0 excuse: tricky" in text
     assert failed == ["1 honest resets are called forged without their source"]
+
+
+# ---- recordings ----
+
+
+def test_a_recording_is_judged_as_the_run_was(tmp_path: Path) -> None:
+    capture, records = tmp_path / "incident.pcap", tmp_path / "records"
+    write(capture, pcap(incident()))
+    said = captures.read(capture, records)
+    assert [entry["origin"] for entry in said] == ["forged"]
+    label = captures.Label(str(capture), said[0]["frame"], "1", "a box", "forged", "high")
+    kept = record.Recording(labels=[label], read={str(capture): record.unpack(records)})
+    path = tmp_path / "recording"
+    kept.save(path)
+    for _ in range(2):  # judging it leaves it as it was
+        assert [outcome.entry for outcome in record.load(path).captured()] == said
+        assert [outcome.entry for outcome in kept.captured()] == said
+
+
+def test_another_judge_is_asked_where_one_is_given(tmp_path: Path) -> None:
+    capture, records = tmp_path / "incident.pcap", tmp_path / "records"
+    write(capture, pcap(incident()))
+    captures.read(capture, records)
+    wanted = replace(judge(reset()), origin=Origin.PEER)
+    said = record.entries(record.unpack(records), lambda found: wanted)
+    assert [entry["origin"] for entry in said] == ["peer"]
+
+
+@pytest.mark.parametrize("data", [None, b"", b"no pickle", pickle.dumps([])])
+def test_what_is_no_recording_is_refused(tmp_path: Path, data: bytes | None) -> None:
+    path = tmp_path / "recording"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(RsttraceError, match="recording"):
+        record.load(path)
