@@ -227,6 +227,17 @@ def numbered(half: Half | None) -> list[Seen]:
     return [seen for seen in (half.recent if half else ()) if seen.ip_id is not None]
 
 
+def are_stamps_agreed(reset: Reset) -> bool:
+    """Whether both ends agreed on timestamps (RFC 7323 §3.2), by their SYNs or by the peer's packets."""
+    half, ours = flow_half(reset), reset.baseline.ours
+    if half is None:
+        return False
+    if half.timestamps:
+        return True
+    offers = [one.syn_options for one in (half, ours) if one is not None]
+    return len(offers) == 2 and all(offer is not None and "TS" in offer for offer in offers)
+
+
 def last_id(half: Half | None) -> int | None:
     """The IP ID of an end's newest packet."""
     known = numbered(half)

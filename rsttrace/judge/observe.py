@@ -63,6 +63,9 @@ SAME_COUNTER = 8
 BUSY_COUNTER = 4096
 """How far a host's one counter for all its peers may have run on since its last packet to us."""
 
+TOO_FAR = 8
+"""So many hops behind a proxy stands no server that it answers for."""
+
 LOW_DELAY = 0x10
 """The TOS that pf gives to its resets (IPTOS_LOWDELAY; pf_send_tcp())."""
 
@@ -140,18 +143,23 @@ def _compared(reset: Reset, known: facts.Reference) -> Observation:
         )
         many = own.get(rst.ttl, 0) >= facts.FEW_PACKETS
         return found("ttl-of-several" if many else "ttl-as-data", text)
-    if any(apart(rst.ttl, ttl) == (0, True) for ttl in known.handshakes):
-        text = f"{compared}; other handshakes of this address came with {rst.ttl}"
-        return found("ttl-other-handshake", text)
     if known.steady == "varied":
         ttls = ", ".join(map(str, sorted({known.ttl, *known.others})))
         return found("ttl-varies", f"{compared}; but the peer's own packets came with {ttls}")
+    if known.steady == "peer" and rst.ttl in known.handshakes:
+        ttls = ", ".join(map(str, sorted(set(known.handshakes))))
+        return found("ttl-of-several", f"{word} {rst.ttl}; handshakes of this address had {ttls}")
+    if any(apart(rst.ttl, ttl) == (0, True) for ttl in known.handshakes):
+        text = f"{compared}; other handshakes of this address came with {rst.ttl}"
+        return found("ttl-other-handshake", text)
     if _is_programs(reset, known, farther):
         return found("ttl-program", f"{compared}; but that {word} was perhaps set by its program")
     if known.steady == "lone":
         return found("ttl-lone", compared)
-    if not alike:
+    if not alike and farther <= TOO_FAR:
         return found("ttl-other-start", f"{compared}; another initial {word}, too")
+    if farther > TOO_FAR:
+        return found("ttl-too-far", compared)
     steady = _aged(reset, known.steady)
     near = abs(farther) <= facts.NEAR_HOPS
     if near:
@@ -281,16 +289,32 @@ def _bare(reset: Reset, half: Half | None) -> Observation | None:
     if plain and rst.tos == LOW_DELAY and SSH not in (rst.src.port, rst.dst.port):
         text = "TOS 0x10, window 0, no options: as pf's 'block return-rst' sends it"
         return Observation("make", "pf", text, values)
-    if not is_bare(rst):
+    if not is_bare(rst) and not _is_refusal(reset, half):
         return None
     numbers = "window 0, no options" if rst.ip_id is None else "IP ID 0, DF, window 0"
     shape = f"the shape of a Linux host without such a socket ({numbers})"
-    if half is not None and facts.answers_nothing(rst.seq, facts.our_acks(reset)):
-        return Observation("make", "bare-unasked", f"{shape}, but no packet of ours asked for it")
-    name = stack_name(reset)
+    name, linux = stack_name(reset), is_linux(reset)
+    unasked = facts.answers_nothing(rst.seq, reset.our_acks or facts.our_acks(reset))
+    if half is not None and linux and unasked:
+        text = f"{shape}, but no packet of ours asked for its number"
+        return Observation("make", "bare-unasked", text, values)
     if name == "Windows" and starts_at(rst.ttl) != 128:
-        return Observation("make", "bare-not-its-stack", f"{shape}; the peer is a {name} host")
+        text = f"{shape}; the peer is a {name} host"
+        return Observation("make", "bare-not-its-stack", text, values)
+    if half is not None and not linux and (rst.ip_id is None or unasked):
+        text = f"R, {numbers}: what a host without such a socket sends, some also give up one so"
+        return Observation("make", "bare-any-stack", text, values)
     return Observation("make", "bare", f"{shape}; a firewall's REJECT looks the same", values)
+
+
+def _is_refusal(reset: Reset, half: Half | None) -> bool:
+    """Whether it refuses our SYN, though a SYN proxy had accepted that: numbers shifted, else bare."""
+    rst, ours = reset.rst, reset.baseline.ours
+    if half is None or half.packets > 1 or ours is None or rst.flags != "RA":
+        return False
+    answers = [seen for seen in ours.recent if "S" in seen.flags and facts.answers(rst, seen)]
+    plain = not (rst.window or rst.options or rst.payload_len)
+    return bool(answers) and plain and (rst.ip_id is None or (rst.ip_id == 0 and bool(rst.df)))
 
 
 def _clock(reset: Reset, half: Half | None) -> Observation | None:
@@ -356,7 +380,7 @@ def _wrong_for_its_stack(reset: Reset, half: Half | None) -> Observation | None:
         "syn_options": half.syn_options,
     }
     text = f"the peer is a {name} host, which never sends such a RST: {'; '.join(wrong)}"
-    if wrong == [_NO_STAMP]:
+    if wrong == [_NO_STAMP] and continues(rst.ip_id, half):
         text = "IP ID goes on as a live Linux socket's would, but the agreed timestamps are missing"
         return Observation("make", "timestamps-missing", text, values)
     return Observation("make", "alien-many" if len(wrong) > 1 else "alien", text, values)
@@ -378,12 +402,17 @@ def _wrong_for_linux(reset: Reset, half: Half) -> list[str]:
         wrong.append(f"no ACK, but a window ({rst.window})")
     if "A" not in rst.flags and rst.ack:
         wrong.append(f"no ACK flag, but an ack number ({rst.ack})")
+    modern = half.syn_options is not None or any(
+        "S" in seen.flags and seen.ip_id == 0 for seen in half.recent
+    )
+    if "A" not in rst.flags and rst.df and rst.ip_id and modern and stack_name(reset) == "Linux":
+        wrong.append(f"no ACK, but IP ID {rst.ip_id}: without a socket it is 0")
     if not is_live(rst.flags, rst.seq):
         return wrong
     step = facts.id_step(rst.ip_id, half)
     if step is not None and not 1 <= step <= facts.MISSED_IDS:
         wrong.append(f"IP ID {rst.ip_id}, where its socket would go on from {facts.last_id(half)}")
-    if half.timestamps and not is_stamped(rst):
+    if facts.are_stamps_agreed(reset) and not is_stamped(rst):
         wrong.append(_NO_STAMP)
     return wrong
 
@@ -397,7 +426,7 @@ def _live(
         return None
     stamped = is_stamped(rst)
     goes_on, last = continues(rst.ip_id, half), facts.last_id(half)
-    agrees = stamped == half.timestamps and (rst.df is None or rst.df == half.df_always)
+    agrees = stamped == facts.are_stamps_agreed(reset) and (rst.df is None or rst.df == half.df_always)
     stamp = ", and its timestamps too" if clock_is_right else ""
     windows = starts_at(rst.ttl) == 128 and rst.df and rst.window == 0
     if goes_on and agrees and not windows:
@@ -425,12 +454,20 @@ def _habits(reset: Reset, half: Half | None, values: dict[str, Any]) -> Observat
         return Observation("make", "windows", text, values)
     if goes_on:
         return Observation("make", "continues", f"IP ID {rst.ip_id} goes on from {last}", values)
+    plain = rst.flags in ("R", "RA") and not (rst.window or rst.options or rst.payload_len)
+    known = half is not None and bool(half.packets) and rst.df in (None, half.df_always)
+    if plain and known and (rst.ip_id is None or rst.ip_id or not rst.df):
+        text = "window 0, no options, and nothing in it that the peer's packets have not"
+        return Observation("make", "plain-answer", text, values)
     if rst.df is not False:
         return None
     if rst.ip_id == 0 and not (half is not None and half.packets and not half.df_always):
         text = "IP ID 0 without DF: hand-made packets look like this"
         return Observation("make", "zero-no-df", text, values)
-    if half is not None and half.df_always and half.packets > 1:
+    if half is not None and half.df_always and half.packets == 1:
+        text = "no DF, where the peer's handshake had it"
+        return Observation("make", "df-lost-one", text, values)
+    if half is not None and half.df_always:
         text = f"no DF, where all {plural(half.packets, 'packet')} of the peer had it"
         return Observation("make", "df-lost", text, values)
     return None
@@ -540,6 +577,9 @@ def _open(reset: Reset, half: Half, ours: Half | None) -> Observation:
     sent = [*half.recent, *(ours.recent if ours else ())]
     few = half.packets <= 2 and (ours is None or ours.packets <= 2)
     if few and half.syn_ns is not None and not any(seen.payload_len for seen in sent):
+        if half.packets > half.syns and half.packets > 1:
+            text = "right after the peer had ended the handshake, before any data"
+            return Observation("history", "shaken", text)
         return Observation("history", "handshake", "right after the handshake, before any data")
     idle = facts.idle_ns(reset)
     values = {"silent_ms": since_last / 1e6, "idle_s": None if idle is None else idle / 1e9}
@@ -1032,7 +1072,7 @@ def _build(rst: Packet) -> tuple[object, ...]:
 def _strength(name: str) -> float:
     """How much an observation tells the peer from the others, by its row."""
     likelihoods = ROWS[name].likelihoods
-    peer, rest = max(likelihoods[:3]), max(likelihoods[3:])
+    peer, rest = max(likelihoods[:4]), max(likelihoods[4:])
     return max(peer / rest, rest / peer)
 
 
