@@ -16,7 +16,7 @@ from typing import NamedTuple
 import click
 
 from rsttrace.errors import RsttraceError
-from tests.accuracy import captures, forged, heldout, honest, record
+from tests.accuracy import captures, forged, honest, record, robust
 from tests.accuracy.case import Case, Outcome
 from tests.accuracy.run import play_all
 from tests.accuracy.table import MUST, by_label, by_source, failures, table
@@ -180,8 +180,8 @@ def main(
         if kept is not None and target_record is not None:
             kept.save(target_record)
     if outcomes and not pattern:
-        text, failed = heldout.report(outcomes)
-        print(f"\neach source held out (tests/accuracy/heldout.py): with it -> without\n\n{text}")
+        text, failed = robust.report(outcomes)
+        print(f"\ncalibration and robustness (tests/accuracy/robust.py)\n\n{text}")
         wrong += failed
     if target is not None:
         rows = (json.dumps(vars(outcome)) for outcome in outcomes)

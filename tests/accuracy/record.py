@@ -118,5 +118,5 @@ def entries(events: Iterable[bytes], decide: Decide = shipped) -> list[Json]:
             entry = Entry(next(numbers), case.reset, case.verdict, case.entry)
             if case.entry is None:
                 case.entry = entry.id
-            made.append(json.loads(entry_line(entry)))
+            made.append(json.loads(entry_line(entry, explain=True)))
     return made
