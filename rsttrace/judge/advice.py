@@ -46,6 +46,9 @@ NAMED: dict[Author, str] = {
 }
 """What to look at once the likeliest author is named."""
 
+LEFT = 0.05
+"""An author less likely than this is not one of those left."""
+
 FALLBACK = "capture at the peer and compare (rsttrace compare)"
 
 
@@ -57,5 +60,5 @@ def advice(
         return None
     if origin is Origin.FORGED:
         return NAMED.get(authors[0].author)
-    left = {share.author for share in authors[:3]}
+    left = {share.author for share in authors[:3] if share.probability >= LEFT}
     return next((text for pair, text in UNDECIDED if pair <= left), FALLBACK)

@@ -28,11 +28,6 @@ CERTAIN = 0.999
 PROOF_SCORE = 20.0
 """The score of a proof, and the largest one."""
 
-SHOWN_AUTHORS = 4
-"""So many authors are named at most, and none that is less likely than `LEAST_SHARE`."""
-
-LEAST_SHARE = 0.01
-
 LOG_WEIGHT = 2.6
 """ln(40/3): how much more often a log that has no such RST belongs to a forgery (authors.py)."""
 
@@ -75,10 +70,10 @@ def judge(reset: Reset, fingerprints: Fingerprints | None = None, table: Model =
         considered = (_proof_evidence(proof, score), *considered)
     else:
         origin, confidence = decide(score)
+        priors = by_author(table.weigh(()))
         authors = tuple(
-            Share(author, round(share, 3), WORDS[author])
-            for author, share in list(by_author(shares).items())[:SHOWN_AUTHORS]
-            if share >= LEAST_SHARE
+            Share(author, round(share, 4), WORDS[author], round(priors[author], 4))
+            for author, share in by_author(shares).items()
         )
     words = proofs.other_end_words(reset)
     if words is not None and not any(found.rule == "other-end" for found in considered):

@@ -45,11 +45,15 @@ class Author(enum.Enum):
 
 @dataclass(frozen=True)
 class Share:
-    """One author and the probability (0 to 1) that it made the RST. `text` says who that is."""
+    """One author and the probability (0 to 1) that it made the RST. `text` says who that is.
+
+    `prior` is what it would be if nothing were known of the reset: how often resets are its.
+    """
 
     author: Author
     probability: float
     text: str
+    prior: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,8 @@ class Verdict:
     """Who made a reset, how sure, and why.
 
     `confidence` is the probability given to `origin` (``None`` when inconclusive); `score` the
-    log-odds of "not the peer". `authors` are the likeliest ones, the first the likeliest; empty for
-    what this host sent. `considered` holds every observation that was looked at, `evidence` those
+    log-odds of "not the peer". `authors` are all of them, the likeliest first; the one that a proof
+    names; none for what this host sent. `considered` holds every observation that was looked at, `evidence` those
     that spoke. `hops_rst` and `hops_peer` are router hops implied by the TTLs; ``None`` where a TTL
     is none that a distance can be read from. `advice` says what to look at next.
     """

@@ -11,6 +11,7 @@ from typing import Any
 
 from rsttrace import model
 from rsttrace.render import places
+from rsttrace.render.authors import listed
 from rsttrace.render.payload import describe
 from rsttrace.render.times import iso_time
 from rsttrace.stacks import stack
@@ -56,10 +57,17 @@ def entry_object(entry: model.Entry, *, explain: bool = False, utc: bool = False
         "trigger": _trigger(reset, ipv6),
         "sent_data": _sent_data(reset),
         "baseline": _baseline(reset.baseline, ipv6),
+        "authors": [
+            {"author": share.author, "probability": share.probability, "text": share.text}
+            for share in listed(verdict)
+        ],
+        "advice": verdict.advice,
         "evidence": [_evidence(item) for item in verdict.evidence],
     }
     if explain:
-        made["considered"] = [_evidence(item) for item in verdict.considered]
+        made["considered"] = [
+            {**_evidence(item), "factors": _factors(item)} for item in verdict.considered
+        ]
     made.update(
         {
             "hops": {"rst": verdict.hops_rst, "peer": verdict.hops_peer},
@@ -213,7 +221,15 @@ def _evidence(evidence: model.Evidence) -> dict[str, Any]:
         "text": evidence.text,
         "values": evidence.values,
         "proof": evidence.proof,
+        "group": evidence.group or None,
     }
+
+
+def _factors(evidence: model.Evidence) -> dict[str, float] | None:
+    """How probable each author makes an observation."""
+    if evidence.factors is None:
+        return None
+    return {author.value: round(value, 6) for author, value in evidence.factors.items()}
 
 
 def _neighbor(neighbor: model.Neighbor | None) -> dict[str, Any] | None:

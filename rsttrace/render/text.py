@@ -6,6 +6,7 @@ import math
 
 from rsttrace import model
 from rsttrace.render import places
+from rsttrace.render.authors import makers_text, table_lines
 from rsttrace.render.drawing import WIDTH
 from rsttrace.render.escape import safe
 from rsttrace.render.payload import describe
@@ -71,11 +72,12 @@ def entry_lines(
         if reset.made_here:
             body.append(made_here_text(reset.made_here, verdict.origin))
         if reset.kind.direction != "sent":
-            body += _path(reset, verdict) + _ingress(reset)
+            body += _path(reset, verdict) + _left(verdict) + _ingress(reset)
     body += [f"! {_finding(name, verdict)}" for name in verdict.findings if shown or _is_news(name)]
     if explain:
         body += picture_lines(entry, plain=plain, width=WIDTH - len(_INDENT))
         body += _explanation(verdict)
+        body += table_lines(verdict)
     elif shown:
         body += [
             f"{_sign(item)} {safe(item.text, _SENTENCE)}"
@@ -83,6 +85,8 @@ def entry_lines(
             if item.rule not in verdict.findings
         ]
     body += _sent_data(reset)
+    if shown and verdict.advice and not reset.made_here:
+        body.append(f"{'->' if plain else '→'} {safe(verdict.advice, _SENTENCE)}")
     if verbose:
         body += _details(entry, utc=utc)
     return lines + [_INDENT + line for line in body]
@@ -151,18 +155,19 @@ def _sentence(reset: model.Reset, verdict: model.Verdict) -> str:
 
 def _path(reset: model.Reset, verdict: model.Verdict) -> list[str]:
     """How far away it was made, and who handed it to us."""
-    rst, peer = _distance(verdict.hops_rst), _distance(verdict.hops_peer)
+    rst, peer = _distance(verdict.hops_rst, reset), _distance(verdict.hops_peer, reset)
     clauses = []
     if verdict.origin is model.Origin.FORGED and not reset.made_here:
+        maker = makers_text(verdict) or "a device"
         if reset.other_end and reset.other_end.where:
-            clauses.append(f"by a device {safe(reset.other_end.where, _SENTENCE)}")
+            clauses.append(f"by {maker}, {safe(reset.other_end.where, _SENTENCE)}")
             peer = None
         elif rst and rst == peer:
             own = f"its TTL is like {claimed_sender(reset)}'s, {peer}"
-            clauses.append(f"by a device somewhere on the path: {own}")
+            clauses.append(f"by {maker}, somewhere on the path: {own}")
             peer = None
         else:
-            clauses.append(f"by a device {rst or 'somewhere on the path'}")
+            clauses.append(f"by {maker}, {rst or 'somewhere on the path'}")
     elif rst:
         clauses.append(f"by its TTL {rst}")
     if clauses and peer:
@@ -178,12 +183,22 @@ def _path(reset: model.Reset, verdict: model.Verdict) -> list[str]:
     return [", ".join(clauses)] if clauses else []
 
 
-def _distance(hops: int | None) -> str | None:
+def _distance(hops: int | None, reset: model.Reset) -> str | None:
     if hops is None:
         return None
     if hops == 0:
-        return "on our own link"
+        neighbor = places.neighbor(reset)
+        gateway = neighbor is not None and neighbor.is_gateway
+        return "our own gateway itself" if gateway else "on our own link"
     return "1 hop away" if hops == 1 else f"{hops} hops away"
+
+
+def _left(verdict: model.Verdict) -> list[str]:
+    """The authors that an open verdict leaves."""
+    if verdict.origin is not model.Origin.INCONCLUSIVE:
+        return []
+    makers = makers_text(verdict)
+    return [f"left: {makers}"] if makers else []
 
 
 def _ingress(reset: model.Reset) -> list[str]:
@@ -213,14 +228,14 @@ def _sign(evidence: model.Evidence) -> str:
 
 
 def _explanation(verdict: model.Verdict) -> list[str]:
-    """Every rule with its weight, then their sum and what it says."""
+    """Every observation with its weight, then what they say together."""
     rules = [*verdict.considered]
     rules += [
         item for item in verdict.evidence if item not in rules and item.rule not in verdict.findings
     ]
     if not rules:
         return []
-    width = max(len("sum"), *(len(safe(item.rule)) for item in rules))
+    width = max(len("together"), *(len(safe(item.rule)) for item in rules))
     table = [
         (
             "proof" if item.proof else _weight(item.weight),
@@ -232,9 +247,9 @@ def _explanation(verdict: model.Verdict) -> list[str]:
     if any(item.proof for item in rules):
         meaning = "not used: a proof decides alone"
     else:
-        meaning = f"probability that it is forged: {_percent(verdict.score)}"
+        meaning = f"probability that it is not the peer's: {_percent(verdict.score)}"
     table.append(
-        (_weight(verdict.score), "sum", f"{meaning}; the verdict is {verdict_text(verdict)}")
+        (_weight(verdict.score), "together", f"{meaning}; the verdict is {verdict_text(verdict)}")
     )
     return [f"{weight:>5}  {rule:<{width}}  {text}".rstrip() for weight, rule, text in table]
 
