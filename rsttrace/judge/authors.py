@@ -1,12 +1,12 @@
 """How probable each author makes each observation: the one table of numbers behind every verdict.
 
 A verdict compares stories: *who may have made this RST*, each of which has to explain everything
-that was seen at once. `PRIORS` says how often each story is true of the resets that a host receives,
-`ROWS` how often a reset of that story looks like the observation, in percent. The numbers are
-coarse (90, 30, 10, 3, 1, 0.3, …) and come from mechanism first: what a stack's code can send at all,
-what a box must do to its packet, how often routes change. Counts only check them
-(tests/accuracy: 265 labelled resets in captures, some hundreds from a lab of real forgers and honest
-hosts). Nothing is 0: there is always a stack or a box that we do not know.
+that was seen at once. `STORIES` says how often each one is true of the resets that a host
+receives, `ROWS` how often a reset of that story looks like the observation, in percent. The
+numbers are coarse (90, 30, 10, 3, 1, 0.3, …) and come from mechanism first: what a stack's code can
+send at all, what a box must do to its packet, how often routes change. Counts only check them
+(tests/accuracy: labelled captures, and a lab of real forgers and honest hosts). Nothing is 0: there
+is always a stack or a box that we do not know.
 
 Observations of one group exclude each other, so what one cause changes together counts once.
 Where a group has nothing to compare, it is left out for all authors alike.
@@ -14,7 +14,9 @@ Where a group has nothing to compare, it is left out for all authors alike.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from rsttrace.model import Author
@@ -108,8 +110,8 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "distance",
         "ttl-other-initial",
         "0.1   4     10    4     10    15    2     8     4     1     1     0.1",
-        "A socket keeps its TTL (IP_TTL, ip(7)), the host's own answers have the host's default; two "
-        "stacks side by side behind a balancer",
+        "A socket keeps its TTL (IP_TTL, ip(7)), the host's own answers have the host's default; "
+        "two stacks side by side behind a balancer",
     ),
     (
         "distance",
@@ -169,7 +171,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "distance",
         "ttl-nearer",
         "0.03  0.05  0.1   0.05  15    15    55    15    35    2     60    0.03",
-        "More than 3 hops nearer: 1 of 321 honest resets in labelled captures, and that one a box's",
+        "More than 3 hops nearer: 1 of 321 honest resets in labelled captures, and that a box's",
     ),
     (
         "distance",
@@ -223,8 +225,8 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "distance",
         "ttl-undiminished",
         "0.03  0.07  0.03  0.07  3     25    30    8     8     0.3   15    0.03",
-        "No router passed it on (each takes one, RFC 1812 §5.3.1), though the way to the peer leads "
-        "through one: made on our own link, by the gateway itself",
+        "No router passed it on (each takes one, RFC 1812 §5.3.1), though the way to the peer "
+        "leads through one: made on our own link, by the gateway itself",
     ),
     (
         "distance",
@@ -446,7 +448,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "timing",
         "too-soon",
         "0.1   0.1   0.1   0.1   0.3   20    40    10    50    50    50    2",
-        "Sooner after what it answers than half the least of several round trips: nothing is faster",
+        "Sooner after what it answers than half the least of several round trips",
     ),
     (
         "timing",
@@ -618,14 +620,21 @@ class Model:
 
     def weigh(self, names: tuple[str, ...]) -> tuple[float, ...]:
         """The stories' probabilities after these observations (Bayes' rule); they add up to 1."""
-        logs = list(self.priors)
-        for name in names:
-            for at, value in enumerate(self.rows[name]):
-                logs[at] += value
-        most = max(logs)
-        shares = [math.exp(value - most) for value in logs]
-        whole = sum(shares)
-        return tuple(share / whole for share in shares)
+        return shares_of(self.logs(names))
+
+    def logs(self, names: tuple[str, ...]) -> list[float]:
+        """The logarithms of the stories' priors times their likelihoods."""
+        rows = [self.rows[name] for name in names]
+        return [sum(column) for column in zip(self.priors, *rows)]
+
+
+def shares_of(logs: Iterable[float]) -> tuple[float, ...]:
+    """Logarithms of weights as shares that add up to 1."""
+    logs = list(logs)
+    most = max(logs)
+    weights = [math.exp(value - most) for value in logs]
+    whole = sum(weights)
+    return tuple(weight / whole for weight in weights)
 
 
 TABLE = Model()
@@ -644,10 +653,19 @@ def by_author(shares: tuple[float, ...]) -> dict[Author, float]:
     found: dict[Author, float] = {}
     for author, share in zip(AUTHORS, shares):
         found[author] = found.get(author, 0.0) + share
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    return dict(sorted(found.items(), key=_share, reverse=True))
 
 
-def factors(name: str) -> dict[Author, float]:
+def _share(item: tuple[Author, float]) -> float:
+    return item[1]
+
+
+PRIOR_OF: Mapping[Author, float] = by_author(TABLE.weigh(()))
+"""How often resets are each author's, of all that a host receives."""
+
+
+@functools.cache
+def factors(name: str) -> Mapping[Author, float]:
     """How probable each author makes an observation; of two stories of one, their priors' mean."""
     found: dict[Author, float] = {}
     weight: dict[Author, float] = {}

@@ -24,6 +24,7 @@ from rsttrace.judge.facts import (
     is_live,
     is_stamped,
     length_of,
+    once,
     plural,
     stack_name,
     starts_at,
@@ -83,6 +84,7 @@ def _silent(group: str, text: str) -> Observation:
 # ---- distance ----
 
 
+@once
 def distance_(reset: Reset) -> Observation:
     """How far the RST came, against what stands for the peer."""
     ttl, word = reset.rst.ttl, ttl_word(reset)
@@ -138,8 +140,8 @@ def _compared(reset: Reset, known: facts.Reference) -> Observation:
     own = {count.ttl: count.packets for count in (facts.counts_of(half) if half else ())}
     if rst.ttl in known.others:
         text = (
-            f"{word} {rst.ttl}, as {plural(own.get(rst.ttl, 1), 'other packet')} of the peer, whose "
-            f"handshake came with {known.ttl}"
+            f"{word} {rst.ttl}, as {plural(own.get(rst.ttl, 1), 'other packet')} of the peer, "
+            f"whose handshake came with {known.ttl}"
         )
         many = own.get(rst.ttl, 0) >= facts.FEW_PACKETS
         return found("ttl-of-several" if many else "ttl-as-data", text)
@@ -193,7 +195,7 @@ def _is_programs(reset: Reset, known: facts.Reference, farther: int) -> bool:
 
 
 def _undiminished(reset: Reset, known: facts.Reference | None) -> Observation | None:
-    """A full TTL from the gateway's MAC, or from the MAC over which the peer's came through routers."""
+    """A full TTL from the gateway's MAC, or one over which the peer's came through routers."""
     ttl, hop = reset.rst.ttl, reset.next_hop
     mac = reset.frame.mac if reset.frame else None
     if ttl not in FULL_TTLS or mac is None or reset.gateway_keeps_ttl:
@@ -221,6 +223,7 @@ def _undiminished(reset: Reset, known: facts.Reference | None) -> Observation | 
     return Observation("distance", "ttl-undiminished", text, values)
 
 
+@once
 def _counting(reset: Reset) -> Observation | None:
     """RSTs of one moment, made alike, with different TTLs."""
     ttls = list(
@@ -239,6 +242,7 @@ def _counting(reset: Reset) -> Observation | None:
     return Observation("distance", "ttl-counting", text, {"ttls": sorted(ttls)[:8]})
 
 
+@once
 def distances(reset: Reset) -> tuple[int | None, int | None]:
     """How many routers the RST passed, and how many the peer's packets: as far as TTLs tell."""
     known = facts.reference(reset)
@@ -259,6 +263,7 @@ def distances(reset: Reset) -> tuple[int | None, int | None]:
 # ---- make ----
 
 
+@once
 def make(reset: Reset) -> Observation:
     """The RST's shape against the peer's stack, known by its SYN and by its habits."""
     rst, half = reset.rst, flow_half(reset)
@@ -308,7 +313,7 @@ def _bare(reset: Reset, half: Half | None) -> Observation | None:
 
 
 def _is_refusal(reset: Reset, half: Half | None) -> bool:
-    """Whether it refuses our SYN, though a SYN proxy had accepted that: numbers shifted, else bare."""
+    """Whether it refuses our SYN that a SYN proxy had accepted: numbers shifted, else bare."""
     rst, ours = reset.rst, reset.baseline.ours
     if half is None or half.packets > 1 or ours is None or rst.flags != "RA":
         return False
@@ -426,7 +431,9 @@ def _live(
         return None
     stamped = is_stamped(rst)
     goes_on, last = continues(rst.ip_id, half), facts.last_id(half)
-    agrees = stamped == facts.are_stamps_agreed(reset) and (rst.df is None or rst.df == half.df_always)
+    agrees = stamped == facts.are_stamps_agreed(reset) and (
+        rst.df is None or rst.df == half.df_always
+    )
     stamp = ", and its timestamps too" if clock_is_right else ""
     windows = starts_at(rst.ttl) == 128 and rst.df and rst.window == 0
     if goes_on and agrees and not windows:
@@ -476,6 +483,7 @@ def _habits(reset: Reset, half: Half | None, values: dict[str, Any]) -> Observat
 # ---- copied ----
 
 
+@once
 def copied(reset: Reset) -> Observation | None:
     """What the RST has of ours: the IP ID of one of our packets (or the next), our window."""
     found = _id_of_ours(reset)
@@ -537,6 +545,7 @@ def _window_of_ours(reset: Reset) -> Observation | None:
 # ---- history ----
 
 
+@once
 def history_(reset: Reset) -> Observation | None:
     """What the connection was doing when the RST came."""
     half, ours, rst = flow_half(reset), reset.baseline.ours, reset.rst
@@ -631,6 +640,7 @@ def _reset_before(reset: Reset) -> Reset | None:
 # ---- timing ----
 
 
+@once
 def timing(reset: Reset) -> Observation | None:
     """The RST answers a packet of ours sooner than the peer could have."""
     rst, ours, known = reset.rst, reset.baseline.ours, facts.least_rtt_ns(reset)
@@ -668,6 +678,7 @@ def timing(reset: Reset) -> Observation | None:
 # ---- numbers ----
 
 
+@once
 def numbers(reset: Reset) -> Observation | None:
     """The RST's sequence and ack numbers against what both ends sent."""
     for look in (_moves_on, _beyond_reach, _behind_data):
@@ -716,7 +727,7 @@ def _behind_data(reset: Reset) -> Observation | None:
 
 
 def _moves_on(reset: Reset) -> Observation | None:
-    """Several RSTs beyond all that we acknowledged: guesses at our window, not a stack's next number."""
+    """Several RSTs beyond all that we acknowledged: guesses at our window, no next number."""
     together = sorted((*reset.siblings, reset), key=lambda other: other.time_ns)
     acks = reset.our_acks or facts.our_acks(reset)
     own = [
@@ -808,6 +819,7 @@ def link(reset: Reset) -> Observation | None:
 # ---- aftermath ----
 
 
+@once
 def aftermath(reset: Reset) -> Observation | None:
     """What came in the peer's name afterwards (known only later)."""
     again = _reset_again(reset)
@@ -966,6 +978,7 @@ def _socket_after(reset: Reset) -> Observation | None:
 # ---- content ----
 
 
+@once
 def content(reset: Reset) -> Observation | None:
     """What a RST should not have: data, reserved bits, a wrong checksum."""
     rst = reset.rst
@@ -1006,6 +1019,7 @@ def _is_reason(reset: Reset) -> bool:
 # ---- shared, other end ----
 
 
+@once
 def shared(reset: Reset) -> Observation | None:
     """One counter in the RSTs of different peers: one box makes them all."""
     ip_id, half = reset.rst.ip_id, reset.baseline.theirs

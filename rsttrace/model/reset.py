@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Any
 
 from rsttrace.model.comparison import OtherEnd
 
@@ -371,8 +372,8 @@ class Pod:
 class Probed:
     """The peer's distance, as it answered when it was asked (``--probe``).
 
-    `method` is what was sent: ``echo`` (ICMP echo, RFC 792, RFC 4443) or ``syn`` (to a port that had
-    answered). `ttl` is the TTL (hop limit) of its answer, `mac` who handed that over, `time_ns`
+    `method` is what was sent: ``echo`` (ICMP echo, RFC 792, RFC 4443) or ``syn`` (to a port that
+    had answered). `ttl` is the TTL (hop limit) of its answer, `mac` who handed that over, `time_ns`
     (CLOCK_REALTIME) when. `text` says in words what was asked and answered.
     """
 
@@ -402,7 +403,8 @@ class Reset:
     `period_s` is set where connections just like this one (same addresses and service) are reset
     again and again: the time between two, in seconds.
 
-    `other_end` is what another vantage point says of it (``rsttrace compare``).
+    `other_end` is what another vantage point says of it (``rsttrace compare``). `memo` is the
+    judge's: what it derives from the rest while it looks at one reset.
     """
 
     time_ns: int
@@ -444,6 +446,8 @@ class Reset:
     siblings: tuple[Reset, ...] = ()
     gateway_keeps_ttl: bool = False
     probed: Probed | None = None
+
+    memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def family(self) -> int:
