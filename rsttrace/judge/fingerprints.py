@@ -121,7 +121,7 @@ def _id_continues(reset: Reset) -> bool:
     """Whether it is the peer's next IP ID: its own packet's, but for the flags."""
     ip_id = reset.rst.ip_id
     last = next((seen for seen in _theirs(reset) if "S" not in seen.flags and seen.ip_id), None)
-    if ip_id is None or last is None:
+    if ip_id is None or last is None or last.ip_id is None:
         return False
     return 1 <= (ip_id - last.ip_id) % 0x10000 <= last.segments + MISSED_IDS
 
@@ -131,7 +131,7 @@ def _id_random(reset: Reset) -> bool:
     ip_id = reset.rst.ip_id
     if not ip_id or not (_ours(reset) or _theirs(reset)):
         return False
-    own = any((ip_id - seen.ip_id) % 0x10000 in (0, 1, 0x100) for seen in reset.earlier)
+    own = any((ip_id - (seen.ip_id or 0)) % 0x10000 in (0, 1, 0x100) for seen in reset.earlier)
     return not (own or _id_of_ours(reset, 0) or _id_of_ours(reset, 1) or _id_continues(reset))
 
 

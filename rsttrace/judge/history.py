@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from rsttrace.judge.findings import looks_like_check
-from rsttrace.judge.rules import SAME_COUNTER, seen_of
+from rsttrace.judge.rules import SAME_COUNTER
 from rsttrace.judge.verdict import judge
 from rsttrace.model import LatePacket, Other, Packet, Reset, Seen, Verdict
+from rsttrace.tcp import seen_packet
 
 SIBLINGS = 8
 """How many RSTs of one flow are kept, and how many later packets of each."""
@@ -136,7 +137,9 @@ class History:
             self._anew.append(case)
 
     def _add_late(self, late: LatePacket) -> None:
-        seen = seen_of(late.packet, late.time_ns)
+        if late.handshake:
+            return  # of another connection
+        seen = seen_packet(late.packet, late.time_ns, late.mac)
         identity = late.netns_identity if late.netns_identity is not None else late.file
         for case in self._flows.get(_key(identity, late.packet), ()):
             self._follow(case, seen)
@@ -154,14 +157,14 @@ class History:
         cases = self._flows.pop(key, [])
         self._remembered -= len(cases)
         cases = [other for other in cases if _same_connection(other.reset, reset)][-SIBLINGS + 1 :]
-        this = seen_of(reset.rst, reset.time_ns)
+        this = seen_packet(reset.rst, reset.time_ns)
         our_acks = _acks(reset).union(*(_acks(other.reset) for other in cases))
         reset.our_acks = our_acks
         for other in cases:
             other.reset.our_acks = our_acks
             self._follow(other, this)
         reset.earlier = tuple(
-            seen_of(other.reset.rst, other.reset.time_ns) for other in reversed(cases)
+            seen_packet(other.reset.rst, other.reset.time_ns) for other in reversed(cases)
         )
         self._flows[key] = [*cases, case]
         self._remembered += len(cases) + 1

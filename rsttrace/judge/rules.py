@@ -23,6 +23,7 @@ from rsttrace.model import (
     initial_ttl,
 )
 from rsttrace.stacks import may_be_linux, stack
+from rsttrace.tcp import seen_packet
 
 Rule = Callable[[Reset], Optional[Evidence]]
 
@@ -385,7 +386,7 @@ def _varies(theirs: Half, reference: int) -> bool:
 def _our_packet_with(ip_id: int, ours: Half) -> Seen | None:
     """Our packet whose IP ID (or the next number) this is; offloaded buffers cover a range."""
     for seen in ours.recent:
-        if (ip_id - seen.ip_id) & 0xFFFF <= seen.segments:
+        if seen.ip_id is not None and (ip_id - seen.ip_id) & 0xFFFF <= seen.segments:
             return seen
     return None
 
@@ -405,7 +406,10 @@ def ip_id_ours(reset: Reset) -> Evidence | None:
         return _silent(rule, f"IP ID {ip_id} continues the peer's own ({last})")
     ordinary = [*(theirs.recent if theirs else ()), *reset.later]
     mirrored = any(
-        seen.ip_id > 1 and "R" not in seen.flags and _our_packet_with(seen.ip_id, ours)
+        seen.ip_id is not None
+        and seen.ip_id > 1
+        and "R" not in seen.flags
+        and _our_packet_with(seen.ip_id, ours)
         for seen in ordinary
     )
     if mirrored:
@@ -506,12 +510,12 @@ def source_mac(reset: Reset) -> Evidence | None:
     return _found(rule, "mac-stranger", text, **values)
 
 
-def _continues(ip_id: int, theirs: Half | None) -> bool:
+def _continues(ip_id: int | None, theirs: Half | None) -> bool:
     """Whether an IP ID goes on where the peer's last packet stopped."""
     if theirs is None or not theirs.recent:
         return False
     last = theirs.recent[0]
-    if last.ip_id == 0 or "S" in last.flags:
+    if ip_id is None or not last.ip_id or "S" in last.flags:
         return False  # no counter yet: Linux sends its SYN-ACK with IP ID 0
     return 1 <= (ip_id - last.ip_id) & 0xFFFF <= last.segments
 
@@ -633,7 +637,7 @@ def looks_like_linux(theirs: Half, least: int = 2) -> bool:
         return True
     counting = [seen for seen in theirs.recent if seen.ip_id]
     steps = [
-        1 <= (newer.ip_id - older.ip_id) & 0xFFFF <= older.segments + MISSED_IDS
+        1 <= ((newer.ip_id or 0) - (older.ip_id or 0)) & 0xFFFF <= older.segments + MISSED_IDS
         for newer, older in zip(counting, counting[1:])
     ]
     return bool(steps) and all(steps)
@@ -920,27 +924,12 @@ def same_packet(one: Seen, other: Seen) -> bool:
     )
 
 
-def seen_of(packet: Packet, time_ns: int) -> Seen:
-    """What is kept of a packet. IP ID 0 and no DF for IPv6, which has neither."""
-    return Seen(
-        time_ns=time_ns,
-        ttl=packet.ttl,
-        ip_id=packet.ip_id or 0,
-        df=bool(packet.df),
-        flags=packet.flags,
-        seq=packet.seq,
-        ack=packet.ack,
-        window=packet.window,
-        payload_len=packet.payload_len,
-    )
-
-
 def several_resets(reset: Reset) -> Evidence | None:
     """Several RSTs of one connection: honest ones answer packets of ours, or come once."""
     if not _judged(reset):
         return None
     rule = "several-resets"
-    this = seen_of(reset.rst, reset.time_ns)
+    this = seen_packet(reset.rst, reset.time_ns)
     after = [seen for seen in reset.later if "R" in seen.flags]
     others = [seen for seen in (*reversed(reset.earlier), *after) if not same_packet(seen, this)]
     if not others:
@@ -967,7 +956,7 @@ def several_resets(reset: Reset) -> Evidence | None:
     live = [seen for seen in resets if _is_live(seen.flags, seen.seq)]
     if this in live and len(live) > 1 and theirs is not None and reset.family == 4:
         counts_on = [
-            1 <= (newer.ip_id - older.ip_id) & 0xFFFF <= MISSED_IDS
+            1 <= ((newer.ip_id or 0) - (older.ip_id or 0)) & 0xFFFF <= MISSED_IDS
             for older, newer in zip(live, live[1:])
         ]
         alien = not all(counts_on) and not _continues(this.ip_id, theirs)
@@ -1062,9 +1051,14 @@ def _another_may_have_answered(reset: Reset) -> bool:
     return -NAT_HOPS <= mine - known <= BEHIND_HOPS and mine != known
 
 
-def _is_ours(ip_id: int, reset: Reset) -> bool:
+def _is_ours(ip_id: int | None, reset: Reset) -> bool:
     ours = reset.baseline.ours
-    return ip_id > 1 and ours is not None and _our_packet_with(ip_id, ours) is not None
+    return (
+        ip_id is not None
+        and ip_id > 1
+        and ours is not None
+        and _our_packet_with(ip_id, ours) is not None
+    )
 
 
 def _accepts_what_was_refused(reset: Reset, seen: Seen) -> bool:

@@ -24,7 +24,7 @@ from rsttrace.model import (
     SentData,
     Socket,
 )
-from rsttrace.tcp import address, flag_letters, options_text, packet
+from rsttrace.tcp import address, answers, flag_letters, options_text, packet
 
 NO_REASON = 0xFFFFFFFF
 NOT_MEASURED = 0xFFFFFFFF
@@ -151,12 +151,7 @@ def _trigger(kind: Kind, rst: Packet, baseline: Baseline, time_ns: int) -> Seen 
     if ours is None or not ours.recent:
         return None
     if kind in (Kind.SENT_NETFILTER, Kind.SENT_PASSIVE):
-        # The answered segment: its ack is the RST's seq, or its end the RST's ack (RFC 9293 3.5.2).
-        for seen in ours.recent:
-            end = seen.seq + seen.payload_len + ("S" in seen.flags) + ("F" in seen.flags)
-            if rst.seq == seen.ack or ("A" in rst.flags and rst.ack == end & 0xFFFFFFFF):
-                return seen
-        return None
+        return next((seen for seen in ours.recent if answers(rst, seen)), None)
     if kind.direction == "received":
         # Not what was sent between the RST's arrival and its judgement: the challenge ACK (RFC
         # 5961) that it drew, or what other CPUs sent while it waited in the socket's backlog.

@@ -40,6 +40,7 @@ from rsttrace.model.reset import (
     NextHop,
     Other,
     Packet,
+    Peer,
     Pod,
     Process,
     Reset,
@@ -48,6 +49,7 @@ from rsttrace.model.reset import (
     SentData,
     Socket,
     SwitchPort,
+    TtlCount,
 )
 from rsttrace.model.ttl import (
     INITIAL_TTLS,
@@ -91,6 +93,7 @@ __all__ = [
     "OtherEnd",
     "Packet",
     "Path",
+    "Peer",
     "Placement",
     "Pod",
     "Point",
@@ -103,6 +106,7 @@ __all__ = [
     "SentData",
     "Socket",
     "SwitchPort",
+    "TtlCount",
     "Verdict",
     "Way",
     "hops",
