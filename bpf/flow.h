@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
  * The baseline: what a flow's packets looked like, both directions. No map here: the functions
- * work on entries that the main file looks up.
+ * work on entries that baseline.c looks up.
  */
 #ifndef RSTTRACE_FLOW_H
 #define RSTTRACE_FLOW_H
 
-#include "kernel.h"
+#include "packet.h"
 
 /* One entry serves both directions: the smaller (address, port) comes first. */
 struct flow_key {

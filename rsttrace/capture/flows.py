@@ -25,7 +25,7 @@ PEER_TTLS = 8
 """Handshakes of a peer whose TTL is kept, as in bpf/event.h."""
 
 PEERS = 4096
-"""Peers whose newest handshake is kept, as in bpf/rsttrace.c."""
+"""Peers whose newest handshake is kept, as in bpf/maps.c."""
 
 ORDINARY_PACKET = 1500
 ORDINARY_SEGMENT = 1448

@@ -14,7 +14,7 @@ LATE = len(Kind)
 """rst_event.kind of what is no RST: a packet that came after one (KIND_LATE)."""
 
 COUNT_SHOWN, COUNT_FILTERED, COUNT_LOST = range(3)
-"""Columns of the `counts` map, a row for each kind; the same order as the enum in rsttrace.c."""
+"""Columns of the `counts` map, a row for each kind; the same order as the enum in bpf/maps.c."""
 COUNT_KINDS = 3
 
 RING_PAGES = 2048
