@@ -119,7 +119,7 @@ INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t,
 		if (ends_flow(e->kind))
 			theirs->closed = 1;
 		if (!is_sent(e->kind) &&
-		    (!theirs->reset_ts || since(e->ts, theirs->reset_ts) > LATE_FOR)) {
+		    (!theirs->reset_ts || since(e->ts, theirs->reset_ts) > LATE_FOR_NS)) {
 			theirs->reset_ts = e->ts;
 			theirs->reset_seq = rst_seq;
 			theirs->late = 0;

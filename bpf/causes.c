@@ -47,7 +47,7 @@ INLINE void move_to(struct rst_event *e, const struct track *t, const void *net,
 }
 
 INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk, const void *dev,
-			  __u32 drop_reason, __u8 local_route)
+			  __u32 drop_reason)
 {
 	const void *net = sk ? GET(const void *, sk, sk_net) : net_of_dev(dev);
 	struct rst_event *e = new_event(skb, kind);
@@ -59,7 +59,6 @@ INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk,
 	if (net && net_key(net) != t->net)
 		move_to(e, t, net, dev);
 	e->drop_reason = drop_reason;
-	e->local_route = local_route;
 	if (sk) {
 		fill_socket(&e->sock, sk);
 		e->judged = sk == (const void *)t->sk;
@@ -149,7 +148,7 @@ INLINE void accepted(const void *sk)
 	/* Two that fit may be judged in another order than they came (two CPUs). If this one is
 	 * dropped after all, it was the other one; see dropped(). */
 	t->phase = PHASE_TOLD;
-	emit_received(skb, t, KIND_RECEIVED_ACCEPTED, sk, 0, NO_REASON, 1);
+	emit_received(skb, t, KIND_RECEIVED_ACCEPTED, sk, 0, NO_REASON);
 }
 
 #if !PLAN_KPROBES
@@ -234,7 +233,7 @@ INLINE int dropped(struct bpf_raw_tracepoint_args *ctx)
 		kind = KIND_RECEIVED_UNMATCHED;
 	else if (!route || (route == 2 && is_bridged_out((const void *)freed, t->here.ifindex)))
 		kind = KIND_FORWARDED;
-	emit_received(skb, t, kind, sk, GET(const void *, (void *)freed, skb_dev), reason, route);
+	emit_received(skb, t, kind, sk, GET(const void *, (void *)freed, skb_dev), reason);
 	return 0;
 }
 

@@ -17,7 +17,7 @@ int kp_tcp_reset(struct pt_regs *ctx)
 
 	looked((__u64)sk);
 	if (t && t->phase == PHASE_IN)
-		emit_received(skb, t, KIND_RECEIVED_ACCEPTED, sk, 0, NO_REASON, 1);
+		emit_received(skb, t, KIND_RECEIVED_ACCEPTED, sk, 0, NO_REASON);
 #else
 	looked((__u64)sk);
 	accepted(sk);
@@ -73,7 +73,7 @@ int kp_kfree_skb(struct pt_regs *ctx)
 	struct track *t = tracks.lookup(&skb);
 
 	if (t && t->phase == PHASE_IN && t->sk)
-		emit_received(skb, t, KIND_RECEIVED_REJECTED, (const void *)t->sk, 0, NO_REASON, 1);
+		emit_received(skb, t, KIND_RECEIVED_REJECTED, (const void *)t->sk, 0, NO_REASON);
 	return 0;
 }
 #endif

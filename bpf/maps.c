@@ -21,8 +21,6 @@
 #include "flow.h"
 
 enum { PHASE_IN = 1, PHASE_OUT = 2, PHASE_TOLD = 3 };
-enum { SCOPE_NONE, SCOPE_FLOW, SCOPE_PEER };
-enum { COUNT_SHOWN, COUNT_FILTERED, COUNT_LOST, COUNT_KINDS };
 
 /* A RST that left: clones (a flooding bridge) and copies (nft dup) of it are no RSTs of their own. */
 struct sent_key {
@@ -129,20 +127,15 @@ struct peer_ttls {
 	__u8 ttl[PEER_TTLS]; /* neighbours differ: a run of the same TTL is kept once */
 };
 
-#define KIND_LATE KIND_COUNT
-
-#ifndef FLOWS
-#define FLOWS 16384
-#endif
 #define TRACKED 8192
 #define ANY_NET 0 /* no namespace has this key */
 
 BPF_RINGBUF_OUTPUT(events, RING_PAGES);
-BPF_PERCPU_ARRAY(counts, __u64, (KIND_COUNT + 1) * COUNT_KINDS); /* KIND_LATE is the last */
+BPF_PERCPU_ARRAY(counts, __u64, (KIND_LATE + 1) * COUNT_KINDS); /* KIND_LATE is the last */
 
 BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);
-BPF_TABLE("lru_hash", struct peer_key, struct rst_half, peers, 4096);
-BPF_TABLE("lru_hash", struct peer_key, struct peer_ttls, ttls_of, 4096);
+BPF_TABLE("lru_hash", struct peer_key, struct rst_half, peers, PEERS);
+BPF_TABLE("lru_hash", struct peer_key, struct peer_ttls, ttls_of, PEERS);
 BPF_TABLE("lru_hash", __u64, struct track, tracks, TRACKED);
 BPF_TABLE("lru_hash", struct arrival_key, struct waiting, arrivals, TRACKED);
 BPF_TABLE("lru_hash", struct sequence_key, __u64, sequences, TRACKED);
@@ -167,6 +160,5 @@ BPF_LPM_TRIE(only_nets, struct net_key, __u8, 1024);
 /* Never written: what new map entries start from (they are too large for the stack). */
 BPF_ARRAY(zero_track, struct track, 1);
 BPF_ARRAY(zero_flow, struct flow, 1);
-BPF_ARRAY(zero_half, struct rst_half, 1);
 BPF_ARRAY(zero_pending, struct pending, 1);
 BPF_ARRAY(zero_event, struct rst_event, 1);

@@ -7,16 +7,6 @@
 
 #include "read.h"
 
-/* include/net/tcp_states.h */
-#define ST_SYN_SENT 2
-#define ST_SYN_RECV 3
-#define ST_SYN_RECV 3
-#define ST_TIME_WAIT 6
-#define ST_CLOSE 7
-#define ST_LISTEN 10
-#define ST_NEW_SYN_RECV 12
-
-#define AF_INET_ 2
 #define AF_INET6_ 10
 #define AF_PACKET_ 17
 #define SOCK_STREAM_ 1
@@ -71,7 +61,6 @@ INLINE void fill_socket(struct rst_socket *s, const void *sk)
 	s->snd_nxt = GET(__u32, sk, tp_snd_nxt);
 	s->unread = s->rcv_nxt - GET(__u32, sk, tp_copied_seq);
 	socket = GET(const void *, sk, sk_socket);
-	s->orphan = !socket;
 	if (socket) { /* SOCK_INODE() */
 		bpf_probe_read_kernel(&s->inode, sizeof(s->inode),
 			(const char *)socket + OFF_socket_inode + OFF_inode_ino);

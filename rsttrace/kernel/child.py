@@ -26,7 +26,6 @@ if __name__ == "__main__":  # started by path in isolated mode: find our own pac
 from rsttrace.errors import DependencyError, KernelError, RsttraceError
 from rsttrace.kernel import cgroup, config, headers, hooks, kprobe, layout, sources
 from rsttrace.kernel.btf import Btf
-from rsttrace.model import Kind
 
 BCC_HINT = (
     "install it from the distribution (Debian, Ubuntu: python3-bpfcc; Fedora, Rocky: python3-bcc); "
@@ -254,9 +253,8 @@ def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follo
         return arguments.index(name) + 1 if arguments and name in arguments else 0
 
     values = {
-        **{f"KIND_{k.name}": n for k, n in config.KIND_NUMBERS.items()},
-        "KIND_COUNT": len(Kind),
-        "KIND_MASK": hex(mask),
+        **config.constants(),
+        "KIND_MASK": mask,
         "RING_PAGES": config.RING_PAGES,
         "FLOWS": request["flows"],
         "BASELINE": int(request["baseline"]),
@@ -273,12 +271,9 @@ def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follo
         "PLAN_KPROBES": int(plan is hooks.Plan.KPROBES),
         "ACTIVE_REASON_FOLLOWS": int(follows and plan is hooks.Plan.TRACEPOINTS),
         # No reason has the value 0xfffffffe: a name that this kernel lacks never matches.
-        **{
-            f"DROP_{name}": drop.get(name, 0xFFFFFFFE)
-            for name in ("NO_SOCKET", "TCP_RESET", "OTHERHOST")
-        },
+        **{f"DROP_{name}": drop.get(name, 0xFFFFFFFE) for name in ("NO_SOCKET", "OTHERHOST")},
     }
-    return "".join(f"#define {name} {value}\n" for name, value in values.items())
+    return config.defines(values)
 
 
 def write_tree(directory: Path) -> None:
