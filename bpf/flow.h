@@ -73,8 +73,8 @@ INLINE int begins_anew(const struct flow *f, const struct rst_half *h, const str
 	if ((p->flags & (TH_SYN | TH_ACK)) != TH_SYN || (h->has_syn && h->syn_seq == p->seq))
 		return 0;
 	return f->half[0].closed || f->half[1].closed ||
-	       (now - f->half[0].last_ts > IDLE_REUSE_NS &&
-		now - f->half[1].last_ts > IDLE_REUSE_NS);
+	       (since(now, f->half[0].last_ts) > IDLE_REUSE_NS &&
+		since(now, f->half[1].last_ts) > IDLE_REUSE_NS);
 }
 
 /* Either end begins a connection, anew or again: what follows is no word on an earlier RST. A host in
@@ -95,7 +95,7 @@ INLINE int is_late(struct rst_half *h, const struct parsed *p, __u64 now)
 	__u32 length = p->payload_len + !!(p->flags & TH_FIN);
 	int beyond;
 
-	if (!h->reset_ts || now - h->reset_ts > LATE_FOR_NS || (p->flags & TH_RST))
+	if (!h->reset_ts || since(now, h->reset_ts) > LATE_FOR_NS || (p->flags & TH_RST))
 		return 0;
 	if (p->flags & TH_SYN)
 		beyond = (p->flags & TH_ACK) && !(h->has_syn && h->syn_seq == p->seq);
