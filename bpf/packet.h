@@ -152,6 +152,24 @@ INLINE const __u8 *l3_at_offset(const void *skb)
 	return GET(const __u8 *, skb, skb_head) + offset;
 }
 
+/* Who made an IPv6 RST that has no socket and that no probe announced: tcp_v6_send_response() leaves
+ * the checksum to the device (csum_start and csum_offset say where), nf_send_reset6() computes it. */
+INLINE int checksum_left_to_device(const void *skb, const struct parsed *p)
+{
+	const __u8 *head = GET(const __u8 *, skb, skb_head);
+
+	return GET(__u16, skb, skb_csum_offset) == 16 &&
+	       head + GET(__u16, skb, skb_csum_start) == p->l4;
+}
+
+INLINE int is_ipv6(const struct parsed *p)
+{
+	__u8 version = 0;
+
+	bpf_probe_read_kernel(&version, 1, p->l3);
+	return (version >> 4) == 6;
+}
+
 INLINE void fill_frame(struct rst_frame *f, const void *skb, const void *dev, __u8 ttl)
 {
 	__u16 offset = GET(__u16, skb, skb_mac_header);
