@@ -9,16 +9,13 @@ import ipaddress
 import struct
 from typing import Any
 
+from rsttrace.limits import OPTIONS_READ
 from rsttrace.model import Endpoint, Half, Packet, Seen, TtlCount
 
 FLAG_LETTERS = "FSRPAUEW"
 
 OPTION_NAMES = {2: "mss", 3: "wscale", 4: "sackOK", 5: "sack", 8: "TS", 30: "mptcp", 34: "tfo"}
 """TCP option kinds (IANA, TCP parameters)."""
-
-OPTIONS_READ = 16
-"""So many options of a packet are looked at for its timestamps, as in bpf/flow.h. There is room for
-40 NOPs, but no stack writes more than a dozen options."""
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 """TCP flags (RFC 9293 §3.1)."""

@@ -12,6 +12,18 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from rsttrace.capture.layers import Segment, tcp_checksum_ok
+from rsttrace.limits import (
+    HANDSHAKES_TOLD,
+    IDLE_REUSE_NS,
+    LATE_FOR_NS,
+    LATE_TOLD,
+    NEAR,
+    OTHER_TTL_FITS,
+    PEER_TTLS,
+    PEERS,
+    RECENT,
+    TTLS,
+)
 from rsttrace.model import Baseline, Endpoint, Half, LatePacket, Peer, Scope, Seen, TtlCount
 from rsttrace.tcp import (
     ACK,
@@ -29,37 +41,6 @@ from rsttrace.tcp import (
     timestamps_at,
     within,
 )
-
-RECENT = 4
-"""Earlier packets kept per direction, as in bpf/event.h."""
-
-TTLS = 4
-"""Distinct TTLs kept per direction, as in bpf/event.h."""
-
-OTHER_TTL_FITS = 4
-"""So many packets with another TTL than the handshake's make it one of this direction's, as in
-bpf/flow.h: the way changed, or several lead here. A forger would have to send as many that fit."""
-
-NEAR = 1 << 24
-"""How far numbers may be off and still fit, in bytes, as in bpf/flow.h: one blind guess in 128."""
-
-IDLE_REUSE_NS = 60 * 1_000_000_000
-"""A SYN on an open flow quiet for so long starts it anew, as in bpf/flow.h."""
-
-LATE_FOR_NS = 60 * 1_000_000_000
-"""So long after a RST its sender is watched, as in bpf/flow.h."""
-
-LATE_TOLD = 4
-"""So many packets after one RST are told, as in bpf/flow.h: the first may have been overtaken."""
-
-HANDSHAKES_TOLD = 2
-"""So many later handshakes of an address are told after a RST in its name, as in bpf/flow.h."""
-
-PEER_TTLS = 8
-"""Handshakes of a peer whose TTL is kept, as in bpf/event.h."""
-
-PEERS = 4096
-"""Peers whose newest handshake is kept, as in bpf/rsttrace.c."""
 
 CHECKED = 4
 """So many whole packets of a direction have their TCP checksum looked at."""

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import scapy.layers.inet as scapy_inet
 
-from rsttrace.capture.flows import PEERS, RECENT, Flows
+from rsttrace.capture.flows import Flows
 from rsttrace.capture.layers import Dissector, Segment
+from rsttrace.limits import PEERS, RECENT
 from rsttrace.model import Half, Scope
 from rsttrace.tcp import before
 from tests.unit import captures as c
