@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from rsttrace.capture.flows import RST
 from rsttrace.compare.vantage import Brief, Record, Sight
+from rsttrace.tcp import RST
 
 PSH = 8
 """Segmentation and reassembly by network cards move it: it is not compared."""

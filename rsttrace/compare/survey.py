@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from rsttrace.capture.flows import RST
 from rsttrace.compare.clocks import Tick, Timing, measure
 from rsttrace.compare.match import PSH, Joined
 from rsttrace.compare.position import Reading, place
@@ -30,6 +29,7 @@ from rsttrace.model import (
     Way,
     hops,
 )
+from rsttrace.tcp import RST
 
 SLACK_NS = 20_000
 """Time stamps of one packet may differ by so much from when it passed."""

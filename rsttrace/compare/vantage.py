@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Optional
 
-from rsttrace.capture.flows import ACK, FIN, IDLE_REUSE_NS, RST, SYN, before
 from rsttrace.capture.layers import OUTBOUND, Dissector, Segment
 from rsttrace.capture.reader import NO_TIME, Capture
 from rsttrace.errors import CaptureError
+from rsttrace.limits import IDLE_REUSE_NS
 from rsttrace.model import Endpoint
-from rsttrace.tcp import address
+from rsttrace.tcp import ACK, FIN, RST, SYN, address, before
 
 SKETCH = 12
 """Sequence numbers kept of each connection, to find it at the other point."""

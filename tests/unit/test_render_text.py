@@ -429,7 +429,7 @@ def test_ipv6_endpoints_have_brackets() -> None:
 
 
 def test_ipv6_has_no_ip_id() -> None:
-    trigger = dataclasses.replace(THEIRS.recent[0], ip_id=77, df=True)
+    trigger = dataclasses.replace(THEIRS.recent[0], ip_id=None, df=None)
     entry = with_reset(LOCAL_PASSIVE6, trigger=trigger)
     text = "\n".join(entry_lines(entry, verbose=True))
     assert "their packet 20 ms earlier" in text

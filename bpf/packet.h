@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A packet: its headers, and the frame that carries it.
+ */
+#ifndef RSTTRACE_PACKET_H
+#define RSTTRACE_PACKET_H
+
+#include "read.h"
+
+#define ETH_IP 0x0800
+#define ETH_IPV6 0x86dd
+#define ETH_VLAN 0x8100
+#define ETH_QINQ 0x88a8
+#define ARPHRD_ETHER_ 1
+#define IFF_LOOPBACK_ 8
+#define PROTO_TCP 6
+
+#define TH_FIN 0x01
+#define TH_SYN 0x02
+#define TH_RST 0x04
+#define TH_ACK 0x10
+
+struct tuple {
+	__u8 saddr[16];
+	__u8 daddr[16];
+	__u16 sport;
+	__u16 dport;
+};
+
+/* A TCP packet, parsed. */
+struct parsed {
+	const __u8 *l3;
+	const __u8 *l4;
+	struct tuple t;
+	__u32 seq;
+	__u32 ack;
+	__u32 payload_len;
+	__u16 ip_id;
+	__u16 window;
+	__u8 flags;
+	__u8 ttl;
+	__u8 df;
+	__u8 timestamps;
+	__u8 options_len;
+};
+
+/* The TCP header's offset in an IPv6 packet, whose first header has the number `next`, behind
+ * hop-by-hop, routing and destination options (RFC 8200 section 4); of fragments the first only.
+ * 0: none. */
+INLINE __u32 tcp_in_ipv6(const __u8 *l3, __u8 next)
+{
+	__u32 at = 40;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		__u8 ext[4];
+
+		if (next == PROTO_TCP)
+			break;
+		if (next != 0 && next != 43 && next != 60 && next != 44)
+			return 0;
+		if (bpf_probe_read_kernel(ext, 4, l3 + at))
+			return 0;
+		if (next == 44 && (be16(ext + 2) & 0xfff8))
+			return 0;
+		at += next == 44 ? 8 : (ext[1] + 1) * 8;
+		next = ext[0];
+	}
+	return next == PROTO_TCP ? at : 0;
+}
+
+/* Parse the IP packet at l3. Returns 1 for an unfragmented (or first-fragment) TCP packet. */
+INLINE int parse(const __u8 *l3, struct parsed *p)
+{
+	__u8 ip[40];
+	__u8 th[24];
+	__u32 l3_len, total;
+
+	if (bpf_probe_read_kernel(ip, 20, l3))
+		return 0;
+	p->l3 = l3;
+	if ((ip[0] >> 4) == 4) {
+		if (ip[9] != PROTO_TCP || (be16(ip + 6) & 0x1fff))
+			return 0;
+		l3_len = (ip[0] & 15) * 4;
+		if (l3_len < 20)
+			return 0;
+		total = be16(ip + 2);
+		p->ttl = ip[8];
+		p->ip_id = be16(ip + 4);
+		p->df = !!(ip[6] & 0x40);
+		map_v4(p->t.saddr, ip + 12);
+		map_v4(p->t.daddr, ip + 16);
+	} else if ((ip[0] >> 4) == 6) {
+		if (bpf_probe_read_kernel(ip, 40, l3))
+			return 0;
+		l3_len = tcp_in_ipv6(l3, ip[6]);
+		if (!l3_len)
+			return 0;
+		total = be16(ip + 4) + 40;
+		p->ttl = ip[7];
+		p->ip_id = 0;
+		p->df = 0;
+		__builtin_memcpy(p->t.saddr, ip + 8, 16);
+		__builtin_memcpy(p->t.daddr, ip + 24, 16);
+	} else {
+		return 0;
+	}
+	p->l4 = l3 + l3_len;
+	if (bpf_probe_read_kernel(th, 24, p->l4))
+		return 0;
+	p->t.sport = be16(th);
+	p->t.dport = be16(th + 2);
+	p->seq = be32(th + 4);
+	p->ack = be32(th + 8);
+	p->flags = th[13];
+	p->window = be16(th + 14);
+	p->options_len = (th[12] >> 4) > 5 ? ((th[12] >> 4) - 5) * 4 : 0;
+	/* NOP NOP TS: how every stack in use lays out the timestamp option (RFC 7323 appendix A) */
+	p->timestamps = (th[12] >> 4) >= 8 && be32(th + 20) == 0x0101080a;
+	l3_len += (th[12] >> 4) * 4;
+	if ((p->flags & TH_RST) && ((th[12] >> 4) < 5 || total < l3_len))
+		return 0; /* malformed: the stack drops it unread */
+	p->payload_len = total > l3_len ? total - l3_len : 0;
+	return 1;
+}
+
+/* The IP header of a packet on its way up: at skb->data, behind VLAN tags that are still there. */
+INLINE const __u8 *l3_received(const void *skb)
+{
+	const __u8 *data = GET(const __u8 *, skb, skb_data);
+	__u16 protocol = GET(__u16, skb, skb_protocol);
+
+	protocol = protocol << 8 | protocol >> 8;
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		__u8 tag[4];
+
+		if (protocol != ETH_VLAN && protocol != ETH_QINQ)
+			break;
+		if (bpf_probe_read_kernel(tag, 4, data))
+			return 0;
+		protocol = be16(tag + 2);
+		data += 4;
+	}
+	if (protocol != ETH_IP && protocol != ETH_IPV6)
+		return 0;
+	return data;
+}
+
+/* The IP header of a packet on its way out or being dropped. */
+INLINE const __u8 *l3_at_offset(const void *skb)
+{
+	__u16 offset = GET(__u16, skb, skb_network_header);
+
+	if (offset == NO_OFFSET || !offset)
+		return 0;
+	return GET(const __u8 *, skb, skb_head) + offset;
+}
+
+/* Who made an IPv6 RST that has no socket and that no probe announced: tcp_v6_send_response() leaves
+ * the checksum to the device (csum_start and csum_offset say where), nf_send_reset6() computes it. */
+INLINE int checksum_left_to_device(const void *skb, const struct parsed *p)
+{
+	const __u8 *head = GET(const __u8 *, skb, skb_head);
+
+	return GET(__u16, skb, skb_csum_offset) == 16 &&
+	       head + GET(__u16, skb, skb_csum_start) == p->l4;
+}
+
+INLINE int is_ipv6(const struct parsed *p)
+{
+	__u8 version = 0;
+
+	bpf_probe_read_kernel(&version, 1, p->l3);
+	return (version >> 4) == 6;
+}
+
+INLINE void fill_frame(struct rst_frame *f, const void *skb, const void *dev, __u8 ttl)
+{
+	__u16 offset = GET(__u16, skb, skb_mac_header);
+
+	f->netns = net_inum(net_of_dev(dev));
+	f->ifindex = GET(__u32, dev, dev_ifindex);
+	f->ttl = ttl;
+	f->has_mac = 0;
+	if (offset != NO_OFFSET && GET(__u16, dev, dev_type) == ARPHRD_ETHER_)
+		f->has_mac = !bpf_probe_read_kernel(f->mac, 6,
+			GET(const char *, skb, skb_head) + offset + 6);
+}
+
+/* A frame that a bridge was about to send out of another port than it came in by (__br_forward() has
+ * set skb->dev): nobody routed it, and it is not for this host. */
+INLINE int is_bridged_out(const void *skb, __u32 came_in)
+{
+	const void *dev = GET(const void *, skb, skb_dev);
+	__u16 offset = GET(__u16, skb, skb_mac_header);
+	__u8 to[6] = {}, own[6] = {};
+
+	if (!dev || offset == NO_OFFSET || GET(__u16, dev, dev_type) != ARPHRD_ETHER_ ||
+	    GET(__u32, dev, dev_ifindex) == came_in)
+		return 0;
+	bpf_probe_read_kernel(to, 6, GET(const char *, skb, skb_head) + offset);
+	bpf_probe_read_kernel(own, 6, GET(const char *, dev, dev_addr));
+	return be32(to) != be32(own) || be16(to + 4) != be16(own + 4);
+}
+
+INLINE void fill_headers(struct rst_headers *h, const struct parsed *p)
+{
+	/* Headers may end short of 60 bytes; what follows is inside the same buffer (skb_shared_info
+	 * ends it), so the read does not fault, and Python cuts it by the headers' own lengths. */
+	bpf_probe_read_kernel(h->l3, HEADER, p->l3);
+	bpf_probe_read_kernel(h->l4, HEADER, p->l4);
+	h->payload_len = p->payload_len;
+	h->present = 1;
+}
+
+#endif
