@@ -286,6 +286,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "make",
+        "live-window",
+        "60    0.3   1     0.5   5     5     0.1   1     5     8     1     40",
+        "RA with the peer's next number and its own window, from a stack whose IDs tell nothing",
+    ),
+    (
+        "make",
         "live-plain",
         "60    0.3   3     1     5     10    0.5   5     20    30    5     30",
         "RA with a sequence number of its own, and nothing else to compare",

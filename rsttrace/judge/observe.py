@@ -299,7 +299,10 @@ def _bare(reset: Reset, half: Half | None) -> Observation | None:
     numbers = "window 0, no options" if rst.ip_id is None else "IP ID 0, DF, window 0"
     shape = f"the shape of a Linux host without such a socket ({numbers})"
     name, linux = stack_name(reset), is_linux(reset)
+    ours = reset.baseline.ours
     unasked = facts.answers_nothing(rst.seq, reset.our_acks or facts.our_acks(reset))
+    if ours is not None and ours.strange:
+        unasked = False  # what we sent with odd numbers is answered, too
     if half is not None and linux and unasked:
         text = f"{shape}, but no packet of ours asked for its number"
         return Observation("make", "bare-unasked", text, values)
@@ -369,7 +372,6 @@ def _wrong_for_its_stack(reset: Reset, half: Half | None) -> Observation | None:
             for text, is_so in (
                 (f"a window ({rst.window})", bool(rst.window)),
                 ("options", bool(rst.options)),
-                ("no DF", rst.df is False and half.df_always),
             )
             if is_so
         ]
@@ -444,6 +446,13 @@ def _live(
     if clock_is_right and agrees:
         text = "the shape of the peer's own live socket: RST+ACK, timestamps go on by its clock"
         return Observation("make", "live-by-clock", text, values)
+    windows_ = {seen.window for seen in half.recent if "S" not in seen.flags}
+    ours = reset.baseline.ours
+    our_windows = {seen.window for seen in (ours.recent if ours else ())}
+    own = rst.window in windows_ - our_windows and rst.seq == half.end
+    if own and not is_linux(reset) and rst.df in (None, half.df_always) and not rst.payload_len:
+        text = f"RST+ACK with the peer's own next number and window ({rst.window})"
+        return Observation("make", "live-window", text, values)
     unknown = facts.id_step(rst.ip_id, half) is None
     if unknown and agrees and not rst.payload_len:
         text = "RST+ACK with a sequence number of its own, as a live socket's"
@@ -459,7 +468,8 @@ def _habits(reset: Reset, half: Half | None, values: dict[str, Any]) -> Observat
     if goes_on and starts_at(rst.ttl) == 128 and rst.df and rst.window == 0:
         text = f"the shape of a Windows host: IP ID {rst.ip_id} goes on from {last}, DF, window 0"
         return Observation("make", "windows", text, values)
-    if goes_on:
+    step = facts.id_step(rst.ip_id, half)
+    if goes_on or (step is not None and 1 <= step <= facts.MISSED_IDS):
         return Observation("make", "continues", f"IP ID {rst.ip_id} goes on from {last}", values)
     plain = rst.flags in ("R", "RA") and not (rst.window or rst.options or rst.payload_len)
     known = half is not None and bool(half.packets) and rst.df in (None, half.df_always)
@@ -986,7 +996,8 @@ def content(reset: Reset) -> Observation | None:
         values = {"payload_len": rst.payload_len}
         what = f"carries {plural(rst.payload_len, 'byte')} of payload"
         if _is_reason(reset):
-            text = f"{what}: a reason in words, as some load balancers and firewalls write it"
+            words = (reset.payload or b"").decode("ascii", "replace").strip("\0\r\n ")
+            text = f'{what}, a reason in words: "{words}"'
             return Observation("content", "reason-text", text, values)
         text = f"{what}, which no common stack sends in a RST"
         return Observation("content", "payload", text, values)
