@@ -44,6 +44,7 @@ UDP_PORT = 33434
 """Where traceroute(8) begins: ports that nobody is likely to serve."""
 
 _SLICE_S = 0.1  # how often to look whether the user wants to stop
+_MOST_ERRORS = 8  # in a row
 _SO_ATTACH_FILTER = 26  # include/uapi/asm-generic/socket.h
 _SO_TIMESTAMPNS = 35
 _ICMP_FILTER = 1  # include/uapi/linux/icmp.h
@@ -556,14 +557,25 @@ def attach_filter(sock: socket.socket, program: bytes) -> None:
 
 
 def receive(sock: socket.socket, family: int) -> Iterator[Received]:
-    """Everything that waits in a raw socket."""
+    """Everything that waits in a raw socket.
+
+    Raises:
+        RsttraceError: the socket fails, and not once.
+    """
+    errors = 0
     while True:
         try:
             data, ancillary, _, address = sock.recvmsg(65535, 256)
         except BlockingIOError:
             return
-        except OSError:  # an ICMP error that the kernel reports here (raw_err): read elsewhere
+        except OSError as error:
+            # What was pending on the socket is gone once it has been told (sock_error(),
+            # include/net/sock.h); what stays will not end by itself.
+            errors += 1
+            if errors > _MOST_ERRORS:
+                raise RsttraceError(f"cannot read answers: {error.strerror}") from None
             continue
+        errors = 0
         ttl, time_ns = None, time.time_ns()
         for level, kind, value in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS) and len(value) == 16:
