@@ -526,7 +526,7 @@ def locate(**options: Any) -> None:
     from rsttrace.commands import locate as locating
     from rsttrace.commands.run import stop_on_signals
     from rsttrace.enrich import NetnsDirectory
-    from rsttrace.enrich.path import Limits, resolve
+    from rsttrace.enrich.target import Limits, resolve
 
     if not math.isfinite(options["timeout"]):
         raise click.BadParameter("that is not a number of seconds", param_hint="--timeout")

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
-from rsttrace.commands.holders import Question, check_address, checked_lines
+from rsttrace.commands.holders import HolderJob, holder_job_lines, run_holder_job
 from rsttrace.commands.jobs import Background
 from rsttrace.commands.run import to_stderr
 from rsttrace.enrich import Neighbors, NetnsDirectory
-from rsttrace.enrich.path import Limits, Target, find_path, names_of, resolve
+from rsttrace.enrich.path import find_path
 from rsttrace.enrich.replay import most_connections, replay
+from rsttrace.enrich.target import Limits, Target, names_of, resolve
 from rsttrace.errors import RsttraceError, UsageError
-from rsttrace.judge.place import place, place_replay
+from rsttrace.judge.placement import place, place_replay
 from rsttrace.model import Attempt, Entry, Hop, Neighbor, NextHop, Origin, Path, Placement
 from rsttrace.render.escape import ascii_only, safe
 from rsttrace.render.json import object_line
@@ -262,24 +263,24 @@ def locate(job: Job, output: str, *, stopped: Callable[[], bool] = lambda: False
         sys.stdout.flush()
         if not job.probe_arp or stopped():
             return
-        question = _whose(job, located.path)
-        if question is None:
+        asked = _holder_job(job, located.path)
+        if asked is None:
             to_stderr("no address to ask for: the peer is this host itself, or there is no way")
             return
-        check = check_address(question, directory, neighbors, stopped)
-        for line in checked_lines(question, check, output, sys.stdout):
+        found = run_holder_job(asked, directory, neighbors, stopped)
+        for line in holder_job_lines(asked, found, output, sys.stdout):
             print(line)
         sys.stdout.flush()
 
 
-def _whose(job: Job, path: Path) -> Question | None:
+def _holder_job(job: Job, path: Path) -> HolderJob | None:
     """The next hop's address: the peer's own if it is on our link."""
     hop = path.next_hop
     if hop is None or hop.is_local:
         return None
     netns = os.stat("/proc/self/ns/net").st_ino if job.netns is None else job.netns
     mac = job.clue.mac if job.clue is not None and not hop.is_gateway else None
-    return Question(hop.ip, netns, hop.ifindex, (mac,) if mac else ())
+    return HolderJob(hop.ip, netns, hop.ifindex, (mac,) if mac else ())
 
 
 class Locator(Background[Job, Located]):

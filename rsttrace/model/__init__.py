@@ -17,7 +17,7 @@ from rsttrace.model.comparison import (
     Way,
 )
 from rsttrace.model.path import (
-    AddressCheck,
+    AddressHolders,
     Attempt,
     Holder,
     Hop,
@@ -50,6 +50,7 @@ from rsttrace.model.reset import (
     SwitchPort,
 )
 from rsttrace.model.ttl import (
+    FULL_TTL,
     INITIAL_TTLS,
     hops,
     initial_ttl,
@@ -62,8 +63,9 @@ from rsttrace.model.verdict import (
 )
 
 __all__ = [
+    "FULL_TTL",
     "INITIAL_TTLS",
-    "AddressCheck",
+    "AddressHolders",
     "Attempt",
     "Baseline",
     "BridgePort",

@@ -8,7 +8,7 @@ Nothing of rsttrace is used for that.
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import socket
 import struct
 import threading
@@ -95,11 +95,14 @@ class Sniffer:
         self._thread.start()
 
     def _watch(self) -> None:
+        selector = selectors.DefaultSelector()
+        for waiting in (self._stop, *self._sockets):
+            selector.register(waiting, selectors.EVENT_READ, waiting)
         while True:
-            waiting: list[int | socket.socket] = [self._stop, *self._sockets]
-            readable, _, _ = select.select(waiting, [], [])
-            for sock in readable:
-                if isinstance(sock, int):
+            for key, _ in selector.select():
+                sock = key.data
+                if sock == self._stop:
+                    selector.close()
                     return
                 try:
                     packet, address = sock.recvfrom(65535)

@@ -111,6 +111,16 @@ def test_bcc_is_the_childs_alone_and_pyroute2_stays_with_networks() -> None:
     assert {part(name) for name in users["pyroute2"]} <= {"enrich", "demo"}
 
 
+@pytest.mark.parametrize(
+    "path", [*MODULES, *sorted(Path(__file__).parents[1].rglob("*.py"))], ids=str
+)
+def test_nobody_waits_with_select(path: Path) -> None:
+    """It knows no descriptors from 1,024 on (FD_SETSIZE, select(2))."""
+    calls = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+             if isinstance(node, ast.Attribute)}  # fmt: skip
+    assert "select.select" not in calls
+
+
 def modules_after(code: str) -> set[str]:
     """Top-level modules that a fresh interpreter has after running some code."""
     done = subprocess.run(

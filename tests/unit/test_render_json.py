@@ -11,9 +11,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from rsttrace.judge.place import place, place_replay
+from rsttrace.judge.placement import place, place_replay
 from rsttrace.model import (
-    AddressCheck,
+    AddressHolders,
     BridgePort,
     Clocks,
     ComparedFlow,
@@ -34,7 +34,7 @@ from rsttrace.model import (
     Way,
 )
 from rsttrace.render.compare import comparison_object
-from rsttrace.render.holders import address_object
+from rsttrace.render.holders import holders_object
 from rsttrace.render.json import entry_line, entry_object
 from rsttrace.render.path import path_object
 from rsttrace.render.schema import field_table, fields, schema_text
@@ -75,7 +75,7 @@ def _shanghai() -> Iterator[None]:
 # One router answers, one does not; a replay proves what the TTL says.
 _SHORT = path(hop(1, "192.168.1.1"), hop(2))
 _TRIES = attempts(1, 64, 0, tries=2)
-CHECKED = AddressCheck(
+CHECKED = AddressHolders(
     ip="192.168.1.7",
     method="arp",
     netns=NODE,
@@ -471,7 +471,7 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
     assert list(
         paths({**PATH, "path": {**PATH["path"], "next_hop": found["path"]["next_hop"]}})
     ) == [field.path for field in fields("path")]
-    assert list(paths(address_object(CHECKED))) == [field.path for field in fields("address")]
+    assert list(paths(holders_object(CHECKED))) == [field.path for field in fields("address")]
 
 
 # The documentation
@@ -537,7 +537,7 @@ def _documentation() -> str:
         "fields": field_table("entry"),
         "path example": _block(PATH),
         "path fields": field_table("path"),
-        "address example": _block(address_object(CHECKED, entry=17)),
+        "address example": _block(holders_object(CHECKED, entry=17)),
         "address fields": field_table("address"),
         "summary example": _block(tally.object()),
         "summary fields": field_table("summary"),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from rsttrace.commands.holders import Asker
+from rsttrace.commands.holders import HolderFinder
 from rsttrace.commands.jobs import EVERY_S, MAX_WAITING, Background
 from rsttrace.enrich import Neighbors, NetnsDirectory
 from rsttrace.errors import RsttraceError
@@ -102,7 +102,7 @@ TWICE = with_verdict(
 )
 
 
-class Asked(Asker):
+class Asked(HolderFinder):
     """Takes the questions instead of asking them."""
 
     def put(self, key: object, job: object) -> bool:

@@ -8,8 +8,8 @@ import pytest
 
 from rsttrace.cli import _peer
 from rsttrace.commands.locate import Clue, Job, announcement, clue_from
-from rsttrace.enrich.path import Limits, resolve
 from rsttrace.enrich.replay import most_connections
+from rsttrace.enrich.target import Limits, resolve
 from rsttrace.errors import UsageError
 from rsttrace.render.json import entry_object
 from tests.unit.path_samples import STRAIGHT

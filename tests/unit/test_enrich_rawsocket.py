@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import resource
 import socket
 from typing import Any
 
 import pytest
 
-from rsttrace.enrich.path import receive
+from rsttrace.enrich.rawsocket import readable, receive
 from rsttrace.errors import RsttraceError
 
 
@@ -27,3 +29,17 @@ def test_a_socket_that_stays_broken_is_an_error() -> None:
     sock.close()
     with pytest.raises(RsttraceError, match="cannot read answers: Bad file descriptor"):
         list(receive(sock, 4))
+
+
+def test_waiting_knows_high_descriptors() -> None:
+    """select(2) knows none from 1,024 on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    try:
+        low, quiet = socket.socketpair()
+        with low, quiet, socket.socket(fileno=fcntl.fcntl(low, fcntl.F_DUPFD, 1024)) as high:
+            assert readable([quiet, high], 0) == []
+            quiet.send(b"x")
+            assert readable([quiet, high], 20) == [high]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
