@@ -96,14 +96,15 @@ class Sniffer:
 
     def _watch(self) -> None:
         selector = selectors.DefaultSelector()
-        for waiting in (self._stop, *self._sockets):
-            selector.register(waiting, selectors.EVENT_READ, waiting)
+        selector.register(self._stop, selectors.EVENT_READ)
+        for each in self._sockets:
+            selector.register(each, selectors.EVENT_READ, each)
         while True:
             for key, _ in selector.select():
-                sock = key.data
-                if sock == self._stop:
+                if key.fd == self._stop:
                     selector.close()
                     return
+                sock = key.data
                 try:
                     packet, address = sock.recvfrom(65535)
                 except OSError:  # the interface went away with its namespace
