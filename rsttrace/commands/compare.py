@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TextIO
 
-from rsttrace.capture.reader import NO_TIME
+from rsttrace import jsonl
 from rsttrace.capture.sides import Network
 from rsttrace.capture.source import CaptureSource
 from rsttrace.commands.read import Filter, ProgressBar, no_bar, tell
@@ -24,16 +24,15 @@ from rsttrace.commands.run import (
     stop_on_signals,
     to_stderr,
 )
-from rsttrace.compare import loglines
 from rsttrace.compare.clocks import Timing
+from rsttrace.compare.files import compare_files
 from rsttrace.compare.logs import Side, Word, compare_logs
-from rsttrace.compare.pair import compare_files
-from rsttrace.compare.vantage import Progress
+from rsttrace.compare.survey import Progress
 from rsttrace.enrich.captured import enrich_captured
 from rsttrace.errors import CaptureError, UsageError
 from rsttrace.judge.rules import other_end
 from rsttrace.judge.verdict import reconsider
-from rsttrace.model import Comparison, Entry, Fate, LatePacket, OtherEnd, Reset
+from rsttrace.model import NO_TIME, Comparison, Entry, Fate, LatePacket, OtherEnd, Reset
 from rsttrace.render import json as render_json
 from rsttrace.render.compare import comparison_lines, comparison_object
 from rsttrace.render.escape import ascii_only
@@ -149,7 +148,7 @@ class _Run:
         self._known: Known = {}
         self._timing: Timing | None = None
         self._local: list[Sequence[Network]] = [(), ()]
-        self._logs: list[loglines.Log | None] = [None, None]
+        self._logs: list[jsonl.Log | None] = [None, None]
         self.looked_at = 0
         self.shown = 0
 
@@ -162,9 +161,7 @@ class _Run:
         Raises:
             CaptureError: a file cannot be opened, or is neither a capture nor a log.
         """
-        self._logs = [
-            loglines.load(name) if loglines.is_log(name) else None for name in self._names
-        ]
+        self._logs = [jsonl.load(name) if jsonl.is_log(name) else None for name in self._names]
         if any(log is not None for log in self._logs):
             found = compare_logs([self._side(number) for number in (0, 1)])
             self._known, self._timing = found.resets, found.timing
@@ -321,7 +318,7 @@ class _Run:
         tally.add(shown)
         self.shown += 1
 
-    def _judged(self, point: str, log: loglines.Log) -> Iterator[_Event]:
+    def _judged(self, point: str, log: jsonl.Log) -> Iterator[_Event]:
         """The entries of a log with what the other end says: as entries, and as JSON objects.
 
         They come as late as a capture's of the same time, which have to wait.
@@ -362,7 +359,7 @@ def _networks(addresses: Sequence[str] | frozenset[str]) -> list[Network]:
     return [ipaddress.ip_network(address) for address in addresses]
 
 
-def _word(number: int, line: loglines.Line) -> Word:
+def _word(number: int, line: jsonl.Line) -> Word:
     reset, verdict = line.entry.reset, line.entry.verdict
     baseline = line.object.get("baseline")
     ttl = baseline.get("ttl") if isinstance(baseline, dict) else None

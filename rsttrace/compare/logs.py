@@ -10,10 +10,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from rsttrace.capture.reader import NO_TIME
 from rsttrace.compare.clocks import Tick, Timing, measure
 from rsttrace.compare.position import Reading, place
 from rsttrace.model import (
+    NO_TIME,
     ComparedFlow,
     ComparedReset,
     Comparison,

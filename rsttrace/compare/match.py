@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rsttrace.capture.flows import RST
-from rsttrace.compare.vantage import Brief, Record, Sight
+from rsttrace.compare.survey import Brief, Record, Sight
 
 PSH = 8
 """Segmentation and reassembly by network cards move it: it is not compared."""

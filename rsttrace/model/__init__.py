@@ -26,6 +26,7 @@ from rsttrace.model.path import (
     ProbeAnswer,
 )
 from rsttrace.model.reset import (
+    NO_TIME,
     Baseline,
     BridgePort,
     Cause,
@@ -63,6 +64,7 @@ from rsttrace.model.verdict import (
 
 __all__ = [
     "INITIAL_TTLS",
+    "NO_TIME",
     "AddressCheck",
     "Attempt",
     "Baseline",

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from rsttrace.compare.vantage import survey
+from rsttrace.compare.survey import survey
 from rsttrace.demo.lab import Lab
 from rsttrace.errors import CaptureError
 from tests.lab.harness import no_offload, poll_until

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from rsttrace.compare.clocks import Tick, measure
-from rsttrace.compare.pair import compare_files
+from rsttrace.compare.files import compare_files
+from rsttrace.compare.packets import Result
 from rsttrace.compare.position import Reading, place
-from rsttrace.compare.survey import Result
 from rsttrace.errors import CaptureError
 from rsttrace.model import ComparedReset, Fate
 from tests.unit.twopoints import CLIENT, MS, SECOND, SERVER, START_NS, Talk, World

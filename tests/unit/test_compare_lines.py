@@ -17,8 +17,8 @@ import pytest
 from rsttrace.commands import compare as comparing
 from rsttrace.commands import read as reading
 from rsttrace.commands.run import Options
-from rsttrace.compare.loglines import load
 from rsttrace.errors import CaptureError, RsttraceError, UsageError
+from rsttrace.jsonl import load
 from rsttrace.model import Kind
 from rsttrace.render.drawing import WIDTH
 from rsttrace.render.json import entry_object

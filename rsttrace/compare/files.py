@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from rsttrace.compare.match import Match, join, match_flows
-from rsttrace.compare.survey import Result, compare
-from rsttrace.compare.vantage import MOST, Brief, Mark, Progress, Record, gather, survey
+from rsttrace.compare.packets import Result, compare
+from rsttrace.compare.survey import MOST, Brief, Mark, Progress, Record, gather, survey
 
 COMPARED = 2_000
 """Connections with resets that are compared packet by packet."""

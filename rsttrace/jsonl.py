@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from rsttrace.capture.reader import NO_TIME
 from rsttrace.errors import CaptureError
 from rsttrace.model import (
+    NO_TIME,
     Cause,
     Container,
     Endpoint,
