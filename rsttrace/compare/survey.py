@@ -1,4 +1,4 @@
-"""One capture as a vantage point: what connections it saw, then the packets of some of them.
+"""One capture of a vantage point: what connections it saw, then the packets of some of them.
 
 Two passes, so that memory does not grow with the file: `survey` keeps a few numbers of each
 connection, `gather` a bounded number of packets of the chosen ones, around their resets.
@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Optional
 
-from rsttrace.capture.flows import ACK, FIN, IDLE_REUSE_NS, RST, SYN, before
-from rsttrace.capture.layers import OUTBOUND, Dissector, Segment
+from rsttrace.capture.flows import ACK, FIN, IDLE_REUSE_NS, RST, SYN
+from rsttrace.capture.layers import Dissector, Segment
 from rsttrace.capture.reader import Capture
 from rsttrace.errors import CaptureError
 from rsttrace.model import NO_TIME, Endpoint
-from rsttrace.tcp import address
+from rsttrace.tcp import address, before
 
 SKETCH = 12
 """Sequence numbers kept of each connection, to find it at the other point."""
@@ -34,27 +34,32 @@ PROGRESS_EVERY = 2_000
 Progress = Optional[Callable[[int], None]]
 
 
-class Sight(NamedTuple):
-    """A packet as one vantage point saw it.
+class Sighting(NamedTuple):
+    """One packet as one vantage point saw it.
 
     `way` is 0 in the direction of the connection's first packet at this point, 1 in the other.
-    `ip_id` is -1 for IPv6, which has none; `digest` stands for the TCP options (CRC-32); `mac` is
-    the source MAC; `length` the IP packet's. Numbers are in host byte order.
+    `ip_id` is ``None`` for IPv6, which has none; `window` where the capture cut it off. `digest`
+    stands for the TCP options (CRC-32); `mac` is the source MAC, ``None`` without Ethernet.
+    Numbers are in host byte order.
     """
 
     frame: int
     time_ns: int
     way: int
     ttl: int
-    ip_id: int
+    ip_id: int | None
     flags: int
     seq: int
     ack: int
-    window: int
+    window: int | None
     payload_len: int
     digest: int
-    mac: bytes
-    outbound: bool
+    mac: bytes | None
+
+    @property
+    def telling_id(self) -> int | None:
+        """The IP ID where it tells packets apart: many senders give 0, or 1, to all."""
+        return self.ip_id if self.ip_id is not None and self.ip_id > 1 else None
 
     @property
     def end(self) -> int:
@@ -64,14 +69,14 @@ class Sight(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A RST's direction and numbers: where in a connection to look closer."""
+    """A RST's way and numbers: where in a connection to look closer."""
 
     way: int
     seq: int
     ack: int
 
 
-class Brief:
+class FlowSummary:
     """A connection in a few numbers. `isn`: each way's initial sequence number, where seen.
 
     `sketch` is the smallest hashes of (seq, ack) of packets with data: of the same connection two
@@ -81,14 +86,12 @@ class Brief:
     __slots__ = (
         "closed",
         "first_frame",
-        "first_ns",
         "isn",
         "key",
         "last_frame",
         "last_ns",
         "marks",
         "opener",
-        "packets",
         "resets",
         "sketch",
         "version",
@@ -98,10 +101,9 @@ class Brief:
         self.key = segment.key
         self.version = segment.version
         self.first_frame = self.last_frame = frame
-        self.first_ns = self.last_ns = segment.time_ns
+        self.last_ns = segment.time_ns
         self.isn: list[int | None] = [None, None]
         self.opener: int | None = None
-        self.packets = [0, 0]
         self.closed = False
         self.resets = 0
         self.marks: list[Mark] = []
@@ -119,7 +121,6 @@ class Brief:
         """Take a packet in."""
         flags = segment.flags
         self.last_frame, self.last_ns = frame, segment.time_ns
-        self.packets[way] += 1
         if flags & RST:
             self.resets += 1
             if len(self.marks) < MARKS:
@@ -181,8 +182,8 @@ def _ip(raw: bytes) -> str:
 class Survey:
     """What a capture holds. `forgotten` counts connections that found no room."""
 
-    name: str
-    briefs: list[Brief] = field(default_factory=list)
+    file: str
+    flows: list[FlowSummary] = field(default_factory=list)
     packets: int = 0
     first_ns: int | None = None
     last_ns: int | None = None
@@ -191,15 +192,15 @@ class Survey:
 
 
 @dataclass
-class Record:
+class FlowPackets:
     """The packets kept of one connection, in the order of the file.
 
     `spans` are the times between which every packet of it is kept; ``None`` at an end: as far as
     the capture reaches.
     """
 
-    brief: Brief
-    sights: list[Sight] = field(default_factory=list)
+    flow: FlowSummary
+    sightings: list[Sighting] = field(default_factory=list)
     spans: list[tuple[int | None, int | None]] = field(default_factory=list)
 
     def covers(self, first_ns: int, last_ns: int) -> bool:
@@ -234,7 +235,7 @@ def segments(
 
 
 def survey(
-    name: str,
+    file: str,
     limit: int,
     progress: Progress = None,
     ended: Callable[[], bool] = lambda: False,
@@ -247,53 +248,82 @@ def survey(
     Raises:
         CaptureError: it cannot be opened, is no capture, or is a pipe, which cannot be read twice.
     """
-    found = Survey(name)
-    plain: OrderedDict[bytes, Brief] = OrderedDict()
-    marked: OrderedDict[bytes, Brief] = OrderedDict()
-    done: deque[Brief] = deque(maxlen=limit)
-    with Capture(name) as capture:
+    found = Survey(file)
+    flows = _Flows(limit)
+    with Capture(file) as capture:
         if capture.size is None:
-            raise CaptureError(
-                f"{name!a} is a pipe: compare reads each capture several times",
-                hint="write it to a file first",
-            )
+            raise no_pipe(file)
         for frame, segment in segments(capture, progress, ended):
             now = segment.time_ns
             found.packets += 1
             found.first_ns = now if found.first_ns is None else min(found.first_ns, now)
             found.last_ns = now if found.last_ns is None else max(found.last_ns, now)
-            key, other = segment.key, segment.reverse_key
-            way, brief = 0, marked.get(key) or plain.get(key)
-            if brief is None and (brief := marked.get(other) or plain.get(other)) is not None:
-                way, key = 1, other
-            if brief is not None and brief.begins_anew(segment, way):
-                if (marked if brief.resets else plain).pop(key, None) is not None:
-                    found.forgotten += len(done) == limit
-                    done.append(brief)
-                brief = None
-            if brief is None:
-                way, key = 0, segment.key
-                brief = plain[key] = Brief(segment, frame)
-                if len(plain) > limit:
-                    plain.popitem(last=False)
-                    found.forgotten += 1
-            had = brief.resets
-            brief.learn(segment, way, frame)
-            if brief.resets and not had:
-                plain.pop(key, None)
-                marked[key] = brief
-                if len(marked) > limit:
-                    marked.popitem(last=False)
-                    found.forgotten += 1
-            elif not had:
-                plain.move_to_end(key)
+            flows.add(segment, frame)
         found.problem = capture.problem
-    found.briefs = sorted([*done, *marked.values(), *plain.values()], key=_first_frame)
+    found.flows, found.forgotten = flows.remembered(), flows.forgotten
     return found
 
 
-def _first_frame(brief: Brief) -> int:
-    return brief.first_frame
+def no_pipe(file: str) -> CaptureError:
+    """The error for a pipe, which cannot be read twice."""
+    return CaptureError(
+        f"{file!a} is a pipe: compare reads each capture several times",
+        hint="write it to a file first",
+    )
+
+
+class _Flows:
+    """The connections of a capture, in bounded memory: those with resets (`_reset`), `_plain` ones,
+    and those whose addresses and ports began another connection (`_ended`)."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._plain: OrderedDict[bytes, FlowSummary] = OrderedDict()
+        self._reset: OrderedDict[bytes, FlowSummary] = OrderedDict()
+        self._ended: deque[FlowSummary] = deque(maxlen=limit)
+        self.forgotten = 0
+
+    def add(self, segment: Segment, frame: int) -> None:
+        """Take a packet in."""
+        flow, way = self._get(segment.key), 0
+        if flow is None and (flow := self._get(segment.reverse_key)) is not None:
+            way = 1
+        if flow is not None and flow.begins_anew(segment, way):
+            self._end(flow)
+            flow = None
+        if flow is None:
+            flow, way = self._new(segment, frame), 0
+        had = flow.resets
+        flow.learn(segment, way, frame)
+        if flow.resets and not had:
+            self._plain.pop(flow.key, None)
+            self._reset[flow.key] = flow
+            self._forget_oldest(self._reset)
+        elif not had:
+            self._plain.move_to_end(flow.key)
+
+    def remembered(self) -> list[FlowSummary]:
+        """All that were not forgotten, in the order of their first packets."""
+        flows = [*self._ended, *self._reset.values(), *self._plain.values()]
+        return sorted(flows, key=lambda flow: flow.first_frame)
+
+    def _get(self, key: bytes) -> FlowSummary | None:
+        return self._reset.get(key) or self._plain.get(key)
+
+    def _new(self, segment: Segment, frame: int) -> FlowSummary:
+        flow = self._plain[segment.key] = FlowSummary(segment, frame)
+        self._forget_oldest(self._plain)
+        return flow
+
+    def _end(self, flow: FlowSummary) -> None:
+        del (self._reset if flow.resets else self._plain)[flow.key]
+        self.forgotten += len(self._ended) == self._limit
+        self._ended.append(flow)
+
+    def _forget_oldest(self, flows: OrderedDict[bytes, FlowSummary]) -> None:
+        if len(flows) > self._limit:
+            flows.popitem(last=False)
+            self.forgotten += 1
 
 
 class _Collector:
@@ -303,20 +333,20 @@ class _Collector:
     numbers pass one, it is taken as a reset here.
     """
 
-    def __init__(self, brief: Brief, marks: Iterable[Mark], most: int) -> None:
-        self.brief = brief
+    def __init__(self, flow: FlowSummary, marks: Iterable[Mark], most: int) -> None:
+        self.flow = flow
         self._marks = list(marks)
         self._most = most
-        self._kept: list[tuple[int, Sight]] = []
-        self._ring: deque[tuple[int, Sight]] = deque(maxlen=BEFORE)
+        self._kept: list[tuple[int, Sighting]] = []
+        self._ring: deque[tuple[int, Sighting]] = deque(maxlen=BEFORE)
         self._after = HEAD
         self._count = 0
 
-    def add(self, sight: Sight) -> None:
+    def add(self, sighting: Sighting) -> None:
         """Take a packet in."""
-        item = (self._count, sight)
+        item = (self._count, sighting)
         self._count += 1
-        if sight.flags & RST or self._passes(sight):
+        if sighting.flags & RST or self._passes(sighting):
             self._flush()
             self._after = AFTER
         if self._after and len(self._kept) < self._most:
@@ -325,11 +355,11 @@ class _Collector:
         else:
             self._ring.append(item)
 
-    def _passes(self, sight: Sight) -> bool:
+    def _passes(self, sighting: Sighting) -> bool:
         passed = False
         for mark in list(self._marks):
-            number = sight.end if sight.way == mark.way else sight.ack
-            if not sight.flags & SYN and mark.seq and not before(number, mark.seq):
+            number = sighting.end if sighting.way == mark.way else sighting.ack
+            if not sighting.flags & SYN and mark.seq and not before(number, mark.seq):
                 self._marks.remove(mark)
                 passed = True
         return passed
@@ -340,10 +370,10 @@ class _Collector:
         self._kept += ring[max(0, len(ring) - room) :] if room > 0 else []
         self._ring.clear()
 
-    def record(self) -> Record:
+    def packets(self) -> FlowPackets:
         """What was kept. The newest packets always are."""
         kept = [*self._kept, *self._ring]
-        made = Record(self.brief, [sight for _, sight in kept])
+        made = FlowPackets(self.flow, [sighting for _, sighting in kept])
         start = 0
         for at in range(1, len(kept) + 1):
             if at < len(kept) and kept[at][0] == kept[at - 1][0] + 1:
@@ -360,11 +390,11 @@ class _Collector:
 
 
 def gather(
-    name: str,
-    chosen: Iterable[tuple[Brief, Iterable[Mark], int]],
+    file: str,
+    chosen: Iterable[tuple[FlowSummary, Iterable[Mark], int]],
     progress: Progress = None,
     ended: Callable[[], bool] = lambda: False,
-) -> dict[int, Record]:
+) -> dict[int, FlowPackets]:
     """Read a capture again for the packets of some connections: by their first frame.
 
     `chosen`: each connection with marks beside its own resets, and how many packets to keep.
@@ -375,8 +405,8 @@ def gather(
     wanted: dict[bytes, list[_Collector]] = {}
     collectors = [_Collector(*item) for item in chosen]
     for collector in collectors:
-        wanted.setdefault(collector.brief.key, []).append(collector)
-    with Capture(name) as capture:
+        wanted.setdefault(collector.flow.key, []).append(collector)
+    with Capture(file) as capture:
         for frame, segment in segments(capture, progress, ended):
             way, found = 0, wanted.get(segment.key)
             if found is None:
@@ -384,29 +414,28 @@ def gather(
                 if found is None:
                     continue
             for collector in found:
-                brief = collector.brief
-                if brief.first_frame <= frame <= brief.last_frame:
-                    collector.add(sight_of(segment, way, frame))
+                flow = collector.flow
+                if flow.first_frame <= frame <= flow.last_frame:
+                    collector.add(sighting_of(segment, way, frame))
                     break
-    return {collector.brief.first_frame: collector.record() for collector in collectors}
+    return {collector.flow.first_frame: collector.packets() for collector in collectors}
 
 
-def sight_of(segment: Segment, way: int, frame: int) -> Sight:
+def sighting_of(segment: Segment, way: int, frame: int) -> Sighting:
     """What is kept of a packet."""
     data = segment.data
     options = data[segment.l4 + 20 : min(segment.l4 + segment.offset * 4, segment.end)]
-    return Sight(
+    return Sighting(
         frame=frame,
         time_ns=segment.time_ns,
         way=way,
         ttl=segment.ttl,
-        ip_id=segment.ip_id if segment.version == 4 else -1,
+        ip_id=segment.ip_id if segment.version == 4 else None,
         flags=segment.flags,
         seq=segment.seq,
         ack=segment.ack,
-        window=-1 if segment.window is None else segment.window,
+        window=segment.window,
         payload_len=segment.payload_len,
         digest=zlib.crc32(options),
-        mac=data[segment.mac : segment.mac + 6] if segment.mac >= 0 else b"",
-        outbound=segment.direction == OUTBOUND,
+        mac=data[segment.mac : segment.mac + 6] if segment.mac >= 0 else None,
     )

@@ -13,8 +13,9 @@ from rsttrace.model.comparison import (
     Fate,
     OtherEnd,
     Point,
+    PointFile,
     Position,
-    Way,
+    Traffic,
 )
 from rsttrace.model.path import (
     AddressCheck,
@@ -96,6 +97,7 @@ __all__ = [
     "Placement",
     "Pod",
     "Point",
+    "PointFile",
     "Position",
     "ProbeAnswer",
     "Process",
@@ -105,8 +107,8 @@ __all__ = [
     "SentData",
     "Socket",
     "SwitchPort",
+    "Traffic",
     "Verdict",
-    "Way",
     "hops",
     "initial_ttl",
 ]
