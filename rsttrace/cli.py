@@ -523,6 +523,7 @@ def locate(**options: Any) -> None:
     Sends SYNs with rising TTL to the port (80 if none is given), and UDP and ICMP to those who do
     not answer them. No connection is made, unless --replay asks for it.
     """
+    from rsttrace import jsonl
     from rsttrace.commands import locate as locating
     from rsttrace.commands.run import stop_on_signals
     from rsttrace.enrich import NetnsDirectory
@@ -535,8 +536,7 @@ def locate(**options: Any) -> None:
         if options["hops"] is not None:
             raise UsageError("--hops and --entry say the same: give one of them")
         name = "standard input" if options["entry"].name == "<stdin>" else "the file of --entry"
-        bounded = iter(lambda: options["entry"].readline(locating.MAX_LINE + 1), "")
-        ip, port, clue = locating.clue_from(bounded, name)
+        ip, port, clue = locating.clue_from(jsonl.texts(options["entry"]), name)
     elif options["hops"] is not None:
         clue = locating.Clue(options["hops"])
     if options["peer"] is not None:

@@ -13,8 +13,9 @@ from rsttrace.model.comparison import (
     Fate,
     OtherEnd,
     Point,
+    PointFile,
     Position,
-    Way,
+    Traffic,
 )
 from rsttrace.model.path import (
     AddressHolders,
@@ -26,6 +27,7 @@ from rsttrace.model.path import (
     ProbeAnswer,
 )
 from rsttrace.model.reset import (
+    NO_TIME,
     Baseline,
     BridgePort,
     Cause,
@@ -65,6 +67,7 @@ from rsttrace.model.verdict import (
 __all__ = [
     "FULL_TTL",
     "INITIAL_TTLS",
+    "NO_TIME",
     "AddressHolders",
     "Attempt",
     "Baseline",
@@ -96,6 +99,7 @@ __all__ = [
     "Placement",
     "Pod",
     "Point",
+    "PointFile",
     "Position",
     "ProbeAnswer",
     "Process",
@@ -105,8 +109,8 @@ __all__ = [
     "SentData",
     "Socket",
     "SwitchPort",
+    "Traffic",
     "Verdict",
-    "Way",
     "hops",
     "initial_ttl",
 ]

@@ -16,7 +16,7 @@ LAYERS = ("kernel", "capture", "compare", "judge", "enrich", "render")
 """They know the vocabulary, and nothing of each other."""
 LEAVES = ("model", "errors")
 """They know nothing of ours."""
-SHARED = ("tcp", "stacks")
+SHARED = ("tcp", "stacks", "jsonl")
 """They know the vocabulary only, and every layer may use them."""
 HEAVY = ("bcc", "pyroute2", "netaddr")
 """Imported where they are used, never at the top of a module."""

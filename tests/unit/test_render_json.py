@@ -27,11 +27,12 @@ from rsttrace.model import (
     Origin,
     OtherEnd,
     Point,
+    PointFile,
     Position,
     ProbeAnswer,
     Process,
     SentData,
-    Way,
+    Traffic,
 )
 from rsttrace.render.compare import comparison_object
 from rsttrace.render.holders import holders_object
@@ -487,12 +488,16 @@ FORGED_POSITION = Position(
 )
 CLIENT_END, SERVER_END = Endpoint("10.0.0.5", 51234), Endpoint("10.9.8.7", 3306)
 COMPARISON = Comparison(
-    a=Point("A", "client.pcap", False, 1200, 31, 1, TIME, TIME + 60_000_000_000, None, "10.0.0.5"),
-    b=Point("B", "server.pcap", False, 8000, 900, 1, TIME, TIME + 90_000_000_000, None, "10.9.8.7"),
+    a=PointFile(
+        Point.A, "client.pcap", False, 1200, 31, 1, TIME, TIME + 60_000_000_000, None, "10.0.0.5"
+    ),
+    b=PointFile(
+        Point.B, "server.pcap", False, 8000, 900, 1, TIME, TIME + 90_000_000_000, None, "10.9.8.7"
+    ),
     matched={"addresses": 31, "one-sided": 869},
     clocks=Clocks(3_000_012_000, 2_992_512_000, 3_007_512_000, 0.0, True, 610, 588),
-    ab=Way(612, 611, 1, 0, 0, 17),
-    ba=Way(588, 588, 0, 0, 0, 17),
+    ab=Traffic(612, 611, 1, 0, 0, 17),
+    ba=Traffic(588, 588, 0, 0, 0, 17),
     flows=(
         ComparedFlow(
             a=(CLIENT_END, SERVER_END),
@@ -502,14 +507,14 @@ COMPARISON = Comparison(
             text="the same addresses and ports at both points, and the same sequence numbers",
             resets=(
                 ComparedReset(
-                    point="A",
+                    point=Point.A,
                     frame=88,
                     received=True,
                     src=SERVER_END,
                     dst=CLIENT_END,
                     other=OtherEnd(
                         Fate.NEVER_SENT,
-                        "B",
+                        Point.B,
                         "server.pcap",
                         why="B shows 42 of this connection's packets that arrived at A, and not "
                         "this one",
