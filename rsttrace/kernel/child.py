@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import shutil
 import socket
 import struct
@@ -23,220 +22,11 @@ from typing import Any
 if __name__ == "__main__":  # started by path in isolated mode: find our own package
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from rsttrace.errors import DependencyError, KernelError, RsttraceError
-from rsttrace.kernel import cgroup, config, headers, hooks, kprobe, layout
-from rsttrace.kernel.btf import Btf
+from rsttrace.errors import KernelError, RsttraceError
+from rsttrace.kernel import cgroup, config, hooks, kprobe, layout, stubs
+from rsttrace.kernel.bcc import import_bcc
+from rsttrace.kernel.facts import Facts
 from rsttrace.model import Kind
-
-BCC_HINT = (
-    "install it from the distribution (Debian, Ubuntu: python3-bpfcc; Fedora, Rocky: python3-bcc); "
-    'PyPI\'s "bcc" is another project. In a virtual environment use --system-site-packages, '
-    "or set RSTTRACE_BCC_PATH to the directory that holds the bcc package"
-)
-
-SYSTEM_PACKAGES = (
-    "/usr/lib/python3/dist-packages",
-    f"/usr/lib/python3.{sys.version_info[1]}/site-packages",
-)
-
-# What bcc includes from a kernel source tree; this much is enough (measured with bcc 0.26).
-STUBS = {
-    "linux/kconfig.h": "#define CONFIG_BPF_SYSCALL 1\n",
-    "linux/types.h": """\
-typedef unsigned char __u8; typedef signed char __s8;
-typedef unsigned short __u16; typedef short __s16;
-typedef unsigned int __u32; typedef int __s32;
-typedef unsigned long long __u64; typedef long long __s64;
-typedef __u8 u8; typedef __u16 u16; typedef __u32 u32; typedef __u64 u64;
-typedef __s8 s8; typedef __s16 s16; typedef __s32 s32; typedef __s64 s64;
-typedef __u16 __be16; typedef __u32 __be32; typedef __u64 __be64;
-typedef __u16 __le16; typedef __u32 __le32; typedef __u64 __le64;
-typedef __u16 __sum16; typedef __u32 __wsum;
-typedef unsigned long size_t; typedef unsigned long uintptr_t;
-typedef int pid_t; typedef _Bool bool;
-#define __aligned_u64 __u64 __attribute__((aligned(8)))
-#define NULL ((void *)0)
-struct pt_regs;
-""",
-    "linux/version.h": (
-        "#define LINUX_VERSION_CODE 0\n"
-        "#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + (c))\n"
-    ),
-    "asm/page.h": "#define PAGE_SIZE 4096\n",
-    **dict.fromkeys(
-        (
-            "linux/bpf.h",
-            "linux/bpf_common.h",
-            "linux/log2.h",
-            "linux/ptrace.h",
-            "linux/sched.h",
-            "net/sock.h",
-            "uapi/linux/bpf.h",
-            "uapi/linux/if_packet.h",
-            "uapi/linux/ptrace.h",
-        ),
-        "",
-    ),
-}
-
-HEADERS = (
-    "linux/ptrace.h",
-    "linux/fs.h",
-    "linux/cgroup.h",
-    "linux/kernfs.h",
-    "linux/skbuff.h",
-    "linux/netdevice.h",
-    "linux/tcp.h",
-    "net/net_namespace.h",
-    "net/sock.h",
-    "net/inet_sock.h",
-    "net/route.h",
-    "net/ip6_fib.h",
-)
-
-ARGUMENTS = {
-    "x86_64": ("di", "si", "dx", "cx"),
-    "aarch64": ("regs", "regs+8", "regs+16", "regs+24"),
-}
-"""struct pt_regs members that carry a function's first arguments (user_pt_regs on arm64)."""
-
-FIELD_LINE = re.compile(r"^FIELD\((\w+), (\w+), ([\w.]+)\)( OPTIONAL)?", re.MULTILINE)
-
-
-def import_bcc() -> Any:
-    """The real bcc.
-
-    Raises:
-        DependencyError: it is missing, is PyPI's impostor, or its library does not load.
-    """
-    # The packages of the distribution come last: they never hide what rsttrace was installed with.
-    sys.path[:0] = [p for p in (os.environ.get("RSTTRACE_BCC_PATH"),) if p]
-    sys.path += [p for p in SYSTEM_PACKAGES if p not in sys.path]
-    whole = list(sys.path)
-    impostor = None
-    for _ in range(2):
-        try:
-            import bcc
-        except ImportError as error:
-            if impostor:
-                break
-            raise DependencyError(f"bcc cannot be imported: {error}", hint=BCC_HINT) from None
-        if hasattr(bcc, "BPF"):
-            sys.path[:] = whole  # the impostor's directory may hold packages that we need
-            return bcc
-        if bcc.__file__ is None:  # a directory without __init__.py: no package at all
-            raise DependencyError(
-                f"the bcc found in {', '.join(bcc.__path__)} is an empty directory", hint=BCC_HINT
-            )
-        impostor = Path(bcc.__file__).parent
-        for name in [n for n in sys.modules if n == "bcc" or n.startswith("bcc.")]:
-            del sys.modules[name]
-        sys.path[:] = [p for p in sys.path if Path(p) != impostor.parent]
-    raise DependencyError(
-        f"the bcc in {impostor} is not the BPF Compiler Collection "
-        "(it is PyPI's package of the same name)",
-        hint=f"pip uninstall bcc, then {BCC_HINT}",
-    )
-
-
-def argument_member(number: int) -> tuple[str, int]:
-    """(member of struct pt_regs, bytes to add) that holds argument `number` (from 1)."""
-    members = ARGUMENTS.get(platform.machine())
-    if members is None:
-        raise KernelError(
-            f"rsttrace does not know how {platform.machine()} passes function arguments",
-            hint="use --plan tracepoints",
-        )
-    member, _, add = members[number - 1].partition("+")
-    return member, int(add or 0)
-
-
-class Facts:
-    """What the running kernel looks like, from BTF or, failing that, from installed headers."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.missing: list[str] = []
-        self.source = "btf"
-        try:
-            self.btf: Btf | None = Btf()
-        except RsttraceError as error:
-            self.btf = None
-            self.source = "headers"
-            if headers.directory() is None:
-                raise KernelError(
-                    f"{error.what}; and no kernel headers for {platform.release()} are installed",
-                    hint=f"{error.hint or 'use a kernel with BTF'} (Debian, Ubuntu: "
-                    f"linux-headers-{platform.release()}; Fedora, Rocky: kernel-devel)",
-                ) from None
-
-    def fields(self) -> list[tuple[str, str, str, bool]]:
-        """(name, structure, member, optional) of every line of fields.h."""
-        text = (layout.bpf_directory() / "fields.h").read_text()
-        return [(n, s, m, bool(o)) for n, s, m, o in FIELD_LINE.findall(text)]
-
-    def offsets(self, without: frozenset[str] = frozenset()) -> str:
-        """The text of offsets.h: OFF_<name> and SIZE_<name> of every field.
-
-        `without`: optional fields that the headers turned out not to have.
-        """
-        lines = []
-        if self.btf is None:
-            lines += [f"#include <{header}>" for header in HEADERS]
-        for name, structure, member, optional in self.fields():
-            add = 0
-            if member.startswith("ARG"):
-                member, add = argument_member(int(member[3:]))  # noqa: PLW2901
-            if self.btf is not None:
-                found = self.btf.field(structure, member)
-                if found is None and not optional:
-                    raise KernelError(
-                        f"this kernel's struct {structure} has no {member}",
-                        hint="report it with the kernel's version: rsttrace doctor -o json",
-                    )
-                offset = found.offset + add if found else -1
-                size = 8 if member == "regs" else found.size if found else 0
-                if found is None:
-                    self.missing.append(name)
-                lines.append(f"#define OFF_{name} {offset}\n#define SIZE_{name} {size}")
-            elif name in without:
-                self.missing.append(name)
-                lines.append(f"#define OFF_{name} -1\n#define SIZE_{name} 0")
-            else:
-                size_of = f"sizeof(((struct {structure} *)0)->{member})"
-                lines.append(
-                    f"#define OFF_{name} ((int)__builtin_offsetof(struct {structure}, {member})"
-                    f" + {add})\n#define SIZE_{name} {'8' if member == 'regs' else size_of}"
-                )
-        return "\n".join(lines) + "\n"
-
-    def enums(self) -> dict[str, dict[str, int]]:
-        """The reason enums: kernel name -> {enumerator without its prefix: value}."""
-        found = {}
-        for enum, prefix in (
-            ("sk_rst_reason", "SK_RST_REASON_"),
-            ("skb_drop_reason", "SKB_DROP_REASON_"),
-        ):
-            values = self.btf.enum(enum) if self.btf else headers.enum(enum)
-            found[enum] = {
-                (name[len(prefix) :] if name.startswith(prefix) else name): value
-                for name, value in values.items()
-            }
-        return found
-
-    def arguments(self, name: str) -> list[str] | None:
-        """Names of a function's or a tracepoint's arguments; None if unknown."""
-        return self.btf.parameters(name) if self.btf else headers.parameters(name)
-
-    def knows(self) -> dict[str, bool]:
-        """What this kernel tells of a reset, by the names of `hooks.KNOWLEDGE`."""
-        kfree = self.arguments("btf_trace_kfree_skb") or []
-        return {
-            "drop_reason": len(kfree) >= 3,
-            "drop_socket": len(kfree) >= 4,
-            "reset_reason": len(self.arguments("btf_trace_tcp_send_reset") or []) >= 3,
-            "reset_skb": "skb" in (self.arguments("tcp_reset") or []),
-        }
 
 
 def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follows: bool) -> str:
@@ -281,15 +71,6 @@ def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follo
     return "".join(f"#define {name} {value}\n" for name, value in values.items())
 
 
-def write_tree(directory: Path) -> None:
-    """The stub kernel tree that BCC_KERNEL_SOURCE names."""
-    for name, text in STUBS.items():
-        path = directory / "include" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"#pragma once\n{text}")
-    (directory / "include/generated/uapi/linux").mkdir(parents=True, exist_ok=True)
-
-
 def compile_program(bcc: Any, facts: Facts, directory: Path, config_text: str) -> Any:
     """Compile bpf/rsttrace.c.
 
@@ -303,7 +84,7 @@ def compile_program(bcc: Any, facts: Facts, directory: Path, config_text: str) -
     flags = ["-w", "-g0", "-fms-extensions", f"-I{directory}", f"-I{bpf}"]
     text = (bpf / "rsttrace.c").read_text()
     if facts.btf is not None:
-        write_tree(directory / "kernel")
+        stubs.write(directory / "kernel")
         os.environ["BCC_KERNEL_SOURCE"] = str(directory / "kernel")
     else:
         os.environ.pop("BCC_KERNEL_SOURCE", None)  # bcc finds them by the running kernel's release
@@ -417,7 +198,7 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     """
     bcc = import_bcc()
     directory = Path(request["directory"])
-    facts = Facts(directory)
+    facts = Facts()
     plan = choose_plan(request["plan"])
     knows = facts.knows()
     chosen = hooks.for_plan(

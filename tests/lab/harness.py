@@ -25,13 +25,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rsttrace.demo.lab import Lab
-from rsttrace.kernel.child import Facts
+from rsttrace.kernel.facts import Facts
 from rsttrace.kernel.hooks import Plan
 
 PLAN = os.environ.get("RSTTRACE_LAB_PLAN", "auto")
@@ -183,7 +182,7 @@ class Tracer:
 @cache
 def knows() -> dict[str, bool]:
     """What this kernel tells of a reset (`rsttrace.kernel.hooks.KNOWLEDGE`)."""
-    return Facts(Path()).knows()
+    return Facts().knows()
 
 
 def no_socket(tracer: Tracer) -> str:

@@ -16,6 +16,8 @@ import json, struct, sys, tempfile
 from dataclasses import asdict
 from pathlib import Path
 from rsttrace.kernel import child, config, hooks
+from rsttrace.kernel.bcc import import_bcc
+from rsttrace.kernel.facts import Facts
 from rsttrace.model import Kind
 
 def depth(code):
@@ -30,9 +32,9 @@ def depth(code):
             lowest = min(lowest, value)
     return -lowest
 
-bcc = child.import_bcc()
+bcc = import_bcc()
 with tempfile.TemporaryDirectory() as name:
-    facts = child.Facts(Path(name))
+    facts = Facts()
     request = asdict(config.Request(kinds=tuple(k.value for k in Kind), flows=64))
     plan = hooks.Plan(sys.argv[1])
     text = child.config_header(request, facts, plan, True)

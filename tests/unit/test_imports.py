@@ -106,7 +106,7 @@ def test_bcc_is_the_childs_alone_and_pyroute2_stays_with_networks() -> None:
     for path in MODULES:
         for name in {name.partition(".")[0] for name in imports_of(path)} & set(HEAVY):
             users[name].add(dotted(path))
-    assert users["bcc"] == {"rsttrace.kernel.child"}
+    assert users["bcc"] == {"rsttrace.kernel.bcc"}
     assert {part(name) for name in users["netaddr"]} == {"enrich"}
     assert {part(name) for name in users["pyroute2"]} <= {"enrich", "demo"}
 
