@@ -312,7 +312,7 @@ def trace(**options: Any) -> None:
     """Show every TCP reset that this node sends or receives, and who made it."""
     from rsttrace.commands import trace as tracing
     from rsttrace.enrich import NetnsDirectory
-    from rsttrace.kernel.config import Request
+    from rsttrace.kernel.protocol import Request
 
     if options["duration"] is not None and not math.isfinite(options["duration"]):
         text = f"{options['duration']} is not a number of seconds"

@@ -8,7 +8,6 @@ attached probe. The probes live as long as the tracer holds the descriptors; not
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -23,9 +22,10 @@ if __name__ == "__main__":  # started by path in isolated mode: find our own pac
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from rsttrace.errors import KernelError, RsttraceError
-from rsttrace.kernel import cgroup, config, hooks, kprobe, layout, stubs
+from rsttrace.kernel import cgroup, config, hooks, kprobe, layout, lockdown, stubs
 from rsttrace.kernel.bcc import import_bcc
 from rsttrace.kernel.facts import Facts
+from rsttrace.kernel.protocol import HookStatus, Report, Request, receive_request, send_answer
 from rsttrace.model import Kind
 
 
@@ -129,12 +129,12 @@ def choose_plan(wanted: str) -> hooks.Plan:
 
 def attach(
     bcc: Any, program: Any, hook: hooks.Hook, functions: frozenset[str]
-) -> tuple[config.HookStatus, int]:
+) -> tuple[HookStatus, int]:
     """Load and attach one hook: its status, and the probe's descriptor.
 
     If it must wait for its module, the descriptor is the loaded program's; -1 where there is none.
     """
-    status = config.HookStatus(hook.target, hook.kprobe, False, hook.unseen)
+    status = HookStatus(hook.target, hook.kprobe, False, hook.unseen)
     try:
         function = program.load_func(
             hook.program,
@@ -172,23 +172,58 @@ def attach(
     return status, descriptor
 
 
-def fill_filters(program: Any, request: dict[str, Any]) -> None:
+def fill_filters(program: Any, request: Request) -> None:
     """Write the filter maps, before anything is attached."""
     for name, values, pack in (
-        ("only_netns", request["netns"], "<I"),
-        ("only_ports", request["ports"], "<H"),
+        ("only_netns", request.netns, "<I"),
+        ("only_ports", request.ports, "<H"),
     ):
         table = program[name]
         for value in values:
             table[table.Key.from_buffer_copy(struct.pack(pack, value))] = table.Leaf(1)
     table = program["only_nets"]
-    for address, prefix in request["nets"]:
+    for address, prefix in request.nets:
         key = struct.pack("<I", prefix) + bytes.fromhex(address)
         table[table.Key.from_buffer_copy(key)] = table.Leaf(1)
 
 
-def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
-    """Compile, load and attach: (report, descriptors).
+def attach_all(
+    bcc: Any, program: Any, chosen: tuple[hooks.Hook, ...], functions: frozenset[str]
+) -> tuple[list[HookStatus], list[int]]:
+    """Load and attach all hooks: their statuses, and the descriptors of those that have one."""
+    statuses, descriptors = [], []
+    for hook in chosen:
+        status, descriptor = attach(bcc, program, hook, functions)
+        statuses.append(status)
+        if descriptor >= 0:
+            descriptors.append(descriptor)
+    return statuses, descriptors
+
+
+def check_packet_layer(statuses: list[HookStatus]) -> None:
+    """What nothing can be traced without is attached.
+
+    Raises:
+        KernelError: it is not; the message says why.
+    """
+    for status in statuses:
+        if status.target not in hooks.PACKET_LAYER or status.attached:
+            continue
+        if lockdown.is_confidential():
+            raise KernelError(
+                "kernel lockdown is in confidentiality mode, which forbids BPF programs to "
+                "read kernel memory",
+                hint="boot with lockdown=integrity (which tracing can live with) or without "
+                "lockdown: a running kernel cannot be unlocked",
+            )
+        raise KernelError(
+            f"the raw tracepoint {status.target} cannot be used: {status.error}",
+            hint="run `rsttrace doctor` to see what this kernel allows",
+        )
+
+
+def load(request: Request, directory: Path) -> tuple[Report, list[int]]:
+    """Compile (in that directory), load and attach: the report, and descriptors.
 
     The descriptors are the ring buffer's, the counters', and, in the report's order, one for each
     hook that is attached (the probe) or waits for its module (the program).
@@ -197,88 +232,55 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         RsttraceError: nothing can be traced; the message says why.
     """
     bcc = import_bcc()
-    directory = Path(request["directory"])
     facts = Facts()
-    plan = choose_plan(request["plan"])
+    plan = choose_plan(request.plan)
     knows = facts.knows()
     chosen = hooks.for_plan(
         plan,
         2 + knows["drop_reason"] + knows["drop_socket"],
-        payload=request["payload"] > 0,
+        payload=request.payload > 0,
     )
     functions = kernel_functions() if plan is hooks.Plan.KPROBES else frozenset()
     for follows in (True, False):
         program = compile_program(
-            bcc, facts, directory, config_header(request, facts, plan, follows)
+            bcc, facts, directory, config_header(asdict(request), facts, plan, follows)
         )
         fill_filters(program, request)
-        report = config.Report(
-            plan=plan.value,
-            source=facts.source,
-            enums={
-                enum: {value: name for name, value in names.items()}
-                for enum, names in facts.enums().items()
-            },
-            knows=knows,
-            missing_fields=sorted(set(facts.missing)),
-            bcc_version=str(getattr(bcc, "__version__", "unknown")),
-            event_size=layout.event_size(),
-        )
-        descriptors = [program["events"].map_fd, program["counts"].map_fd]
-        for hook in chosen:
-            status, descriptor = attach(bcc, program, hook, functions)
-            report.hooks.append(status)
-            if descriptor >= 0:
-                descriptors.append(descriptor)
-        failed = {hook.target for hook in report.hooks if not hook.attached}
+        statuses, descriptors = attach_all(bcc, program, chosen, functions)
+        failed = {status.target for status in statuses if not status.attached}
         # Without tcp_send_reset nothing would complete a held event: compile again without holding.
         if "tcp_send_reset" not in failed or plan is hooks.Plan.KPROBES:
             break
-        for descriptor in descriptors[2:]:
+        for descriptor in descriptors:
             os.close(descriptor)
-    for target in hooks.PACKET_LAYER:
-        if target in failed:
-            if is_confidential():
-                raise KernelError(
-                    "kernel lockdown is in confidentiality mode, which forbids BPF programs to "
-                    "read kernel memory",
-                    hint="boot with lockdown=integrity (which tracing can live with) or without "
-                    "lockdown: a running kernel cannot be unlocked",
-                )
-            why = next(hook.error for hook in report.hooks if hook.target == target)
-            raise KernelError(
-                f"the raw tracepoint {target} cannot be used: {why}",
-                hint="run `rsttrace doctor` to see what this kernel allows",
-            )
-    return asdict(report), descriptors
-
-
-def is_confidential() -> bool:
-    """Whether the kernel is locked down so far that BPF may not read its memory.
-
-    LOCKDOWN_BPF_READ_KERNEL, LOCKDOWN_KPROBES and LOCKDOWN_PERF belong to that mode
-    (include/linux/security.h); to the milder one only writing does.
-    """
-    try:
-        return "[confidentiality]" in Path("/sys/kernel/security/lockdown").read_text()
-    except OSError:
-        return False
+    check_packet_layer(statuses)
+    report = Report(
+        plan=plan.value,
+        source=facts.source,
+        hooks=statuses,
+        enums={
+            enum: {value: name for name, value in names.items()}
+            for enum, names in facts.enums().items()
+        },
+        knows=knows,
+        missing_fields=sorted(set(facts.missing)),
+        bcc_version=str(getattr(bcc, "__version__", "unknown")),
+    )
+    return report, [program["events"].map_fd, program["counts"].map_fd, *descriptors]
 
 
 def serve(channel: socket.socket, directory: Path) -> None:
     """Answer the one request that comes on the channel."""
-    with channel.makefile("rb") as stream:
-        line = stream.readline()
-    if not line:
+    request = receive_request(channel)
+    if request is None:
         return  # the tracer was killed meanwhile
+    answer: Report | RsttraceError
     descriptors: list[int] = []
     try:
-        answer, descriptors = load({**json.loads(line), "directory": str(directory)})
+        answer, descriptors = load(request, directory)
     except RsttraceError as error:
-        answer = {"error": type(error).__name__, "what": error.what, "hint": error.hint}
-    payload = json.dumps(answer).encode() + b"\n"
-    socket.send_fds(channel, [struct.pack("<I", len(payload))], descriptors)
-    channel.sendall(payload)
+        answer = error
+    send_answer(channel, answer, descriptors)
 
 
 def main() -> None:
