@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Optional
 
-from rsttrace.capture.flows import ACK, FIN, IDLE_REUSE_NS, RST, SYN, before
+from rsttrace.capture.flows import ACK, FIN, RST, SYN, before
 from rsttrace.capture.layers import OUTBOUND, Dissector, Segment
 from rsttrace.capture.reader import NO_TIME, Capture
 from rsttrace.errors import CaptureError
+from rsttrace.limits import IDLE_REUSE_NS
 from rsttrace.model import Endpoint
 from rsttrace.tcp import address
 

@@ -22,11 +22,10 @@ if __name__ == "__main__":  # started by path in isolated mode: find our own pac
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from rsttrace.errors import KernelError, RsttraceError
-from rsttrace.kernel import cgroup, config, hooks, kprobe, layout, lockdown, stubs
+from rsttrace.kernel import cgroup, config, hooks, kprobe, layout, lockdown, sources, stubs
 from rsttrace.kernel.bcc import import_bcc
 from rsttrace.kernel.facts import Facts
 from rsttrace.kernel.protocol import HookStatus, Report, Request, receive_request, send_answer
-from rsttrace.model import Kind
 
 
 def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follows: bool) -> str:
@@ -44,9 +43,8 @@ def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follo
         return arguments.index(name) + 1 if arguments and name in arguments else 0
 
     values = {
-        **{f"KIND_{k.name}": n for k, n in config.KIND_NUMBERS.items()},
-        "KIND_COUNT": len(Kind),
-        "KIND_MASK": hex(mask),
+        **config.constants(),
+        "KIND_MASK": mask,
         "RING_PAGES": config.RING_PAGES,
         "FLOWS": request["flows"],
         "BASELINE": int(request["baseline"]),
@@ -63,16 +61,13 @@ def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follo
         "PLAN_KPROBES": int(plan is hooks.Plan.KPROBES),
         "ACTIVE_REASON_FOLLOWS": int(follows and plan is hooks.Plan.TRACEPOINTS),
         # No reason has the value 0xfffffffe: a name that this kernel lacks never matches.
-        **{
-            f"DROP_{name}": drop.get(name, 0xFFFFFFFE)
-            for name in ("NO_SOCKET", "TCP_RESET", "OTHERHOST")
-        },
+        **{f"DROP_{name}": drop.get(name, 0xFFFFFFFE) for name in ("NO_SOCKET", "OTHERHOST")},
     }
-    return "".join(f"#define {name} {value}\n" for name, value in values.items())
+    return config.defines(values)
 
 
 def compile_program(bcc: Any, facts: Facts, directory: Path, config_text: str) -> Any:
-    """Compile bpf/rsttrace.c.
+    """Compile the BPF program.
 
     Raises:
         KernelError: the compiler refuses; its own words are on our stderr.
@@ -82,13 +77,14 @@ def compile_program(bcc: Any, facts: Facts, directory: Path, config_text: str) -
     (directory / "offsets.h").write_text(facts.offsets())
     # An unnamed struct member of a tagged type needs it (kernels from 6.19's ns_tree on).
     flags = ["-w", "-g0", "-fms-extensions", f"-I{directory}", f"-I{bpf}"]
-    text = (bpf / "rsttrace.c").read_text()
+    text = sources.joined(
+        bpf, f'_Static_assert(sizeof(struct rst_event) == {layout.event_size()}, "layout");\n'
+    )
     if facts.btf is not None:
         stubs.write(directory / "kernel")
         os.environ["BCC_KERNEL_SOURCE"] = str(directory / "kernel")
     else:
         os.environ.pop("BCC_KERNEL_SOURCE", None)  # bcc finds them by the running kernel's release
-    text += f'\n_Static_assert(sizeof(struct rst_event) == {layout.event_size()}, "layout");\n'
     try:
         return bcc.BPF(text=text, cflags=flags)
     except Exception as error:
@@ -147,7 +143,7 @@ def attach(
     except Exception as error:
         status.error = f"the kernel refuses the program: {error}"
         return status, -1
-    program.funcs.clear()  # one hooked twice is loaded twice: looked() in bpf/rsttrace.c
+    program.funcs.clear()  # one hooked twice is loaded twice: looked() in bpf/events.c
     if hook.kprobe and hook.target not in functions:
         status.error = "this kernel has no such function"
         if hook.module is None:

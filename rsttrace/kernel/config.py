@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from rsttrace.model import Kind
+from collections.abc import Mapping
+
+from rsttrace import limits
+from rsttrace.kernel import causes
+from rsttrace.model import Kind, Scope
 
 KIND_NUMBERS = {kind: number for number, kind in enumerate(Kind)}
 """How kinds are numbered in rst_event.kind; handed to C as KIND_<NAME>."""
@@ -10,9 +14,42 @@ KIND_NUMBERS = {kind: number for number, kind in enumerate(Kind)}
 LATE = len(Kind)
 """rst_event.kind of what is no RST: a packet that came after one (KIND_LATE)."""
 
-COUNT_SHOWN, COUNT_FILTERED, COUNT_LOST = range(3)
-"""Columns of the `counts` map, a row for each kind; the same order as the enum in rsttrace.c."""
+SCOPES = (Scope.NONE, Scope.FLOW, Scope.PEER)
+"""Scopes by their number in rst_event.scope. An event begins as zeroes, with no baseline."""
+
 COUNT_KINDS = 3
+COUNT_SHOWN, COUNT_FILTERED, COUNT_LOST = range(COUNT_KINDS)
+"""Columns of the `counts` map; it has a row for each kind, the last one is that of `LATE`."""
+
+NO_REASON = 0xFFFFFFFF
+"""rst_event.reason and drop_reason where the kernel gave none."""
 
 RING_PAGES = 2048
 """Ring buffer size in 4 KiB pages (8 MiB): 9,000 events while Python handles a chunk of 64."""
+
+
+def constants() -> dict[str, int]:
+    """Numbers that both sides know, by their names in C: they are the same for every request."""
+    return {
+        **{f"KIND_{kind.name}": number for kind, number in KIND_NUMBERS.items()},
+        "KIND_LATE": LATE,
+        **{f"SCOPE_{scope.name}": number for number, scope in enumerate(SCOPES)},
+        "COUNT_SHOWN": COUNT_SHOWN,
+        "COUNT_FILTERED": COUNT_FILTERED,
+        "COUNT_LOST": COUNT_LOST,
+        "COUNT_KINDS": COUNT_KINDS,
+        **{f"ST_{name}": number for number, name in causes.STATES.items()},
+        "NO_REASON": NO_REASON,
+        "PEERS": limits.PEERS,
+        "RECENT": limits.RECENT,
+        "PEER_TTLS": limits.PEER_TTLS,
+        "IDLE_REUSE_NS": limits.IDLE_REUSE_NS,
+        "LATE_FOR_NS": limits.LATE_FOR_NS,
+        "LATE_TOLD": limits.LATE_TOLD,
+        "PAYLOAD_MAX": limits.PAYLOAD_MAX,
+    }
+
+
+def defines(values: Mapping[str, int]) -> str:
+    """The text of a C header that defines them; to include it twice does no harm."""
+    return "".join(f"#define {name} {n}\n" for name, n in values.items())

@@ -12,7 +12,7 @@ import struct
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rsttrace import errors
+from rsttrace import errors, limits
 from rsttrace.errors import KernelError, RsttraceError
 
 MAX_DESCRIPTORS = 64
@@ -35,7 +35,7 @@ class Request:
     ports: tuple[int, ...] = ()
     netns: tuple[int, ...] = ()
     baseline: bool = True
-    flows: int = 16384
+    flows: int = limits.FLOWS
     plan: str = "auto"
     payload: int = 0
 

@@ -14,7 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = ("kernel", "capture", "compare", "judge", "enrich", "render")
 """They know the vocabulary, and nothing of each other."""
-LEAVES = ("model", "errors")
+LEAVES = ("model", "errors", "limits")
 """They know nothing of ours."""
 SHARED = ("tcp", "stacks")
 """They know the vocabulary only, and every layer may use them."""
