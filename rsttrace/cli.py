@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsttrace import __version__
+from rsttrace import __version__, limits
 from rsttrace.errors import RsttraceError, UsageError
 from rsttrace.model import Kind, Origin
 from rsttrace.render.escape import safe
@@ -280,7 +280,7 @@ def _filter(options: dict[str, Any]) -> Filter:
 @click.option(
     "--flows",
     type=click.IntRange(16, 4_000_000),
-    default=16384,
+    default=limits.FLOWS,
     show_default=True,
     help="How many flows to remember (about half a kB of kernel memory each).",
 )
@@ -293,7 +293,7 @@ def _filter(options: dict[str, Any]) -> Filter:
 )
 @click.option(
     "--payload",
-    type=click.IntRange(0, 256),
+    type=click.IntRange(0, limits.PAYLOAD_MAX),
     default=0,
     help="Keep and show so many bytes of what we sent before a reset (may hold secrets).",
 )
@@ -312,7 +312,7 @@ def trace(**options: Any) -> None:
     """Show every TCP reset that this node sends or receives, and who made it."""
     from rsttrace.commands import trace as tracing
     from rsttrace.enrich import NetnsDirectory
-    from rsttrace.kernel.config import Request
+    from rsttrace.kernel.protocol import Request
 
     if options["duration"] is not None and not math.isfinite(options["duration"]):
         text = f"{options['duration']} is not a number of seconds"
@@ -357,7 +357,7 @@ def trace(**options: Any) -> None:
 @click.option(
     "--flows",
     type=click.IntRange(16, 4_000_000),
-    default=16384,
+    default=limits.FLOWS,
     show_default=True,
     help="How many flows to remember.",
 )

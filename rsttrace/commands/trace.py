@@ -24,7 +24,7 @@ from rsttrace.commands.run import (
 from rsttrace.enrich import Enricher
 from rsttrace.errors import RsttraceError
 from rsttrace.kernel import hooks
-from rsttrace.kernel.config import Report, Request
+from rsttrace.kernel.protocol import Report, Request
 from rsttrace.kernel.source import LiveSource
 from rsttrace.model import Entry, LatePacket, Reset
 from rsttrace.render import json as render_json

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Optional
 
-from rsttrace.capture.flows import ACK, FIN, IDLE_REUSE_NS, RST, SYN
+from rsttrace.capture.flows import ACK, FIN, RST, SYN
 from rsttrace.capture.layers import Dissector, Segment
 from rsttrace.capture.reader import Capture
 from rsttrace.errors import CaptureError
+from rsttrace.limits import IDLE_REUSE_NS
 from rsttrace.model import NO_TIME, Endpoint
 from rsttrace.tcp import address, before
 
