@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TextIO
 
 from rsttrace.commands.jobs import Background
 from rsttrace.enrich import Neighbors, NetnsDirectory
@@ -14,7 +13,6 @@ from rsttrace.enrich.holders import find_holders
 from rsttrace.enrich.vendor import vendor
 from rsttrace.errors import RsttraceError
 from rsttrace.model import AddressHolders, Entry, Holder
-from rsttrace.render.escape import ascii_only
 from rsttrace.render.holders import holders_lines, holders_object
 from rsttrace.render.json import object_line
 
@@ -68,12 +66,12 @@ def run_holder_job(
 
 
 def holder_job_lines(
-    job: HolderJob, found: AddressHolders, output: str, stream: TextIO, indent: str = ""
+    job: HolderJob, found: AddressHolders, output: str, plain: bool, indent: str = ""
 ) -> list[str]:
     """What was found, as lines of text or as one line of JSON."""
     if output == "json":
         return [object_line(holders_object(found, entry=job.entry))]
-    lines = holders_lines(found, plain=ascii_only(stream), indent=indent)
+    lines = holders_lines(found, plain=plain, indent=indent)
     if job.entry is not None:
         lines.insert(0, f"{indent}#{job.entry}: whether the address is there twice")
     return lines
