@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from rsttrace.commands.jobs import Background
 from rsttrace.enrich import Neighbors, NetnsDirectory
 from rsttrace.enrich.holders import find_holders
 from rsttrace.enrich.vendor import vendor
-from rsttrace.errors import RsttraceError
 from rsttrace.model import AddressHolders, Entry, Holder
 from rsttrace.render.holders import holders_lines, holders_object
 from rsttrace.render.json import object_line
@@ -40,11 +38,7 @@ def run_holder_job(
         RsttraceError: see `rsttrace.enrich.holders.find_holders`; the namespace is gone.
     """
     netns, ifindex = job.netns, job.ifindex
-    netns_path = None
-    if netns != os.stat("/proc/self/ns/net").st_ino:
-        netns_path = directory.path(netns)
-        if netns_path is None:
-            raise RsttraceError(f"the network namespace {netns} is gone")
+    netns_path = directory.way_into(netns)
     began = time.monotonic_ns()
     macs, sent = find_holders(job.ip, ifindex, netns_path=netns_path, stopped=stopped)
     duration = time.monotonic_ns() - began

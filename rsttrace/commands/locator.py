@@ -12,7 +12,6 @@ from rsttrace.enrich import Neighbors, NetnsDirectory
 from rsttrace.enrich.path import find_path
 from rsttrace.enrich.replay import most_connections, replay
 from rsttrace.enrich.target import Limits, Target, names_of, resolve
-from rsttrace.errors import RsttraceError
 from rsttrace.judge.placement import place, place_replay
 from rsttrace.model import Attempt, Entry, Hop, Neighbor, NextHop, Origin, Path, Placement
 from rsttrace.render.escape import safe
@@ -56,13 +55,8 @@ def run_job(
     Raises:
         RsttraceError: see `rsttrace.enrich.path.find_path`.
     """
-    own = os.stat("/proc/self/ns/net").st_ino
-    netns = own if job.netns is None else job.netns
-    netns_path = None
-    if netns != own:
-        netns_path = directory.path(netns)
-        if netns_path is None:
-            raise RsttraceError(f"the network namespace {netns} is gone")
+    netns = os.stat("/proc/self/ns/net").st_ino if job.netns is None else job.netns
+    netns_path = directory.way_into(netns)
 
     def surroundings(ip: str) -> tuple[NextHop | None, Neighbor | None]:
         hop = neighbors.next_hop(netns, ip)
@@ -79,30 +73,26 @@ def run_job(
     )
     if job.dns and not stopped():
         path = _named(path)
-    placement = None
-    if job.clue is not None:
-        clue = job.clue
-        placement = place(path, clue.rst_hops, peer_hops=clue.peer_hops, mac=clue.mac)
-        if not clue.certain:
-            note = "whether it is forged is inconclusive: this is where, if it is"
-            placement = replace(placement, notes=(note, *placement.notes))
-    attempts: tuple[Attempt, ...] = ()
-    replayed = None
-    if job.data is not None and not stopped():
-        say(announcement(job, path))
-        attempts = replay(
-            job.target,
-            job.data,
-            job.limits,
-            path.distance,
-            netns_path=netns_path,
-            stopped=stopped,
-        )
-        replayed = place_replay(path, attempts)
-        if placement and replayed.hop is not None and replayed.hop != placement.hop:
-            notes = (*placement.notes, "the replay says otherwise")
-            placement = replace(placement, sure="unknown", notes=notes)
+    placement = _placement(path, job.clue) if job.clue is not None else None
+    if job.data is None or stopped():
+        return Located(path, placement)
+    say(announcement(job, path))
+    attempts = replay(
+        job.target, job.data, job.limits, path.distance, netns_path=netns_path, stopped=stopped
+    )
+    replayed = place_replay(path, attempts)
+    if placement and replayed.hop is not None and replayed.hop != placement.hop:
+        notes = (*placement.notes, "the replay says otherwise")
+        placement = replace(placement, sure="unknown", notes=notes)
     return Located(path, placement, attempts, replayed)
+
+
+def _placement(path: Path, clue: Clue) -> Placement:
+    found = place(path, clue.rst_hops, peer_hops=clue.peer_hops, mac=clue.mac)
+    if clue.certain:
+        return found
+    note = "whether it is forged is inconclusive: this is where, if it is"
+    return replace(found, notes=(note, *found.notes))
 
 
 def announcement(job: Job, path: Path) -> str:

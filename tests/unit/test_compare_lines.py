@@ -23,7 +23,8 @@ from rsttrace.errors import CaptureError, RsttraceError, UsageError
 from rsttrace.model import Kind
 from rsttrace.render.drawing import WIDTH
 from rsttrace.render.json import entry_object
-from rsttrace.render.schema import fields, schema_text
+from rsttrace.render.schema import schema_text
+from tests.unit.schema_fields import fields
 from tests.unit.test_render_samples import SAMPLES
 from tests.unit.twopoints import CLIENT, MS, SECOND, SERVER, Talk, World
 
