@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rsttrace.commands.jobs import Background
+from rsttrace.commands.jobs import Worker
 from rsttrace.enrich import Neighbors, NetnsDirectory
 from rsttrace.enrich.holders import find_holders
 from rsttrace.enrich.vendor import vendor
@@ -71,7 +71,7 @@ def holder_job_lines(
     return lines
 
 
-class HolderFinder(Background[HolderJob, AddressHolders]):
+class HolderFinder(Worker[HolderJob, AddressHolders]):
     """Confirms duplicate addresses beside a running trace, each once in `EVERY_S`."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rsttrace.commands.clue import Clue
-from rsttrace.commands.jobs import Background
+from rsttrace.commands.jobs import Worker
 from rsttrace.enrich import Neighbors, NetnsDirectory
 from rsttrace.enrich.path import find_path
 from rsttrace.enrich.replay import most_connections, replay
@@ -143,7 +143,7 @@ def located_lines(
     )
 
 
-class Locator(Background[Job, Located]):
+class Locator(Worker[Job, Located]):
     """Locates forged resets beside a running trace, each peer once in `EVERY_S`."""
 
     def __init__(self, limits: Limits | None = None) -> None:
