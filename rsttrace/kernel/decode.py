@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rsttrace.kernel import config, reasons
+from rsttrace.kernel import causes, config
 from rsttrace.kernel.layout import structures
 from rsttrace.limits import RECENT
 from rsttrace.model import (
@@ -128,7 +128,7 @@ def _socket(raw: Any) -> Socket | None:
     connected = bool(raw.rport)
     return Socket(
         cookie=raw.cookie or None,
-        state=reasons.STATES.get(raw.state),
+        state=causes.STATES.get(raw.state),
         srtt_us=(raw.srtt_us or None) if full else None,
         min_rtt_us=raw.min_rtt_us if full and raw.min_rtt_us != NOT_MEASURED else None,
         inode=raw.inode or None,
@@ -182,7 +182,7 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
     if trigger is None:
         trigger = _trigger(kind, rst, baseline, event.ts + context.clock_offset_ns)
     if kind is Kind.SENT_PASSIVE:
-        cause = reasons.sent_passive(
+        cause = causes.sent_passive(
             sent_reason,
             state,
             trigger.flags if trigger else None,
@@ -192,9 +192,9 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
         )
     elif kind is Kind.SENT_ACTIVE:
         fin = state in ("CLOSE_WAIT", "LAST_ACK", "CLOSING")
-        cause = reasons.sent_active(
+        cause = causes.sent_active(
             sent_reason,
-            reasons.STATES.get(event.sock.state_now),
+            causes.STATES.get(event.sock.state_now),
             bool(event.sock.owned),
             0 < event.sock.unread - fin < 1 << 31,
             rst.options,
@@ -210,7 +210,7 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
             # tcp_check_req(): the request socket is judged, its listener is what we are given.
             state = "SYN_RECV"
             socket = replace(socket, state=state) if socket else None
-        cause = reasons.received(kind, drop_reason, state)
+        cause = causes.received(kind, drop_reason, state)
     sent = kind.direction in ("sent", "forwarded")
     local, remote = (rst.src, rst.dst) if sent else (rst.dst, rst.src)
     if socket and socket.local and socket.remote:

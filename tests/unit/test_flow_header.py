@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rsttrace.kernel import config, layout
-from rsttrace.kernel.child import FIELD_LINE
+from rsttrace.kernel.facts import FIELD_LINE
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
 
