@@ -21,8 +21,9 @@ class Enricher:
 
     `viewpoint_netns` leaves out what only the node knows (`Reset.ingress`, and `Reset.made_here`
     where another namespace made it), as if each namespace were a machine of its own. What a
-    namespace's own firewall or raw socket made, such a machine would know, too. `neighbors` and `owners` switch off the network
-    and the process part; an object given instead of ``True`` is used, and is its giver's to close.
+    namespace's own firewall or raw socket made, such a machine would know, too. `neighbors` and
+    `owners` switch off the network and the process part; an object given instead of ``True`` is
+    used, and is its giver's to close.
     """
 
     def __init__(
