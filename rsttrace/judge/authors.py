@@ -121,6 +121,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "distance",
+        "ttl-program-perhaps",
+        "0.1   5     0.3   5     10    20    30    10    15    1     15    0.1",
+        "The same of a TTL that may be an ordinary one as well",
+    ),
+    (
+        "distance",
         "ttl-near-many",
         "0.1   0.2   0.3   0.2   10    45    40    15    15    1     30    0.1",
         "1 to 3 hops nearer than many packets: that a route changes in that very moment",
@@ -214,6 +220,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "ttl-too-far",
         "0.03  0.1   0.5   0.1   15    2     0.1   35    35    2     1     0.03",
         "More than 8 hops farther than its packets: no proxy stands so far before its server",
+    ),
+    (
+        "distance",
+        "ttl-lone-whole",
+        "8     8     20    8     20    20    45    30    30    2     40    3",
+        "The same, of a SYN with all the options of a stack: forged ones are often simpler",
     ),
     (
         "distance",
@@ -500,6 +512,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "mac-other-gateway",
         "1     1.5   3     1.5   1     3     3     15    3     3     2     1",
         "From our next hop, where the peer's packets came from another: a failover does that",
+    ),
+    (
+        "link",
+        "mac-another",
+        "0.1   0.2   1     0.2   1     3     3     60    25    20    5     0.3",
+        "The peer is on our own link, and this is another machine's MAC there",
     ),
     (
         "link",

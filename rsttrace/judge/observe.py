@@ -154,10 +154,12 @@ def _compared(reset: Reset, known: facts.Reference) -> Observation:
     if any(apart(rst.ttl, ttl) == (0, True) for ttl in known.handshakes):
         text = f"{compared}; other handshakes of this address came with {rst.ttl}"
         return found("ttl-other-handshake", text)
-    if _is_programs(reset, known, farther):
-        return found("ttl-program", f"{compared}; but that {word} was perhaps set by its program")
+    programs = _programs(reset, known, farther)
+    if programs is not None:
+        return found(programs, f"{compared}; but that {word} was perhaps set by its program")
     if known.steady == "lone":
-        return found("ttl-lone", compared)
+        raw = half is None or facts.is_raw_syn(half) or half.syn_options is None
+        return found("ttl-lone" if raw else "ttl-lone-whole", compared)
     if not alike and farther <= TOO_FAR:
         return found("ttl-other-start", f"{compared}; another initial {word}, too")
     if farther > TOO_FAR:
@@ -178,20 +180,21 @@ def _aged(reset: Reset, steady: str) -> str:
     return {"many": "few", "few": "one"}.get(steady, steady)
 
 
-def _is_programs(reset: Reset, known: facts.Reference, farther: int) -> bool:
+def _programs(reset: Reset, known: facts.Reference, farther: int) -> str | None:
     """Whether the peer's TTL was perhaps set by its program, and the RST has its host's.
 
     Not where its socket is alive: that would send its own.
     """
     if not is_bare(reset.rst) or farther >= 0:
-        return False
+        return None
     history = history_(reset)
     if history is not None and history.name in ("alive", "quiet", "unanswered"):
-        return False
+        return None
     name, away = stack_name(reset), hops(reset.rst.ttl)
     odd = hops(known.ttl) >= facts.UNLIKELY_HOPS
-    odd = odd or (initial_ttl(known.ttl) == 32 and name is None)
-    return odd or known.ttl + away in facts.PROGRAM_TTLS
+    if odd or (initial_ttl(known.ttl) == 32 and name is None):
+        return "ttl-program"
+    return "ttl-program-perhaps" if known.ttl + away in facts.PROGRAM_TTLS else None
 
 
 def _undiminished(reset: Reset, known: facts.Reference | None) -> Observation | None:
@@ -349,9 +352,11 @@ def _clock(reset: Reset, half: Half | None) -> Observation | None:
         )
     ours = reset.baseline.ours
     if ours is not None and ours.clock and tsecr:
-        first, newest = ours.clock[0][0], ours.clock[-1][0]
+        first, (newest, newest_ns) = ours.clock[0][0], ours.clock[-1]
         values["our_tsval"] = newest
-        if distance(newest, tsecr) > 0 or (ours.syn_ns and distance(first, tsecr) < 0):
+        # A packet of ours may have been missed: up to what our clock can have come to since.
+        ahead = max(0, reset.time_ns - newest_ns) / 1e9 * (facts.clock_rate(ours) or 1_000_000.0)
+        if distance(newest, tsecr) > ahead + 2 or (ours.syn_ns and distance(first, tsecr) < 0):
             wrong.append(f"its TSecr {tsecr} is none that we sent ({first} to {newest})")
     if wrong:
         return Observation("make", "timestamps-wrong", "; ".join(wrong), values)
@@ -815,6 +820,12 @@ def link(reset: Reset) -> Observation | None:
         if mac == expected:
             text = f"came from our next hop's MAC {mac}; the peer's packets came from {known}"
             return Observation("link", "mac-other-gateway", text, values)
+        on_link = reference is not None and not hops(reference.ttl) and not hops(reset.rst.ttl)
+        if on_link and not (hop is not None and hop.is_gateway):
+            text = (
+                f"came from MAC {mac} on our own link, where the peer's packets come from {known}"
+            )
+            return Observation("link", "mac-another", text, values)
         return Observation("link", "mac-stranger", text, values)
     if expected is None:
         return _silent("link", "neither the flow's nor the next hop's MAC is known")
