@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -617,6 +618,11 @@ ROWS: dict[str, Row] = {row[1]: _row(*row) for row in _TABLE}
 GROUPS: tuple[str, ...] = tuple(dict.fromkeys(row.group for row in ROWS.values()))
 """The groups, in the order in which a person would look."""
 
+PEERS = sum(author.is_peer for author in AUTHORS)
+"""So many stories, the first ones, are the peer's."""
+
+TINY = 1e-30
+
 FORGED_FROM = 0.95
 """So probable must "not the peer" be for an accusation."""
 
@@ -641,10 +647,24 @@ class Model:
         self.rows = {
             name: tuple(math.log(value) for value in values) for name, values in numbers.items()
         }
+        self._inverses = {
+            name: (
+                tuple(1 / value for value in values[:PEERS]),
+                tuple(1 / value for value in values[PEERS:]),
+            )
+            for name, values in numbers.items()
+        }
 
     def weigh(self, names: tuple[str, ...]) -> tuple[float, ...]:
         """The stories' probabilities after these observations (Bayes' rule); they add up to 1."""
         return shares_of(self.logs(names))
+
+    def without(self, shares: tuple[float, ...], name: str) -> float:
+        """The log-odds of "not the peer" if one of the observations had not been made."""
+        peers, others = self._inverses[name]
+        peer = sum(map(operator.mul, shares, peers))
+        other = sum(map(operator.mul, shares[PEERS:], others))
+        return math.log(max(other, TINY) / max(peer, TINY))
 
     def logs(self, names: tuple[str, ...]) -> list[float]:
         """The logarithms of the stories' priors times their likelihoods."""
@@ -664,12 +684,10 @@ def shares_of(logs: Iterable[float]) -> tuple[float, ...]:
 TABLE = Model()
 """The table that verdicts rest on."""
 
-_IS_PEER = tuple(author.is_peer for author in AUTHORS)
-
 
 def peer_share(shares: tuple[float, ...]) -> float:
     """How much of the stories' probabilities is the peer's."""
-    return sum(share for share, is_peer in zip(shares, _IS_PEER) if is_peer)
+    return sum(shares[:PEERS])
 
 
 def by_author(shares: tuple[float, ...]) -> dict[Author, float]:

@@ -191,7 +191,7 @@ def _programs(reset: Reset, known: facts.Reference, farther: int) -> str | None:
     if history is not None and history.name in ("alive", "quiet", "unanswered"):
         return None
     name, away = stack_name(reset), hops(reset.rst.ttl)
-    odd = hops(known.ttl) >= facts.UNLIKELY_HOPS
+    odd = starts_at(known.ttl, None, name) - known.ttl >= facts.UNLIKELY_HOPS
     if odd or (initial_ttl(known.ttl) == 32 and name is None):
         return "ttl-program"
     return "ttl-program-perhaps" if known.ttl + away in facts.PROGRAM_TTLS else None
