@@ -94,6 +94,7 @@ class Script:
         self.talk = Talk(**options)
         self.now = START_NS
         self.steps: list[Step] = []
+        self._left: dict[int, list[int]] = {}
 
     def wait(self, nanoseconds: int) -> Script:
         """Let time pass."""
@@ -142,8 +143,14 @@ class Script:
 
     def new_ports(self, port: int) -> Script:
         """Another connection of the same ends; it begins with numbers of its own."""
+        self._left[self.talk.ports[0]] = list(self.talk.numbers)
         self.talk.ports = (port, self.talk.ports[1])
-        self.talk.numbers = [number + 5_000_000 & 0xFFFFFFFF for number in self.talk.numbers]
+        return self.new_numbers()
+
+    def back_to(self, port: int) -> Script:
+        """A connection again that was left for another one."""
+        self.talk.ports = (port, self.talk.ports[1])
+        self.talk.numbers = self._left[port]
         return self
 
     def new_numbers(self, off: int = 5_000_000) -> Script:
@@ -178,6 +185,10 @@ SCRIPTS: dict[str, Callable[[Script], Script]] = {
     "timestamps beside a signature": lambda s: s.shake().data(1, 2, options=MD5),
     "timestamps nowhere in many options": lambda s: s.shake().data(1, options=[("NOP", None)] * 24),
     "options that lead nowhere": lambda s: s.shake().data(1, options=[(8, b"1234"), (1, b"")]),
+    "a timestamp option of a wrong length": lambda s: (
+        s.shake().data(1, options=[(8, b"1234"), *TIMESTAMPS])
+    ),
+    "a SYN-ACK that acknowledges 1": lambda s: s.shake().throw(1, "SA", seq=5, ack=1).data(1),
     "simultaneous open": lambda s: (
         s.put(0, "S", options=LINUX).put(1, "S", options=LINUX).again(1).data(0).data(1)
     ),
@@ -297,8 +308,8 @@ SCRIPTS: dict[str, Callable[[Script], Script]] = {
         *(s.new_ports(1000 + n).shake(ttl=ttl) for n, ttl in enumerate((47, 47, 50, 51))),
     ][-1],
     "a handshake begun before the reset": lambda s: (
-        s.put(1, "S", options=LINUX).new_ports(1000).shake().put(1, "R").new_ports(51234)
-        .new_numbers(-10_000_000).put(0, "SA", options=LINUX).put(1, "A", options=TIMESTAMPS)
+        s.put(1, "S", options=LINUX, ttl=50).new_ports(1000).shake().put(1, "R").back_to(51234)
+        .put(0, "SA", options=LINUX).put(1, "A", options=TIMESTAMPS, ttl=50)
     ),
     "a client's later handshake": lambda s: (
         s.shake().put(1, "R").new_ports(1000).put(1, "S", options=LINUX)
