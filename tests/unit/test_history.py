@@ -6,10 +6,10 @@ import random
 from typing import Any
 
 import pytest
+from rsttrace.judge.rules import WEIGHTS
 
 from rsttrace.judge import history as history_module
 from rsttrace.judge.history import CHECKS, SIBLING_NS, SIBLINGS, STRANGERS, Case, History
-from rsttrace.judge.rules import WEIGHTS
 from rsttrace.judge.verdict import judge
 from rsttrace.model import Endpoint, Kind, LatePacket, Origin, Packet, Reset, Scope, Verdict
 from tests.unit import builders as b

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rsttrace.judge.rules import RULES, WEIGHTS, Rule
 
 from rsttrace.judge import rules, verdict
-from rsttrace.judge.rules import RULES, WEIGHTS, Rule
 from rsttrace.model import (
     Cause,
     Evidence,
