@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from rsttrace.capture.layers import Segment, tcp_checksum_ok
 from rsttrace.limits import (
+    COPY_NS,
     HANDSHAKES_TOLD,
     IDLE_REUSE_NS,
     LATE_FOR_NS,
@@ -418,7 +419,9 @@ class Direction:
 
     def _note_syn(self, row: _Row, options: _Options) -> None:
         if self.syn is not None:
-            self.syns += 1  # of those with another number none fits
+            last = self.recent[-1]
+            if not last.flags & SYN or since(row.time_ns, last.time_ns) > COPY_NS:
+                self.syns += 1  # of those with another number none fits
             return
         self.syn, self.syn_seq, self.syn_options = row, row.seq, options
         self.syns = 1

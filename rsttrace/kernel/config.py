@@ -47,6 +47,7 @@ def constants() -> dict[str, int]:
         "TTLS": limits.TTLS,
         "OTHER_TTL_FITS": limits.OTHER_TTL_FITS,
         "NEAR": limits.NEAR,
+        "COPY_NS": limits.COPY_NS,
         "PEER_TTLS": limits.PEER_TTLS,
         "OPTIONS_READ": limits.OPTIONS_READ,
         "IDLE_REUSE_NS": limits.IDLE_REUSE_NS,
