@@ -30,6 +30,7 @@ from typing import TypeVar
 from rsttrace.enrich import probes
 from rsttrace.errors import PrivilegeError, RsttraceError, UsageError
 from rsttrace.model import Endpoint, Hop, Neighbor, NextHop, Path, ProbeAnswer, hops
+from rsttrace.tcp import advance
 
 FULL_TTL = 64
 """What our stack sends with (net.ipv4.ip_default_ttl, IPV6_DEFAULT_HOPLIMIT)."""
@@ -480,7 +481,7 @@ class Prober:
             return
         if not same_address(received.ip, self._target.ip) or not segment.flags & probes.ACK:
             return
-        key = (segment.target_port, (segment.ack - 1) & 0xFFFFFFFF)
+        key = (segment.target_port, advance(segment.ack, -1))
         if segment.flags & probes.RST:
             self._answered("tcp", key, "rst", received)
         elif segment.flags & probes.SYN:

@@ -25,8 +25,8 @@ BPF_MAP_LOOKUP_ELEM = 1
 CHUNK = 64
 """How many events are decoded before the ring is emptied again."""
 
-BACKLOG = 50_000
-"""How many raw events may wait in our memory (44 MB); more stay in the ring, then are lost there
+BACKLOG = 25_000
+"""How many raw events may wait in our memory (45 MB); more stay in the ring, then are lost there
 and counted."""
 
 TIME = struct.Struct("<Q")
