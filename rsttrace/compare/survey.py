@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Optional
 
-from rsttrace.capture.flows import ACK, FIN, IDLE_REUSE_NS, RST, SYN
+from rsttrace.capture.flows import IDLE_REUSE_NS
 from rsttrace.capture.layers import Dissector, Segment
 from rsttrace.capture.reader import Capture
 from rsttrace.errors import CaptureError
 from rsttrace.model import NO_TIME, Endpoint
-from rsttrace.tcp import address, before
+from rsttrace.tcp import ACK, FIN, RST, SYN, address, advance, before, sequence_length
 
 SKETCH = 12
 """Sequence numbers kept of each connection, to find it at the other point."""
@@ -64,8 +64,7 @@ class Sighting(NamedTuple):
     @property
     def end(self) -> int:
         """The sequence number after its last byte; SYN and FIN count (RFC 9293 §3.4)."""
-        taken = self.payload_len + bool(self.flags & SYN) + bool(self.flags & FIN)
-        return (self.seq + taken) & 0xFFFFFFFF
+        return advance(self.seq, sequence_length(self.flags, self.payload_len))
 
 
 class Mark(NamedTuple):
