@@ -69,8 +69,10 @@ INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk,
 			fill_data(e);
 		}
 	}
-	if (!filtered(e, &t->t))
+	if (!filtered(e, &t->t)) {
+		watch_peer(e, &t->t);
 		emit(e);
+	}
 	held.delete(&skb);
 	forget(skb, t);
 }
@@ -327,7 +329,7 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 	pending->reason = reason;
 	pending->kind = kind;
 	pending->hook = hook;
-	fill_headers(&pending->trigger, &p);
+	fill_headers(&pending->trigger, &p, trigger);
 	__builtin_memset(&pending->sock, 0, sizeof(pending->sock));
 	if (sk) {
 		fill_socket(&pending->sock, sk);

@@ -35,12 +35,15 @@ struct parsed {
 	__u32 seq;
 	__u32 ack;
 	__u32 payload_len;
+	__u32 tsval;
+	__u32 tsecr;
 	__u16 ip_id;
 	__u16 window;
 	__u8 flags;
 	__u8 ttl;
 	__u8 df;
-	__u8 timestamps;
+	__u8 tos;
+	__u8 stamped; /* there are TCP timestamps, laid out as usual */
 	__u8 options_len;
 };
 
@@ -73,7 +76,7 @@ INLINE __u32 tcp_in_ipv6(const __u8 *l3, __u8 next)
 INLINE int parse(const __u8 *l3, struct parsed *p)
 {
 	__u8 ip[40];
-	__u8 th[24];
+	__u8 th[32];
 	__u32 l3_len, total;
 
 	if (bpf_probe_read_kernel(ip, 20, l3))
@@ -86,6 +89,7 @@ INLINE int parse(const __u8 *l3, struct parsed *p)
 		if (l3_len < 20)
 			return 0;
 		total = be16(ip + 2);
+		p->tos = ip[1];
 		p->ttl = ip[8];
 		p->ip_id = be16(ip + 4);
 		p->df = !!(ip[6] & 0x40);
@@ -98,6 +102,7 @@ INLINE int parse(const __u8 *l3, struct parsed *p)
 		if (!l3_len)
 			return 0;
 		total = be16(ip + 4) + 40;
+		p->tos = ip[0] << 4 | ip[1] >> 4;
 		p->ttl = ip[7];
 		p->ip_id = 0;
 		p->df = 0;
@@ -107,7 +112,8 @@ INLINE int parse(const __u8 *l3, struct parsed *p)
 		return 0;
 	}
 	p->l4 = l3 + l3_len;
-	if (bpf_probe_read_kernel(th, 24, p->l4))
+	/* What lies behind the header is inside the same buffer: see fill_headers(). */
+	if (bpf_probe_read_kernel(th, sizeof(th), p->l4))
 		return 0;
 	p->t.sport = be16(th);
 	p->t.dport = be16(th + 2);
@@ -117,7 +123,11 @@ INLINE int parse(const __u8 *l3, struct parsed *p)
 	p->window = be16(th + 14);
 	p->options_len = (th[12] >> 4) > 5 ? ((th[12] >> 4) - 5) * 4 : 0;
 	/* NOP NOP TS: how every stack in use lays out the timestamp option (RFC 7323 appendix A) */
-	p->timestamps = (th[12] >> 4) >= 8 && be32(th + 20) == 0x0101080a;
+	p->stamped = (th[12] >> 4) >= 8 && be32(th + 20) == 0x0101080a;
+	if (p->stamped) {
+		p->tsval = be32(th + 24);
+		p->tsecr = be32(th + 28);
+	}
 	l3_len += (th[12] >> 4) * 4;
 	if ((p->flags & TH_RST) && ((th[12] >> 4) < 5 || total < l3_len))
 		return 0; /* malformed: the stack drops it unread */
@@ -205,13 +215,17 @@ INLINE int is_bridged_out(const void *skb, __u32 came_in)
 	return be32(to) != be32(own) || be16(to + 4) != be16(own + 4);
 }
 
-INLINE void fill_headers(struct rst_headers *h, const struct parsed *p)
+INLINE void fill_headers(struct rst_headers *h, const struct parsed *p, const void *skb)
 {
+	/* Payload may be elsewhere, in fragments: the packet's own bytes here end at skb->tail. */
+	long kept = (long)GET(const __u8 *, skb, skb_head) + GET(__u32, skb, skb_tail) - (long)p->l4;
+
 	/* Headers may end short of 60 bytes; what follows is inside the same buffer (skb_shared_info
 	 * ends it), so the read does not fault, and Python cuts it by the headers' own lengths. */
 	bpf_probe_read_kernel(h->l3, HEADER, p->l3);
 	bpf_probe_read_kernel(h->l4, HEADER, p->l4);
 	h->payload_len = p->payload_len;
+	h->kept = kept < 0 ? 0 : kept > HEADER ? HEADER : kept;
 	h->present = 1;
 }
 

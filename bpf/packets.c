@@ -127,7 +127,7 @@ INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 	t->here = frame;
 	t->t = p->t;
 	t->net = net_key(net_of_dev(dev));
-	fill_headers(&t->rst, p);
+	fill_headers(&t->rst, p, (const void *)skb);
 	announce(skb, t);
 }
 
@@ -336,7 +336,7 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	e->here.ifindex = GET(__u32, dev, dev_ifindex);
 	e->here.netns = e->netns = net_inum(net_of_dev(dev));
 	e->here.ttl = p->ttl;
-	fill_headers(&e->rst, p);
+	fill_headers(&e->rst, p, (const void *)skb);
 
 	if (pending)
 		fill_answer(e, pending);
@@ -423,8 +423,10 @@ int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	e->kind = KIND_FORWARDED;
 	fill_received(e, t, key);
-	if (!filtered(e, &t->t))
+	if (!filtered(e, &t->t)) {
+		watch_peer(e, &t->t);
 		emit(e);
+	}
 	held.delete(&key);
 	return 0;
 }

@@ -17,7 +17,7 @@ TTLS = 4
 
 OTHER_TTL_FITS = 4
 """So many packets with another TTL than the handshake's, right in all else, make it one of this
-direction's: the way has changed, or there are several. A blind sender would have to guess as often."""
+direction's: the way has changed, or there are several."""
 
 NEAR = 1 << 24
 """How far sequence and ack numbers may be off what is known, in bytes, and still fit. There is room

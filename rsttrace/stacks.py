@@ -58,9 +58,13 @@ def stack(half: Half) -> str | None:
 
 @lru_cache(maxsize=256)
 def stack_of(options: str, ttl: int) -> str | None:
-    """The stack that writes its options in this order and starts with this TTL."""
+    """The stack that writes its options in this order and starts with this TTL.
+
+    32 stands for 64 as well: no stack in use starts with 32, so its host is more than 32 hops away.
+    """
     for known in STACKS:
-        if known.ttl == ttl and known.order.fullmatch(options):
+        starts = known.ttl == ttl or (ttl == 32 and known.ttl == 64)
+        if starts and known.order.fullmatch(options):
             return known.name
     return None
 

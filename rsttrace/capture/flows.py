@@ -45,6 +45,9 @@ from rsttrace.tcp import (
 CHECKED = 4
 """So many whole packets of a direction have their TCP checksum looked at."""
 
+FULL_TTLS = (64, 128, 255)
+"""Initial TTLs of stacks in use: a packet that has one has passed no router."""
+
 ORDINARY_PACKET = 1500
 ORDINARY_SEGMENT = 1448
 """An IP packet on Ethernet, and what a longer buffer is cut into where the MSS is unknown."""
@@ -153,6 +156,7 @@ class Direction:
         "reset_seq",
         "scale",
         "slot",
+        "stamps",
         "strange",
         "strange_ns",
         "sums_right",
@@ -192,6 +196,7 @@ class Direction:
         self.new_options: _Options | None = None
         self.df_always = True
         self.timestamps = False
+        self.stamps = False  # also after the handshake
         self.clock: tuple[tuple[bytes, int], ...] = ()
         self.mac: bytes | None = None
         self.interface = 0
@@ -261,6 +266,8 @@ class Direction:
             or self.syn_options.stamped is None
             or other.syn_options.stamped is None
             or stamped == (self.syn_options.stamped and other.syn_options.stamped)
+            # What never used them after the handshake has them taken off on the way.
+            or not (stamped or self.stamps)
         )
         if passes and (self.checked < CHECKED or late):
             passes = self._checksum_fits(segment)
@@ -331,6 +338,7 @@ class Direction:
             self.df_always = False
         if row.stamp:
             self.timestamps = True
+            self.stamps = self.stamps or not flags & SYN
             self.clock = (*self.clock[:1], (row.stamp, now))
         self.last_ns = now
         self.window = row.window
@@ -386,7 +394,11 @@ class Direction:
             slot.strange += 1
             return False
         slot.packets += 1
-        return not self.packets or ttl == self.known_ttl or slot.packets >= OTHER_TTL_FITS
+        if not self.packets or ttl == self.known_ttl or slot.packets >= OTHER_TTL_FITS:
+            return True
+        # Undiminished: this capture's own host, or one on its link, whose programs may set any TTL.
+        # Live, what this host sends always fits.
+        return self.known_ttl in FULL_TTLS
 
     def _slot(self, ttl: int, now: int) -> _Ttl:
         for slot in self.ttls:

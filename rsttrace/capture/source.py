@@ -52,7 +52,11 @@ class CaptureSource:
         self.wake_ns: int | None = None
         self._capture = Capture(name, ended)
         if self._capture.size is not None and not local:
-            self._look_ahead(name)
+            try:
+                self._look_ahead(name)
+            except BaseException:
+                self._capture.__exit__()
+                raise
 
     def __enter__(self) -> CaptureSource:
         """Opened already."""

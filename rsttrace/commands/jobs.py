@@ -6,6 +6,7 @@ import contextlib
 import queue
 import threading
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from types import TracebackType
@@ -23,11 +24,11 @@ MAX_WAITING = 16
 
 Job = TypeVar("Job")
 Found = TypeVar("Found")
-Me = TypeVar("Me", bound="Background[Any, Any]")
+Me = TypeVar("Me", bound="Worker[Any, Any]")
 Run = Callable[[Job, NetnsDirectory, Neighbors, Callable[[], bool]], Found]
 
 
-class Background(Generic[Job, Found]):
+class Worker(Generic[Job, Found]):
     """Does jobs in a thread of its own. What is too much is left out, and counted.
 
     A storm of resets must not make a storm of probes. Use it as a context manager.
@@ -117,4 +118,7 @@ class Background(Generic[Job, Found]):
                     found = error
                 except OSError as error:
                     found = RsttraceError(f"probing failed: {error.strerror or error}")
+                except Exception as error:  # a bug must not keep the jobs behind it from running
+                    found = RsttraceError(f"probing failed: {error!r}")
+                    found.log = traceback.format_exc()
                 self._results.put((job, found))

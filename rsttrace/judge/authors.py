@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -121,6 +122,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "distance",
+        "ttl-program-perhaps",
+        "0.1   5     0.3   5     10    20    30    10    15    1     15    0.1",
+        "The same of a TTL that may be an ordinary one as well",
+    ),
+    (
+        "distance",
         "ttl-near-many",
         "0.1   0.2   0.3   0.2   10    45    40    15    15    1     30    0.1",
         "1 to 3 hops nearer than many packets: that a route changes in that very moment",
@@ -217,6 +224,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "distance",
+        "ttl-lone-whole",
+        "8     8     20    8     20    20    45    30    30    2     40    3",
+        "The same, of a SYN with all the options of a stack: forged ones are often simpler",
+    ),
+    (
+        "distance",
         "ttl-lone",
         "10    25    20    20    20    20    45    30    30    2     40    3",
         "Another distance than a SYN that nobody confirmed: the SYN may be the forgery",
@@ -283,6 +296,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "live-by-clock",
         "80    0.03  0.03  0.1   0.1   0.5   0.01  0.1   0.1   0.5   0.1   40",
         "RA, with timestamps that go on by the peer's clock and echo ours",
+    ),
+    (
+        "make",
+        "live-window",
+        "60    0.3   1     0.5   5     5     0.1   1     5     8     1     40",
+        "RA with the peer's next number and its own window, from a stack whose IDs tell nothing",
     ),
     (
         "make",
@@ -497,6 +516,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "link",
+        "mac-another",
+        "0.1   0.2   1     0.2   1     3     3     60    25    20    5     0.3",
+        "The peer is on our own link, and this is another machine's MAC there",
+    ),
+    (
+        "link",
         "mac-stranger",
         "0.3   0.5   1     0.5   1     5     3     50    20    20    3     0.3",
         "From a MAC that is neither the peer's packets' nor our next hop's",
@@ -593,6 +618,11 @@ ROWS: dict[str, Row] = {row[1]: _row(*row) for row in _TABLE}
 GROUPS: tuple[str, ...] = tuple(dict.fromkeys(row.group for row in ROWS.values()))
 """The groups, in the order in which a person would look."""
 
+PEERS = sum(author.is_peer for author in AUTHORS)
+"""So many stories, the first ones, are the peer's."""
+
+TINY = 1e-30
+
 FORGED_FROM = 0.95
 """So probable must "not the peer" be for an accusation."""
 
@@ -617,10 +647,24 @@ class Model:
         self.rows = {
             name: tuple(math.log(value) for value in values) for name, values in numbers.items()
         }
+        self._inverses = {
+            name: (
+                tuple(1 / value for value in values[:PEERS]),
+                tuple(1 / value for value in values[PEERS:]),
+            )
+            for name, values in numbers.items()
+        }
 
     def weigh(self, names: tuple[str, ...]) -> tuple[float, ...]:
         """The stories' probabilities after these observations (Bayes' rule); they add up to 1."""
         return shares_of(self.logs(names))
+
+    def without(self, shares: tuple[float, ...], name: str) -> float:
+        """The log-odds of "not the peer" if one of the observations had not been made."""
+        peers, others = self._inverses[name]
+        peer = sum(map(operator.mul, shares, peers))
+        other = sum(map(operator.mul, shares[PEERS:], others))
+        return math.log(max(other, TINY) / max(peer, TINY))
 
     def logs(self, names: tuple[str, ...]) -> list[float]:
         """The logarithms of the stories' priors times their likelihoods."""
@@ -640,12 +684,10 @@ def shares_of(logs: Iterable[float]) -> tuple[float, ...]:
 TABLE = Model()
 """The table that verdicts rest on."""
 
-_IS_PEER = tuple(author.is_peer for author in AUTHORS)
-
 
 def peer_share(shares: tuple[float, ...]) -> float:
     """How much of the stories' probabilities is the peer's."""
-    return sum(share for share, is_peer in zip(shares, _IS_PEER) if is_peer)
+    return sum(shares[:PEERS])
 
 
 def by_author(shares: tuple[float, ...]) -> dict[Author, float]:

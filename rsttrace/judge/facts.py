@@ -250,14 +250,24 @@ def numbered(half: Half | None) -> list[Seen]:
 
 
 def are_stamps_agreed(reset: Reset) -> bool:
-    """Whether both ends agreed on timestamps (RFC 7323 §3.2): by their SYNs or its packets."""
+    """Whether both ends agreed on timestamps and use them (RFC 7323 §3.2).
+
+    By the peer's packets, else by both SYNs; not where a packet after the handshake has none: then
+    something on the way takes them off.
+    """
     half, ours = flow_half(reset), reset.baseline.ours
     if half is None:
         return False
-    if half.timestamps:
-        return True
+    after = [
+        seen
+        for one in (half, ours)
+        for seen in (one.recent if one is not None else ())
+        if "S" not in seen.flags and "R" not in seen.flags
+    ]
+    if after:
+        return half.timestamps and any(seen.tsval is not None for seen in after)
     offers = [one.syn_options for one in (half, ours) if one is not None]
-    return len(offers) == 2 and all(offer is not None and "TS" in offer for offer in offers)
+    return len(offers) == 2 and all("TS" in (offer or "") for offer in offers)
 
 
 def last_id(half: Half | None) -> int | None:

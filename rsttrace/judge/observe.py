@@ -154,10 +154,12 @@ def _compared(reset: Reset, known: facts.Reference) -> Observation:
     if any(apart(rst.ttl, ttl) == (0, True) for ttl in known.handshakes):
         text = f"{compared}; other handshakes of this address came with {rst.ttl}"
         return found("ttl-other-handshake", text)
-    if _is_programs(reset, known, farther):
-        return found("ttl-program", f"{compared}; but that {word} was perhaps set by its program")
+    programs = _programs(reset, known, farther)
+    if programs is not None:
+        return found(programs, f"{compared}; but that {word} was perhaps set by its program")
     if known.steady == "lone":
-        return found("ttl-lone", compared)
+        raw = half is None or facts.is_raw_syn(half) or half.syn_options is None
+        return found("ttl-lone" if raw else "ttl-lone-whole", compared)
     if not alike and farther <= TOO_FAR:
         return found("ttl-other-start", f"{compared}; another initial {word}, too")
     if farther > TOO_FAR:
@@ -178,20 +180,21 @@ def _aged(reset: Reset, steady: str) -> str:
     return {"many": "few", "few": "one"}.get(steady, steady)
 
 
-def _is_programs(reset: Reset, known: facts.Reference, farther: int) -> bool:
+def _programs(reset: Reset, known: facts.Reference, farther: int) -> str | None:
     """Whether the peer's TTL was perhaps set by its program, and the RST has its host's.
 
     Not where its socket is alive: that would send its own.
     """
     if not is_bare(reset.rst) or farther >= 0:
-        return False
+        return None
     history = history_(reset)
     if history is not None and history.name in ("alive", "quiet", "unanswered"):
-        return False
+        return None
     name, away = stack_name(reset), hops(reset.rst.ttl)
-    odd = hops(known.ttl) >= facts.UNLIKELY_HOPS
-    odd = odd or (initial_ttl(known.ttl) == 32 and name is None)
-    return odd or known.ttl + away in facts.PROGRAM_TTLS
+    odd = starts_at(known.ttl, None, name) - known.ttl >= facts.UNLIKELY_HOPS
+    if odd or (initial_ttl(known.ttl) == 32 and name is None):
+        return "ttl-program"
+    return "ttl-program-perhaps" if known.ttl + away in facts.PROGRAM_TTLS else None
 
 
 def _undiminished(reset: Reset, known: facts.Reference | None) -> Observation | None:
@@ -299,7 +302,10 @@ def _bare(reset: Reset, half: Half | None) -> Observation | None:
     numbers = "window 0, no options" if rst.ip_id is None else "IP ID 0, DF, window 0"
     shape = f"the shape of a Linux host without such a socket ({numbers})"
     name, linux = stack_name(reset), is_linux(reset)
+    ours = reset.baseline.ours
     unasked = facts.answers_nothing(rst.seq, reset.our_acks or facts.our_acks(reset))
+    if ours is not None and ours.strange:
+        unasked = False  # what we sent with odd numbers is answered, too
     if half is not None and linux and unasked:
         text = f"{shape}, but no packet of ours asked for its number"
         return Observation("make", "bare-unasked", text, values)
@@ -346,9 +352,11 @@ def _clock(reset: Reset, half: Half | None) -> Observation | None:
         )
     ours = reset.baseline.ours
     if ours is not None and ours.clock and tsecr:
-        first, newest = ours.clock[0][0], ours.clock[-1][0]
+        first, (newest, newest_ns) = ours.clock[0][0], ours.clock[-1]
         values["our_tsval"] = newest
-        if distance(newest, tsecr) > 0 or (ours.syn_ns and distance(first, tsecr) < 0):
+        # A packet of ours may have been missed: up to what our clock can have come to since.
+        ahead = max(0, reset.time_ns - newest_ns) / 1e9 * (facts.clock_rate(ours) or 1_000_000.0)
+        if distance(newest, tsecr) > ahead + 2 or (ours.syn_ns and distance(first, tsecr) < 0):
             wrong.append(f"its TSecr {tsecr} is none that we sent ({first} to {newest})")
     if wrong:
         return Observation("make", "timestamps-wrong", "; ".join(wrong), values)
@@ -369,7 +377,6 @@ def _wrong_for_its_stack(reset: Reset, half: Half | None) -> Observation | None:
             for text, is_so in (
                 (f"a window ({rst.window})", bool(rst.window)),
                 ("options", bool(rst.options)),
-                ("no DF", rst.df is False and half.df_always),
             )
             if is_so
         ]
@@ -444,6 +451,13 @@ def _live(
     if clock_is_right and agrees:
         text = "the shape of the peer's own live socket: RST+ACK, timestamps go on by its clock"
         return Observation("make", "live-by-clock", text, values)
+    windows_ = {seen.window for seen in half.recent if "S" not in seen.flags}
+    ours = reset.baseline.ours
+    our_windows = {seen.window for seen in (ours.recent if ours else ())}
+    own = rst.window in windows_ - our_windows and rst.seq == half.end
+    if own and not is_linux(reset) and rst.df in (None, half.df_always) and not rst.payload_len:
+        text = f"RST+ACK with the peer's own next number and window ({rst.window})"
+        return Observation("make", "live-window", text, values)
     unknown = facts.id_step(rst.ip_id, half) is None
     if unknown and agrees and not rst.payload_len:
         text = "RST+ACK with a sequence number of its own, as a live socket's"
@@ -459,7 +473,8 @@ def _habits(reset: Reset, half: Half | None, values: dict[str, Any]) -> Observat
     if goes_on and starts_at(rst.ttl) == 128 and rst.df and rst.window == 0:
         text = f"the shape of a Windows host: IP ID {rst.ip_id} goes on from {last}, DF, window 0"
         return Observation("make", "windows", text, values)
-    if goes_on:
+    step = facts.id_step(rst.ip_id, half)
+    if goes_on or (step is not None and 1 <= step <= facts.MISSED_IDS):
         return Observation("make", "continues", f"IP ID {rst.ip_id} goes on from {last}", values)
     plain = rst.flags in ("R", "RA") and not (rst.window or rst.options or rst.payload_len)
     known = half is not None and bool(half.packets) and rst.df in (None, half.df_always)
@@ -805,6 +820,12 @@ def link(reset: Reset) -> Observation | None:
         if mac == expected:
             text = f"came from our next hop's MAC {mac}; the peer's packets came from {known}"
             return Observation("link", "mac-other-gateway", text, values)
+        on_link = reference is not None and not hops(reference.ttl) and not hops(reset.rst.ttl)
+        if on_link and not (hop is not None and hop.is_gateway):
+            text = (
+                f"came from MAC {mac} on our own link, where the peer's packets come from {known}"
+            )
+            return Observation("link", "mac-another", text, values)
         return Observation("link", "mac-stranger", text, values)
     if expected is None:
         return _silent("link", "neither the flow's nor the next hop's MAC is known")
@@ -986,7 +1007,8 @@ def content(reset: Reset) -> Observation | None:
         values = {"payload_len": rst.payload_len}
         what = f"carries {plural(rst.payload_len, 'byte')} of payload"
         if _is_reason(reset):
-            text = f"{what}: a reason in words, as some load balancers and firewalls write it"
+            words = (reset.payload or b"").decode("ascii", "replace").strip("\0\r\n ")
+            text = f'{what}, a reason in words: "{words}"'
             return Observation("content", "reason-text", text, values)
         text = f"{what}, which no common stack sends in a RST"
         return Observation("content", "payload", text, values)

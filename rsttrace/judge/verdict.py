@@ -17,7 +17,6 @@ from rsttrace.judge.authors import (
     by_author,
     factors,
     peer_share,
-    shares_of,
 )
 from rsttrace.judge.findings import findings
 from rsttrace.judge.fingerprints import Fingerprints, Match
@@ -64,10 +63,9 @@ def judge(reset: Reset, fingerprints: Fingerprints | None = None, table: Model =
         return _sent(reset, proof)
     seen = observe(reset)
     names = tuple(found.name for found in seen if found.name is not None)
-    logs = table.logs(names)
-    shares = shares_of(logs)
+    shares = table.weigh(names)
     score = round(logit(1 - peer_share(shares)), 2)
-    considered = tuple(_evidence(found, logs, score, table) for found in seen)
+    considered = tuple(_evidence(found, shares, score, table) for found in seen)
     confidence: float | None
     if proof is not None:
         origin, confidence = proof.origin, 1.0
@@ -144,15 +142,15 @@ def _sent(reset: Reset, proof: proofs.Proof | None) -> Verdict:
     )
 
 
-def _evidence(found: Observation, logs: list[float], score: float, table: Model) -> Evidence:
+def _evidence(
+    found: Observation, shares: tuple[float, ...], score: float, table: Model
+) -> Evidence:
     """An observation with its effect: the verdict with it against the verdict without it."""
     if found.name is None:
         return Evidence(found.group, 0.0, found.text, found.values, group=found.group)
-    rest = shares_of(log - row for log, row in zip(logs, table.rows[found.name]))
-    without = logit(1 - peer_share(rest))
     return Evidence(
         rule=found.name,
-        weight=round(score - without, 2),
+        weight=round(score - table.without(shares, found.name), 2),
         text=found.text,
         values=found.values,
         group=found.group,

@@ -1,13 +1,11 @@
-"""What the tracer asks of the kernel side, and what it gets back: plain data between the two
-processes (the tracer and the loading child)."""
+"""Numbers that Python and the C side share: Python's, handed to C when it is compiled."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from rsttrace import limits
-from rsttrace.kernel import reasons
+from rsttrace.kernel import causes
 from rsttrace.model import Kind, Scope
 
 KIND_NUMBERS = {kind: number for number, kind in enumerate(Kind)}
@@ -40,7 +38,7 @@ def constants() -> dict[str, int]:
         "COUNT_FILTERED": COUNT_FILTERED,
         "COUNT_LOST": COUNT_LOST,
         "COUNT_KINDS": COUNT_KINDS,
-        **{f"ST_{name}": number for number, name in reasons.STATES.items()},
+        **{f"ST_{name}": number for number, name in causes.STATES.items()},
         "NO_REASON": NO_REASON,
         "PEERS": limits.PEERS,
         "RECENT": limits.RECENT,
@@ -60,66 +58,3 @@ def constants() -> dict[str, int]:
 def defines(values: Mapping[str, int]) -> str:
     """The text of a C header that defines them; to include it twice does no harm."""
     return "".join(f"#define {name} {n}\n" for name, n in values.items())
-
-
-SYS_BPF = {"x86_64": 321, "aarch64": 280, "ppc64le": 361, "s390x": 351, "riscv64": 280}
-"""The number of bpf(2), by machine."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to load.
-
-    `kinds` are the kinds to emit; `nets` are (address as 16 bytes in hex, prefix length of 128),
-    `ports` and `netns` are exact; empty means any. `plan` is ``auto``, ``kprobes`` or
-    ``tracepoints``. `flows` bounds the baseline map (entries). `payload` is how many bytes of what
-    a socket sent last are kept for its resets (0: nothing is looked at).
-    """
-
-    kinds: tuple[str, ...]
-    nets: tuple[tuple[str, int], ...] = ()
-    ports: tuple[int, ...] = ()
-    netns: tuple[int, ...] = ()
-    baseline: bool = True
-    flows: int = limits.FLOWS
-    plan: str = "auto"
-    payload: int = 0
-
-
-@dataclass
-class HookStatus:
-    """Whether a hook is attached; `error` says why not, `unseen` what that costs.
-
-    `module`: not attached yet, but it will be when this module comes.
-    """
-
-    target: str
-    kprobe: bool
-    attached: bool
-    unseen: str
-    error: str | None = None
-    module: str | None = None
-
-
-@dataclass
-class Report:
-    """What the loading child found and did.
-
-    `source` is ``btf`` or ``headers``; `enums` maps the kernel's enum names to value -> name;
-    `knows` says what this kernel tells of a reset (`hooks.KNOWLEDGE`); `missing_fields` lists
-    structure members that it does not have.
-    """
-
-    plan: str
-    source: str
-    hooks: list[HookStatus] = field(default_factory=list)
-    enums: dict[str, dict[int, str]] = field(default_factory=dict)
-    knows: dict[str, bool] = field(default_factory=dict)
-    missing_fields: list[str] = field(default_factory=list)
-    bcc_version: str = ""
-    event_size: int = 0
-
-    @property
-    def attached(self) -> int:
-        """How many hooks are on."""
-        return sum(hook.attached for hook in self.hooks)

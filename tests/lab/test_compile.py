@@ -17,15 +17,18 @@ import sys, tempfile
 from dataclasses import asdict
 from pathlib import Path
 from rsttrace.errors import KernelError
-from rsttrace.kernel import child, config, hooks, layout
+from rsttrace.kernel import child, hooks, layout
+from rsttrace.kernel.bcc import import_bcc
+from rsttrace.kernel.facts import Facts
+from rsttrace.kernel.protocol import Request
 from rsttrace.model import Kind
 
 bpf = Path(sys.argv[1])
 layout.bpf_directory = lambda: bpf
-bcc = child.import_bcc()
+bcc = import_bcc()
 with tempfile.TemporaryDirectory() as name:
-    facts = child.Facts(Path(name))
-    request = asdict(config.Request(kinds=tuple(k.value for k in Kind), flows=64, payload=64))
+    facts = Facts()
+    request = asdict(Request(kinds=tuple(k.value for k in Kind), flows=64, payload=64))
     text = child.config_header(request, facts, hooks.Plan.KPROBES, True)
     try:
         child.compile_program(bcc, facts, Path(name), text)

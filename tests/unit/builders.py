@@ -222,7 +222,7 @@ def seen(**values: Any) -> Seen:
 
 
 def half(**values: Any) -> Half:
-    """The peer's direction: twelve packets from 17 hops away."""
+    """The peer's direction: twelve packets from 17 hops away; with `timestamps` all have them."""
     given: dict[str, Any] = {
         "packets": 12,
         "ttl": 47,
@@ -239,7 +239,16 @@ def half(**values: Any) -> Half:
         "syn_ns": TIME - 8_985_000_000,
         "recent": (seen(),),
     }
-    return Half(**{**given, **values})
+    made = Half(**{**given, **values})
+    if not made.timestamps:
+        return made
+    stamped = (packet if packet.tsval is not None else stamp(packet) for packet in made.recent)
+    return dataclasses.replace(made, recent=tuple(stamped))
+
+
+def stamp(packet: Seen) -> Seen:
+    """A copy with the timestamps that TIMESTAMPS are."""
+    return dataclasses.replace(packet, tsval=1, tsecr=2)
 
 
 OUR_DATA = seen(

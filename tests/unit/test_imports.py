@@ -16,7 +16,7 @@ LAYERS = ("kernel", "capture", "compare", "judge", "enrich", "render")
 """They know the vocabulary, and nothing of each other."""
 LEAVES = ("model", "errors", "limits")
 """They know nothing of ours."""
-SHARED = ("tcp", "stacks")
+SHARED = ("tcp", "stacks", "jsonl")
 """They know the vocabulary only, and every layer may use them."""
 HEAVY = ("bcc", "pyroute2", "netaddr")
 """Imported where they are used, never at the top of a module."""
@@ -64,9 +64,7 @@ def our_parts(path: Path) -> set[str]:
 
 def test_there_is_something_to_check() -> None:
     assert len(MODULES) > 20
-    assert {"kernel", "commands", "enrich", "render"} <= our_parts(
-        PACKAGE / "commands" / "trace.py"
-    )
+    assert {"kernel", "commands", "enrich", "model"} <= our_parts(PACKAGE / "commands" / "trace.py")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
@@ -79,8 +77,13 @@ def test_imports_point_one_way(path: Path) -> None:
     elif where in LAYERS:
         # what is compared are two captures
         assert used <= {where, *LEAVES, *SHARED, *(("capture",) if where == "compare" else ())}
-    else:  # cli, tracing, demo, commands: the top; only __main__ may start the command line
-        assert "cli" not in used or where == "__main__"
+    else:  # cli, commands, demo: the top; only __main__ may start the command line
+        assert "cli" not in used or where in ("__main__", "cli")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_click_is_the_command_lines_alone(path: Path) -> None:
+    assert part(dotted(path)) == "cli" or "click" not in imports_of(path)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
@@ -106,9 +109,19 @@ def test_bcc_is_the_childs_alone_and_pyroute2_stays_with_networks() -> None:
     for path in MODULES:
         for name in {name.partition(".")[0] for name in imports_of(path)} & set(HEAVY):
             users[name].add(dotted(path))
-    assert users["bcc"] == {"rsttrace.kernel.child"}
+    assert users["bcc"] == {"rsttrace.kernel.bcc"}
     assert {part(name) for name in users["netaddr"]} == {"enrich"}
     assert {part(name) for name in users["pyroute2"]} <= {"enrich", "demo"}
+
+
+@pytest.mark.parametrize(
+    "path", [*MODULES, *sorted(Path(__file__).parents[1].rglob("*.py"))], ids=str
+)
+def test_nobody_waits_with_select(path: Path) -> None:
+    """It knows no descriptors from 1,024 on (FD_SETSIZE, select(2))."""
+    calls = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+             if isinstance(node, ast.Attribute)}  # fmt: skip
+    assert "select.select" not in calls
 
 
 def modules_after(code: str) -> set[str]:

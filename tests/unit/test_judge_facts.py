@@ -265,14 +265,20 @@ def test_the_peer_s_stack(given: Reset, name: str | None) -> None:
         pytest.param(half(timestamps=True), our_half(), True, id="its-packets-have-them"),
         pytest.param(half(), our_half(), False, id="they-have-not"),
         pytest.param(
+            dataclasses.replace(half(), timestamps=True),
+            our_half(),
+            False,
+            id="its-SYN-had-them: something takes them off",
+        ),
+        pytest.param(
             handshake(syn_options=LINUX_SYN),
-            our_half(syn_options=LINUX_SYN),
+            our_half(syn_options=LINUX_SYN, recent=()),
             True,
             id="both-offered",
         ),
         pytest.param(
             handshake(syn_options=LINUX_SYN),
-            our_half(syn_options="mss 1460"),
+            our_half(syn_options="mss 1460", recent=()),
             False,
             id="one-offered",
         ),

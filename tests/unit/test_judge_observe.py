@@ -22,6 +22,7 @@ from rsttrace.model import (
     Other,
     OtherEnd,
     Peer,
+    Point,
     Reset,
     Scope,
     Seen,
@@ -58,6 +59,8 @@ WINDOWS_SYN = "mss 1460,nop,wscale 8,nop,nop,sackOK"
 COUNTING = half(recent=(seen(ip_id=501), seen(ip_id=500), seen(ip_id=0, flags="SA")))
 LINUX = half(recent=(seen(ip_id=502), seen(ip_id=501), seen(ip_id=499)))
 LINUX6 = half(df_always=False, syn_options=LINUX_SYN)
+STAMPED = half(timestamps=True, recent=LINUX.recent)
+TAKEN_OFF = dataclasses.replace(half(syn_options=LINUX_SYN), timestamps=True)
 WINDOWS = steady(111, syn_options=WINDOWS_SYN)
 STAMPS = "nop,nop,TS val 1 ecr 2"
 
@@ -170,7 +173,7 @@ DISTANCE: Rows = [
     ("8 hops farther", flow(rst(ttl=39)), "ttl-farther"),
     ("9 hops farther", flow(rst(ttl=38)), "ttl-too-far"),
     ("another stack, elsewhere", flow(rst(ttl=120)), "ttl-other-start"),
-    ("its program may have set 60", closed(flow(rst(ttl=51, ip_id=0))), "ttl-program"),
+    ("its program may have set 60", closed(flow(rst(ttl=51, ip_id=0))), "ttl-program-perhaps"),
     ("its program set 40", closed(flow(rst(ttl=61, ip_id=0), theirs=steady(37))), "ttl-program"),
     ("no program sets 59", closed(flow(rst(ttl=52, ip_id=0))), "ttl-nearer"),
     ("a program's TTL, but its socket lives", flow(rst(ttl=51, ip_id=0)), "ttl-nearer"),
@@ -311,13 +314,18 @@ MAKE: Rows = [
     (
         "live, a Linux peer, some of its packets were lost",
         flow(rst(ip_id=600, flags="RA", window=9), theirs=LINUX),
-        "live",
+        "continues",
     ),
     ("live, and its timestamps go on", clocked("nop,nop,TS val 50021 ecr 7005"), "live"),
     (
         "ID unknown, but its timestamps go on",
         clocked("nop,nop,TS val 50021 ecr 7005", ip_id=9, last_id=0),
         "live-by-clock",
+    ),
+    (
+        "its next number and its window, and its IDs tell nothing",
+        flow(rst(flags="RA", ip_id=7, window=509), theirs=half(end=1000, recent=(seen(ip_id=0),))),
+        "live-window",
     ),
     ("IPv6, live", flow(rst6(flags="RA"), theirs=half(df_always=False)), "live-plain"),
     ("IPv6, live, a Linux peer", flow(rst6(flags="RA", window=9), theirs=LINUX6), "live-plain"),
@@ -344,9 +352,9 @@ MAKE: Rows = [
         "continues",
     ),
     (
-        "the counter goes on by 4",
+        "the counter goes on by 4: one packet was not seen",
         flow(rst(ip_id=23407), theirs=half(recent=(seen(segments=3),))),
-        "plain-answer",
+        "continues",
     ),
     ("the same ID again", flow(rst(ip_id=23403)), "plain-answer"),
     ("DF changed in a live shape", flow(rst(ip_id=23404, flags="RA", df=False)), "continues"),
@@ -359,7 +367,7 @@ MAKE: Rows = [
         "timestamps missing, and the ID goes on as a Linux socket's",
         flow(
             rst(ip_id=503, flags="RA", window=9),
-            theirs=dataclasses.replace(LINUX, timestamps=True),
+            theirs=STAMPED,
         ),
         "timestamps-missing",
     ),
@@ -375,8 +383,13 @@ MAKE: Rows = [
     ),
     (
         "Linux without a socket has no timestamps",
-        flow(rst(ip_id=0), theirs=dataclasses.replace(LINUX, timestamps=True)),
+        flow(rst(ip_id=0), theirs=STAMPED),
         "bare",
+    ),
+    (
+        "timestamps in its SYN, but something on the way takes them off",
+        flow(rst(ip_id=23404, flags="RA"), theirs=TAKEN_OFF),
+        "live",
     ),
     ("a TSval of another clock", clocked("nop,nop,TS val 999999 ecr 7005"), "timestamps-wrong"),
     ("a TSval that went back", clocked("nop,nop,TS val 40000 ecr 7005"), "timestamps-wrong"),
@@ -400,6 +413,7 @@ MAKE: Rows = [
     ),
     ("no ACK, but a window", flow(rst(window=63), theirs=COUNTING), "alien"),
     ("IPv6, no ACK, but a window", flow(rst6(window=9), theirs=LINUX6), "alien"),
+    ("the same ID as 300 packets on: no counter", flow(rst(ip_id=23703)), "plain-answer"),
     ("no DF, and a window", flow(rst(df=False, window=63), theirs=COUNTING), "alien-many"),
     ("no ACK, but an ack number", flow(rst(ack=99, ip_id=0), theirs=LINUX), "alien"),
     (
@@ -819,7 +833,12 @@ LINK: Rows = [
     ("the peer's own MAC", flow(rst(ttl=64), mac=MAC, **ON_OUR_LINK), "mac-own"),
     ("our other gateway", flow(mac=OTHER_MAC, next_hop=BACKUP), "mac-other-gateway"),
     ("a stranger", flow(mac=OTHER_MAC, next_hop=GATEWAY), "mac-stranger"),
-    ("an ARP spoofer on our link", flow(rst(ttl=64), mac=OTHER_MAC, **ON_OUR_LINK), "mac-stranger"),
+    ("a second MAC on our link", flow(rst(ttl=64), mac=OTHER_MAC, **ON_OUR_LINK), "mac-another"),
+    (
+        "a second MAC on our link, the route unknown",
+        flow(rst(ttl=64), mac=OTHER_MAC, theirs=steady(64)),
+        "mac-another",
+    ),
     (
         "another path: its distance says that already",
         flow(rst(ttl=46), mac=OTHER_MAC, next_hop=BACKUP),
@@ -1078,7 +1097,7 @@ SHARED: Rows = [
 
 def at_other_end(fate: Fate, **values: Any) -> Reset:
     """A reset of which another vantage point says something."""
-    return flow(other_end=OtherEnd(fate, "B", "far/b.jsonl", why="not there", **values))
+    return flow(other_end=OtherEnd(fate, Point.B, "far/b.jsonl", why="not there", **values))
 
 
 OTHER_END: Rows = [

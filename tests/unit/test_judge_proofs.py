@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rsttrace.judge import proofs
-from rsttrace.model import Author, Fate, Kind, MadeHere, Origin, OtherEnd
+from rsttrace.model import Author, Fate, Kind, MadeHere, Origin, OtherEnd, Point
 from tests.unit.builders import flow
 
 
@@ -94,25 +94,25 @@ def test_nothing_made_here() -> None:
     ("other", "origin", "author", "words"),
     [
         (
-            OtherEnd(Fate.NEVER_SENT, "B", "x/b.pcap", why="it lacks it"),
+            OtherEnd(Fate.NEVER_SENT, Point.B, "x/b.pcap", why="it lacks it"),
             Origin.FORGED,
             None,
             "never left B (b.pcap): it lacks it",
         ),
         (
-            OtherEnd(Fate.NEVER_SENT, "B", "b.pcap", why="it lacks it", trigger_arrived=False),
+            OtherEnd(Fate.NEVER_SENT, Point.B, "b.pcap", why="it lacks it", trigger_arrived=False),
             Origin.FORGED,
             None,
             "our packet before it never arrived there",
         ),
         (
-            OtherEnd(Fate.NEVER_SENT, "B", "b.pcap", swapped_frame=9, swapped_sure=True),
+            OtherEnd(Fate.NEVER_SENT, Point.B, "b.pcap", swapped_frame=9, swapped_sure=True),
             Origin.FORGED,
             Author.SWAP,
             "frame 9 left there, with the same IP ID, and never arrived",
         ),
         (
-            OtherEnd(Fate.LEFT, "B", "b.pcap", 7, at_sender=True),
+            OtherEnd(Fate.LEFT, Point.B, "b.pcap", 7, at_sender=True),
             Origin.PEER,
             None,
             "B (b.pcap), frame 7",
@@ -131,10 +131,13 @@ def test_the_other_end_proves(
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (OtherEnd(Fate.LEFT, "B", "b.pcap", 7), "passed B (b.pcap), frame 7: made there or beyond"),
-        (OtherEnd(Fate.UNKNOWN, "B", "b.pcap", why="too few packets"), "cannot tell: too few"),
-        (OtherEnd(Fate.ARRIVED, "B", "b.pcap", 7), "arrived at B (b.pcap), frame 7"),
-        (OtherEnd(Fate.NEVER_ARRIVED, "B", "b.pcap"), "never arrived at B (b.pcap)"),
+        (
+            OtherEnd(Fate.LEFT, Point.B, "b.pcap", 7),
+            "passed B (b.pcap), frame 7: made there or beyond",
+        ),
+        (OtherEnd(Fate.UNKNOWN, Point.B, "b.pcap", why="too few packets"), "cannot tell: too few"),
+        (OtherEnd(Fate.ARRIVED, Point.B, "b.pcap", 7), "arrived at B (b.pcap), frame 7"),
+        (OtherEnd(Fate.NEVER_ARRIVED, Point.B, "b.pcap"), "never arrived at B (b.pcap)"),
     ],
 )
 @pytest.mark.parametrize("kind", [Kind.RECEIVED_ACCEPTED, Kind.SENT_ACTIVE])
@@ -148,7 +151,7 @@ def test_the_other_end_may_prove_nothing(other: OtherEnd, words: str, kind: Kind
 
 
 def test_a_log_that_lacks_it_is_no_proof() -> None:
-    other = OtherEnd(Fate.NEVER_SENT, "B", "b.jsonl", logged=True, why="not there")
+    other = OtherEnd(Fate.NEVER_SENT, Point.B, "b.jsonl", logged=True, why="not there")
     assert proofs.other_end(flow(other_end=other)) is None
 
 
@@ -158,7 +161,7 @@ def test_no_other_end_says_nothing() -> None:
 
 
 def test_this_node_s_own_proof_comes_first() -> None:
-    other = OtherEnd(Fate.LEFT, "B", "b.pcap", 7, at_sender=True)
+    other = OtherEnd(Fate.LEFT, Point.B, "b.pcap", 7, at_sender=True)
     found = proofs.proof(flow(made_here=MadeHere(7, Kind.SENT_RAW), other_end=other))
     assert found is not None
     assert found.rule == "made-here"

@@ -46,6 +46,7 @@ from rsttrace.model import (
     Other,
     OtherEnd,
     Packet,
+    Point,
     Probed,
     Reset,
     Scope,
@@ -470,7 +471,7 @@ def test_an_arp_spoofer_on_the_link() -> None:
     packet = rst(ttl=64, ip_id=31000, df=False, window=501)
     found = judge(flow(packet, theirs=known, mac=OTHER_MAC, next_hop=ON_LINK))
     assert found.origin is not Origin.PEER
-    assert accusing(flow(packet, theirs=known, mac=OTHER_MAC)) >= {"mac-stranger", "df-lost"}
+    assert accusing(flow(packet, theirs=known, mac=OTHER_MAC)) >= {"mac-another", "df-lost"}
 
 
 def test_a_stack_that_cannot_have_made_it_is_not_saved_by_an_equal_ttl() -> None:
@@ -1089,9 +1090,9 @@ def test_honest_resets_that_are_not_alone(given: Reset) -> None:
 
 # ---- another vantage point's word, later ----
 
-OTHERS_LOG = OtherEnd(Fate.NEVER_SENT, "B", "far/b.jsonl", logged=True, why="not there")
-OTHERS_CAPTURE = OtherEnd(Fate.NEVER_SENT, "B", "far/b.pcap", why="not there")
-AT_SENDER = OtherEnd(Fate.LEFT, "B", "far/b.pcap", 7, at_sender=True)
+OTHERS_LOG = OtherEnd(Fate.NEVER_SENT, Point.B, "far/b.jsonl", logged=True, why="not there")
+OTHERS_CAPTURE = OtherEnd(Fate.NEVER_SENT, Point.B, "far/b.pcap", why="not there")
+AT_SENDER = OtherEnd(Fate.LEFT, Point.B, "far/b.pcap", 7, at_sender=True)
 
 
 def told(other: OtherEnd, given: Reset) -> tuple[Verdict, Verdict]:
