@@ -179,6 +179,11 @@ DISTANCE: Rows = [
     ("a program's TTL, but its socket lives", flow(rst(ttl=51, ip_id=0)), "ttl-nearer"),
     ("a program's TTL, but not its host's answer", closed(flow(rst(ttl=51))), "ttl-nearer"),
     (
+        "elsewhere than a lone SYN with a stack's options",
+        flow(rst(ttl=63), theirs=lone_syn(syn_options=LINUX_SYN)),
+        "ttl-lone-whole",
+    ),
+    (
         "elsewhere than a SYN that nobody confirmed",
         flow(rst(ttl=63), theirs=lone_syn()),
         "ttl-lone",
