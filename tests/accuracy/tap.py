@@ -16,7 +16,7 @@ and JITTER, in milliseconds, each frame waits for so long, and up to so much lon
 from __future__ import annotations
 
 import itertools
-import select
+import selectors
 import socket
 import struct
 import sys
@@ -94,10 +94,14 @@ class Tap:
         """Hand over until killed."""
         left, right = self._sides
         other = {left: right, right: left}
+        selector = selectors.DefaultSelector()
+        for sock in self._sides:
+            selector.register(sock, selectors.EVENT_READ, sock)
         while True:
             due = min((queue[0][0] for queue in self._waiting.values() if queue), default=None)
             wait = None if due is None else max(0.0, due - time.monotonic())
-            for sock in select.select(self._sides, [], [], wait)[0]:
+            for key, _ in selector.select(wait):
+                sock = key.data
                 raw, address = sock.recvfrom(65535)
                 if address[2] != PACKET_OUTGOING:
                     when = time.monotonic() + next(self._delays)
