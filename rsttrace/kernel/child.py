@@ -244,7 +244,7 @@ def load(request: Request, directory: Path) -> tuple[Report, list[int]]:
         fill_filters(program, request)
         statuses, descriptors = attach_all(bcc, program, chosen, functions)
         failed = {status.target for status in statuses if not status.attached}
-        # Without tcp_send_reset nothing would complete a held event: compile again without holding.
+        # Without tcp_send_reset no reason follows: compile again, so that no event waits for one.
         if "tcp_send_reset" not in failed or plan is hooks.Plan.KPROBES:
             break
         for descriptor in descriptors:

@@ -9,6 +9,7 @@ from types import TracebackType
 from rsttrace.kernel import config, loader
 from rsttrace.kernel.counts import lookup_per_cpu
 from rsttrace.kernel.decode import Context, decode
+from rsttrace.kernel.followups import WITHIN_S, FollowUps
 from rsttrace.kernel.layout import event_size
 from rsttrace.kernel.order import InOrder
 from rsttrace.kernel.protocol import Report, Request
@@ -42,6 +43,7 @@ class LiveSource:
 
     def __enter__(self) -> LiveSource:
         with contextlib.ExitStack() as stack:
+            self._follow_ups = FollowUps()
             self._loaded = loader.load(self._request)
             stack.callback(self._loaded.close)
             self._ring = RingBuffer(self._loaded.ring, config.RING_PAGES * 4096)
@@ -82,7 +84,7 @@ class LiveSource:
         may come after a younger one.
         """
         if not self._order:
-            self._ring.wait(seconds)
+            self._ring.wait(min(seconds, WITHIN_S) if self._follow_ups else seconds)
         found = self.drain()
         while not found and (due_ns := self._order.due_ns()) is not None:
             time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
@@ -103,8 +105,11 @@ class LiveSource:
         meanwhile.
         """
         now_ns = time.monotonic_ns()
-        records, all_of_it = self._ring.read(BACKLOG - len(self._order))
-        self._order.add(records)
+        room = max(0, BACKLOG - len(self._order) - len(self._follow_ups))
+        records, all_of_it = self._ring.read(room)
+        self._order.add(self._follow_ups.join(records, now_ns / 1e9))
+        if self._detached and len(records) < room:
+            self._order.add(self._follow_ups.rest())
         read_ns = None if self._detached else now_ns if all_of_it else 0
         chunk = self._order.take(CHUNK, read_ns)
         if not chunk:
