@@ -635,13 +635,14 @@ def doctor(output: str, verbose: bool, plan: str) -> int:
     Exit code 0 if tracing works here, 1 if not.
     """
     from rsttrace.kernel.doctor import diagnose
+    from rsttrace.render.doctor import doctor_lines, doctor_object
     from rsttrace.render.json import object_line
 
     diagnosis = diagnose(plan)
     if output == "json":
-        click.echo(object_line(diagnosis.object()))
+        click.echo(object_line(doctor_object(diagnosis)))
     else:
-        click.echo("\n".join(diagnosis.text_lines()))
+        click.echo("\n".join(doctor_lines(diagnosis)))
     if verbose and diagnosis.log:
         click.echo(diagnosis.log, err=True)
     return 0 if diagnosis.works else 1

@@ -231,11 +231,7 @@ def load(request: Request, directory: Path) -> tuple[Report, list[int]]:
     facts = Facts()
     plan = choose_plan(request.plan)
     knows = facts.knows()
-    chosen = hooks.for_plan(
-        plan,
-        2 + knows["drop_reason"] + knows["drop_socket"],
-        payload=request.payload > 0,
-    )
+    chosen = hooks.for_plan(plan, knows, payload=request.payload > 0)
     functions = kernel_functions() if plan is hooks.Plan.KPROBES else frozenset()
     for follows in (True, False):
         program = compile_program(

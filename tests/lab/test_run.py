@@ -299,7 +299,7 @@ with tempfile.TemporaryDirectory() as name:
                "directory": name}
     text = child.config_header(request, facts, hooks.Plan.KPROBES, True)
     program = child.compile_program(bcc, facts, Path(name), text)
-    for hook in hooks.for_plan(hooks.Plan.KPROBES):
+    for hook in hooks.for_plan(hooks.Plan.KPROBES, facts.knows()):
         kind = bcc.BPF.KPROBE if hook.kprobe else bcc.BPF.RAW_TRACEPOINT
         program.load_func(hook.program, kind)
         print(hook.program)

@@ -40,7 +40,7 @@ with tempfile.TemporaryDirectory() as name:
     plan = hooks.Plan(sys.argv[1])
     text = child.config_header(request, facts, plan, True)
     program = child.compile_program(bcc, facts, Path(name), text)
-    names = {hook.program for hook in hooks.for_plan(plan)}
+    names = {hook.program for hook in hooks.for_plan(plan, facts.knows())}
     print(json.dumps({name: depth(program.dump_func(name)) for name in names}))
 """
 
