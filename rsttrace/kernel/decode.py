@@ -171,31 +171,13 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
         ours=_half(event.ours, context, event.ts),
         peer_ttls=tuple(filter(None, bytes(event.peer_ttls))),
     )
-    drop_reason = context.enums.get("skb_drop_reason", {}).get(event.drop_reason)
     socket = _socket(event.sock)
     if socket is not None:
-        state = causes.judged_state(kind, drop_reason, socket.state, bool(event.judged))
+        reason, judged = _drop_reason(event, context), bool(event.judged)
+        state = causes.judged_state(kind, reason, socket.state, judged)
         socket = replace(socket, state=state)
-    probed = _headers(event.trigger)
-    trigger = probed or _trigger(kind, rst, baseline, time_ns)
-    state = socket.state if socket else None
-    if kind is Kind.SENT_PASSIVE:
-        cause = causes.sent_passive(
-            context.enums.get("sk_rst_reason", {}).get(event.reason),
-            state,
-            trigger.flags if trigger else None,
-            data=bool(trigger and trigger.payload_len),
-            probed=probed is not None,
-            options=rst.options,
-        )
-    elif kind is Kind.SENT_ACTIVE:
-        cause = _active_cause(event, state, rst, context)
-    elif kind is Kind.SENT_NETFILTER:
-        cause = causes.firewall(_chain(event.hook))
-    elif kind is Kind.SENT_RAW:
-        cause = causes.RAW_SOCKET
-    else:
-        cause = causes.received(kind, drop_reason, state)
+    trigger = _headers(event.trigger) or _trigger(kind, rst, baseline, time_ns)
+    cause = _cause(event, rst, socket, trigger, context)
     local, remote = (rst.dst, rst.src) if kind.direction == "received" else (rst.src, rst.dst)
     if socket and socket.local and socket.remote:
         local, remote = socket.local, socket.remote
@@ -221,16 +203,43 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
     )
 
 
-def _active_cause(event: Any, state: str | None, rst: Packet, context: Context) -> Cause:
-    """Why tcp_send_active_reset() ran."""
-    fin = state in ("CLOSE_WAIT", "LAST_ACK", "CLOSING")  # it has a sequence number, and no data
-    return causes.sent_active(
-        context.enums.get("sk_rst_reason", {}).get(event.reason),
-        config.TCP_STATES.get(event.sock.state_now),
-        bool(event.sock.owned),
-        0 < event.sock.unread - fin < 1 << 31,
-        rst.options,
-    )
+def _cause(
+    event: Any,
+    rst: Packet,
+    socket: Socket | None,
+    trigger: Packet | Seen | None,
+    context: Context,
+) -> Cause:
+    kind = KINDS[event.kind]
+    state = socket.state if socket else None
+    reason = context.enums.get("sk_rst_reason", {}).get(event.reason)
+    if kind is Kind.SENT_PASSIVE:
+        return causes.sent_passive(
+            reason,
+            state,
+            trigger.flags if trigger else None,
+            data=bool(trigger and trigger.payload_len),
+            probed=bool(event.trigger.present),
+            options=rst.options,
+        )
+    if kind is Kind.SENT_ACTIVE:
+        fin = state in ("CLOSE_WAIT", "LAST_ACK", "CLOSING")  # it has a sequence number, no data
+        return causes.sent_active(
+            reason,
+            config.TCP_STATES.get(event.sock.state_now),
+            bool(event.sock.owned),
+            0 < event.sock.unread - fin < 1 << 31,
+            rst.options,
+        )
+    if kind is Kind.SENT_NETFILTER:
+        return causes.firewall(_chain(event.hook))
+    if kind is Kind.SENT_RAW:
+        return causes.RAW_SOCKET
+    return causes.received(kind, _drop_reason(event, context), state)
+
+
+def _drop_reason(event: Any, context: Context) -> str | None:
+    return context.enums.get("skb_drop_reason", {}).get(event.drop_reason)
 
 
 def _tasks(
