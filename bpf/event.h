@@ -133,7 +133,7 @@ struct rst_data {
 
 struct rst_event {
 	__u64 ts;
-	__u64 skb;        /* kernel address: identity only */
+	__u64 skb;        /* kernel address: identity only, together with ts */
 	__u64 net;        /* the namespace's cookie, or its inode number: identity only */
 	__u32 netns;
 	__u32 reason;     /* sk_rst_reason (sent) or NO_REASON */
@@ -143,7 +143,7 @@ struct rst_event {
 	__u8 scope;       /* SCOPE_…: what `theirs` was learned from */
 	__u8 hook;        /* netfilter hook number + 1; 0: unknown */
 	__u8 has_owner;   /* owner: the task that connected or closed this socket */
-	__u8 pad2;
+	__u8 reason_follows; /* in a struct rst_reason, most likely */
 	__u8 has_ingress;
 	__u8 has_actor;   /* actor: the task that had somebody else's socket reset (ss -K) */
 	__u8 judged;      /* sock: from the function that judged the RST, not from kfree_skb */
@@ -159,6 +159,14 @@ struct rst_event {
 	struct rst_half ours;
 	__u8 peer_ttls[PEER_TTLS]; /* of the peer's last handshakes, newest first; 0: none */
 	struct rst_data data; /* sent over the ring only with --payload */
+};
+
+/* Why a RST was sent, where the kernel says so only after it has left (tcp_send_active_reset). */
+struct rst_reason {
+	__u64 ts;         /* of the rst_event that it belongs to */
+	__u64 skb;        /* likewise */
+	__u32 reason;     /* sk_rst_reason */
+	__u32 pad;
 };
 
 #endif

@@ -118,6 +118,12 @@ struct active_reason {
 	__u8 pad[6];
 };
 
+/* A RST that was told and whose reason is to come. */
+struct awaited {
+	__u64 ts;
+	__u64 skb;
+};
+
 struct net_key {
 	__u32 prefixlen;
 	__u8 addr[16];
@@ -142,6 +148,7 @@ BPF_TABLE("lru_hash", struct sequence_key, __u64, sequences, TRACKED);
 BPF_TABLE("lru_hash", struct answer_key, struct pending, pendings, TRACKED);
 BPF_TABLE("hash", __u64, struct rst_event, held, 1024); /* in the making: deleted at once */
 BPF_TABLE("lru_hash", __u64, struct active_reason, reasons, 1024);
+BPF_TABLE("lru_hash", __u64, struct awaited, awaiting, 1024); /* by socket */
 BPF_TABLE("lru_hash", struct sent_key, struct sent, sents, TRACKED);
 BPF_TABLE("lru_hash", __u64, __u8, in_neighbour, 1024); /* tasks inside neigh_update() */
 BPF_TABLE("lru_hash", __u64, struct old_state, old_states, TRACKED);

@@ -44,6 +44,31 @@ struct parsed {
 	__u8 options_len;
 };
 
+/* The TCP header's offset in an IPv6 packet, whose first header has the number `next`, behind
+ * hop-by-hop, routing and destination options (RFC 8200 section 4); of fragments the first only.
+ * 0: none. */
+INLINE __u32 tcp_in_ipv6(const __u8 *l3, __u8 next)
+{
+	__u32 at = 40;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		__u8 ext[4];
+
+		if (next == PROTO_TCP)
+			break;
+		if (next != 0 && next != 43 && next != 60 && next != 44)
+			return 0;
+		if (bpf_probe_read_kernel(ext, 4, l3 + at))
+			return 0;
+		if (next == 44 && (be16(ext + 2) & 0xfff8))
+			return 0;
+		at += next == 44 ? 8 : (ext[1] + 1) * 8;
+		next = ext[0];
+	}
+	return next == PROTO_TCP ? at : 0;
+}
+
 /* Parse the IP packet at l3. Returns 1 for an unfragmented (or first-fragment) TCP packet. */
 INLINE int parse(const __u8 *l3, struct parsed *p)
 {
@@ -67,31 +92,12 @@ INLINE int parse(const __u8 *l3, struct parsed *p)
 		map_v4(p->t.saddr, ip + 12);
 		map_v4(p->t.daddr, ip + 16);
 	} else if ((ip[0] >> 4) == 6) {
-		__u8 next;
-
 		if (bpf_probe_read_kernel(ip, 40, l3))
 			return 0;
-		next = ip[6];
-		l3_len = 40;
-		total = be16(ip + 4) + 40;
-		/* hop-by-hop, routing, destination options (RFC 8200 section 4); fragments: first only */
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			__u8 ext[4];
-
-			if (next == PROTO_TCP)
-				break;
-			if (next != 0 && next != 43 && next != 60 && next != 44)
-				return 0;
-			if (bpf_probe_read_kernel(ext, 4, l3 + l3_len))
-				return 0;
-			if (next == 44 && (be16(ext + 2) & 0xfff8))
-				return 0;
-			l3_len += next == 44 ? 8 : (ext[1] + 1) * 8;
-			next = ext[0];
-		}
-		if (next != PROTO_TCP)
+		l3_len = tcp_in_ipv6(l3, ip[6]);
+		if (!l3_len)
 			return 0;
+		total = be16(ip + 4) + 40;
 		p->ttl = ip[7];
 		p->ip_id = 0;
 		p->df = 0;
@@ -150,6 +156,24 @@ INLINE const __u8 *l3_at_offset(const void *skb)
 	if (offset == NO_OFFSET || !offset)
 		return 0;
 	return GET(const __u8 *, skb, skb_head) + offset;
+}
+
+/* Who made an IPv6 RST that has no socket and that no probe announced: tcp_v6_send_response() leaves
+ * the checksum to the device (csum_start and csum_offset say where), nf_send_reset6() computes it. */
+INLINE int checksum_left_to_device(const void *skb, const struct parsed *p)
+{
+	const __u8 *head = GET(const __u8 *, skb, skb_head);
+
+	return GET(__u16, skb, skb_csum_offset) == 16 &&
+	       head + GET(__u16, skb, skb_csum_start) == p->l4;
+}
+
+INLINE int is_ipv6(const struct parsed *p)
+{
+	__u8 version = 0;
+
+	bpf_probe_read_kernel(&version, 1, p->l3);
+	return (version >> 4) == 6;
 }
 
 INLINE void fill_frame(struct rst_frame *f, const void *skb, const void *dev, __u8 ttl)
