@@ -1,4 +1,7 @@
-"""IP and TCP headers in words: bytes in, `rsttrace.model` out. Pure; shared by both sources."""
+"""IP and TCP headers in words, and sequence numbers: bytes in, `rsttrace.model` out.
+
+Pure; shared by both sources.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,36 @@ FLAG_LETTERS = "FSRPAUEW"
 OPTION_NAMES = {2: "mss", 3: "wscale", 4: "sackOK", 5: "sack", 8: "TS", 30: "mptcp", 34: "tfo"}
 """TCP option kinds (IANA, TCP parameters)."""
 
+FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
+"""TCP flags (RFC 9293 §3.1)."""
+
+# ---- sequence numbers: modulo 2^32, so that there is no order of all of them (RFC 9293 §3.4) ----
+
+
+def distance(first: int, second: int) -> int:
+    """How far `second` lies after `first`; negative: before. From -2^31 to 2^31 - 1."""
+    return ((second - first + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+
+
+def before(a: int, b: int) -> bool:
+    """Whether sequence number `a` is older than `b`."""
+    return (a - b) & 0xFFFFFFFF > 0x7FFFFFFF
+
+
+def advance(number: int, length: int) -> int:
+    """The sequence number `length` after another one."""
+    return (number + length) & 0xFFFFFFFF
+
+
+def sequence_length(flags: int | str, payload_len: int) -> int:
+    """How many sequence numbers a segment takes: its data, SYN and FIN (RFC 9293 §3.4)."""
+    if isinstance(flags, str):
+        return payload_len + ("S" in flags) + ("F" in flags)
+    return payload_len + (flags >> 1 & 1) + (flags & 1)
+
+
+# ---- headers ----
+
 
 def flag_letters(flags: int) -> str:
     """TCP flags as letters, tcpdump's order and letters (``RA`` is RST with ACK)."""
@@ -23,16 +56,6 @@ def flag_letters(flags: int) -> str:
 def flag_bits(letters: str) -> int:
     """Letters of `flag_letters` as TCP flags (RFC 9293 §3.1)."""
     return sum(1 << FLAG_LETTERS.index(letter) for letter in set(letters))
-
-
-def before(a: int, b: int) -> bool:
-    """Whether sequence number `a` is older than `b`, modulo 2**32 (RFC 9293 §3.4)."""
-    return (a - b) & 0xFFFFFFFF > 0x7FFFFFFF
-
-
-def distance(a: int, b: int) -> int:
-    """How far sequence number `b` lies after `a` (RFC 9293 §3.4); negative: before it."""
-    return (b - a + 0x80000000) % 0x100000000 - 0x80000000
 
 
 def sum16(data: bytes) -> int:
