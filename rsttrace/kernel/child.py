@@ -446,7 +446,7 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
             if descriptor >= 0:
                 descriptors.append(descriptor)
         failed = {hook.target for hook in report.hooks if not hook.attached}
-        # Without tcp_send_reset nothing would complete a held event: compile again without holding.
+        # Without tcp_send_reset no reason follows: compile again, so that no event waits for one.
         if "tcp_send_reset" not in failed or plan is hooks.Plan.KPROBES:
             break
         for descriptor in descriptors[2:]:
