@@ -314,7 +314,7 @@ class Direction:
     def _row(self, segment: Segment, stamp: bytes) -> _Row:
         data, l3 = segment.data, segment.l3
         v4 = segment.version == 4
-        return _Row(
+        row = (
             segment.time_ns,
             segment.ttl,
             segment.ip_id,
@@ -328,6 +328,7 @@ class Direction:
             stamp if len(stamp) == 8 else b"",
             data[l3 + 1] if v4 else (data[l3] << 4 | data[l3 + 1] >> 4) & 0xFF,
         )
+        return tuple.__new__(_Row, row)  # what _Row() does, but three times as fast
 
     def note(self, row: _Row, options: _Options | None) -> None:
         """Learn from a packet that fits. `options`: those of a SYN or SYN-ACK."""
