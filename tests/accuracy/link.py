@@ -114,15 +114,17 @@ def one_way_rejected(stage: LanStage, rounds: int) -> None:
         provoke(conn.client, b"FORGE")
 
 
-def gateway_refuses(stage: LanStage) -> None:
-    """First contact: our gateway rejects the SYN for a peer behind it."""
+def gateway_refuses(stage: LanStage, ttl: int) -> None:
+    """First contact: our gateway, whose stack begins with `ttl`, rejects the SYN for a peer."""
     stage.play.tell("client", "decidable")
+    stage.lab.sysctl("gwa", net__ipv4__ip_default_ttl=ttl)
     rules = (
         "chain forward { type filter hook forward priority 0; "
         f"tcp dport {stage.play.port} reject with tcp reset; }}"
     )
     with stage.rules("gwa", rules), stage.caller() as sock:
         assert sock.connect_ex((stage.play.server, stage.play.port)) != 0
+    stage.lab.sysctl("gwa", net__ipv4__ip_default_ttl=64)
 
 
 # ---- the same address twice on the link ----
@@ -265,7 +267,14 @@ def cases() -> Iterator[Case]:
             honest=False,
             fast=True,
         )
-    yield _lan("gateway of the LAN refuses", "nft reject", gateway_refuses, honest=False)
+    for ttl in (64, 128, 255):
+        yield _lan(
+            f"gateway of the LAN refuses, TTL {ttl}",
+            "gateway",
+            partial(gateway_refuses, ttl=ttl),
+            honest=False,
+            fast=True,
+        )
     for goes_on in (False, True):
         after = ", the neighbour goes on" if goes_on else ""
         yield _lan(

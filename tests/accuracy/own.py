@@ -59,7 +59,7 @@ def hping3(stage: WayStage, end: str) -> None:
 
 
 def tcpkill(stage: WayStage, end: str) -> None:
-    """tcpkill on the client's host. Whether that is the peer is, for the server, a matter of words."""
+    """tcpkill on the client's host: whether that is the peer is a matter of words at the server."""
     play = stage.to(end)
     play.tell("client", "proven")
     play.word(end, "indistinguishable")

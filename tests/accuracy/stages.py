@@ -188,6 +188,7 @@ class WayStage(Stage):
     hops = 12
     ENDS: ClassVar[dict[str, tuple[int, int]]] = {"near": (2, 84), "mid": (4, 83), "far": (12, 81)}
     SECOND = (1, 3, 4, 6, 11)
+    dumped = ("client", "w1")
     watched = tuple(
         (role, interface)
         for role in ("client", "near", "mid", "far")

@@ -15,12 +15,13 @@ from rsttrace.model import Origin
 from tests.accuracy import captures, heldout, record
 from tests.accuracy.case import Outcome
 from tests.accuracy.cases import all_cases
-from tests.accuracy.run import settled
+from tests.accuracy.reading import read_capture, settled
 from tests.accuracy.sniff import Honest, Sighting, Wire, parse
 from tests.accuracy.table import (
     by_label,
     column,
     failures,
+    false_findings,
     same_to_the_host,
     table,
     without_twin,
@@ -119,6 +120,14 @@ def test_cases_have_names_of_their_own() -> None:
     assert len(names) == len(set(names))
 
 
+def test_a_finding_must_have_happened() -> None:
+    found = outcome("genuine", "honest", "peer")
+    assert found.entry is not None
+    found.entry["findings"] = ["health-check", "connection-refused"]
+    assert false_findings([found]) == ["health-check at a box (genuine): 1"]
+    assert false_findings([replace(found, source="HAProxy health check")]) == []
+
+
 def test_an_undecidable_reset_has_a_twin() -> None:
     alone = outcome(trust="undecidable")
     paired = replace(alone, twin="another case")
@@ -191,7 +200,7 @@ def test_an_acquittal_that_rests_on_its_own_source_fails() -> None:
 def test_a_recording_is_judged_as_the_run_was(tmp_path: Path) -> None:
     capture, records = tmp_path / "incident.pcap", tmp_path / "records"
     write(capture, pcap(incident()))
-    said = captures.read(capture, records)
+    said = read_capture(capture, records)
     assert [entry["origin"] for entry in said] == ["forged"]
     label = captures.Label(str(capture), said[0]["frame"], "1", "a box", "forged", "high")
     kept = record.Recording(labels=[label], read={str(capture): record.unpack(records)})
@@ -205,7 +214,7 @@ def test_a_recording_is_judged_as_the_run_was(tmp_path: Path) -> None:
 def test_another_judge_is_asked_where_one_is_given(tmp_path: Path) -> None:
     capture, records = tmp_path / "incident.pcap", tmp_path / "records"
     write(capture, pcap(incident()))
-    captures.read(capture, records)
+    read_capture(capture, records)
     wanted = replace(judge(reset()), origin=Origin.PEER)
     said = record.entries(record.unpack(records), lambda found: wanted)
     assert [entry["origin"] for entry in said] == ["peer"]
