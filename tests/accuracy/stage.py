@@ -10,12 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rsttrace.demo.lab import Lab
+from tests.accuracy.dump import Dump
 from tests.accuracy.sniff import Sniffer
 from tests.lab.harness import DEADLINE_S, expect_reset, linger_zero
 
@@ -158,11 +160,14 @@ class Stage:
     prefix = "rstacc"
     hops = ROUTERS
     watched: Sequence[tuple[str, str]] = (("client", "eth0"), ("server", "eth0"))
+    dumped: Sequence[str] = ()
+    """Where tcpdump runs as well, if asked for."""
 
-    def __init__(self, first: int = 1) -> None:
+    def __init__(self, first: int = 1, *, dump: bool = False) -> None:
         self.lab = Lab(self.prefix)
         self._numbers = itertools.count(first)
         self._stack = contextlib.ExitStack()
+        self._dump = dump
         self._local = threading.local()  # cases that wait are played at the same time
 
     @property
@@ -177,6 +182,11 @@ class Stage:
             self.build()
             self.sniffer = Sniffer(self.lab, self.watched)
             self._stack.callback(self.sniffer.close)
+            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+            self.dumps: dict[str, Dump] = {}
+            for role in self.dumped if self._dump else ():
+                self.dumps[role] = Dump(self.lab, role, folder / f"{role}.pcap")
+                self._stack.callback(self.dumps[role].stop)
         except BaseException:
             self._stack.close()
             raise
