@@ -35,8 +35,8 @@ from rsttrace.model import (
     Reset,
     Scope,
     Seen,
-    Socket,
     Share,
+    Socket,
     SwitchPort,
     Verdict,
 )
