@@ -270,9 +270,17 @@ INLINE __u8 find_slot(const struct rst_half *h, __u8 ttl)
 	return found;
 }
 
+/* An initial TTL of stacks in use: a packet that has one has passed no router. */
+INLINE int is_full_ttl(__u8 ttl)
+{
+	return ttl == 64 || ttl == 128 || ttl == 255;
+}
+
 /* Count a packet's TTL; whether the packet fits: its TTL is the known one, or so many came with it
- * that it is this direction's, too (the way has changed, or there are several). */
-INLINE int count_ttl(struct rst_half *h, __u8 ttl, int passes, __u64 now)
+ * that it is this direction's, too (the way has changed, or there are several). Where one end's
+ * packets have passed no router and the other's have, the first is this host, whose programs may
+ * set any TTL. */
+INLINE int count_ttl(struct rst_half *h, const struct rst_half *other, __u8 ttl, int passes, __u64 now)
 {
 	struct rst_ttl *t = &h->ttls[h->slot & (TTLS - 1)];
 
@@ -291,7 +299,9 @@ INLINE int count_ttl(struct rst_half *h, __u8 ttl, int passes, __u64 now)
 		return 0;
 	}
 	t->packets++;
-	return !h->packets || ttl == h->known_ttl || t->packets >= OTHER_TTL_FITS;
+	if (!h->packets || ttl == h->known_ttl || t->packets >= OTHER_TTL_FITS)
+		return 1;
+	return other->packets && !is_full_ttl(other->known_ttl) && is_full_ttl(h->known_ttl);
 }
 
 /* ---- learning ---- */
@@ -323,6 +333,7 @@ INLINE void fill_seen(struct rst_seen *r, const struct parsed *p, const void *sk
 /* Learn from a packet that fits; r is its place in h->recent. */
 INLINE void note(struct rst_half *h, const struct rst_seen *r)
 {
+	const struct rst_seen *last = &h->recent[(h->packets - 1) & (RECENT - 1)];
 	__u32 end = r->seq + r->payload_len;
 	__u8 ttl = r->ttl;
 
@@ -338,7 +349,8 @@ INLINE void note(struct rst_half *h, const struct rst_seen *r)
 			h->syn = *r;
 			h->known_ttl = ttl;
 		}
-		h->syns++;
+		if (!h->packets || !(last->flags & TH_SYN) || since(r->ts, last->ts) > COPY_NS)
+			h->syns++;
 	}
 	if (r->flags & TH_FIN) {
 		end++;
@@ -400,6 +412,11 @@ INLINE void begin(struct rst_half *h, struct rst_half *other, const struct parse
 {
 	int renewed = renews(h, other, p);
 
+	/* Our stack has forgotten that it answered this SYN (its queue was full, or SYN cookies). */
+	if (own && (p->flags & TH_ACK) && h->has_syn && h->syn.seq != p->seq) {
+		__builtin_memset(h, 0, sizeof(*h));
+		return;
+	}
 	if (renewed || begins_anew(h, other, p, own, now)) {
 		if (renewed) { /* this half is cleared anyway: keep the SYN there for a moment */
 			h->syn = other->new_syn;
@@ -417,7 +434,7 @@ INLINE void begin(struct rst_half *h, struct rst_half *other, const struct parse
 			other->syn_options_len = h->syn_options_len;
 			__builtin_memcpy(other->syn_options, h->syn_options, OPTIONS);
 			other->recent[0] = h->syn;
-			count_ttl(other, h->syn.ttl, 1, h->syn.ts);
+			count_ttl(other, h, h->syn.ttl, 1, h->syn.ts);
 			note(other, &other->recent[0]);
 		}
 		__builtin_memset(h, 0, sizeof(*h));
@@ -446,7 +463,7 @@ INLINE int learn_packet(struct rst_half *h, struct rst_half *other, struct parse
 	if (!own && is_late(h, p, now))
 		told = LATE;
 	passes = own || (numbers_fit(h, other, p) && timestamps_fit(h, other, p));
-	if (!count_ttl(h, p->ttl, passes, now) && !own) {
+	if (!count_ttl(h, other, p->ttl, passes, now) && !own) {
 		h->strange++;
 		h->strange_ts = now;
 		if ((p->flags & (TH_SYN | TH_ACK)) == TH_SYN &&

@@ -17,9 +17,17 @@ from rsttrace.judge.verdict import decide, judge, logit
 from rsttrace.model import Origin
 from tests.accuracy import captures, record, robust
 from tests.accuracy.case import Outcome
+from tests.accuracy.cases import all_cases
 from tests.accuracy.run import settled
 from tests.accuracy.sniff import Honest, Sighting, Wire, parse
-from tests.accuracy.table import by_label, column, failures, table
+from tests.accuracy.table import (
+    by_label,
+    column,
+    failures,
+    same_to_the_host,
+    table,
+    without_twin,
+)
 from tests.lab.harness import Json
 from tests.unit.builders import PEER, PEER6, US, US6, ipv4_bytes, ipv6_bytes, reset, tcp_bytes
 from tests.unit.captures import incident, pcap, write
@@ -33,7 +41,8 @@ def outcome(
     origin: str | None = "forged",
     first: str | None = None,
 ) -> Outcome:
-    entry: Json | None = None if origin is None else {"origin": origin}
+    flow: Json = {"baseline": {"scope": "flow"}}
+    entry: Json | None = None if origin is None else {"origin": origin, **flow}
     earlier: Json | None = None if first is None else {"origin": first}
     return Outcome("a case", "a box", "client", label, trust, entry, earlier)
 
@@ -81,6 +90,8 @@ def test_the_last_word_counts_and_the_first_is_kept() -> None:
         (outcome("genuine", "honest", "peer"), "cleared"),
         (outcome("genuine", "honest", "peer", first="forged"), "false accusation"),
         (outcome("indistinguishable", "-", "peer"), "cleared"),
+        (outcome("box", "decidable"), "found"),
+        (outcome("box", "decidable", "peer"), "missed"),
     ],
 )
 def test_columns(what: Outcome, wanted: str) -> None:
@@ -93,10 +104,30 @@ def test_bars() -> None:
     assert "called forged" in failures([outcome("genuine", "honest")])[0]
     assert "nothing was said" in failures([outcome("genuine", "honest", None)])[0]
     assert "100%" in failures([outcome()] * 99 + [outcome(origin="peer")])[0]
-    decidable = [outcome(trust="decidable")] * 19 + [outcome(trust="decidable", origin="peer")]
+    decidable = [outcome(trust="decidable")] * 39 + [outcome(trust="decidable", origin="peer")]
     assert failures(decidable) == []
-    assert "94.7%" in failures(decidable[1:])[0]
+    assert "95.0%" in failures(decidable[20:])[0]
+    assert "boxes" in failures([outcome("box", "decidable", "peer")])[0]
+    assert failures([outcome("box", "decidable", "inconclusive")]) == []
+    cleared = [outcome("genuine", "honest", "peer")] * 19
+    assert failures([*cleared, outcome("genuine", "honest", "inconclusive")]) == []
+    assert (
+        "90.0%" in failures([*cleared[1:], *[outcome("genuine", "honest", "inconclusive")] * 2])[0]
+    )
     assert failures([outcome(trust="undecidable", origin="inconclusive")]) == []
+
+
+def test_cases_have_names_of_their_own() -> None:
+    names = [case.name for case in all_cases()]
+    assert len(names) == len(set(names))
+
+
+def test_an_undecidable_reset_has_a_twin() -> None:
+    alone = outcome(trust="undecidable")
+    paired = replace(alone, twin="another case")
+    assert len(without_twin([alone, paired], ["a case v4"])) == 2
+    assert without_twin([paired, outcome()], ["another case v6"]) == []
+    assert "a case, as another case: 1 forged" in same_to_the_host([paired])
 
 
 # ---- robust ----
