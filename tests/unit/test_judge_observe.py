@@ -645,7 +645,7 @@ def timed(
 
 
 RETRANSMITTED = (sent(0.4, seq=5000, payload_len=117), sent(3, seq=5117, payload_len=0, flags="A"))
-SHAKEN = {
+SHAKEN: dict[str, Any] = {
     "theirs": half(packets=1, syn_ns=b.TIME - 5 * MS),
     "ours": our_half(packets=2, syn_ns=b.TIME - 20 * MS),
 }
@@ -830,7 +830,7 @@ NUMBERS: Rows = [
 
 # ---- link ----
 
-ON_OUR_LINK = {"theirs": steady(64), "next_hop": ON_LINK}
+ON_OUR_LINK: dict[str, Any] = {"theirs": steady(64), "next_hop": ON_LINK}
 
 LINK: Rows = [
     ("the flow's MAC", flow(mac=MAC, next_hop=GATEWAY), "mac-same"),
@@ -1253,7 +1253,7 @@ def test_numbers_behind_across_the_wrap() -> None:
 
 
 @pytest.mark.parametrize("field", [{"reserved": 0b0100}, {"payload_len": 12}])
-def test_what_content_says_the_shape_does_not_say_again(field: dict[str, int]) -> None:
+def test_what_content_says_the_shape_does_not_say_again(field: dict[str, Any]) -> None:
     """One cause counts once: a reserved bit is no other stack's shape as well."""
     for packet in (rst(ip_id=0), rst(), rst(flags="RA", ip_id=503, window=9)):
         clean, odd = (
