@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import select
+import selectors
 import signal
 import socket
 import subprocess
@@ -122,7 +122,10 @@ def requests(conn: Conn) -> None:
 def idle(conn: Conn) -> None:
     """A few requests, then nothing for longer than any timer of TCP that is at work."""
     conn.talk()
-    assert not select.select([conn.client, conn.server], [], [], 1.5)[0]
+    with selectors.DefaultSelector() as selector:
+        for sock in (conn.client, conn.server):
+            selector.register(sock, selectors.EVENT_READ)
+        assert not selector.select(1.5)
 
 
 TRAFFIC: dict[str, Callable[[Conn], None]] = {"bulk": bulk, "requests": requests, "idle": idle}
