@@ -24,7 +24,7 @@ REUSE_NS = 5_000_000_000
 """A SYN on the ports of a live connection provokes what follows within this time: a challenge ACK
 (RFC 5961 §4), and the RST that answers that."""
 
-LEFT = 0.2
+LEFT = 0.05
 """An author this likely is one of those that the verdict leaves."""
 
 
