@@ -24,8 +24,11 @@ REUSE_NS = 5_000_000_000
 """A SYN on the ports of a live connection provokes what follows within this time: a challenge ACK
 (RFC 5961 §4), and the RST that answers that."""
 
-LEFT = 0.05
+LEFT = 0.2
 """An author this likely is one of those that the verdict leaves."""
+
+SECOND_LEFT = 0.08
+"""A second host is rarer, and worth a word earlier: one question to the link settles it."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def duplicate_address(reset: Reset, decided: Decided) -> Evidence | None:
     """
     if reset.kind.direction == "sent" or not _honest_shape(reset) or decided.proved:
         return None
-    if not decided.likely(Author.SECOND_HOST):
+    if not decided.likely(Author.SECOND_HOST, SECOND_LEFT):
         return None
     half, hop = flow_half(reset), reset.next_hop
     mac = reset.frame.mac if reset.frame else None
