@@ -15,7 +15,6 @@ from rsttrace.capture.layers import Segment, tcp_checksum_ok
 from rsttrace.limits import (
     COPY_NS,
     HANDSHAKES_TOLD,
-    IDLE_REUSE_NS,
     LATE_FOR_NS,
     LATE_TOLD,
     NEAR,
@@ -733,12 +732,7 @@ def _begins_anew(direction: Direction, other: Direction, segment: Segment) -> bo
     """As begins_anew() of bpf/flow.h: not a retransmission, not a SYN into a live flow."""
     if direction.syn_seq == segment.seq or not (direction.packets or other.packets):
         return False
-    if direction.closed or other.closed:
-        return True
-    now = segment.time_ns
-    return all(
-        not half.packets or since(now, half.last_ns) > IDLE_REUSE_NS for half in (direction, other)
-    )
+    return direction.closed or other.closed
 
 
 def _near(number: int, newest: int | None, oldest: int | None) -> bool:

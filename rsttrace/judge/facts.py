@@ -467,7 +467,10 @@ def least_rtt_ns(reset: Reset) -> tuple[int, int] | None:
         samples = max(samples, 1)
     measured = 0
     for sent in ours.recent:
-        if not sent.payload_len or "F" in sent.flags or was_sent_before(sent, ours):
+        again = any(
+            seen.seq == sent.seq and length_of(seen) for seen in ours.recent if seen != sent
+        )
+        if not sent.payload_len or "F" in sent.flags or again or was_sent_before(sent, ours):
             continue
         end = (sent.seq + length_of(sent)) & 0xFFFFFFFF
         acks = [

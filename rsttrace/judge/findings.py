@@ -87,8 +87,8 @@ def duplicate_address(reset: Reset, decided: Decided) -> Evidence | None:
     if half is None or known is None or known.steady in ("peer", "lone", "varied"):
         return None
     farther = apart(reset.rst.ttl, known.ttl)[0]
-    if not _settled(half) or farther <= 0:
-        return None
+    if not _settled(half) or farther <= facts.NEAR_HOPS:
+        return None  # a reroute does that
     mine, peer = hops(reset.rst.ttl), hops(known.ttl)
     text = (
         f"a host's ordinary reset from {mine} hops away, farther than {source} ({peer}): a second "

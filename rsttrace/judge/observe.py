@@ -459,11 +459,11 @@ def _live(
     ours = reset.baseline.ours
     our_windows = {seen.window for seen in (ours.recent if ours else ())}
     own = rst.window in windows_ - our_windows and rst.seq == half.end
-    if own and not is_linux(reset) and rst.df in (None, half.df_always) and not rst.payload_len:
+    if own and not is_linux(reset) and rst.df in (None, half.df_always):
         text = f"RST+ACK with the peer's own next number and window ({rst.window})"
         return Observation("make", "live-window", text, values)
     unknown = facts.id_step(rst.ip_id, half) is None
-    if unknown and agrees and not rst.payload_len:
+    if unknown and agrees:
         text = "RST+ACK with a sequence number of its own, as a live socket's"
         return Observation("make", "live-plain", text, values)
     return None
@@ -480,7 +480,7 @@ def _habits(reset: Reset, half: Half | None, values: dict[str, Any]) -> Observat
     step = facts.id_step(rst.ip_id, half)
     if goes_on or (step is not None and 1 <= step <= facts.MISSED_IDS):
         return Observation("make", "continues", f"IP ID {rst.ip_id} goes on from {last}", values)
-    plain = rst.flags in ("R", "RA") and not (rst.window or rst.options or rst.payload_len)
+    plain = rst.flags in ("R", "RA") and not (rst.window or rst.options)
     known = half is not None and bool(half.packets) and rst.df in (None, half.df_always)
     if plain and known and (rst.ip_id is None or rst.ip_id or not rst.df):
         text = "window 0, no options, and nothing in it that the peer's packets have not"

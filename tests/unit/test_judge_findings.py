@@ -390,7 +390,7 @@ def test_any_reset_can_be_read() -> None:
 def test_none_is_shown_that_the_verdict_excludes(name: str, author: Author) -> None:
     given = FOUND[name][0].values[0]
     other = Author.REJECT
-    for share, shown in ((0.6, True), (0.19, False)):
+    for share, shown in ((0.6, True), (0.07, False)):
         authors = (
             Share(author, share, WORDS[author]),
             Share(other, 1 - share, WORDS[other]),
