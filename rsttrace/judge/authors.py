@@ -78,7 +78,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "distance",
         "ttl-same",
-        "95    85    1     85    50    25    3     20    3     90    10    97",
+        "95    85    0.3   85    50    25    3     12    3     90    10    97",
         "A host sends all its packets the same way; a REJECT is as far only on a bridge beside it, "
         "backends of one balancer stand side by side",
     ),
@@ -141,19 +141,25 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "distance",
         "ttl-near-one",
-        "1     1     0.5   1     10    40    40    15    15    2     30    0.5",
+        "2     4     0.5   4     10    30    30    15    15    2     30    0.5",
         "1 to 3 hops nearer than the handshake alone: paths differ by flow and by direction",
     ),
     (
         "distance",
+        "ttl-next-peer",
+        "2     2     1     2     10    40    40    15    15    2     30    1",
+        "1 hop nearer than another connection's handshake: ways of two connections may differ so",
+    ),
+    (
+        "distance",
         "ttl-near-peer",
-        "3     3     1     3     10    40    40    15    15    2     30    1",
+        "0.2   0.2   1     0.2   10    40    40    15    15    2     30    1",
         "1 to 3 hops nearer than another connection's handshake",
     ),
     (
         "distance",
         "ttl-behind-many",
-        "0.3   0.3   35    0.3   10    5     0.2   20    15    1     1     0.1",
+        "0.3   0.3   1     0.3   10    5     0.2   20    15    1     1     0.1",
         "1 to 3 hops farther than many packets: what is on the path is never farther than its end",
     ),
     (
@@ -189,14 +195,20 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "distance",
         "ttl-nearer-peer",
-        "0.7   0.7   0.3   0.7   15    15    55    15    35    2     60    0.3",
+        "0.1   0.1   0.3   0.1   15    15    55    15    35    2     60    0.3",
         "More than 3 hops nearer than another connection's handshake",
     ),
     (
         "distance",
         "ttl-farther",
-        "0.1   0.1   30    0.1   15    3     0.1   35    35    2     1     0.05",
+        "0.1   0.1   1     0.1   15    3     0.1   35    35    2     1     0.05",
         "More than 3 hops farther than its packets",
+    ),
+    (
+        "distance",
+        "ttl-farther-few",
+        "0.1   0.1   30    0.1   15    3     0.1   35    35    2     1     0.05",
+        "More than 3 hops farther than some packets",
     ),
     (
         "distance",
@@ -224,6 +236,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "distance",
+        "ttl-beyond-one",
+        "0.1   0.2   0.5   0.2   15    2     0.1   35    35    2     1     0.05",
+        "More than 15 hops farther than the handshake: no proxy stands so far before its server",
+    ),
+    (
+        "distance",
         "ttl-too-far-one",
         "0.3   0.5   20    0.5   15    5     0.1   35    35    2     1     0.1",
         "The same, against the handshake alone: a proxy far in front may have answered",
@@ -232,7 +250,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "distance",
         "ttl-too-far",
         "0.03  0.1   0.5   0.1   15    2     0.1   35    35    2     1     0.03",
-        "More than 8 hops farther than its packets: no proxy stands so far before its server",
+        "More than 8 hops farther than its packets",
     ),
     (
         "distance",
@@ -269,7 +287,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "make",
         "bare",
-        "0.2   85    85    80    5     55    85    60    4     8     1     10",
+        "0.2   85    85    80    5     55    85    60    4     6     1     10",
         "R or RA, ID 0, DF, window 0, no options: tcp_v4_send_reset(), nf_send_reset()",
     ),
     (
@@ -342,7 +360,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "make",
         "timestamps-missing",
-        "0.02  0.02  0.1   0.1   3     0.3   0.03  0.1   0.5   1     1     20",
+        "0.01  0.01  0.1   0.1   3     0.3   0.03  0.1   1     3     1     20",
         "ID goes on as a live Linux socket's, without the timestamps that both ends agreed on",
     ),
     (
@@ -362,6 +380,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "pf",
         "0.03  0.1   0.1   10    0.3   10    10    0.3   0.3   0.3   0.1   0.03",
         "As pf's 'block return-rst' sends it: TOS 0x10 (pf_send_tcp(), FreeBSD and OpenBSD)",
+    ),
+    (
+        "make",
+        "pf-not-its-stack",
+        "0.005 0.02  1     0.05  0.3   10    10    0.3   3     3     0.1   0.03",
+        "The same, where the peer is a Linux host, which has no pf",
     ),
     (
         "make",
@@ -429,7 +453,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "history",
         "shaken",
-        "30    0.5   5     2     5     10    10    3     8     8     5     2",
+        "30    1     5     2     5     10    10    3     8     8     5     2",
         "Right after the peer had ended the handshake, before any data: its socket is there",
     ),
     (
@@ -459,19 +483,19 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "history",
         "alive",
-        "30    0.15  15    15    15    5     40    8     40    40    40    40",
+        "30    0.15  15    15    15    5     40    30    40    40    40    40",
         "The peer spoke a moment ago and had not closed: a host does not lose a socket that lives",
     ),
     (
         "history",
         "quiet",
-        "20    1     10    10    10    10    20    10    15    15    15    15",
+        "20    1     10    10    10    10    20    20    15    15    15    15",
         "The peer had been silent for a while",
     ),
     (
         "history",
         "idle",
-        "8     10    10    5     5     50    5     8     5     5     5     5",
+        "8     10    10    5     5     50    5     10    5     5     5     5",
         "The connection was idle for a minute or more: boxes forget those, hosts restart",
     ),
     (
@@ -523,7 +547,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "link",
         "mac-same",
-        "97    97    90    97    97    90    95    40    80    90    95    97",
+        "97    97    90    97    97    90    95    80    80    90    95    97",
         "The source MAC of the peer's packets; a device behind that router has it, too",
     ),
     (
@@ -560,7 +584,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "aftermath",
         "went-on",
-        "0.003 0.03  20    0.3   30    8     3     10    30    30    30    15",
+        "0.003 0.03  20    0.2   30    8     3     10    30    30    30    15",
         "The peer went on after its RST, with what answers us: a RST is a socket's last packet",
     ),
     (

@@ -60,6 +60,9 @@ round-trip guess)."""
 SHORTEST_RTT_NS = 2_000_000
 """Round trips below this are too short to be compared: waking up a CPU takes a part of that."""
 
+USUAL_TICKS = 1100.0
+"""Timestamp ticks a second of a clock of 1 ms, and a little more: the fastest that is usual."""
+
 SAMPLES = 3
 """So many round trips have a least one that means something; fewer may all have been slow."""
 
@@ -486,14 +489,16 @@ def least_rtt_ns(reset: Reset) -> tuple[int, int] | None:
     return min(known), max(samples, measured + (ours.syn_ns is not None and ours.syns <= 1))
 
 
-def clock_rate(half: Half) -> float | None:
-    """How many timestamp ticks a second an end's clock makes, from two of its packets.
+def clock_rates(half: Half) -> tuple[float, float]:
+    """Between how many timestamp ticks a second an end's clock makes, from two of its packets.
 
-    RFC 7323 §5.4: between 1 ms and 1 s a tick; Linux has 1 ms, from 6.7 on also 1 µs a tick.
-    None where they lie less than 0.1 s apart.
+    RFC 7323 §5.4: between 1 ms and 1 s a tick; Linux has 1 ms, and 1 µs where a route asks for it
+    (tcp_usec_ts, 6.7). Two packets' times bound it the better the farther they lie apart.
     """
     if len(half.clock) < 2:
-        return None
+        return 0.0, USUAL_TICKS
     (first, first_ns), (last, last_ns) = half.clock[0], half.clock[-1]
-    seconds = (last_ns - first_ns) / 1e9
-    return distance(first, last) / seconds if seconds >= 0.1 else None
+    seconds, ticks = (last_ns - first_ns) / 1e9, distance(first, last)
+    if seconds < 0.001 or ticks < 0:
+        return 0.0, USUAL_TICKS
+    return max(0.0, (ticks - 2) / (seconds + 0.1)), max(USUAL_TICKS, (ticks + 2) / seconds * 1.1)

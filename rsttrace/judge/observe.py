@@ -65,6 +65,9 @@ BUSY_COUNTER = 4096
 """How far a host's one counter for all its peers may have run on since its last packet to us."""
 
 TOO_FAR = 8
+"""So many hops farther than its own packets no host comes to be."""
+
+PROXY_HOPS = 15
 """So many hops behind a proxy stands no server that it answers for."""
 
 LOW_DELAY = 0x10
@@ -72,6 +75,9 @@ LOW_DELAY = 0x10
 
 SSH = 22
 """Sessions of older OpenSSH have the TOS LOW_DELAY, and Linux answers with the TOS it was sent."""
+
+QUEUED_S = 0.5
+"""So many seconds longer than another packet one may have waited in queues on its way."""
 
 REASON_BYTES = 8
 """So many printable bytes are a sentence, not chance."""
@@ -166,12 +172,18 @@ def _compared(reset: Reset, known: facts.Reference) -> Observation:
     steady = _aged(reset, known.steady)
     if farther > TOO_FAR:
         few = known.steady in ("one", "peer")  # no route grows by so much
+        if few and farther > PROXY_HOPS:
+            return found("ttl-beyond-one", compared)
         return found("ttl-too-far-one" if few else "ttl-too-far", compared)
-    near = abs(farther) <= facts.NEAR_HOPS
-    if near:
+    if farther == -1 and steady == "peer":
+        return found("ttl-next-peer", compared)
+    if abs(farther) <= facts.NEAR_HOPS:
         return found(f"ttl-{'near' if farther < 0 else 'behind'}-{steady}", compared)
-    suffix = f"-{steady}" if steady in ("one", "peer") else ""
-    return found(f"ttl-{'nearer' if farther < 0 else 'farther'}{suffix}", compared)
+    if farther < 0:
+        suffix = f"-{steady}" if steady in ("one", "peer") else ""
+        return found(f"ttl-nearer{suffix}", compared)
+    suffix = f"-{steady}" if steady in ("one", "peer", "few") else ""
+    return found(f"ttl-farther{suffix}", compared)
 
 
 def _aged(reset: Reset, steady: str) -> str:
@@ -188,7 +200,7 @@ def _programs(reset: Reset, known: facts.Reference, farther: int) -> str | None:
     Where that TTL may be an ordinary one as well, not while its socket is alive: that would send
     its own.
     """
-    if not is_bare(reset.rst) or farther >= 0:
+    if not is_bare(reset.rst) or farther >= 0 or known.steady == "peer":
         return None
     name, away = stack_name(reset), hops(reset.rst.ttl)
     odd = starts_at(known.ttl, None, name) - known.ttl >= facts.UNLIKELY_HOPS
@@ -206,8 +218,8 @@ def _undiminished(reset: Reset, known: facts.Reference | None) -> Observation | 
     mac = reset.frame.mac if reset.frame else None
     if ttl not in FULL_TTLS or mac is None or reset.gateway_keeps_ttl:
         return None
-    half = flow_half(reset)
-    peers_mac = half.mac if half is not None else None
+    half, theirs, peer = flow_half(reset), reset.baseline.theirs, reset.baseline.peer
+    peers_mac = half.mac if half is not None else peer.mac if peer else theirs and theirs.mac
     known_hops = None if known is None else hops(known.ttl)
     if known_hops == 0 and peers_mac == mac:
         return None  # what stands between us takes nothing off
@@ -300,7 +312,7 @@ def _bare(reset: Reset, half: Half | None) -> Observation | None:
     plain = rst.flags in ("R", "RA") and not (rst.window or rst.options or rst.payload_len)
     if plain and rst.tos == LOW_DELAY and SSH not in (rst.src.port, rst.dst.port):
         text = "TOS 0x10, window 0, no options: as pf's 'block return-rst' sends it"
-        return Observation("make", "pf", text, values)
+        return Observation("make", "pf-not-its-stack" if is_linux(reset) else "pf", text, values)
     if not is_bare(rst) and not _is_refusal(reset, half):
         return None
     numbers = "window 0, no options" if rst.ip_id is None else "IP ID 0, DF, window 0"
@@ -343,13 +355,11 @@ def _clock(reset: Reset, half: Half | None) -> Observation | None:
     tsval, tsecr = int(found[1]), int(found[2])
     last, last_ns = half.clock[-1]
     seconds = max(0.0, (reset.time_ns - last_ns) / 1e9)
-    step, rate = distance(last, tsval), facts.clock_rate(half)
+    step, (slow, fast) = distance(last, tsval), facts.clock_rates(half)
     values: dict[str, Any] = {"tsval": tsval, "tsecr": tsecr, "peer_tsval": last, "step": step}
-    # A clock's rate is measured over a short while: allow a tenth, and a quarter of a second.
-    expected = (rate if rate is not None and rate > 0 else 1_000_000.0) * seconds
-    slack = 0.1 * expected + 0.25 * (rate if rate is not None and rate > 0 else 1_000_000.0) + 2
     wrong = []
-    if not -slack / 25 - 2 <= step <= expected + slack:
+    # A packet may wait on its way for as long as `QUEUED_S`, and the one before it did not.
+    if not slow * (seconds - QUEUED_S) - 2 <= step <= fast * (seconds + QUEUED_S) + 2 or step < 0:
         wrong.append(
             f"its TSval {tsval} is not of the peer's clock, which was at {last} "
             f"{age_text(round(seconds * 1e9))} before"
@@ -359,7 +369,7 @@ def _clock(reset: Reset, half: Half | None) -> Observation | None:
         first, (newest, newest_ns) = ours.clock[0][0], ours.clock[-1]
         values["our_tsval"] = newest
         # A packet of ours may have been missed: up to what our clock can have come to since.
-        ahead = max(0, reset.time_ns - newest_ns) / 1e9 * (facts.clock_rate(ours) or 1_000_000.0)
+        ahead = max(0, reset.time_ns - newest_ns) / 1e9 * facts.clock_rates(ours)[1]
         if distance(newest, tsecr) > ahead + 2 or (ours.syn_ns and distance(first, tsecr) < 0):
             wrong.append(f"its TSecr {tsecr} is none that we sent ({first} to {newest})")
     if wrong:
@@ -606,11 +616,12 @@ def _open(reset: Reset, half: Half, ours: Half | None) -> Observation:
         age = age_text(max(0, reset.time_ns - our_fin))
         return Observation("history", "we-closed", f"we had closed: our FIN left {age} before")
     sent = [*half.recent, *(ours.recent if ours else ())]
+    silent = not any(seen.payload_len for seen in half.recent)
+    if silent and half.syns < half.packets <= 2 and half.confirmed and half.syn_ns is not None:
+        text = "right after the peer had ended the handshake, before any data of it"
+        return Observation("history", "shaken", text)
     few = half.packets <= 2 and (ours is None or ours.packets <= 2)
     if few and half.syn_ns is not None and not any(seen.payload_len for seen in sent):
-        if half.packets > half.syns and half.packets > 1:
-            text = "right after the peer had ended the handshake, before any data"
-            return Observation("history", "shaken", text)
         return Observation("history", "handshake", "right after the handshake, before any data")
     idle = facts.idle_ns(reset)
     values = {"silent_ms": since_last / 1e6, "idle_s": None if idle is None else idle / 1e9}
@@ -827,7 +838,9 @@ def link(reset: Reset) -> Observation | None:
     expected = hop.mac if hop else None
     values = {"mac": mac, "flow_mac": known, "next_hop_mac": expected}
     direct = hop is not None and not hop.is_gateway and hop.ip == reset.rst.src.ip
-    if direct and expected == mac and not hops(reset.rst.ttl):
+    own = direct and expected == mac and not hops(reset.rst.ttl) and known in (None, mac)
+    near = facts.reference(reset)
+    if own and (near is None or not hops(near.ttl)):
         text = f"the peer is on our own link, and {mac} is its own MAC"
         return Observation("link", "mac-own", text, values)
     reference = facts.reference(reset)
@@ -844,15 +857,15 @@ def link(reset: Reset) -> Observation | None:
             return _silent(
                 "link", f"{text}: said by its distance already, one change of path does both"
             )
-        if mac == expected:
-            text = f"came from our next hop's MAC {mac}; the peer's packets came from {known}"
-            return Observation("link", "mac-other-gateway", text, values)
         on_link = reference is not None and not hops(reference.ttl) and not hops(reset.rst.ttl)
         if on_link and not (hop is not None and hop.is_gateway):
             text = (
                 f"came from MAC {mac} on our own link, where the peer's packets come from {known}"
             )
             return Observation("link", "mac-another", text, values)
+        if mac == expected:
+            text = f"came from our next hop's MAC {mac}; the peer's packets came from {known}"
+            return Observation("link", "mac-other-gateway", text, values)
         return Observation("link", "mac-stranger", text, values)
     if direct and expected not in (None, mac) and not hops(reset.rst.ttl):
         text = f"came from MAC {mac} on our own link, where the peer's MAC is {expected}"
@@ -983,7 +996,9 @@ def _may_answer_a_stray(reset: Reset, later: Seen) -> bool:
 def _reset_again(reset: Reset) -> Observation | None:
     """A live socket's RST that came again at a retransmission's time, with its counters gone on."""
     rst = reset.rst
-    if is_bare(rst) or not is_live(rst.flags, rst.seq):
+    if is_bare(rst):
+        return _unprovoked(reset)
+    if not is_live(rst.flags, rst.seq):
         return None
     others = [
         other
@@ -1009,6 +1024,25 @@ def _reset_again(reset: Reset) -> Observation | None:
         return None
     text = f"{len(ids)} RST+ACK with IP IDs of no one counter: a Linux host's socket resets once"
     return Observation("aftermath", "live-twice", text, {"ip_ids": ids[:8]})
+
+
+def _unprovoked(reset: Reset) -> Observation | None:
+    """The answer of a host without a socket, again and again, with nothing of ours in between."""
+    ours = reset.baseline.ours
+    if ours is None or not ours.recent:
+        return None
+    for other in reset.siblings:
+        first, second = sorted((other, reset), key=lambda one: one.time_ns)
+        gap = second.time_ns - first.time_ns
+        last = second.baseline.ours.last_ns if second.baseline.ours is not None else ours.last_ns
+        same = is_bare(other.rst) and other.rst.seq == reset.rst.seq
+        if same and gap >= REPEAT_NS and last < first.time_ns:
+            text = (
+                f"the same answer came again, {age_text(gap)} apart, with no packet of ours in "
+                "between: only data is sent again"
+            )
+            return Observation("aftermath", "reset-again", text, {"apart_ms": gap / 1e6})
+    return None
 
 
 def _socket_after(reset: Reset) -> Observation | None:
@@ -1062,7 +1096,7 @@ def _is_reason(reset: Reset) -> bool:
     data = reset.payload or b""
     if len(data) < min(REASON_BYTES, reset.rst.payload_len) or len(data) < 4:
         return False
-    if is_live(reset.rst.flags, reset.rst.seq) and make(reset).name in ("live", "live-by-clock"):
+    if is_linux(reset) and make(reset).name in ("live", "live-by-clock"):
         return False  # a data packet that was turned into a RST
     if data.startswith((b"HTTP/", b"GET ", b"POST ", b"\x16\x03", b"\x17\x03", b"SSH-")):
         return False
