@@ -49,12 +49,16 @@ def wait_for(
                 return found
 
 
-def received(source: LiveSource, lab: Lab) -> Reset:
-    """The next reset that the client receives."""
+def received(source: LiveSource, lab: Lab, port: int) -> Reset:
+    """The next reset that the client receives from the server's port."""
     netns = lab.inode("client")
 
     def wanted(item: Reset | LatePacket) -> bool:
-        return isinstance(item, Reset) and item.netns == netns and item.kind.direction == "received"
+        return (
+            isinstance(item, Reset)
+            and (item.netns, item.remote.port) == (netns, port)
+            and item.kind.direction == "received"
+        )
 
     reset = wait_for(source, wanted, "reset")[-1]
     assert isinstance(reset, Reset)
@@ -78,7 +82,7 @@ def test_injected_packets_teach_nothing(routed: Lab, source: LiveSource) -> None
         linger_zero(accepted)
         accepted.close()
         expect_reset(client)
-    baseline = received(source, routed).baseline
+    baseline = received(source, routed, 7000).baseline
     theirs, ours, peer = baseline.theirs, baseline.ours, baseline.peer
     assert baseline.scope is Scope.FLOW
     assert theirs is not None
@@ -108,19 +112,24 @@ def test_a_rsts_own_payload_is_kept(
     text: bytes, kept: bytes | None, routed: Lab, source: LiveSource
 ) -> None:
     """As far as it lies in the event's bytes of the TCP header."""
-    rst = IP(src=SERVER, dst=CLIENT) / TCP(flags="R", sport=7000, dport=5, seq=1) / text
+    port = 5 + len(text)
+    rst = IP(src=SERVER, dst=CLIENT) / TCP(flags="R", sport=port, dport=5, seq=1) / text
     send_ip(routed, "router", rst)
-    reset = received(source, routed)
+    reset = received(source, routed, port)
     assert (reset.payload, reset.rst.payload_len) == (kept, len(text))
 
 
 def test_a_later_handshake_of_a_reset_peer_is_told(routed: Lab, source: LiveSource) -> None:
     with routed.inside("client"), socket.socket() as refused:
         assert refused.connect_ex((SERVER, 9)) != 0
-    reset = received(source, routed)
+    reset = received(source, routed, 9)
+
+    def wanted(item: Reset | LatePacket) -> bool:
+        return isinstance(item, LatePacket) and item.netns_identity == reset.netns_identity
+
     with pair(routed, "client", "server") as (client, _):
         port = client.getsockname()[1]
-        late = wait_for(source, lambda item: isinstance(item, LatePacket), "handshake")[-1]
+        late = wait_for(source, wanted, "handshake")[-1]
     assert isinstance(late, LatePacket)
     packet = late.packet
     assert late.handshake
