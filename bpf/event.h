@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
  * The event: what one reset looks like on its way from the kernel to Python. This is its one
- * definition: rsttrace/kernel/decode.py reads this file too. Only fixed-width members, naturally
+ * definition: rsttrace/kernel/decode.py reads this file too. Numbers that Python knows as well come
+ * from there, in config.h (rsttrace/kernel/config.py). Only fixed-width members, naturally
  * aligned, with explicit padding; the loader checks the total size on both sides.
  *
  * Times are CLOCK_MONOTONIC nanoseconds. Addresses are 16 bytes in network order, IPv4 as
@@ -10,13 +11,11 @@
 #ifndef RSTTRACE_EVENT_H
 #define RSTTRACE_EVENT_H
 
-#define RECENT 4    /* earlier packets kept per direction; a power of two */
+#include "config.h"
+
 #define HEADER 60   /* longest IPv4 and TCP headers (RFC 791, RFC 9293) */
 #define COMM 16     /* TASK_COMM_LEN */
-#define PAYLOAD_MAX 256 /* bytes of a packet's payload that may be kept; a power of two */
 #define OPTIONS 40  /* longest TCP options */
-#define PEER_TTLS 8 /* handshakes of a peer whose TTL is kept */
-#define NO_REASON 0xffffffff
 
 /* A packet at one interface. */
 struct rst_frame {
@@ -63,9 +62,8 @@ struct rst_socket {
 	__u8 full;        /* a full socket: the tcp_sock members are valid */
 	__u8 present;
 	__u8 owned;       /* locked by a task: current is that task (sk_lock.owned) */
-	__u8 orphan;      /* no file any more */
 	__u8 state_now;   /* at the reset itself: CLOSE where the reset followed tcp_set_state() */
-	__u8 pad[2];
+	__u8 pad[3];
 	__u32 unread;     /* sequence numbers (data, FIN) received that no program has read */
 };
 
@@ -142,10 +140,10 @@ struct rst_event {
 	__u32 drop_reason; /* skb_drop_reason (received) or NO_REASON */
 	__u32 pad1;
 	__u8 kind;        /* KIND_LATE: no RST, but a packet that came after one, in `rst` */
-	__u8 scope;       /* 0 none, 1 flow, 2 peer */
+	__u8 scope;       /* SCOPE_…: what `theirs` was learned from */
 	__u8 hook;        /* netfilter hook number + 1; 0: unknown */
 	__u8 has_owner;   /* owner: the task that connected or closed this socket */
-	__u8 local_route; /* dropped: the packet was routed to this host */
+	__u8 pad2;
 	__u8 has_ingress;
 	__u8 has_actor;   /* actor: the task that had somebody else's socket reset (ss -K) */
 	__u8 judged;      /* sock: from the function that judged the RST, not from kfree_skb */

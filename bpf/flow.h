@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
  * The baseline: what a flow's packets looked like, both directions. No map here: the functions
- * work on entries that the main file looks up.
+ * work on entries that baseline.c looks up.
  */
 #ifndef RSTTRACE_FLOW_H
 #define RSTTRACE_FLOW_H
 
-#include "kernel.h"
+#include "packet.h"
 
 /* One entry serves both directions: the smaller (address, port) comes first. */
 struct flow_key {
@@ -28,9 +28,6 @@ struct peer_key {
 };
 
 #define SECOND 1000000000ULL
-#define LATE_FOR (60 * SECOND) /* so long after a RST its sender is watched */
-#define LATE_TOLD 4 /* so many packets after one RST are told: the first may have been overtaken */
-#define IDLE_REUSE (60 * SECOND) /* a SYN on an open flow quiet for so long starts it anew */
 
 /* How long ago, 0 if another CPU has noted a time that is later than ours. */
 INLINE __u64 since(__u64 now, __u64 then)
@@ -76,7 +73,8 @@ INLINE int begins_anew(const struct flow *f, const struct rst_half *h, const str
 	if ((p->flags & (TH_SYN | TH_ACK)) != TH_SYN || (h->has_syn && h->syn_seq == p->seq))
 		return 0;
 	return f->half[0].closed || f->half[1].closed ||
-	       (now - f->half[0].last_ts > IDLE_REUSE && now - f->half[1].last_ts > IDLE_REUSE);
+	       (since(now, f->half[0].last_ts) > IDLE_REUSE_NS &&
+		since(now, f->half[1].last_ts) > IDLE_REUSE_NS);
 }
 
 /* Either end begins a connection, anew or again: what follows is no word on an earlier RST. A host in
@@ -97,7 +95,7 @@ INLINE int is_late(struct rst_half *h, const struct parsed *p, __u64 now)
 	__u32 length = p->payload_len + !!(p->flags & TH_FIN);
 	int beyond;
 
-	if (!h->reset_ts || now - h->reset_ts > LATE_FOR || (p->flags & TH_RST))
+	if (!h->reset_ts || since(now, h->reset_ts) > LATE_FOR_NS || (p->flags & TH_RST))
 		return 0;
 	if (p->flags & TH_SYN)
 		beyond = (p->flags & TH_ACK) && !(h->has_syn && h->syn_seq == p->seq);

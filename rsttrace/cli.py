@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsttrace import __version__
+from rsttrace import __version__, limits
 from rsttrace.errors import RsttraceError, UsageError
 from rsttrace.model import Kind, Origin
 from rsttrace.render.escape import safe
@@ -280,7 +280,7 @@ def _filter(options: dict[str, Any]) -> Filter:
 @click.option(
     "--flows",
     type=click.IntRange(16, 4_000_000),
-    default=16384,
+    default=limits.FLOWS,
     show_default=True,
     help="How many flows to remember (about half a kB of kernel memory each).",
 )
@@ -293,7 +293,7 @@ def _filter(options: dict[str, Any]) -> Filter:
 )
 @click.option(
     "--payload",
-    type=click.IntRange(0, 256),
+    type=click.IntRange(0, limits.PAYLOAD_MAX),
     default=0,
     help="Keep and show so many bytes of what we sent before a reset (may hold secrets).",
 )
@@ -312,7 +312,7 @@ def trace(**options: Any) -> None:
     """Show every TCP reset that this node sends or receives, and who made it."""
     from rsttrace.commands import trace as tracing
     from rsttrace.enrich import NetnsDirectory
-    from rsttrace.kernel.config import Request
+    from rsttrace.kernel.protocol import Request
 
     if options["duration"] is not None and not math.isfinite(options["duration"]):
         text = f"{options['duration']} is not a number of seconds"
@@ -357,7 +357,7 @@ def trace(**options: Any) -> None:
 @click.option(
     "--flows",
     type=click.IntRange(16, 4_000_000),
-    default=16384,
+    default=limits.FLOWS,
     show_default=True,
     help="How many flows to remember.",
 )
@@ -523,10 +523,11 @@ def locate(**options: Any) -> None:
     Sends SYNs with rising TTL to the port (80 if none is given), and UDP and ICMP to those who do
     not answer them. No connection is made, unless --replay asks for it.
     """
+    from rsttrace import jsonl
     from rsttrace.commands import locate as locating
     from rsttrace.commands.run import stop_on_signals
     from rsttrace.enrich import NetnsDirectory
-    from rsttrace.enrich.path import Limits, resolve
+    from rsttrace.enrich.target import Limits, resolve
 
     if not math.isfinite(options["timeout"]):
         raise click.BadParameter("that is not a number of seconds", param_hint="--timeout")
@@ -535,8 +536,7 @@ def locate(**options: Any) -> None:
         if options["hops"] is not None:
             raise UsageError("--hops and --entry say the same: give one of them")
         name = "standard input" if options["entry"].name == "<stdin>" else "the file of --entry"
-        bounded = iter(lambda: options["entry"].readline(locating.MAX_LINE + 1), "")
-        ip, port, clue = locating.clue_from(bounded, name)
+        ip, port, clue = locating.clue_from(jsonl.texts(options["entry"]), name)
     elif options["hops"] is not None:
         clue = locating.Clue(options["hops"])
     if options["peer"] is not None:

@@ -25,6 +25,16 @@ def flag_bits(letters: str) -> int:
     return sum(1 << FLAG_LETTERS.index(letter) for letter in set(letters))
 
 
+def before(a: int, b: int) -> bool:
+    """Whether sequence number `a` is older than `b`, modulo 2**32 (RFC 9293 §3.4)."""
+    return (a - b) & 0xFFFFFFFF > 0x7FFFFFFF
+
+
+def distance(a: int, b: int) -> int:
+    """How far sequence number `b` lies after `a` (RFC 9293 §3.4); negative: before it."""
+    return (b - a + 0x80000000) % 0x100000000 - 0x80000000
+
+
 def sum16(data: bytes) -> int:
     """The ones' complement sum of 16-bit words (RFC 1071), folded to 16 bits."""
     if len(data) & 1:
@@ -125,13 +135,3 @@ def packet(l3: bytes, l4: bytes, payload_len: int) -> Packet:
         raw=(l3[:40] + tcp).hex(),
         **common,
     )
-
-
-def distance(a: int, b: int) -> int:
-    """How far sequence number `b` lies after `a`; negative: before it (RFC 9293 §3.4)."""
-    return ((b - a + 0x80000000) & 0xFFFFFFFF) - 0x80000000
-
-
-def before(a: int, b: int) -> bool:
-    """Whether sequence number `a` is older than `b` (RFC 9293 §3.4)."""
-    return distance(a, b) > 0

@@ -9,23 +9,9 @@ from collections import OrderedDict
 from typing import Optional
 
 from rsttrace.capture.layers import Segment
+from rsttrace.limits import IDLE_REUSE_NS, LATE_FOR_NS, PEER_TTLS, PEERS, RECENT
 from rsttrace.model import Baseline, Half, Scope, Seen
 from rsttrace.tcp import flag_letters, options_text
-
-RECENT = 4
-"""Earlier packets kept per direction, as in bpf/event.h."""
-
-IDLE_REUSE_NS = 60 * 1_000_000_000
-"""A SYN on an open flow quiet for so long starts it anew, as in bpf/flow.h."""
-
-LATE_FOR_NS = 60 * 1_000_000_000
-"""So long after a RST its sender is watched, as in bpf/flow.h."""
-
-PEER_TTLS = 8
-"""Handshakes of a peer whose TTL is kept, as in bpf/event.h."""
-
-PEERS = 4096
-"""Peers whose newest handshake is kept, as in bpf/rsttrace.c."""
 
 ORDINARY_PACKET = 1500
 ORDINARY_SEGMENT = 1448

@@ -2,7 +2,7 @@
 
 A capture has no sockets. What a receiver knew is rebuilt from what it sent: its highest
 acknowledgment is what it expects next (RCV.NXT, RFC 9293 §3.3.1), its window what it would take.
-Causes have the names that live tracing gives them (rsttrace/kernel/reasons.py) where they mean the
+Causes have the names that live tracing gives them (rsttrace/kernel/causes.py) where they mean the
 same.
 """
 

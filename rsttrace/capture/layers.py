@@ -304,10 +304,10 @@ class Dissector:
         made.window = data[l4 + 14] << 8 | data[l4 + 15] if end >= l4 + 16 else None
         payload = length - header - offset * 4
         made.payload_len = payload if payload > 0 else 0
-        # NOP NOP TS: how every stack in use lays it out (RFC 7323 appendix A), as bpf/kernel.h
+        # NOP NOP TS: how every stack in use lays it out (RFC 7323 appendix A), as bpf/packet.h
         made.timestamps = offset >= 8 and data[l4 + 20 : l4 + 24] == b"\x01\x01\x08\x0a"
         if made.flags & 4 and (offset < 5 or length < header + offset * 4):
-            return None  # a malformed RST: every stack drops it unread, as bpf/kernel.h
+            return None  # a malformed RST: every stack drops it unread, as bpf/packet.h
         return made
 
     def _tunnel(

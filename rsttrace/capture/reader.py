@@ -20,9 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from rsttrace.errors import CaptureError, DependencyError
-
-NO_TIME = -(1 << 80)
-"""The time of a packet without one (pcapng's Simple Packet Block): no calendar has it."""
+from rsttrace.model import NO_TIME
 
 MAX_PACKET = 262_144
 """The longest packet that libpcap accepts (MAXIMUM_SNAPLEN): more than that is a broken file."""

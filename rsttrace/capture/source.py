@@ -10,6 +10,7 @@ from rsttrace.capture.flows import RST, SYN, Flows
 from rsttrace.capture.layers import Dissector, Segment, ip_checksum_ok, tcp_checksum_ok
 from rsttrace.capture.reader import Capture
 from rsttrace.capture.sides import Network, Sides
+from rsttrace.limits import FLOWS
 from rsttrace.model import Frame, Kind, LatePacket, Packet, Reset
 from rsttrace.tcp import packet
 
@@ -38,7 +39,7 @@ class CaptureSource:
         name: str,
         *,
         local: Sequence[Network] = (),
-        flows: int = 16384,
+        flows: int = FLOWS,
         ended: Callable[[], bool] = lambda: False,
     ) -> None:
         self._sides = Sides(local)
@@ -48,7 +49,11 @@ class CaptureSource:
         self.wake_ns: int | None = None
         self._capture = Capture(name, ended)
         if self._capture.size is not None and not local:
-            self._look_ahead(name)
+            try:
+                self._look_ahead(name)
+            except BaseException:
+                self._capture.__exit__()
+                raise
 
     def __enter__(self) -> CaptureSource:
         """Opened already."""

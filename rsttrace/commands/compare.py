@@ -11,39 +11,34 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TextIO
 
-from rsttrace.capture.reader import NO_TIME
 from rsttrace.capture.sides import Network
 from rsttrace.capture.source import CaptureSource
 from rsttrace.commands.read import Filter, ProgressBar, no_bar, tell
 from rsttrace.commands.run import (
     Options,
     Presenter,
-    Stop,
     Stuck,
     Writer,
     stop_on_signals,
     to_stderr,
 )
-from rsttrace.compare import loglines
-from rsttrace.compare.clocks import Timing
-from rsttrace.compare.logs import Side, Word, compare_logs
-from rsttrace.compare.pair import compare_files
-from rsttrace.compare.vantage import Progress
+from rsttrace.compare.files import Log, compare_files, is_log, load_log
+from rsttrace.compare.logs import PointResets, ResetSighting, compare_logs
+from rsttrace.compare.result import Result
+from rsttrace.compare.survey import Progress, no_pipe
 from rsttrace.enrich.captured import enrich_captured
-from rsttrace.errors import CaptureError, UsageError
+from rsttrace.errors import UsageError
 from rsttrace.judge.verdict import other_end, reconsider
-from rsttrace.model import Comparison, Entry, Fate, LatePacket, OtherEnd, Reset
+from rsttrace.model import NO_TIME, Comparison, Entry, Fate, LatePacket, OtherEnd, Point, Reset
 from rsttrace.render import json as render_json
 from rsttrace.render.compare import comparison_lines, comparison_object
 from rsttrace.render.escape import ascii_only
 from rsttrace.render.summary import Tally
 
-MOST_WORDS = 50_000
+MOST_RESETS = 50_000
 """Resets of a capture that are compared with a log."""
 
 NOT_COMPARED = "it was not compared: too many resets in its connection"
-
-Known = dict[tuple[str, int], OtherEnd]
 
 
 def compare(
@@ -78,6 +73,7 @@ def compare(
     say = status or to_stderr
     stream = out or sys.stdout
     _check(names)
+    files = dict(zip(Point, names))
     with stop_on_signals() as stop, contextlib.ExitStack() as stack:
 
         def ended() -> bool:
@@ -85,16 +81,16 @@ def compare(
 
         writer = Writer(options, stream, ended)
         tally = Tally(clock=None)
-        run = _Run(names, options, wanted, flows, stop, bar)
         presenter = stack.enter_context(Presenter(options, writer, tally, wanted=wanted))
         with contextlib.suppress(Stuck):
-            found = run.compare()
+            found, logs = _compare(files, flows, ended, bar)
             if stop.requested:
                 return 0
-            writer.lines(_head(found, options, stream))
-            failed = run.entries(presenter, writer, tally, say)
+            writer.lines(_head(found.comparison, options, stream))
+            shows = _Entries(files, logs, found, options, wanted, presenter, writer, tally, ended)
+            failed = shows.show(say, bar)
             if options.summary:
-                tally.not_shown(filtered=run.looked_at - run.shown, aggregated=0, lost=0)
+                tally.not_shown(filtered=shows.looked_at - shows.shown, aggregated=0, lost=0)
                 if options.output == "json":
                     writer.lines([render_json.object_line(tally.object())])
                 else:
@@ -120,6 +116,78 @@ def _head(found: Comparison, options: Options, stream: TextIO) -> list[str]:
     return [*comparison_lines(found, plain=ascii_only(stream)), ""]
 
 
+def _compare(
+    files: dict[Point, str], flows: int, ended: Callable[[], bool], bar: ProgressBar
+) -> tuple[Result, dict[Point, Log]]:
+    """What the two files say together, and those of them that are logs.
+
+    Raises:
+        CaptureError: a file cannot be opened, or is neither a capture nor a log.
+    """
+    logs = {point: load_log(file) for point, file in files.items() if is_log(file)}
+    if logs:
+        told = {
+            point: _logged_resets(logs[point]) if point in logs else _captured_resets(file, ended)
+            for point, file in files.items()
+        }
+        return compare_logs(told), logs
+    with contextlib.ExitStack() as bars:
+
+        def progress(file: str) -> Progress:
+            bars.close()
+            return bars.enter_context(bar(os.path.getsize(file), file))
+
+        return compare_files(files, flows=flows, progress=progress, ended=ended), logs
+
+
+def _logged_resets(log: Log) -> PointResets:
+    sightings = []
+    for number, line in enumerate(log.lines):
+        reset = line.entry.reset
+        sightings.append(
+            ResetSighting(
+                number,
+                reset.time_ns,
+                reset.kind,
+                reset.local,
+                reset.remote,
+                reset.rst,
+                line.peer_ttl,
+                line.entry.verdict.hops_peer,
+            )
+        )
+    complete = log.complete and not log.dropped
+    return PointResets(log.file, True, sightings, complete, log.problem)
+
+
+def _captured_resets(file: str, ended: Callable[[], bool]) -> PointResets:
+    sightings: list[ResetSighting] = []
+    complete = True
+    with CaptureSource(file, ended=ended) as source:
+        if source.size is None:
+            raise no_pipe(file)
+        for item in source.resets():
+            if isinstance(item, Reset):
+                if len(sightings) >= MOST_RESETS:
+                    complete = False
+                    break
+                sightings.append(_captured_reset(item))
+        return PointResets(file, False, sightings, complete, source.problem, source.packets)
+
+
+def _captured_reset(reset: Reset) -> ResetSighting:
+    theirs = reset.baseline.theirs
+    return ResetSighting(
+        reset.file_frame or 0,
+        reset.time_ns,
+        reset.kind,
+        reset.local,
+        reset.remote,
+        reset.rst,
+        theirs.ttl if theirs is not None else None,
+    )
+
+
 class _Event(NamedTuple):
     """What is taken in when A's clock shows `at_ns`: of a capture, or a log's judged entry."""
 
@@ -127,90 +195,39 @@ class _Event(NamedTuple):
     item: Reset | LatePacket | int | tuple[Entry, dict[str, Any]]
 
 
-class _Run:
-    """One comparison: the two files, and what is known of their resets."""
+class _Entries:
+    """The entries of both files, with what the other point says of them."""
 
     def __init__(
         self,
-        names: Sequence[str],
+        files: dict[Point, str],
+        logs: dict[Point, Log],
+        found: Result,
         options: Options,
         wanted: Filter,
-        flows: int,
-        stop: Stop,
-        bar: ProgressBar,
+        presenter: Presenter,
+        writer: Writer,
+        tally: Tally,
+        ended: Callable[[], bool],
     ) -> None:
-        self._names = names
+        self._files = files
+        self._logs = logs
+        self._found = found
         self._options = options
         self._wanted = wanted
-        self._flows = flows
-        self._stop = stop
-        self._bar = bar
-        self._known: Known = {}
-        self._timing: Timing | None = None
-        self._local: list[Sequence[Network]] = [(), ()]
-        self._logs: list[loglines.Log | None] = [None, None]
+        self._presenter = presenter
+        self._writer = writer
+        self._tally = tally
+        self._ended = ended
         self.looked_at = 0
-        self.shown = 0
+        self._logged_shown = 0
 
-    def _ended(self) -> bool:
-        return self._stop.requested
+    @property
+    def shown(self) -> int:
+        """How many entries were shown."""
+        return self._presenter.shown + self._logged_shown
 
-    def compare(self) -> Comparison:
-        """Compare, and remember what was found for the entries.
-
-        Raises:
-            CaptureError: a file cannot be opened, or is neither a capture nor a log.
-        """
-        self._logs = [
-            loglines.load(name) if loglines.is_log(name) else None for name in self._names
-        ]
-        if any(log is not None for log in self._logs):
-            found = compare_logs([self._side(number) for number in (0, 1)])
-            self._known, self._timing = found.resets, found.timing
-            return found.comparison
-        with contextlib.ExitStack() as bars:
-
-            def progress(name: str) -> Progress:
-                bars.close()
-                size = os.path.getsize(name)
-                return bars.enter_context(self._bar(size, name))
-
-            result = compare_files(
-                self._names, flows=self._flows, progress=progress, ended=self._ended
-            )
-        self._known, self._timing = result.resets, result.timing
-        self._local = [_networks(result.near_a), _networks(result.near_b)]
-        return result.comparison
-
-    def _side(self, number: int) -> Side:
-        log, name = self._logs[number], self._names[number]
-        if log is not None:
-            return Side(
-                name=name,
-                logged=True,
-                words=[_word(at, line) for at, line in enumerate(log.lines)],
-                complete=log.complete and not log.dropped,
-                problem=log.problem,
-            )
-        words: list[Word] = []
-        complete = True
-        with CaptureSource(name, ended=self._ended) as source:
-            if source.size is None:
-                raise CaptureError(
-                    f"{name!a} is a pipe: compare reads each capture several times",
-                    hint="write it to a file first",
-                )
-            for item in source.resets():
-                if isinstance(item, Reset):
-                    if len(words) >= MOST_WORDS:
-                        complete = False
-                        break
-                    words.append(_captured(item))
-            return Side(name, False, words, complete, source.problem, source.packets)
-
-    def entries(
-        self, presenter: Presenter, writer: Writer, tally: Tally, say: Callable[[str], None]
-    ) -> int:
+    def show(self, say: Callable[[str], None], bar: ProgressBar) -> int:
         """Show the entries of both; returns how many files could not be read.
 
         In order of time by A's clock; where the clocks could not be compared, first those of A.
@@ -220,107 +237,81 @@ class _Run:
             BrokenPipeError: nobody reads any more.
         """
         with contextlib.ExitStack() as stack:
-            captures: dict[str, CaptureSource] = {}
-            for point, name, log, local in zip("AB", self._names, self._logs, self._local):
-                if log is None:
-                    source = CaptureSource(name, local=local, ended=self._ended)
-                    captures[point] = stack.enter_context(source)
+            captures = {
+                point: stack.enter_context(
+                    CaptureSource(file, local=_networks(self._found.near[point]), ended=self._ended)
+                )
+                for point, file in self._files.items()
+                if point not in self._logs
+            }
             size = sum(source.size or 0 for source in captures.values())
-            label = " and ".join(os.path.basename(name) for name in self._names)
-            progress = stack.enter_context(self._bar(size, label))
+            label = " and ".join(os.path.basename(file) for file in self._files.values())
+            progress = stack.enter_context(bar(size, label))
             streams = [
-                self._captured(point, captures[point], presenter, progress)
-                if log is None
-                else self._judged(point, log)
-                for point, log in zip("AB", self._logs)
+                self._judged(point, self._logs[point])
+                if point in self._logs
+                else self._captured(point, captures[point], progress)
+                for point in self._files
             ]
-            merged = [heapq.merge(*streams, key=lambda event: event.at_ns)]
-            for stream in streams if self._timing is None else merged:
-                if not self._show(stream, presenter, writer, tally):
+            if self._found.timing is not None:
+                streams = [heapq.merge(*streams, key=lambda event: event.at_ns)]
+            for stream in streams:
+                if not self._show(stream):
                     break
-            failed = sum(
-                tell(name, captures[point], say)
-                for point, name in zip("AB", self._names)
-                if point in captures
-            )
-        self.shown += presenter.shown
-        return failed
+            return sum(tell(self._files[point], source, say) for point, source in captures.items())
 
-    def _show(
-        self, events: Iterable[_Event], presenter: Presenter, writer: Writer, tally: Tally
-    ) -> bool:
+    def _show(self, events: Iterable[_Event]) -> bool:
         """Show what is due as the events come, then the rest; false: no more is to be shown."""
+        presenter = self._presenter
         for event in events:
-            if self._stop.requested:
+            if self._ended():
                 return False
             if isinstance(event.item, (Reset, LatePacket)):
                 presenter.history.add(event.item, event.at_ns)
             self.looked_at += isinstance(event.item, (Reset, tuple))
             presenter.show(event.at_ns)
-            if isinstance(event.item, tuple) and not self._full(presenter):
-                self._show_logged(*event.item, presenter, writer, tally)
-            if self._full(presenter):
+            if isinstance(event.item, tuple) and not self._full():
+                self._show_logged(*event.item)
+            if self._full():
                 return False
         presenter.show(None)
-        return not self._full(presenter)
+        return not self._full()
 
-    def _reference_ns(self, point: str, time_ns: int) -> int:
-        """A time of a point's clock by A's clock."""
-        if point == "A" or self._timing is None or time_ns == NO_TIME:
-            return time_ns
-        return self._timing.to_a(time_ns)
+    def _full(self) -> bool:
+        count = self._options.count
+        return count is not None and self.shown >= count
+
+    def _show_logged(self, entry: Entry, found: dict[str, Any]) -> None:
+        origins = self._options.origins
+        if (origins and entry.verdict.origin not in origins) or not self._wanted(entry.reset):
+            return
+        shown = replace(entry, id=self._presenter.number(), amends=None)
+        if self._options.output == "json":
+            found.update({"id": shown.id, "amends": None})
+            self._writer.lines([render_json.object_line(found)])
+        else:
+            self._writer.entry(shown)
+        self._tally.add(shown)
+        self._logged_shown += 1
+
+    # ---- what the files give ----
 
     def _captured(
-        self,
-        point: str,
-        source: CaptureSource,
-        presenter: Presenter,
-        progress: Progress | None,
+        self, point: Point, source: CaptureSource, progress: Progress | None
     ) -> Iterator[_Event]:
         """What a capture gives. Between two of these packets pass until an entry is due."""
         latest = NO_TIME
         for item in source.items(progress):
             time_ns = item if isinstance(item, int) else item.time_ns
-            latest = max(latest, self._reference_ns(point, time_ns))
+            latest = max(latest, self._by_a(point, time_ns))
             if isinstance(item, Reset):
                 enrich_captured(item)
                 item.other_end = self._say(point, item.file_frame)
             yield _Event(latest, item)
-            due_ns = presenter.history.next_due_ns()
+            due_ns = self._presenter.history.next_due_ns()
             source.wake_ns = None if due_ns is None else due_ns + time_ns - latest
 
-    def _full(self, presenter: Presenter) -> bool:
-        count = self._options.count
-        return count is not None and presenter.shown + self.shown >= count
-
-    def _say(self, point: str, number: int | None) -> OtherEnd:
-        known = self._known.get((point, number)) if number is not None else None
-        if known is not None:
-            return known
-        other = 1 - "AB".index(point)
-        return OtherEnd(Fate.UNKNOWN, "AB"[other], self._names[other], why=NOT_COMPARED)
-
-    def _show_logged(
-        self,
-        entry: Entry,
-        found: dict[str, Any],
-        presenter: Presenter,
-        writer: Writer,
-        tally: Tally,
-    ) -> None:
-        origins = self._options.origins
-        if (origins and entry.verdict.origin not in origins) or not self._wanted(entry.reset):
-            return
-        shown = replace(entry, id=presenter.number(), amends=None)
-        if self._options.output == "json":
-            found.update({"id": shown.id, "amends": None})
-            writer.lines([render_json.object_line(found)])
-        else:
-            writer.entry(shown)
-        tally.add(shown)
-        self.shown += 1
-
-    def _judged(self, point: str, log: loglines.Log) -> Iterator[_Event]:
+    def _judged(self, point: Point, log: Log) -> Iterator[_Event]:
         """The entries of a log with what the other end says: as entries, and as JSON objects.
 
         They come as late as a capture's of the same time, which have to wait.
@@ -335,7 +326,7 @@ class _Run:
             if found is not None:
                 verdict = reconsider(verdict, found)
             entry = replace(line.entry, verdict=verdict)
-            changed = {
+            made = {
                 **line.object,
                 "origin": verdict.origin,
                 "confidence": verdict.confidence,
@@ -353,39 +344,21 @@ class _Run:
                     for item in verdict.evidence
                 ],
             }
-            latest = max(latest, self._reference_ns(point, reset.time_ns) + hold_ns)
-            yield _Event(latest, (entry, changed))
+            latest = max(latest, self._by_a(point, reset.time_ns) + hold_ns)
+            yield _Event(latest, (entry, made))
+
+    def _by_a(self, point: Point, time_ns: int) -> int:
+        """A time of a point's clock by A's clock."""
+        timing = self._found.timing
+        return time_ns if timing is None or time_ns == NO_TIME else timing.by_a(point, time_ns)
+
+    def _say(self, point: Point, number: int | None) -> OtherEnd:
+        known = self._found.resets.get((point, number)) if number is not None else None
+        if known is not None:
+            return known
+        other = point.other
+        return OtherEnd(Fate.UNKNOWN, other, self._files[other], why=NOT_COMPARED)
 
 
-def _networks(addresses: Sequence[str] | frozenset[str]) -> list[Network]:
+def _networks(addresses: frozenset[str]) -> list[Network]:
     return [ipaddress.ip_network(address) for address in addresses]
-
-
-def _word(number: int, line: loglines.Line) -> Word:
-    reset, verdict = line.entry.reset, line.entry.verdict
-    baseline = line.object.get("baseline")
-    ttl = baseline.get("ttl") if isinstance(baseline, dict) else None
-    usual = ttl if isinstance(ttl, int) and 0 <= ttl <= 255 else None
-    return Word(
-        number,
-        reset.time_ns,
-        reset.kind,
-        reset.local,
-        reset.remote,
-        reset.rst,
-        usual,
-        verdict.hops_peer,
-    )
-
-
-def _captured(reset: Reset) -> Word:
-    theirs = reset.baseline.theirs
-    return Word(
-        reset.file_frame or 0,
-        reset.time_ns,
-        reset.kind,
-        reset.local,
-        reset.remote,
-        reset.rst,
-        theirs.ttl if theirs is not None else None,
-    )

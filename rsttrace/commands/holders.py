@@ -1,4 +1,4 @@
-"""``--probe-arp``: asks who has an address of our own link, of which there seem to be two."""
+"""``--probe-arp``: who has an address of our own link, by asking all that are on it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TextIO
 
 from rsttrace.commands.jobs import Background
 from rsttrace.enrich import Neighbors, NetnsDirectory
-from rsttrace.enrich.holders import ask_holders
+from rsttrace.enrich.holders import find_holders
 from rsttrace.enrich.vendor import vendor
 from rsttrace.errors import RsttraceError
-from rsttrace.model import AddressCheck, Entry, Holder
+from rsttrace.model import AddressHolders, Entry, Holder
 from rsttrace.render.escape import ascii_only
-from rsttrace.render.holders import address_lines, address_object
+from rsttrace.render.holders import holders_lines, holders_object
 from rsttrace.render.json import object_line
 
 
 @dataclass(frozen=True)
-class Question:
+class HolderJob:
     """Whose address, and on which interface; `seen` MACs had it in packets, `entry` is about it."""
 
     ip: str
@@ -30,60 +30,60 @@ class Question:
     entry: int | None = None
 
 
-def check_address(
-    question: Question,
+def run_holder_job(
+    job: HolderJob,
     directory: NetnsDirectory,
     neighbors: Neighbors,
     stopped: Callable[[], bool] = lambda: False,
-) -> AddressCheck:
+) -> AddressHolders:
     """Ask, and say where the MACs that answer are to be found.
 
     Raises:
-        RsttraceError: see `rsttrace.enrich.holders.ask_holders`; the namespace is gone.
+        RsttraceError: see `rsttrace.enrich.holders.find_holders`; the namespace is gone.
     """
-    netns, ifindex = question.netns, question.ifindex
+    netns, ifindex = job.netns, job.ifindex
     netns_path = None
     if netns != os.stat("/proc/self/ns/net").st_ino:
         netns_path = directory.path(netns)
         if netns_path is None:
             raise RsttraceError(f"the network namespace {netns} is gone")
     began = time.monotonic_ns()
-    found, sent = ask_holders(question.ip, ifindex, netns_path=netns_path, stopped=stopped)
+    macs, sent = find_holders(job.ip, ifindex, netns_path=netns_path, stopped=stopped)
     duration = time.monotonic_ns() - began
     holders = tuple(
         Holder(mac, vendor(mac), count, neighbors.bridge_port(netns, ifindex, mac))
-        for mac, count in found.items()
+        for mac, count in macs.items()
     )
-    return AddressCheck(
-        ip=question.ip,
-        method="nd" if ":" in question.ip else "arp",
+    return AddressHolders(
+        ip=job.ip,
+        method="nd" if ":" in job.ip else "arp",
         netns=netns,
         ifindex=ifindex,
         ifname=neighbors.ifname(netns, ifindex),
         sent=sent,
         holders=holders,
         duration_ns=duration,
-        seen=question.seen,
+        seen=job.seen,
     )
 
 
-def checked_lines(
-    question: Question, check: AddressCheck, output: str, stream: TextIO, indent: str = ""
+def holder_job_lines(
+    job: HolderJob, found: AddressHolders, output: str, stream: TextIO, indent: str = ""
 ) -> list[str]:
     """What was found, as lines of text or as one line of JSON."""
     if output == "json":
-        return [object_line(address_object(check, entry=question.entry))]
-    lines = address_lines(check, plain=ascii_only(stream), indent=indent)
-    if question.entry is not None:
-        lines.insert(0, f"{indent}#{question.entry}: whether the address is there twice")
+        return [object_line(holders_object(found, entry=job.entry))]
+    lines = holders_lines(found, plain=ascii_only(stream), indent=indent)
+    if job.entry is not None:
+        lines.insert(0, f"{indent}#{job.entry}: whether the address is there twice")
     return lines
 
 
-class Asker(Background[Question, AddressCheck]):
+class HolderFinder(Background[HolderJob, AddressHolders]):
     """Confirms duplicate addresses beside a running trace, each once in `EVERY_S`."""
 
     def __init__(self) -> None:
-        super().__init__(check_address, "rsttrace-arp")
+        super().__init__(run_holder_job, "rsttrace-holders")
 
     def ask(self, entry: Entry) -> bool:
         """Check an entry's peer if its address seems to be on our own link twice.
@@ -106,5 +106,5 @@ class Asker(Background[Question, AddressCheck]):
         )
         seen = tuple(str(mac) for mac in values.get("macs", ()))
         number = entry.id if entry.amends is None else entry.amends
-        question = Question(hop.ip, reset.netns, hop.ifindex, seen, number)
-        return self.put((reset.netns, hop.ifindex, hop.ip), question)
+        job = HolderJob(hop.ip, reset.netns, hop.ifindex, seen, number)
+        return self.put((reset.netns, hop.ifindex, hop.ip), job)

@@ -6,6 +6,7 @@ import contextlib
 import queue
 import threading
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from types import TracebackType
@@ -117,4 +118,7 @@ class Background(Generic[Job, Found]):
                     found = error
                 except OSError as error:
                     found = RsttraceError(f"probing failed: {error.strerror or error}")
+                except Exception as error:  # a bug must not keep the jobs behind it from running
+                    found = RsttraceError(f"probing failed: {error!r}")
+                    found.log = traceback.format_exc()
                 self._results.put((job, found))

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import ipaddress
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, TextIO
+from typing import TextIO
 
-from rsttrace.commands.holders import Question, check_address, checked_lines
+from rsttrace import jsonl
+from rsttrace.commands.holders import HolderJob, holder_job_lines, run_holder_job
 from rsttrace.commands.jobs import Background
 from rsttrace.commands.run import to_stderr
 from rsttrace.enrich import Neighbors, NetnsDirectory
-from rsttrace.enrich.path import Limits, Target, find_path, names_of, resolve
+from rsttrace.enrich.path import find_path
 from rsttrace.enrich.replay import most_connections, replay
+from rsttrace.enrich.target import Limits, Target, names_of, resolve
 from rsttrace.errors import RsttraceError, UsageError
-from rsttrace.judge.place import place, place_replay
+from rsttrace.judge.placement import place, place_replay
 from rsttrace.model import Attempt, Entry, Hop, Neighbor, NextHop, Origin, Path, Placement
 from rsttrace.render.escape import ascii_only, safe
 from rsttrace.render.json import object_line
 from rsttrace.render.path import path_lines, path_object
-
-MAX_LINE = 1 << 20
-"""Characters of one JSON line: an entry has some thousand."""
 
 
 @dataclass(frozen=True)
@@ -75,66 +72,60 @@ def clue_from(lines: Iterable[str], name: str) -> tuple[str, int, Clue]:
     Raises:
         UsageError: there is none, or a line is not what rsttrace writes.
     """
-    found: dict[str, Any] | None = None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
+    found: tuple[int, jsonl.Object] | None = None
+    certain = False
+    for number, text in enumerate(lines, 1):
+        if not text.strip():
             continue
         try:
-            if len(line) > MAX_LINE:
-                raise ValueError("the line is too long")
-            made = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            made = jsonl.decode(text)
+        except jsonl.NotJson as error:
             raise UsageError(
-                f"{name}, line {number} is not JSON: {error}",
+                f"{name}, line {number} is not JSON: {error.detail}",
                 hint="give a file that `rsttrace -o json` wrote",
             ) from None
-        origin = made.get("origin") if isinstance(made, dict) else None
-        if origin == "forged" or (
-            origin == "inconclusive" and (found is None or found["origin"] == origin)
-        ):
-            found = made
+        except jsonl.WrongLine:
+            continue  # of another program
+        forged = made.get("origin") == Origin.FORGED.value
+        if forged or (made.get("origin") == Origin.INCONCLUSIVE.value and not certain):
+            found, certain = (number, made), forged
     if found is None:
         raise UsageError(
             f"{name} holds no entry of a forged reset",
             hint="write one with `rsttrace --origin forged -o json`",
         )
+    number, made = found
     try:
-        return _clue(found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{name}: not an entry of rsttrace's: {error!r}") from None
+        line = jsonl.read_entry(made)
+    except jsonl.WrongLine as error:
+        raise UsageError(
+            f"{name}, line {number} is not an entry of rsttrace's: {error}",
+            hint="give a file that `rsttrace -o json` wrote",
+        ) from None
+    return _clue_of_line(line)
 
 
-def _clue(made: dict[str, Any]) -> tuple[str, int, Clue]:
-    if made["direction"] != "received":
+def _clue_of_line(line: jsonl.Line) -> tuple[str, int, Clue]:
+    reset, verdict = line.entry.reset, line.entry.verdict
+    if reset.kind.direction != "received":
         raise UsageError(
             "the reset was not received by this host, so its TTL says nothing about this path"
         )
-    if made["made_here"] is not None:
+    if reset.made_here is not None:
         raise UsageError(
             "that reset was made by its own node (made_here): there is nothing to find on the path"
         )
-    ip = str(ipaddress.ip_address(made["remote"]["ip"]))
-    port = _number(made["remote"]["port"], 65535)
-    rst_hops, peer_hops = made["hops"]["rst"], made["hops"]["peer"]
-    if rst_hops is None:
+    if verdict.hops_rst is None:
         raise UsageError("the entry does not say how far the reset came (hops.rst is null)")
-    neighbor = made["neighbor"] or {}
-    mac = neighbor.get("mac")
     clue = Clue(
-        _number(rst_hops, 255),
-        None if peer_hops is None else _number(peer_hops, 255),
-        mac if isinstance(mac, str) else None,
-        _number(made["id"], 1 << 62),
-        made["origin"] == "forged",
-        bytes.fromhex(made["sent_data"]["payload"]) if made["sent_data"] else None,
+        rst_hops=verdict.hops_rst,
+        peer_hops=verdict.hops_peer,
+        mac=reset.neighbor.mac if reset.neighbor else None,
+        entry=line.entry.id,
+        certain=verdict.origin is Origin.FORGED,
+        sent=line.sent,
     )
-    return ip, port or 80, clue
-
-
-def _number(value: Any, most: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise ValueError(f"{value!r} is not a number from 0 to {most}")
-    return value
+    return reset.remote.ip, reset.remote.port or 80, clue
 
 
 def run_job(
@@ -262,24 +253,24 @@ def locate(job: Job, output: str, *, stopped: Callable[[], bool] = lambda: False
         sys.stdout.flush()
         if not job.probe_arp or stopped():
             return
-        question = _whose(job, located.path)
-        if question is None:
+        asked = _holder_job(job, located.path)
+        if asked is None:
             to_stderr("no address to ask for: the peer is this host itself, or there is no way")
             return
-        check = check_address(question, directory, neighbors, stopped)
-        for line in checked_lines(question, check, output, sys.stdout):
+        found = run_holder_job(asked, directory, neighbors, stopped)
+        for line in holder_job_lines(asked, found, output, sys.stdout):
             print(line)
         sys.stdout.flush()
 
 
-def _whose(job: Job, path: Path) -> Question | None:
+def _holder_job(job: Job, path: Path) -> HolderJob | None:
     """The next hop's address: the peer's own if it is on our link."""
     hop = path.next_hop
     if hop is None or hop.is_local:
         return None
     netns = os.stat("/proc/self/ns/net").st_ino if job.netns is None else job.netns
     mac = job.clue.mac if job.clue is not None and not hop.is_gateway else None
-    return Question(hop.ip, netns, hop.ifindex, (mac,) if mac else ())
+    return HolderJob(hop.ip, netns, hop.ifindex, (mac,) if mac else ())
 
 
 class Locator(Background[Job, Located]):

@@ -22,6 +22,7 @@ from rsttrace.commands.run import (
 )
 from rsttrace.enrich.captured import enrich_captured
 from rsttrace.errors import CaptureError
+from rsttrace.limits import FLOWS
 from rsttrace.model import Endpoint, Kind, Reset
 from rsttrace.render import json as render_json
 from rsttrace.render.escape import safe
@@ -82,7 +83,7 @@ def read(
     wanted: Filter,
     *,
     local: Sequence[Network] = (),
-    flows: int = 16384,
+    flows: int = FLOWS,
     out: TextIO | None = None,
     status: Callable[[str], None] | None = None,
     bar: ProgressBar = no_bar,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from rsttrace.commands.holders import Asker, checked_lines
+from rsttrace.commands.holders import HolderFinder, holder_job_lines
 from rsttrace.commands.locate import Locator, located_lines
 from rsttrace.commands.run import (
     GRACE_S,
@@ -24,7 +24,7 @@ from rsttrace.commands.run import (
 from rsttrace.enrich import Enricher
 from rsttrace.errors import RsttraceError
 from rsttrace.kernel import hooks
-from rsttrace.kernel.config import Report, Request
+from rsttrace.kernel.protocol import Report, Request
 from rsttrace.kernel.source import LiveSource
 from rsttrace.model import Entry, LatePacket, Reset
 from rsttrace.render import json as render_json
@@ -96,7 +96,7 @@ def trace(
         Enricher(viewpoint_netns=options.viewpoint_netns) as enricher,
         LiveSource(request) as source,
         Locator() as locator,
-        Asker() as asker,
+        HolderFinder() as asker,
         contextlib.ExitStack() as stack,
     ):
         tally = Tally()
@@ -144,7 +144,7 @@ def trace(
                     say(f"warning: {check.what}")
                     continue
                 stream = out or sys.stdout
-                writer.lines(checked_lines(question, check, options.output, stream, "    "))
+                writer.lines(holder_job_lines(question, check, options.output, stream, "    "))
             for job, found in locator.results(seconds):
                 if isinstance(found, RsttraceError):
                     say(f"warning: no path to {job.target.ip}: {found.what}")

@@ -11,7 +11,7 @@ import bisect
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from rsttrace.model import Clocks
+from rsttrace.model import Clocks, Point
 
 SECOND = 1_000_000_000
 
@@ -24,6 +24,12 @@ BINS = 16
 STEP_NS, STEPS = 10 * SECOND, 2
 """Where one straight line does not fit the clocks, packets of this moment and so many steps before
 and after are looked at: in a minute a quartz's drift changes by next to nothing."""
+
+SLACK_NS = 20_000
+"""Time stamps of one packet may differ by so much from when it passed."""
+
+LATE_NS = 60 * SECOND
+"""No RST is on its way for longer (RFC 9293 §3.4.1: twice that is the longest life)."""
 
 MOST_PPM = 1000.0
 """More than this is no drift: a clock was set (NTP slews with 500 ppm at most, adjtimex(2))."""
@@ -57,8 +63,11 @@ class Timing:
         to_a, to_b = self._differences
         self._lower = max(to_a) if to_a else None
         self._upper = min(to_b) if to_b else None
-        self.slowest = (max(to_b) - min(to_b) if to_b else 0, max(to_a) - min(to_a) if to_a else 0)
-        """How much longer than the fastest packet the slowest one took, to B and to A."""
+        # How much longer than the fastest packet to a point the slowest one took.
+        self._slowest = {
+            Point.A: max(to_a) - min(to_a) if to_a else 0,
+            Point.B: max(to_b) - min(to_b) if to_b else 0,
+        }
         lower, upper = self._lower, self._upper
         if not self.steady_at(self._middle):
             lower, upper = self._around(self._middle)
@@ -81,11 +90,47 @@ class Timing:
         lower, upper = self._around(a_ns)
         return lower is None or upper is None or lower <= upper
 
-    def to_a(self, b_ns: int) -> int:
-        """Roughly what A's clock shows when B's shows this: the best known offset taken off."""
+    def by_a(self, point: Point, time_ns: int) -> int:
+        """Roughly what A's clock shows when a point's shows this: the best known offset off."""
+        if point is Point.A:
+            return time_ns
         known = [bound for bound in (self._lower, self._upper) if bound is not None]
-        rough = b_ns - sum(known) // len(known)
+        rough = time_ns - sum(known) // len(known)
         return rough - self._moved(rough)
+
+    def departure(self, point: Point, time_ns: int) -> tuple[int, int] | None:
+        """When a packet that came in at a point left the other, by its clock: (earliest, latest).
+
+        The latest is exact: it took no less than the fastest packet of its direction. ``None``
+        where no packet that way was seen at both points.
+        """
+        lower, upper = self.bounds(self.by_a(point, time_ns))
+        ahead, sign = (lower, 1) if point is Point.A else (upper, -1)
+        if ahead is None:
+            return None
+        latest = time_ns + sign * ahead
+        return latest - self._slowest[point], latest
+
+    def arrival(self, point: Point, time_ns: int) -> tuple[int, int] | None:
+        """When a packet that left a point comes to the other, by its clock: (earliest, latest)."""
+        lower, upper = self.bounds(self.by_a(point, time_ns))
+        ahead, sign = (upper, 1) if point is Point.A else (lower, -1)
+        if ahead is None:
+            return None
+        earliest = time_ns + sign * ahead
+        return earliest, earliest + self._slowest[point.other]
+
+    def feasible(self, a_ns: int, b_ns: int, *, to_b: bool) -> bool:
+        """Whether a packet seen at A and one at B may be one: it does not arrive before it left."""
+        lower, upper = self.bounds(a_ns)
+        difference = b_ns - a_ns
+        if to_b:
+            early = lower is not None and difference < lower - SLACK_NS
+            late = upper is not None and difference > upper + LATE_NS
+        else:
+            early = upper is not None and difference > upper + SLACK_NS
+            late = lower is not None and difference < lower - LATE_NS
+        return not early and not late
 
     def round_trip(self) -> int | None:
         """The least round trip between the points, in nanoseconds; ``None`` if not known."""
@@ -100,15 +145,15 @@ class Timing:
         """The bounds, without the drift, from the packets around a time; else from all."""
         if self._lower is None or self._upper is None or self._lower <= self._upper:
             return self._lower, self._upper
-        place = a_ns // STEP_NS
-        found = self._near.get(place)
+        step = a_ns // STEP_NS
+        found = self._near.get(step)
         if found is None:
-            start, end = (place - STEPS) * STEP_NS, (place + 1 + STEPS) * STEP_NS
+            start, end = (step - STEPS) * STEP_NS, (step + 1 + STEPS) * STEP_NS
             near = []
             for times, differences in zip(self._times, self._differences):
                 first, last = bisect.bisect_left(times, start), bisect.bisect_right(times, end)
                 near.append(differences[first:last])
-            found = self._near[place] = (
+            found = self._near[step] = (
                 max(near[0], default=self._lower),
                 min(near[1], default=self._upper),
             )
@@ -126,7 +171,7 @@ def _drift(ticks: Sequence[Tick], middle: int) -> float:
     span = ticks[-1].a_ns - ticks[0].a_ns
     if span < DRIFT_SPAN_NS:
         return 0.0
-    points = []  # (time, offset, error)
+    samples = []  # (time, offset, error)
     for number in range(BINS):
         start = ticks[0].a_ns + span * number // BINS
         end = ticks[0].a_ns + span * (number + 1) // BINS
@@ -139,18 +184,18 @@ def _drift(ticks: Sequence[Tick], middle: int) -> float:
             at = (fast_b.a_ns + fast_a.a_ns) / 2
             offset = (fast_b.difference_ns + fast_a.difference_ns) / 2
             error = abs(fast_b.difference_ns - fast_a.difference_ns) / 2
-            points.append((at - middle, offset, max(error, 1000.0)))
-    if len(points) < 3:
+            samples.append((at - middle, offset, max(error, 1000.0)))
+    if len(samples) < 3:
         return 0.0
-    weights = [1 / error**2 for _, _, error in points]
+    weights = [1 / error**2 for _, _, error in samples]
     total = sum(weights)
-    mean_x = sum(w * x for w, (x, _, _) in zip(weights, points)) / total
-    mean_y = sum(w * y for w, (_, y, _) in zip(weights, points)) / total
-    spread = sum(w * (x - mean_x) ** 2 for w, (x, _, _) in zip(weights, points))
+    mean_x = sum(w * x for w, (x, _, _) in zip(weights, samples)) / total
+    mean_y = sum(w * y for w, (_, y, _) in zip(weights, samples)) / total
+    spread = sum(w * (x - mean_x) ** 2 for w, (x, _, _) in zip(weights, samples))
     if not spread:
         return 0.0
-    slope = sum(w * (x - mean_x) * (y - mean_y) for w, (x, y, _) in zip(weights, points)) / spread
-    gained = abs(slope) * (points[-1][0] - points[0][0])
-    if gained < sum(error for _, _, error in points) / len(points) / 4:
+    slope = sum(w * (x - mean_x) * (y - mean_y) for w, (x, y, _) in zip(weights, samples)) / spread
+    gained = abs(slope) * (samples[-1][0] - samples[0][0])
+    if gained < sum(error for _, _, error in samples) / len(samples) / 4:
         return 0.0
     return slope * 1e6 if abs(slope) * 1e6 <= MOST_PPM else 0.0

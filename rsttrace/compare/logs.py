@@ -7,13 +7,15 @@ sent, it can make likely only; of lost packets it knows nothing.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-from rsttrace.capture.reader import NO_TIME
 from rsttrace.compare.clocks import Tick, Timing, measure
-from rsttrace.compare.position import Reading, place
+from rsttrace.compare.position import ForgedReset, position_of
+from rsttrace.compare.result import Result
 from rsttrace.model import (
+    NO_TIME,
     ComparedFlow,
     ComparedReset,
     Comparison,
@@ -23,13 +25,17 @@ from rsttrace.model import (
     OtherEnd,
     Packet,
     Point,
+    PointFile,
     Position,
 )
 
+Others = dict[tuple[Point, int], OtherEnd]
+"""What the other point says of each RST, by its point and number."""
+
 
 @dataclass(frozen=True)
-class Word:
-    """A RST as a point tells of it. `number` is what the point counts it by: entry or frame."""
+class ResetSighting:
+    """One RST as a point tells of it. `number` is what the point counts it by: entry or frame."""
 
     number: int
     time_ns: int
@@ -40,121 +46,132 @@ class Word:
     usual_ttl: int | None = None
     hops_peer: int | None = None
 
+    @property
+    def ports(self) -> frozenset[int]:
+        """Its connection's ports."""
+        return frozenset((self.rst.src.port, self.rst.dst.port))
+
 
 @dataclass
-class Side:
-    """What a point tells. `complete`: it says itself that nothing is missing, or nothing at all."""
+class PointResets:
+    """The resets that a point tells of: a log's, or (`logged` is false) those of a capture.
 
-    name: str
+    `complete` is false where the point itself says that resets are missing. `packets` counts a
+    capture's TCP packets.
+    """
+
+    file: str
     logged: bool
-    words: list[Word]
+    sightings: list[ResetSighting]
     complete: bool = True
     problem: str | None = None
     packets: int | None = None
-    flows: int | None = None
+
+    @cached_property
+    def first_ns(self) -> int | None:
+        """The time of the first one."""
+        return min(self._times(), default=None)
+
+    @cached_property
+    def last_ns(self) -> int | None:
+        """The time of the last one."""
+        return max(self._times(), default=None)
+
+    @cached_property
+    def sends(self) -> bool:
+        """Whether it tells of any RST that was sent there."""
+        return any(item.kind.direction == "sent" for item in self.sightings)
+
+    @cached_property
+    def ports(self) -> frozenset[frozenset[int]]:
+        """The ports of the connections that it tells of."""
+        return frozenset(item.ports for item in self.sightings)
+
+    def _times(self) -> list[int]:
+        return [item.time_ns for item in self.sightings if item.time_ns != NO_TIME]
 
 
-@dataclass
-class LogResult:
-    """`comparison` for the reader; `resets` by point and number, to be added to the entries.
-
-    `timing` puts B's times on A's clock; ``None`` where the clocks cannot be compared.
-    """
-
-    comparison: Comparison
-    resets: dict[tuple[str, int], OtherEnd] = field(default_factory=dict)
-    timing: Timing | None = None
-
-
-def compare_logs(sides: Sequence[Side]) -> LogResult:
+def compare_logs(points: Mapping[Point, PointResets]) -> Result:
     """Compare two points by their resets."""
-    pairs = _pair(sides[0].words, sides[1].words)
-    ticks = [
+    matches = _match(points[Point.A].sightings, points[Point.B].sightings)
+    timing = measure(
         Tick(a.time_ns, b.time_ns - a.time_ns, a.kind.direction == "sent")
-        for a, b in pairs
+        for a, b in matches
         if NO_TIME not in (a.time_ns, b.time_ns)
-    ]
-    timing = measure(ticks)
-    partners: dict[tuple[str, int], Word] = {}
-    for a, b in pairs:
-        partners["A", a.number], partners["B", b.number] = b, a
-    judged: dict[tuple[str, int], OtherEnd] = {}
-    for point, side, other in (("A", sides[0], sides[1]), ("B", sides[1], sides[0])):
-        told = _Told(other)
-        for word in side.words:
-            partner = partners.get((point, word.number))
-            judged[point, word.number] = _judge(point, word, partner, told, timing)
-    positions = _positions(sides, judged)
+    )
+    matched: dict[tuple[Point, int], ResetSighting] = {}
+    for a, b in matches:
+        matched[Point.A, a.number], matched[Point.B, b.number] = b, a
+    others: Others = {}
+    for point, told in points.items():
+        for item in told.sightings:
+            same = matched.get((point, item.number))
+            others[point, item.number] = _judge(point, item, same, points[point.other], timing)
+    positions = _positions(points, others)
     for key, position in positions.items():
-        judged[key] = replace(judged[key], where=position.text)
-    shown = Counter(positions.values())
-    points = [
-        Point(
-            name=name,
-            file=side.name,
-            logged=side.logged,
-            packets=side.packets,
-            flows=side.flows,
-            resets=len(side.words),
-            first_ns=min(_times(side), default=None),
-            last_ns=max(_times(side), default=None),
-            problem=side.problem,
-        )
-        for name, side in zip("AB", sides)
-    ]
+        others[key] = replace(others[key], where=position.text)
     notes = [
         "resets only were compared: a log has no other packets, so nothing is known of lost and "
         "swapped ones, and that a RST was not sent is likely at best"
     ]
     if timing is None:
         notes.append("no RST was seen at both ends: the clocks cannot be compared")
-    return LogResult(
-        Comparison(
-            a=points[0],
-            b=points[1],
-            matched={},
-            clocks=timing.clocks if timing else None,
-            ab=None,
-            ba=None,
-            flows=_flows(sides, judged, positions),
-            positions=tuple(shown.most_common()),
-            notes=tuple(notes),
-        ),
-        judged,
-        timing,
+    comparison = Comparison(
+        a=_file(Point.A, points[Point.A]),
+        b=_file(Point.B, points[Point.B]),
+        matched={},
+        clocks=timing.clocks if timing else None,
+        ab=None,
+        ba=None,
+        flows=_flows(points, others, positions),
+        positions=tuple(Counter(positions.values()).most_common()),
+        notes=tuple(notes),
+    )
+    return Result(comparison, others, timing)
+
+
+def _file(point: Point, told: PointResets) -> PointFile:
+    return PointFile(
+        point=point,
+        file=told.file,
+        logged=told.logged,
+        packets=told.packets,
+        flows=None,
+        resets=len(told.sightings),
+        first_ns=told.first_ns,
+        last_ns=told.last_ns,
+        problem=told.problem,
     )
 
 
-def _times(side: Side) -> list[int]:
-    return [word.time_ns for word in side.words if word.time_ns != NO_TIME]
-
-
-def _key(word: Word) -> tuple[object, ...]:
-    rst = word.rst
+def _key(sighting: ResetSighting) -> tuple[object, ...]:
+    rst = sighting.rst
     return rst.seq, rst.ack, rst.flags, rst.payload_len, rst.ip_id
 
 
-def _pair(ours: Sequence[Word], theirs: Sequence[Word]) -> list[tuple[Word, Word]]:
+def _match(
+    ours: Sequence[ResetSighting], theirs: Sequence[ResetSighting]
+) -> list[tuple[ResetSighting, ResetSighting]]:
     """The same RST, sent at one end and received at the other: by its own fields and a port."""
-    waiting: dict[tuple[object, ...], list[Word]] = defaultdict(list)
-    for word in sorted(theirs, key=lambda word: word.time_ns):
-        waiting[_key(word)].append(word)
-    pairs = []
-    for word in sorted(ours, key=lambda word: word.time_ns):
+    waiting: dict[tuple[object, ...], list[ResetSighting]] = defaultdict(list)
+    for sighting in sorted(theirs, key=lambda item: item.time_ns):
+        waiting[_key(sighting)].append(sighting)
+    matches = []
+    for sighting in sorted(ours, key=lambda item: item.time_ns):
         candidates = (
             other
-            for other in waiting.get(_key(word), ())
-            if {word.kind.direction, other.kind.direction} == {"sent", "received"}
-            and _same_ends(word, other)
+            for other in waiting.get(_key(sighting), ())
+            if {sighting.kind.direction, other.kind.direction} == {"sent", "received"}
+            and _same_ends(sighting, other)
         )
         other = next(candidates, None)
         if other is not None:
-            waiting[_key(word)].remove(other)
-            pairs.append((word, other))
-    return pairs
+            waiting[_key(sighting)].remove(other)
+            matches.append((sighting, other))
+    return matches
 
 
-def _same_ends(one: Word, other: Word) -> bool:
+def _same_ends(one: ResetSighting, other: ResetSighting) -> bool:
     """Both ports the same, or (NAT) one of them with an address."""
     mine = (one.rst.src, one.rst.dst)
     others = (other.rst.src, other.rst.dst)
@@ -162,71 +179,53 @@ def _same_ends(one: Word, other: Word) -> bool:
     return all(ports) or any(a == b for a, b in zip(mine, others))
 
 
-class _Told:
-    """What a side tells, all in all."""
-
-    def __init__(self, side: Side) -> None:
-        times = _times(side)
-        self.side = side
-        self.first, self.last = min(times, default=None), max(times, default=None)
-        self.sends = any(word.kind.direction == "sent" for word in side.words)
-        self.ports = {_ports(word) for word in side.words}
-
-
-def _ports(word: Word) -> frozenset[int]:
-    return frozenset((word.rst.src.port, word.rst.dst.port))
-
-
 def _judge(
-    point: str, word: Word, partner: Word | None, told: _Told, timing: Timing | None
+    point: Point,
+    sighting: ResetSighting,
+    same: ResetSighting | None,
+    told: PointResets,
+    timing: Timing | None,
 ) -> OtherEnd:
-    other = told.side
-    there = "B" if point == "A" else "A"
-
-    def say(fate: Fate, why: str = "", **more: object) -> OtherEnd:
-        return OtherEnd(
-            fate,
-            there,
-            other.name,
-            why=why,
-            logged=other.logged,
-            **more,  # type: ignore[arg-type]
-        )
-
-    received = word.kind.direction == "received"
-    frame = partner.number if partner is not None and not other.logged else None
-    if partner is not None:
+    """What the other point, which `told` its resets and knows the `same` one, says of a RST."""
+    received = sighting.kind.direction == "received"
+    silent = OtherEnd(Fate.UNKNOWN, point.other, told.file, logged=told.logged)
+    if same is not None:
+        frame = None if told.logged else same.number
         if not received:
-            return say(Fate.ARRIVED, frame=frame)
-        own = other.logged and partner.kind is not Kind.SENT_RAW
-        return say(Fate.LEFT, "the other end says that it sent it", frame=frame, at_sender=own)
+            return replace(silent, fate=Fate.ARRIVED, frame=frame)
+        own = told.logged and same.kind is not Kind.SENT_RAW
+        why = "the other end says that it sent it"
+        return replace(silent, fate=Fate.LEFT, why=why, frame=frame, at_sender=own)
     if not received:
-        return say(Fate.UNKNOWN, f"{there} does not tell of it, which proves nothing")
-    return say(*_absent(point, word, there, told, timing))
+        return replace(silent, why=f"{point.other} does not tell of it, which proves nothing")
+    fate, why = _absent(point, sighting, told, timing)
+    return replace(silent, fate=fate, why=why)
 
 
 def _absent(
-    point: str, word: Word, there: str, told: _Told, timing: Timing | None
+    point: Point, sighting: ResetSighting, told: PointResets, timing: Timing | None
 ) -> tuple[Fate, str]:
     """What it means that the other end does not tell of a RST that came in here."""
+    there = point.other
     if timing is None:
         return Fate.UNKNOWN, "no RST was seen at both ends: the clocks cannot be compared"
-    if word.time_ns == NO_TIME:
+    if sighting.time_ns == NO_TIME:
         return Fate.UNKNOWN, "it has no time"
     lower, upper = timing.clocks.lower, timing.clocks.upper
-    if point == "A":
+    if point is Point.A:
         ahead = lower if lower is not None else upper
     else:
         ahead = upper if upper is not None else lower
     assert ahead is not None
-    moment = word.time_ns + ahead if point == "A" else word.time_ns - ahead
-    if told.first is None or told.last is None or not told.first <= moment <= told.last:
+    moment = sighting.time_ns + (ahead if point is Point.A else -ahead)
+    first, last = told.first_ns, told.last_ns
+    if first is None or last is None or not first <= moment <= last:
         return Fate.UNKNOWN, f"{there} tells of nothing before, or nothing after that moment"
-    if not told.side.complete:
+    if not told.complete:
         return Fate.UNKNOWN, f"{there}'s summary says that resets are missing"
     if not told.sends:
         return Fate.UNKNOWN, f"{there} tells of no RST that it sent: it may be filtered"
-    if _ports(word) not in told.ports:
+    if sighting.ports not in told.ports:
         return Fate.UNKNOWN, f"{there} tells of no RST of this connection: it may be filtered"
     return (
         Fate.NEVER_SENT,
@@ -235,61 +234,60 @@ def _absent(
 
 
 def _positions(
-    sides: Sequence[Side], judged: dict[tuple[str, int], OtherEnd]
-) -> dict[tuple[str, int], Position]:
+    points: Mapping[Point, PointResets], others: Others
+) -> dict[tuple[Point, int], Position]:
     """From the TTLs of resets that never left, and how far the ends say that they are apart."""
     found = {}
-    for point, side, other in (("A", sides[0], sides[1]), ("B", sides[1], sides[0])):
-        there = "B" if point == "A" else "A"
+    for point, told in points.items():
         twins = {
-            (one.rst.src.port, one.rst.dst.port): one
-            for one in other.words
-            if judged[there, one.number].fate is Fate.NEVER_SENT
+            (item.rst.src.port, item.rst.dst.port): item
+            for item in points[point.other].sightings
+            if others[point.other, item.number].fate is Fate.NEVER_SENT
         }
-        for word in side.words:
-            if judged[point, word.number].fate is not Fate.NEVER_SENT:
+        for item in told.sightings:
+            if others[point, item.number].fate is not Fate.NEVER_SENT:
                 continue
-            twin = twins.get((word.rst.dst.port, word.rst.src.port))
-            found[point, word.number] = place(
-                Reading(
+            twin = twins.get((item.rst.dst.port, item.rst.src.port))
+            found[point, item.number] = position_of(
+                ForgedReset(
                     point=point,
-                    ttl=word.rst.ttl,
+                    ttl=item.rst.ttl,
                     twin_ttl=twin.rst.ttl if twin is not None else None,
-                    usual=word.usual_ttl,
+                    usual=item.usual_ttl,
                     usual_twin=twin.usual_ttl if twin is not None else None,
-                    total=word.hops_peer,
+                    total=item.hops_peer,
                     total_twin=twin.hops_peer if twin is not None else None,
                     swapped=False,
                     delay_ns=None,
                     rtt_ns=None,
-                    word="TTL" if word.rst.family == 4 else "hop limit",
+                    word="TTL" if item.rst.family == 4 else "hop limit",
                 )
             )
     return found
 
 
 def _flows(
-    sides: Sequence[Side],
-    judged: dict[tuple[str, int], OtherEnd],
-    positions: dict[tuple[str, int], Position],
+    points: Mapping[Point, PointResets],
+    others: Others,
+    positions: Mapping[tuple[Point, int], Position],
 ) -> tuple[ComparedFlow, ...]:
     """The connections, by their addresses and ports."""
     rows: dict[frozenset[Endpoint], list[ComparedReset]] = {}
-    ends: dict[frozenset[Endpoint], dict[str, tuple[Endpoint, Endpoint]]] = {}
-    for point, side in zip("AB", sides):
-        for word in side.words:
-            key = frozenset((word.local, word.remote))
-            near, far = word.local, word.remote
-            ends.setdefault(key, {})[point] = (near, far) if point == "A" else (far, near)
+    ends: dict[frozenset[Endpoint], dict[Point, tuple[Endpoint, Endpoint]]] = {}
+    for point, told in points.items():
+        for item in told.sightings:
+            key = frozenset((item.local, item.remote))
+            near, far = item.local, item.remote
+            ends.setdefault(key, {})[point] = (near, far) if point is Point.A else (far, near)
             rows.setdefault(key, []).append(
                 ComparedReset(
                     point=point,
-                    frame=None if side.logged else word.number,
-                    received=word.kind.direction == "received",
-                    src=word.rst.src,
-                    dst=word.rst.dst,
-                    other=judged[point, word.number],
-                    position=positions.get((point, word.number)),
+                    frame=None if told.logged else item.number,
+                    received=item.kind.direction == "received",
+                    src=item.rst.src,
+                    dst=item.rst.dst,
+                    other=others[point, item.number],
+                    position=positions.get((point, item.number)),
                 )
             )
     made = []
@@ -298,8 +296,8 @@ def _flows(
         text = "the same addresses and ports at both points" if both else "seen at one point only"
         made.append(
             ComparedFlow(
-                a=ends[key].get("A"),
-                b=ends[key].get("B"),
+                a=ends[key].get(Point.A),
+                b=ends[key].get(Point.B),
                 how="addresses" if both else "one-sided",
                 sure="possible" if both else "unknown",
                 text=text,

@@ -10,22 +10,23 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from rsttrace.model import Position, hops, initial_ttl
+from rsttrace.model import Point, Position, hops, initial_ttl
 
 SHORTEST_RTT_NS = 2_000_000
 """Shorter round trips say nothing: an IPS takes 0.3 to 5 ms to act."""
 
 
-class Reading(NamedTuple):
+class ForgedReset(NamedTuple):
     """What is known of a forged RST that came in at `point`.
 
     `twin_ttl`: of the RST that came in at the other point in this end's name. `usual`,
     `usual_twin`: the TTLs that the real sender's packets arrive with. `total`: routers from the
     other point to this one, `total_twin` back. `swapped`: it replaced a packet, keeping its IP ID.
-    `delay_ns`: since the earliest packet that may have provoked it.
+    `delay_ns`: since the earliest packet that may have provoked it. `rtt_ns`: the least round trip
+    between the points. `word`: what the TTL is called.
     """
 
-    point: str
+    point: Point
     ttl: int
     twin_ttl: int | None
     usual: int | None
@@ -38,18 +39,28 @@ class Reading(NamedTuple):
     word: str = "TTL"
 
 
-def place(reading: Reading) -> Position:
+class _Distance(NamedTuple):
+    """Routers to the point that received the RST and to the other one, and how that is known."""
+
+    near: int | None
+    far: int | None
+    kind: str
+    sure: str
+    text: str
+
+
+def position_of(forged: ForgedReset) -> Position:
     """The position that the TTLs say, and what time says about it."""
-    here, there = reading.point, "B" if reading.point == "A" else "A"
+    here = forged.point
     notes: list[str] = []
-    within = _within(reading, notes)
-    near, far, kind, sure, text = _by_ttl(reading, here, there, notes)
+    within = _within(forged, notes)
+    near, far, kind, sure, text = _by_ttl(forged, notes)
     if near is None and within is not None:
         share = f"{within:.0%}"
         text = f"{text}; by time within the first {share} of the way from {here}"
         sure = "possible"
-    total = reading.total if reading.total is not None else reading.total_twin
-    from_a, from_b = (near, far) if here == "A" else (far, near)
+    total = forged.total if forged.total is not None else forged.total_twin
+    from_a, from_b = (near, far) if here is Point.A else (far, near)
     return Position(
         from_a=from_a,
         from_b=from_b,
@@ -63,8 +74,8 @@ def place(reading: Reading) -> Position:
     )
 
 
-def _places(here: str, near: int, far: int) -> str:
-    from_a, from_b = (near, far) if here == "A" else (far, near)
+def _both_distances(here: Point, near: int, far: int) -> str:
+    from_a, from_b = (near, far) if here is Point.A else (far, near)
     return f"{hops_text(from_a)} from A, {from_b} from B"
 
 
@@ -73,69 +84,81 @@ def hops_text(count: int) -> str:
     return f"{count} hop" if count == 1 else f"{count} hops"
 
 
-def _within(reading: Reading, notes: list[str]) -> float | None:
+def _within(forged: ForgedReset, notes: list[str]) -> float | None:
     """How far from P it can be at most, as a share of the way: the way there and back takes time.
 
     Only where the round trip is long against the time that devices and computers take to act.
     """
-    delay, rtt = reading.delay_ns, reading.rtt_ns
+    delay, rtt = forged.delay_ns, forged.rtt_ns
     if delay is None or rtt is None or rtt < SHORTEST_RTT_NS or delay >= rtt:
         return None
     share = round(delay / rtt, 3)
     notes.append(
-        f"came {delay / 1e6:.2f} ms after what it answers left {reading.point}; the least round "
+        f"came {delay / 1e6:.2f} ms after what it answers left {forged.point}; the least round "
         f"trip between the points is {rtt / 1e6:.2f} ms"
     )
     return share
 
 
-def _by_ttl(
-    reading: Reading, here: str, there: str, notes: list[str]
-) -> tuple[int | None, int | None, str, str, str]:
-    """(routers to P, routers to O, kind, how sure, sentence)."""
-    word, mine, total = reading.word, hops(reading.ttl), reading.total
-    twin = hops(reading.twin_ttl) if reading.twin_ttl is not None else None
+def _by_ttl(forged: ForgedReset, notes: list[str]) -> _Distance:
+    """What the TTLs say; `notes` are added to."""
+    here, there, total = forged.point, forged.point.other, forged.total
+    word, mine = forged.word, hops(forged.ttl)
+    twin = hops(forged.twin_ttl) if forged.twin_ttl is not None else None
     if total is None:
         text = f"{hops_text(mine)} from {here} by its {word}; how far {there} is was not seen"
-        return mine, None, "router", "possible", text
-    as_sender = reading.usual is not None and reading.ttl == reading.usual
-    if reading.swapped and as_sender:
-        text = f"between {here} and {there}; a packet swapped in place keeps its {word}"
-        notes.append(f"a capture at a point between {here} and {there} halves the way")
-        return None, None, "swap", "unknown", text
-    if as_sender and (twin is None or reading.twin_ttl == reading.usual_twin):
-        where = f"its {word} is that of {there}'s own packets"
-        if twin is not None:
-            where = f"at both ends its {word} is that of the other end"
-        notes.append(f"a copied or chosen {word} does not tell the distance")
-        notes.append(f"a capture at a point between {here} and {there} halves the way")
-        return None, None, "unknown", "unknown", f"between {here} and {there}; {where}"
-    if twin is not None and (copier := _copier(mine, twin, total)) is not None:
-        whose, far = (there, reading.twin_ttl) if copier[0] == mine // 2 else (here, reading.ttl)
-        notes.append(
-            f"it copies the {word} of what it answers: at {whose} its RST arrives with {far}, as "
-            "the other end's own packets do (or one more), so half of the hops at the other end "
-            "are the way"
-        )
-        return *copier, "copier", "likely", _places(here, *copier)
-    if twin is not None:
-        return _both(reading, here, there, mine, twin, total, notes)
+        return _Distance(mine, None, "router", "possible", text)
+    if forged.ttl == forged.usual:
+        if forged.swapped:
+            text = f"between {here} and {there}; a packet swapped in place keeps its {word}"
+            notes.append(f"a capture at a point between {here} and {there} halves the way")
+            return _Distance(None, None, "swap", "unknown", text)
+        if twin is None or forged.twin_ttl == forged.usual_twin:
+            return _as_sender(forged, notes)
+    if twin is None:
+        return _one_end(forged, mine, total, notes)
+    copier = _copier(mine, twin, total)
+    if copier is None:
+        return _both_ends(forged, mine, twin, total, notes)
+    whose, far = (there, forged.twin_ttl) if copier[0] == mine // 2 else (here, forged.ttl)
+    notes.append(
+        f"it copies the {word} of what it answers: at {whose} its RST arrives with {far}, as "
+        "the other end's own packets do (or one more), so half of the hops at the other end "
+        "are the way"
+    )
+    return _Distance(*copier, "copier", "likely", _both_distances(here, *copier))
+
+
+def _as_sender(forged: ForgedReset, notes: list[str]) -> _Distance:
+    """Its TTL is that of the end in whose name it came."""
+    here, there, word = forged.point, forged.point.other, forged.word
+    where = f"its {word} is that of {there}'s own packets"
+    if forged.twin_ttl is not None:
+        where = f"at both ends its {word} is that of the other end"
+    notes.append(f"a copied or chosen {word} does not tell the distance")
+    notes.append(f"a capture at a point between {here} and {there} halves the way")
+    return _Distance(None, None, "unknown", "unknown", f"between {here} and {there}; {where}")
+
+
+def _one_end(forged: ForgedReset, mine: int, total: int, notes: list[str]) -> _Distance:
+    """A RST at one end only: over `mine` routers, where the path has `total`."""
+    here, there, word = forged.point, forged.point.other, forged.word
     if mine > total:
         text = (
             f"{hops_text(mine)} from {here}, farther than {there} ({total}): not on the way "
             "between them"
         )
         notes.append("another host with that address would answer so, or its initial TTL is odd")
-        return mine, None, "elsewhere", "likely", text
+        return _Distance(mine, None, "elsewhere", "likely", text)
     far = max(0, total - 1 - mine)
     text = f"{hops_text(mine)} from {here}, about {far} from {there}"
-    if reading.usual is not None and initial_ttl(reading.ttl) != initial_ttl(reading.usual):
-        notes.append(f"its initial {word} is another than {there}'s: {initial_ttl(reading.ttl)}")
+    if forged.usual is not None and initial_ttl(forged.ttl) != initial_ttl(forged.usual):
+        notes.append(f"its initial {word} is another than {there}'s: {initial_ttl(forged.ttl)}")
     if mine:
         notes.append(
             f"if it copies the {word} of what it answers, it is {hops_text(mine // 2)} from {here}"
         )
-    return mine, far, "router", "likely", text
+    return _Distance(mine, far, "router", "likely", text)
 
 
 def _copier(mine: int, twin: int, total: int) -> tuple[int, int] | None:
@@ -154,24 +177,25 @@ def _copier(mine: int, twin: int, total: int) -> tuple[int, int] | None:
     return None
 
 
-def _both(
-    reading: Reading, here: str, there: str, mine: int, twin: int, total: int, notes: list[str]
-) -> tuple[int | None, int | None, str, str, str]:
-    text = _places(here, mine, twin)
-    rest = mine + twin - total
-    of_a, of_b = (mine, twin) if here == "A" else (twin, mine)
-    counts = {total, reading.total_twin if reading.total_twin is not None else total}
+def _both_ends(
+    forged: ForgedReset, mine: int, twin: int, total: int, notes: list[str]
+) -> _Distance:
+    """A RST at each end: over `mine` routers here and `twin` there, where the path has `total`."""
+    here = forged.point
+    text = _both_distances(here, mine, twin)
+    of_a, of_b = (mine, twin) if here is Point.A else (twin, mine)
+    counts = {total, forged.total_twin if forged.total_twin is not None else total}
     if mine + twin + 1 in counts:
         notes.append(f"both add up: {of_a} + {of_b}, and itself, of {total} between them")
-        return mine, twin, "router", "likely", text
+        return _Distance(mine, twin, "router", "likely", text)
     if mine + twin in counts:
         notes.append(f"both add up to the {total} between them: on a link (a bridge, a tap)")
-        return mine, twin, "link", "likely", text
-    if abs(rest) <= 2:
+        return _Distance(mine, twin, "link", "likely", text)
+    if abs(mine + twin - total) <= 2:
         notes.append(f"{of_a} + {of_b} is nearly the {total} between them")
-        return mine, twin, "router", "possible", text
+        return _Distance(mine, twin, "router", "possible", text)
     notes.append(
         f"{of_a} and {of_b} do not add up to the {total} hops between them: it is off the path, or "
-        f"its initial {reading.word} is odd"
+        f"its initial {forged.word} is odd"
     )
-    return mine, twin, "unknown", "possible", text
+    return _Distance(mine, twin, "unknown", "possible", text)

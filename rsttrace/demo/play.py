@@ -150,8 +150,9 @@ class Watcher:
 
     def _read(self, seconds: float) -> bool:
         assert self._process.stdout is not None
-        readable, _, _ = select.select([self._process.stdout], [], [], seconds)
-        if not readable:
+        poll = select.poll()
+        poll.register(self._process.stdout, select.POLLIN)
+        if not poll.poll(seconds * 1000):
             return False
         data = os.read(self._process.stdout.fileno(), 65536)
         *lines, self._rest = (self._rest + data).split(b"\n")

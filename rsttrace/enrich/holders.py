@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rsttrace.enrich import probes
-from rsttrace.enrich.path import attach_filter, inside
+from rsttrace.enrich.rawsocket import attach_filter, readable
+from rsttrace.enrich.setns import inside
+from rsttrace.enrich.target import address_family
 from rsttrace.errors import PrivilegeError, RsttraceError
 
 QUESTIONS = 3
@@ -30,7 +31,7 @@ LISTEN_S = 0.75
 _SLICE_S = 0.05
 
 
-def ask_holders(
+def find_holders(
     ip: str,
     ifindex: int,
     *,
@@ -56,27 +57,10 @@ def ask_holders(
 
 
 def _ask(ip: str, ifindex: int, stopped: Callable[[], bool]) -> tuple[dict[str, int], int]:
-    family = 6 if ":" in ip else 4
-    kind = socket.AF_INET6 if family == 6 else socket.AF_INET
-    protocol = probes.ETH_P_IPV6 if family == 6 else probes.ETH_P_ARP
-    target = socket.inet_pton(kind, ip)
     found: dict[str, int] = {}
     sent = 0
     with _packet_socket() as sock:
-        attach_filter(sock, probes.answer_filter(family))
-        try:
-            sock.bind((socket.if_indextoname(ifindex), protocol))
-            source = socket.inet_pton(kind, _source(kind, ip, ifindex))
-        except OSError as error:
-            raise RsttraceError(
-                f"cannot ask who has {ip} on interface {ifindex}: {error.strerror}"
-            ) from None
-        mac = sock.getsockname()[4]
-        if len(mac) != 6 or not any(mac):
-            raise RsttraceError(f"cannot ask who has {ip}: interface {ifindex} is no Ethernet")
-        build = probes.neighbor_solicitation if family == 6 else probes.arp_request
-        read = probes.read_advertisement if family == 6 else probes.read_arp
-        question = build(mac, source, target)
+        question = _prepare(sock, ip, ifindex)
         while sent < QUESTIONS and not stopped():
             try:
                 sock.send(question)
@@ -84,17 +68,45 @@ def _ask(ip: str, ifindex: int, stopped: Callable[[], bool]) -> tuple[dict[str, 
                 raise RsttraceError(f"cannot ask who has {ip}: {error.strerror}") from None
             sent += 1
             ends = time.monotonic() + (INTERVAL_S if sent < QUESTIONS else LISTEN_S)
-            while (rest := ends - time.monotonic()) > 0 and not stopped():
-                if not select.select([sock], [], [], min(rest, _SLICE_S))[0]:
-                    continue
-                with contextlib.suppress(BlockingIOError, InterruptedError):
-                    frame, address = sock.recvfrom(2048, socket.MSG_DONTWAIT)
-                    if address[2] == socket.PACKET_OUTGOING:
-                        continue
-                    holder = read(frame, target)
-                    if holder is not None:
-                        found[holder] = found.get(holder, 0) + 1
+            for holder in _answers(sock, ip, ends, stopped):
+                found[holder] = found.get(holder, 0) + 1
     return found, sent
+
+
+def _prepare(sock: socket.socket, ip: str, ifindex: int) -> bytes:
+    """Make a socket listen for answers on an interface; the frame that asks."""
+    family = 6 if ":" in ip else 4
+    kind = address_family(family)
+    attach_filter(sock, probes.answer_filter(family))
+    try:
+        protocol = probes.ETH_P_IPV6 if family == 6 else probes.ETH_P_ARP
+        sock.bind((socket.if_indextoname(ifindex), protocol))
+        source = socket.inet_pton(kind, _source(kind, ip, ifindex))
+    except OSError as error:
+        raise RsttraceError(
+            f"cannot ask who has {ip} on interface {ifindex}: {error.strerror}"
+        ) from None
+    mac = sock.getsockname()[4]
+    if len(mac) != 6 or not any(mac):
+        raise RsttraceError(f"cannot ask who has {ip}: interface {ifindex} is no Ethernet")
+    build = probes.neighbor_solicitation if family == 6 else probes.arp_request
+    return build(mac, source, socket.inet_pton(kind, ip))
+
+
+def _answers(
+    sock: socket.socket, ip: str, ends: float, stopped: Callable[[], bool]
+) -> Iterator[str]:
+    """The MACs that say to have the address, as they answer, until a time.monotonic()."""
+    read = probes.read_advertisement if ":" in ip else probes.read_arp
+    target = socket.inet_pton(address_family(6 if ":" in ip else 4), ip)
+    while (rest := ends - time.monotonic()) > 0 and not stopped():
+        if not readable([sock], min(rest, _SLICE_S)):
+            continue
+        with contextlib.suppress(BlockingIOError, InterruptedError):
+            frame, address = sock.recvfrom(2048, socket.MSG_DONTWAIT)
+            holder = read(frame, target) if address[2] != socket.PACKET_OUTGOING else None
+            if holder is not None:
+                yield holder
 
 
 def _packet_socket() -> socket.socket:
@@ -107,7 +119,7 @@ def _packet_socket() -> socket.socket:
         raise RsttraceError(f"no packet socket: {error.strerror}") from None
 
 
-def _source(kind: socket.AddressFamily, ip: str, ifindex: int) -> str:
+def _source(kind: int, ip: str, ifindex: int) -> str:
     """The address that this host would talk to `ip` from; nothing is sent."""
     with socket.socket(kind, socket.SOCK_DGRAM) as sock:
         sock.connect((ip, 9, 0, ifindex) if kind == socket.AF_INET6 else (ip, 9))

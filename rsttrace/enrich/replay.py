@@ -12,27 +12,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import select
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
 
 from rsttrace.enrich import probes
-from rsttrace.enrich.path import (
-    FULL_TTL,
-    LEAST_WAIT_S,
-    Limits,
-    Received,
-    Target,
-    attach_filter,
-    inside,
-    raw_socket,
-    receive,
-    same_address,
-)
+from rsttrace.enrich.prober import SLICE_S
+from rsttrace.enrich.rawsocket import Received, attach_filter, raw_socket, readable, receive
+from rsttrace.enrich.setns import inside
+from rsttrace.enrich.target import Limits, Target, address_family, same_address
 from rsttrace.errors import RsttraceError
-from rsttrace.model import Attempt
+from rsttrace.model import FULL_TTL, Attempt
 
 MAX_DATA = 1400
 """More would not fit one packet: the bytes are a trigger, not a transfer."""
@@ -40,7 +31,6 @@ MAX_DATA = 1400
 OTHER_TTL = FULL_TTL - 10
 """Enough for most ways there and back, and told from a whole TTL."""
 
-_SLICE_S = 0.1
 _IPV6_UNICAST_HOPS = 16  # include/uapi/linux/in6.h
 
 
@@ -73,7 +63,7 @@ class Replayer:
         self._stopped = stopped
         self._closing = contextlib.ExitStack()
         self._expected: int | None = None
-        self._family = socket.AF_INET if target.family == 4 else socket.AF_INET6
+        self._family = address_family(target.family)
 
     def __enter__(self) -> Replayer:
         try:
@@ -135,7 +125,7 @@ class Replayer:
             attach_filter(self._tcp, probes.port_filter(self._target.family, [port]))
             rtt_s = self._connect(sock)
             own = sock.getsockname()
-            wait_s = min(self._limits.timeout_s, max(LEAST_WAIT_S, 4 * rtt_s))
+            wait_s = self._limits.wait_s(rtt_s)
             self._expected = None
             for received in receive(self._tcp, self._target.family):
                 self._segment(received, port)  # the SYN-ACK, and leftovers
@@ -207,12 +197,11 @@ class Replayer:
         exceeded: str | None = None
         reply = False
         while (left := ends - time.monotonic()) > 0 and not self._stopped():
-            sockets = [self._tcp, self._icmp]
-            readable, _, _ = select.select(sockets, [], [], min(left, _SLICE_S))
-            if self._icmp in readable:
+            ready = readable([self._tcp, self._icmp], min(left, SLICE_S))
+            if self._icmp in ready:
                 for received in receive(self._icmp, self._target.family):
                     exceeded = exceeded or self._exceeded(received, port)
-            if self._tcp in readable:
+            if self._tcp in ready:
                 for received in receive(self._tcp, self._target.family):
                     segment = self._segment(received, port)
                     if segment is None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 from pathlib import Path
 
-from rsttrace.kernel.config import SYS_BPF
+from rsttrace.kernel import syscalls
 
-BPF_LINK_CREATE = 28  # enum bpf_cmd, include/uapi/linux/bpf.h (af6eea57437a, 5.7)
-BPF_CGROUP_INET_EGRESS = 1  # enum bpf_attach_type
+BPF_CGROUP_INET_EGRESS = 1  # enum bpf_attach_type, include/uapi/linux/bpf.h
 
 MOUNTS = Path("/proc/self/mounts")
 
@@ -39,14 +37,10 @@ def attach(program: int) -> int:
     directory = os.open(root(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # union bpf_attr, the link_create member: prog_fd, target_fd, attach_type, flags
-        attributes = struct.pack("<IIII", program, directory, BPF_CGROUP_INET_EGRESS, 0)
-        buffer = ctypes.create_string_buffer(attributes, len(attributes))
-        libc = ctypes.CDLL(None, use_errno=True)
-        number = SYS_BPF[os.uname().machine]
-        link: int = libc.syscall(number, BPF_LINK_CREATE, buffer, len(attributes))
-        if link < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, f"the kernel refuses the cgroup program: {os.strerror(code)}")
-        return link
+        attributes = struct.pack("=IIII", program, directory, BPF_CGROUP_INET_EGRESS, 0)
+        return syscalls.bpf(syscalls.BPF_LINK_CREATE, attributes)
+    except OSError as error:
+        what = f"the kernel refuses the cgroup program: {error.strerror}"
+        raise OSError(error.errno, what) from None
     finally:
         os.close(directory)

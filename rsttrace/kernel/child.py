@@ -8,10 +8,8 @@ attached probe. The probes live as long as the tracer holds the descriptors; not
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import re
 import shutil
 import socket
 import struct
@@ -23,220 +21,11 @@ from typing import Any
 if __name__ == "__main__":  # started by path in isolated mode: find our own package
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from rsttrace.errors import DependencyError, KernelError, RsttraceError
-from rsttrace.kernel import cgroup, config, headers, hooks, kprobe, layout
-from rsttrace.kernel.btf import Btf
-from rsttrace.model import Kind
-
-BCC_HINT = (
-    "install it from the distribution (Debian, Ubuntu: python3-bpfcc; Fedora, Rocky: python3-bcc); "
-    'PyPI\'s "bcc" is another project. In a virtual environment use --system-site-packages, '
-    "or set RSTTRACE_BCC_PATH to the directory that holds the bcc package"
-)
-
-SYSTEM_PACKAGES = (
-    "/usr/lib/python3/dist-packages",
-    f"/usr/lib/python3.{sys.version_info[1]}/site-packages",
-)
-
-# What bcc includes from a kernel source tree; this much is enough (measured with bcc 0.26).
-STUBS = {
-    "linux/kconfig.h": "#define CONFIG_BPF_SYSCALL 1\n",
-    "linux/types.h": """\
-typedef unsigned char __u8; typedef signed char __s8;
-typedef unsigned short __u16; typedef short __s16;
-typedef unsigned int __u32; typedef int __s32;
-typedef unsigned long long __u64; typedef long long __s64;
-typedef __u8 u8; typedef __u16 u16; typedef __u32 u32; typedef __u64 u64;
-typedef __s8 s8; typedef __s16 s16; typedef __s32 s32; typedef __s64 s64;
-typedef __u16 __be16; typedef __u32 __be32; typedef __u64 __be64;
-typedef __u16 __le16; typedef __u32 __le32; typedef __u64 __le64;
-typedef __u16 __sum16; typedef __u32 __wsum;
-typedef unsigned long size_t; typedef unsigned long uintptr_t;
-typedef int pid_t; typedef _Bool bool;
-#define __aligned_u64 __u64 __attribute__((aligned(8)))
-#define NULL ((void *)0)
-struct pt_regs;
-""",
-    "linux/version.h": (
-        "#define LINUX_VERSION_CODE 0\n"
-        "#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + (c))\n"
-    ),
-    "asm/page.h": "#define PAGE_SIZE 4096\n",
-    **dict.fromkeys(
-        (
-            "linux/bpf.h",
-            "linux/bpf_common.h",
-            "linux/log2.h",
-            "linux/ptrace.h",
-            "linux/sched.h",
-            "net/sock.h",
-            "uapi/linux/bpf.h",
-            "uapi/linux/if_packet.h",
-            "uapi/linux/ptrace.h",
-        ),
-        "",
-    ),
-}
-
-HEADERS = (
-    "linux/ptrace.h",
-    "linux/fs.h",
-    "linux/cgroup.h",
-    "linux/kernfs.h",
-    "linux/skbuff.h",
-    "linux/netdevice.h",
-    "linux/tcp.h",
-    "net/net_namespace.h",
-    "net/sock.h",
-    "net/inet_sock.h",
-    "net/route.h",
-    "net/ip6_fib.h",
-)
-
-ARGUMENTS = {
-    "x86_64": ("di", "si", "dx", "cx"),
-    "aarch64": ("regs", "regs+8", "regs+16", "regs+24"),
-}
-"""struct pt_regs members that carry a function's first arguments (user_pt_regs on arm64)."""
-
-FIELD_LINE = re.compile(r"^FIELD\((\w+), (\w+), ([\w.]+)\)( OPTIONAL)?", re.MULTILINE)
-
-
-def import_bcc() -> Any:
-    """The real bcc.
-
-    Raises:
-        DependencyError: it is missing, is PyPI's impostor, or its library does not load.
-    """
-    # The packages of the distribution come last: they never hide what rsttrace was installed with.
-    sys.path[:0] = [p for p in (os.environ.get("RSTTRACE_BCC_PATH"),) if p]
-    sys.path += [p for p in SYSTEM_PACKAGES if p not in sys.path]
-    whole = list(sys.path)
-    impostor = None
-    for _ in range(2):
-        try:
-            import bcc
-        except ImportError as error:
-            if impostor:
-                break
-            raise DependencyError(f"bcc cannot be imported: {error}", hint=BCC_HINT) from None
-        if hasattr(bcc, "BPF"):
-            sys.path[:] = whole  # the impostor's directory may hold packages that we need
-            return bcc
-        if bcc.__file__ is None:  # a directory without __init__.py: no package at all
-            raise DependencyError(
-                f"the bcc found in {', '.join(bcc.__path__)} is an empty directory", hint=BCC_HINT
-            )
-        impostor = Path(bcc.__file__).parent
-        for name in [n for n in sys.modules if n == "bcc" or n.startswith("bcc.")]:
-            del sys.modules[name]
-        sys.path[:] = [p for p in sys.path if Path(p) != impostor.parent]
-    raise DependencyError(
-        f"the bcc in {impostor} is not the BPF Compiler Collection "
-        "(it is PyPI's package of the same name)",
-        hint=f"pip uninstall bcc, then {BCC_HINT}",
-    )
-
-
-def argument_member(number: int) -> tuple[str, int]:
-    """(member of struct pt_regs, bytes to add) that holds argument `number` (from 1)."""
-    members = ARGUMENTS.get(platform.machine())
-    if members is None:
-        raise KernelError(
-            f"rsttrace does not know how {platform.machine()} passes function arguments",
-            hint="use --plan tracepoints",
-        )
-    member, _, add = members[number - 1].partition("+")
-    return member, int(add or 0)
-
-
-class Facts:
-    """What the running kernel looks like, from BTF or, failing that, from installed headers."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.missing: list[str] = []
-        self.source = "btf"
-        try:
-            self.btf: Btf | None = Btf()
-        except RsttraceError as error:
-            self.btf = None
-            self.source = "headers"
-            if headers.directory() is None:
-                raise KernelError(
-                    f"{error.what}; and no kernel headers for {platform.release()} are installed",
-                    hint=f"{error.hint or 'use a kernel with BTF'} (Debian, Ubuntu: "
-                    f"linux-headers-{platform.release()}; Fedora, Rocky: kernel-devel)",
-                ) from None
-
-    def fields(self) -> list[tuple[str, str, str, bool]]:
-        """(name, structure, member, optional) of every line of fields.h."""
-        text = (layout.bpf_directory() / "fields.h").read_text()
-        return [(n, s, m, bool(o)) for n, s, m, o in FIELD_LINE.findall(text)]
-
-    def offsets(self, without: frozenset[str] = frozenset()) -> str:
-        """The text of offsets.h: OFF_<name> and SIZE_<name> of every field.
-
-        `without`: optional fields that the headers turned out not to have.
-        """
-        lines = []
-        if self.btf is None:
-            lines += [f"#include <{header}>" for header in HEADERS]
-        for name, structure, member, optional in self.fields():
-            add = 0
-            if member.startswith("ARG"):
-                member, add = argument_member(int(member[3:]))  # noqa: PLW2901
-            if self.btf is not None:
-                found = self.btf.field(structure, member)
-                if found is None and not optional:
-                    raise KernelError(
-                        f"this kernel's struct {structure} has no {member}",
-                        hint="report it with the kernel's version: rsttrace doctor -o json",
-                    )
-                offset = found.offset + add if found else -1
-                size = 8 if member == "regs" else found.size if found else 0
-                if found is None:
-                    self.missing.append(name)
-                lines.append(f"#define OFF_{name} {offset}\n#define SIZE_{name} {size}")
-            elif name in without:
-                self.missing.append(name)
-                lines.append(f"#define OFF_{name} -1\n#define SIZE_{name} 0")
-            else:
-                size_of = f"sizeof(((struct {structure} *)0)->{member})"
-                lines.append(
-                    f"#define OFF_{name} ((int)__builtin_offsetof(struct {structure}, {member})"
-                    f" + {add})\n#define SIZE_{name} {'8' if member == 'regs' else size_of}"
-                )
-        return "\n".join(lines) + "\n"
-
-    def enums(self) -> dict[str, dict[str, int]]:
-        """The reason enums: kernel name -> {enumerator without its prefix: value}."""
-        found = {}
-        for enum, prefix in (
-            ("sk_rst_reason", "SK_RST_REASON_"),
-            ("skb_drop_reason", "SKB_DROP_REASON_"),
-        ):
-            values = self.btf.enum(enum) if self.btf else headers.enum(enum)
-            found[enum] = {
-                (name[len(prefix) :] if name.startswith(prefix) else name): value
-                for name, value in values.items()
-            }
-        return found
-
-    def arguments(self, name: str) -> list[str] | None:
-        """Names of a function's or a tracepoint's arguments; None if unknown."""
-        return self.btf.parameters(name) if self.btf else headers.parameters(name)
-
-    def knows(self) -> dict[str, bool]:
-        """What this kernel tells of a reset, by the names of `hooks.KNOWLEDGE`."""
-        kfree = self.arguments("btf_trace_kfree_skb") or []
-        return {
-            "drop_reason": len(kfree) >= 3,
-            "drop_socket": len(kfree) >= 4,
-            "reset_reason": len(self.arguments("btf_trace_tcp_send_reset") or []) >= 3,
-            "reset_skb": "skb" in (self.arguments("tcp_reset") or []),
-        }
+from rsttrace.errors import KernelError, RsttraceError
+from rsttrace.kernel import cgroup, config, hooks, kprobe, layout, lockdown, sources, stubs
+from rsttrace.kernel.bcc import import_bcc
+from rsttrace.kernel.facts import Facts
+from rsttrace.kernel.protocol import HookStatus, Report, Request, receive_request, send_answer
 
 
 def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follows: bool) -> str:
@@ -254,9 +43,8 @@ def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follo
         return arguments.index(name) + 1 if arguments and name in arguments else 0
 
     values = {
-        **{f"KIND_{k.name}": n for k, n in config.KIND_NUMBERS.items()},
-        "KIND_COUNT": len(Kind),
-        "KIND_MASK": hex(mask),
+        **config.constants(),
+        "KIND_MASK": mask,
         "RING_PAGES": config.RING_PAGES,
         "FLOWS": request["flows"],
         "BASELINE": int(request["baseline"]),
@@ -273,25 +61,13 @@ def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follo
         "PLAN_KPROBES": int(plan is hooks.Plan.KPROBES),
         "ACTIVE_REASON_FOLLOWS": int(follows and plan is hooks.Plan.TRACEPOINTS),
         # No reason has the value 0xfffffffe: a name that this kernel lacks never matches.
-        **{
-            f"DROP_{name}": drop.get(name, 0xFFFFFFFE)
-            for name in ("NO_SOCKET", "TCP_RESET", "OTHERHOST")
-        },
+        **{f"DROP_{name}": drop.get(name, 0xFFFFFFFE) for name in ("NO_SOCKET", "OTHERHOST")},
     }
-    return "".join(f"#define {name} {value}\n" for name, value in values.items())
-
-
-def write_tree(directory: Path) -> None:
-    """The stub kernel tree that BCC_KERNEL_SOURCE names."""
-    for name, text in STUBS.items():
-        path = directory / "include" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"#pragma once\n{text}")
-    (directory / "include/generated/uapi/linux").mkdir(parents=True, exist_ok=True)
+    return config.defines(values)
 
 
 def compile_program(bcc: Any, facts: Facts, directory: Path, config_text: str) -> Any:
-    """Compile bpf/rsttrace.c.
+    """Compile the BPF program.
 
     Raises:
         KernelError: the compiler refuses; its own words are on our stderr.
@@ -301,13 +77,14 @@ def compile_program(bcc: Any, facts: Facts, directory: Path, config_text: str) -
     (directory / "offsets.h").write_text(facts.offsets())
     # An unnamed struct member of a tagged type needs it (kernels from 6.19's ns_tree on).
     flags = ["-w", "-g0", "-fms-extensions", f"-I{directory}", f"-I{bpf}"]
-    text = (bpf / "rsttrace.c").read_text()
+    text = sources.joined(
+        bpf, f'_Static_assert(sizeof(struct rst_event) == {layout.event_size()}, "layout");\n'
+    )
     if facts.btf is not None:
-        write_tree(directory / "kernel")
+        stubs.write(directory / "kernel")
         os.environ["BCC_KERNEL_SOURCE"] = str(directory / "kernel")
     else:
         os.environ.pop("BCC_KERNEL_SOURCE", None)  # bcc finds them by the running kernel's release
-    text += f'\n_Static_assert(sizeof(struct rst_event) == {layout.event_size()}, "layout");\n'
     try:
         return bcc.BPF(text=text, cflags=flags)
     except Exception as error:
@@ -348,12 +125,12 @@ def choose_plan(wanted: str) -> hooks.Plan:
 
 def attach(
     bcc: Any, program: Any, hook: hooks.Hook, functions: frozenset[str]
-) -> tuple[config.HookStatus, int]:
+) -> tuple[HookStatus, int]:
     """Load and attach one hook: its status, and the probe's descriptor.
 
     If it must wait for its module, the descriptor is the loaded program's; -1 where there is none.
     """
-    status = config.HookStatus(hook.target, hook.kprobe, False, hook.unseen)
+    status = HookStatus(hook.target, hook.kprobe, False, hook.unseen)
     try:
         function = program.load_func(
             hook.program,
@@ -366,7 +143,7 @@ def attach(
     except Exception as error:
         status.error = f"the kernel refuses the program: {error}"
         return status, -1
-    program.funcs.clear()  # one hooked twice is loaded twice: looked() in bpf/rsttrace.c
+    program.funcs.clear()  # one hooked twice is loaded twice: looked() in bpf/events.c
     if hook.kprobe and hook.target not in functions:
         status.error = "this kernel has no such function"
         if hook.module is None:
@@ -391,23 +168,58 @@ def attach(
     return status, descriptor
 
 
-def fill_filters(program: Any, request: dict[str, Any]) -> None:
+def fill_filters(program: Any, request: Request) -> None:
     """Write the filter maps, before anything is attached."""
     for name, values, pack in (
-        ("only_netns", request["netns"], "<I"),
-        ("only_ports", request["ports"], "<H"),
+        ("only_netns", request.netns, "<I"),
+        ("only_ports", request.ports, "<H"),
     ):
         table = program[name]
         for value in values:
             table[table.Key.from_buffer_copy(struct.pack(pack, value))] = table.Leaf(1)
     table = program["only_nets"]
-    for address, prefix in request["nets"]:
+    for address, prefix in request.nets:
         key = struct.pack("<I", prefix) + bytes.fromhex(address)
         table[table.Key.from_buffer_copy(key)] = table.Leaf(1)
 
 
-def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
-    """Compile, load and attach: (report, descriptors).
+def attach_all(
+    bcc: Any, program: Any, chosen: tuple[hooks.Hook, ...], functions: frozenset[str]
+) -> tuple[list[HookStatus], list[int]]:
+    """Load and attach all hooks: their statuses, and the descriptors of those that have one."""
+    statuses, descriptors = [], []
+    for hook in chosen:
+        status, descriptor = attach(bcc, program, hook, functions)
+        statuses.append(status)
+        if descriptor >= 0:
+            descriptors.append(descriptor)
+    return statuses, descriptors
+
+
+def check_packet_layer(statuses: list[HookStatus]) -> None:
+    """What nothing can be traced without is attached.
+
+    Raises:
+        KernelError: it is not; the message says why.
+    """
+    for status in statuses:
+        if status.target not in hooks.PACKET_LAYER or status.attached:
+            continue
+        if lockdown.is_confidential():
+            raise KernelError(
+                "kernel lockdown is in confidentiality mode, which forbids BPF programs to "
+                "read kernel memory",
+                hint="boot with lockdown=integrity (which tracing can live with) or without "
+                "lockdown: a running kernel cannot be unlocked",
+            )
+        raise KernelError(
+            f"the raw tracepoint {status.target} cannot be used: {status.error}",
+            hint="run `rsttrace doctor` to see what this kernel allows",
+        )
+
+
+def load(request: Request, directory: Path) -> tuple[Report, list[int]]:
+    """Compile (in that directory), load and attach: the report, and descriptors.
 
     The descriptors are the ring buffer's, the counters', and, in the report's order, one for each
     hook that is attached (the probe) or waits for its module (the program).
@@ -416,88 +228,55 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         RsttraceError: nothing can be traced; the message says why.
     """
     bcc = import_bcc()
-    directory = Path(request["directory"])
-    facts = Facts(directory)
-    plan = choose_plan(request["plan"])
+    facts = Facts()
+    plan = choose_plan(request.plan)
     knows = facts.knows()
     chosen = hooks.for_plan(
         plan,
         2 + knows["drop_reason"] + knows["drop_socket"],
-        payload=request["payload"] > 0,
+        payload=request.payload > 0,
     )
     functions = kernel_functions() if plan is hooks.Plan.KPROBES else frozenset()
     for follows in (True, False):
         program = compile_program(
-            bcc, facts, directory, config_header(request, facts, plan, follows)
+            bcc, facts, directory, config_header(asdict(request), facts, plan, follows)
         )
         fill_filters(program, request)
-        report = config.Report(
-            plan=plan.value,
-            source=facts.source,
-            enums={
-                enum: {value: name for name, value in names.items()}
-                for enum, names in facts.enums().items()
-            },
-            knows=knows,
-            missing_fields=sorted(set(facts.missing)),
-            bcc_version=str(getattr(bcc, "__version__", "unknown")),
-            event_size=layout.event_size(),
-        )
-        descriptors = [program["events"].map_fd, program["counts"].map_fd]
-        for hook in chosen:
-            status, descriptor = attach(bcc, program, hook, functions)
-            report.hooks.append(status)
-            if descriptor >= 0:
-                descriptors.append(descriptor)
-        failed = {hook.target for hook in report.hooks if not hook.attached}
+        statuses, descriptors = attach_all(bcc, program, chosen, functions)
+        failed = {status.target for status in statuses if not status.attached}
         # Without tcp_send_reset nothing would complete a held event: compile again without holding.
         if "tcp_send_reset" not in failed or plan is hooks.Plan.KPROBES:
             break
-        for descriptor in descriptors[2:]:
+        for descriptor in descriptors:
             os.close(descriptor)
-    for target in hooks.PACKET_LAYER:
-        if target in failed:
-            if is_confidential():
-                raise KernelError(
-                    "kernel lockdown is in confidentiality mode, which forbids BPF programs to "
-                    "read kernel memory",
-                    hint="boot with lockdown=integrity (which tracing can live with) or without "
-                    "lockdown: a running kernel cannot be unlocked",
-                )
-            why = next(hook.error for hook in report.hooks if hook.target == target)
-            raise KernelError(
-                f"the raw tracepoint {target} cannot be used: {why}",
-                hint="run `rsttrace doctor` to see what this kernel allows",
-            )
-    return asdict(report), descriptors
-
-
-def is_confidential() -> bool:
-    """Whether the kernel is locked down so far that BPF may not read its memory.
-
-    LOCKDOWN_BPF_READ_KERNEL, LOCKDOWN_KPROBES and LOCKDOWN_PERF belong to that mode
-    (include/linux/security.h); to the milder one only writing does.
-    """
-    try:
-        return "[confidentiality]" in Path("/sys/kernel/security/lockdown").read_text()
-    except OSError:
-        return False
+    check_packet_layer(statuses)
+    report = Report(
+        plan=plan.value,
+        source=facts.source,
+        hooks=statuses,
+        enums={
+            enum: {value: name for name, value in names.items()}
+            for enum, names in facts.enums().items()
+        },
+        knows=knows,
+        missing_fields=sorted(set(facts.missing)),
+        bcc_version=str(getattr(bcc, "__version__", "unknown")),
+    )
+    return report, [program["events"].map_fd, program["counts"].map_fd, *descriptors]
 
 
 def serve(channel: socket.socket, directory: Path) -> None:
     """Answer the one request that comes on the channel."""
-    with channel.makefile("rb") as stream:
-        line = stream.readline()
-    if not line:
+    request = receive_request(channel)
+    if request is None:
         return  # the tracer was killed meanwhile
+    answer: Report | RsttraceError
     descriptors: list[int] = []
     try:
-        answer, descriptors = load({**json.loads(line), "directory": str(directory)})
+        answer, descriptors = load(request, directory)
     except RsttraceError as error:
-        answer = {"error": type(error).__name__, "what": error.what, "hint": error.hint}
-    payload = json.dumps(answer).encode() + b"\n"
-    socket.send_fds(channel, [struct.pack("<I", len(payload))], descriptors)
-    channel.sendall(payload)
+        answer = error
+    send_answer(channel, answer, descriptors)
 
 
 def main() -> None:

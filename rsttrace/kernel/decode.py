@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rsttrace.kernel import config, reasons
+from rsttrace.kernel import causes, config
 from rsttrace.kernel.layout import structures
+from rsttrace.limits import RECENT
 from rsttrace.model import (
     Baseline,
     Cause,
@@ -19,18 +20,15 @@ from rsttrace.model import (
     Packet,
     Process,
     Reset,
-    Scope,
     Seen,
     SentData,
     Socket,
 )
 from rsttrace.tcp import address, flag_letters, options_text, packet
 
-NO_REASON = 0xFFFFFFFF
 NOT_MEASURED = 0xFFFFFFFF
 
 KINDS = tuple(config.KIND_NUMBERS)
-SCOPES = (Scope.NONE, Scope.FLOW, Scope.PEER)
 
 HALF_OPEN = (None, "NOT_SPECIFIED")
 """Drop reasons of a RST that ends a half-open connection (tcp_check_req gives none)."""
@@ -68,12 +66,12 @@ def _text(raw: Any) -> str:
     return bytes(raw).split(b"\0", 1)[0].decode(errors="backslashreplace")
 
 
-def _half(raw: Any, recent: int, context: Context, until: int) -> Half | None:
+def _half(raw: Any, context: Context, until: int) -> Half | None:
     """One direction of a flow; of its last packets, those until the RST's own time."""
     if not raw.packets:
         return None
     newest = raw.packets - 1
-    kept = [raw.recent[(newest - back) % recent] for back in range(min(recent, raw.packets))]
+    kept = [raw.recent[(newest - back) % RECENT] for back in range(min(RECENT, raw.packets))]
     # What a RST provokes (a challenge ACK) may leave before the RST is seen to be dropped.
     kept = [seen for seen in kept if seen.ts <= until]
     wall = context.clock_offset_ns
@@ -130,7 +128,7 @@ def _socket(raw: Any) -> Socket | None:
     connected = bool(raw.rport)
     return Socket(
         cookie=raw.cookie or None,
-        state=reasons.STATES.get(raw.state),
+        state=causes.STATES.get(raw.state),
         srtt_us=(raw.srtt_us or None) if full else None,
         min_rtt_us=raw.min_rtt_us if full and raw.min_rtt_us != NOT_MEASURED else None,
         inode=raw.inode or None,
@@ -168,18 +166,17 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
     """One event as a Reset, or as what the end that was reset went on to send."""
     parser = structures()
     event = parser.rst_event(raw)
-    recent = parser.consts["RECENT"]
     rst = _headers(event.rst)
     assert rst is not None  # the kernel side fills it for every kind
     if event.kind == config.LATE:
         return LatePacket(event.ts + context.clock_offset_ns, rst, event.net or None)
     kind = KINDS[event.kind]
     socket = _socket(event.sock)
-    scope = SCOPES[event.scope]
+    scope = config.SCOPES[event.scope]
     baseline = Baseline(
         scope=scope,
-        theirs=_half(event.theirs, recent, context, event.ts),
-        ours=_half(event.ours, recent, context, event.ts),
+        theirs=_half(event.theirs, context, event.ts),
+        ours=_half(event.ours, context, event.ts),
         peer_ttls=tuple(filter(None, bytes(event.peer_ttls))),
     )
     sent_reason = context.enums.get("sk_rst_reason", {}).get(event.reason)
@@ -190,7 +187,7 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
     if trigger is None:
         trigger = _trigger(kind, rst, baseline, event.ts + context.clock_offset_ns)
     if kind is Kind.SENT_PASSIVE:
-        cause = reasons.sent_passive(
+        cause = causes.sent_passive(
             sent_reason,
             state,
             trigger.flags if trigger else None,
@@ -200,9 +197,9 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
         )
     elif kind is Kind.SENT_ACTIVE:
         fin = state in ("CLOSE_WAIT", "LAST_ACK", "CLOSING")
-        cause = reasons.sent_active(
+        cause = causes.sent_active(
             sent_reason,
-            reasons.STATES.get(event.sock.state_now),
+            causes.STATES.get(event.sock.state_now),
             bool(event.sock.owned),
             0 < event.sock.unread - fin < 1 << 31,
             rst.options,
@@ -218,7 +215,7 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
             # tcp_check_req(): the request socket is judged, its listener is what we are given.
             state = "SYN_RECV"
             socket = replace(socket, state=state) if socket else None
-        cause = reasons.received(kind, drop_reason, state)
+        cause = causes.received(kind, drop_reason, state)
     sent = kind.direction in ("sent", "forwarded")
     local, remote = (rst.src, rst.dst) if sent else (rst.dst, rst.src)
     if socket and socket.local and socket.remote:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rsttrace.errors import RsttraceError
-from rsttrace.kernel import hooks, kprobe, loader
+from rsttrace.kernel import hooks, kprobe, loader, lockdown
 from rsttrace.kernel.btf import VMLINUX
-from rsttrace.kernel.config import Report, Request
+from rsttrace.kernel.protocol import Report, Request
 from rsttrace.model import Kind
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
@@ -162,11 +162,10 @@ def _kprobes() -> Check:
 
 
 def _lockdown() -> Check:
-    try:
-        state = Path("/sys/kernel/security/lockdown").read_text().strip()
-    except OSError:
+    state = lockdown.state()
+    if state is None:
         return Check("lockdown", OK, "not active")
-    if "[confidentiality]" in state:
+    if lockdown.is_confidential():
         return Check("lockdown", FAILED, state, "boot with lockdown=integrity, or without lockdown")
     return Check("lockdown", OK, state)
 

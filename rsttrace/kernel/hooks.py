@@ -20,9 +20,9 @@ class Plan(enum.Enum):
 class Hook:
     """One probe.
 
-    `program` is the function in bpf/rsttrace.c, `target` the tracepoint or kernel function it
-    hooks (some are hooked twice: bpf/rsttrace.c says why, at `looked()`), `plan` the plan it
-    belongs to (None: both), `unseen` what the user misses without it, `module` the module whose
+    `program` is the function in bpf/, `target` the tracepoint or kernel function it hooks (some
+    are hooked twice: bpf/events.c says why, at `looked()`), `plan` the plan it belongs to (None:
+    both), `unseen` what the user misses without it, `module` the module whose
     loading may bring the target later (None: it is there or never), `without_rx_sk` and
     `without_drop_reason` that only kernels need it whose kfree_skb tracepoint names no socket, or
     no reason. `cgroup`: attached to the root of the cgroup tree (v2), and only where payload is to

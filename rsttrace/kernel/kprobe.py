@@ -12,11 +12,11 @@ import os
 import struct
 from pathlib import Path
 
+from rsttrace.kernel import syscalls
+
 PMU_TYPE = Path("/sys/bus/event_source/devices/kprobe/type")
 """The kprobe PMU (e12f03d7031a, 4.17); absent without CONFIG_KPROBE_EVENTS."""
 
-SYS_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241, "ppc64le": 319, "s390x": 331, "riscv64": 241}
-PERF_FLAG_FD_CLOEXEC = 8
 PERF_EVENT_IOC_ENABLE = 0x2400
 PERF_EVENT_IOC_SET_BPF = 0x40042408
 
@@ -39,16 +39,13 @@ def attach(program: int, function: str) -> int:
     # sample_period, sample_type, read_format, flags, wakeup_events, bp_type, kprobe_func,
     # probe_offset
     attributes = struct.pack(
-        "<IIQQQQQIIQQ",
+        "=IIQQQQQIIQQ",
         int(PMU_TYPE.read_text()), 72, 0, 0, 0, 0, 0, 0, 0, ctypes.addressof(name), 0,
     )  # fmt: skip
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    libc = ctypes.CDLL(None, use_errno=True)
-    number = SYS_PERF_EVENT_OPEN[os.uname().machine]
-    descriptor: int = libc.syscall(number, buffer, -1, 0, -1, PERF_FLAG_FD_CLOEXEC)
-    if descriptor < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), f"kprobe {function}")
+    try:
+        descriptor = syscalls.perf_event_open(attributes)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"kprobe {function}") from None
     try:
         fcntl.ioctl(descriptor, PERF_EVENT_IOC_SET_BPF, program)
         fcntl.ioctl(descriptor, PERF_EVENT_IOC_ENABLE, 0)

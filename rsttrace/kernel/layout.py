@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rsttrace.errors import RsttraceError
+from rsttrace.kernel import config
 
 
 @functools.lru_cache(maxsize=1)
@@ -32,7 +33,8 @@ def structures() -> Any:
     from dissect.cstruct import cstruct
 
     parser = cstruct(endian="<")
-    parser.load((bpf_directory() / "event.h").read_text(), align=True)
+    text = config.defines(config.constants()) + (bpf_directory() / "event.h").read_text()
+    parser.load(text, align=True)
     return parser
 
 

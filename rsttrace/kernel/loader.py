@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
+from typing import IO
 
-from rsttrace import errors
-from rsttrace.errors import KernelError, PrivilegeError
+from rsttrace.errors import KernelError, PrivilegeError, RsttraceError
 from rsttrace.kernel import kprobe
-from rsttrace.kernel.config import HookStatus, Report, Request
+from rsttrace.kernel.protocol import HookStatus, Report, Request, receive_answer, send_request
 
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39  # include/uapi/linux/capability.h
-
-MAX_DESCRIPTORS = 64
 
 
 def check_privileges() -> None:
@@ -113,30 +109,11 @@ def load(request: Request) -> Loaded:
         ours,
     ):
         with theirs:
-            # Isolated: neither the current directory nor PYTHON* variables can slip code into a
-            # process that runs as root.
-            child = subprocess.Popen(
-                [sys.executable, "-I", str(Path(__file__).with_name("child.py")),
-                 str(theirs.fileno()), directory],
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # what kills our process group lets it clean up
-                stdin=subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=log_file,
-            )  # fmt: skip
+            child = _start(theirs, directory, log_file)
         try:
-            ours.sendall(json.dumps(asdict(request)).encode() + b"\n")
-            header, descriptors, _, _ = socket.recv_fds(ours, 4, MAX_DESCRIPTORS)
-            answer = b""
-            if len(header) == 4:
-                (length,) = struct.unpack("<I", header)
-                while len(answer) < length:
-                    part = ours.recv(length - len(answer))
-                    if not part:
-                        break
-                    answer += part
-        except ConnectionError:
-            answer, descriptors = b"", []
+            with contextlib.suppress(ConnectionError):  # it died: there will be no answer
+                send_request(ours, request)
+            answer, descriptors = receive_answer(ours)
         except BaseException:
             child.kill()
             raise
@@ -144,23 +121,28 @@ def load(request: Request) -> Loaded:
             status = child.wait()
         log_file.seek(0)
         log = log_file.read().decode(errors="replace")
-    if not answer.endswith(b"\n"):
-        for descriptor in descriptors:
-            os.close(descriptor)
+    if answer is None:
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         raise KernelError(
             f"the BPF compiler died ({how}): {log.strip().splitlines()[-1:] or 'no message'}",
             hint="run `rsttrace doctor -v` and report its output",
         )
-    message = json.loads(answer)
-    if "error" in message:
-        kind = getattr(errors, message["error"], KernelError)
-        failure: errors.RsttraceError = kind(message["what"], hint=message["hint"])
-        failure.log = log
-        raise failure
-    message["hooks"] = [HookStatus(**hook) for hook in message["hooks"]]
-    message["enums"] = {
-        enum: {int(value): name for value, name in names.items()}
-        for enum, names in message["enums"].items()
-    }
-    return Loaded(Report(**message), list(descriptors), log)
+    if isinstance(answer, RsttraceError):
+        answer.log = log
+        raise answer
+    return Loaded(answer, descriptors, log)
+
+
+def _start(channel: socket.socket, directory: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """The loading child, with its end of the channel."""
+    # Isolated: neither the current directory nor PYTHON* variables can slip code into a process
+    # that runs as root.
+    return subprocess.Popen(
+        [sys.executable, "-I", str(Path(__file__).with_name("child.py")),
+         str(channel.fileno()), directory],
+        pass_fds=[channel.fileno()],
+        start_new_session=True,  # what kills our process group lets it clean up
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+    )  # fmt: skip

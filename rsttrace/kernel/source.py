@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import os
 import select
 import struct
 import time
@@ -12,14 +11,14 @@ from collections import deque
 from types import TracebackType
 
 from rsttrace.kernel import config, loader
+from rsttrace.kernel.counts import lookup_per_cpu
 from rsttrace.kernel.decode import Context, decode
 from rsttrace.kernel.layout import event_size
+from rsttrace.kernel.protocol import Report, Request
 from rsttrace.model import Kind, LatePacket, Reset
 
 PAGE = mmap.PAGESIZE
 BUSY, DISCARD = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, _DISCARD_BIT (include/uapi/linux/bpf.h)
-
-BPF_MAP_LOOKUP_ELEM = 1
 
 CHUNK = 64
 """How many events are decoded before the ring is emptied again."""
@@ -90,7 +89,7 @@ class LiveSource:
         RsttraceError: nothing can be traced; the message says why.
     """
 
-    def __init__(self, request: config.Request) -> None:
+    def __init__(self, request: Request) -> None:
         self._request = request
         self._stack = contextlib.ExitStack()
         self._final: dict[Kind, tuple[int, int, int]] | None = None
@@ -117,7 +116,7 @@ class LiveSource:
         self._stack.close()
 
     @property
-    def report(self) -> config.Report:
+    def report(self) -> Report:
         """What is attached and what is not."""
         return self._loaded.report
 
@@ -191,36 +190,3 @@ class LiveSource:
             return self._final_late
         at = config.LATE * config.COUNT_KINDS + config.COUNT_LOST
         return lookup_per_cpu(self._loaded.counts, at)
-
-
-def lookup_per_cpu(descriptor: int, index: int) -> int:
-    """The sum over all CPUs of one u64 of a per-CPU array map.
-
-    Raises:
-        OSError: the kernel refuses the lookup.
-    """
-    import ctypes
-
-    cpus = possible_cpus()
-    key = ctypes.c_uint32(index)
-    values = (ctypes.c_uint64 * cpus)()
-    # union bpf_attr, the BPF_MAP_*_ELEM member: map_fd, key, value, flags
-    attributes = struct.pack(
-        "<IxxxxQQQ", descriptor, ctypes.addressof(key), ctypes.addressof(values), 0
-    )
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    libc = ctypes.CDLL(None, use_errno=True)
-    result = libc.syscall(
-        config.SYS_BPF[os.uname().machine], BPF_MAP_LOOKUP_ELEM, buffer, len(attributes)
-    )
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), "bpf(BPF_MAP_LOOKUP_ELEM)")
-    return sum(values)
-
-
-def possible_cpus() -> int:
-    """How many CPUs the kernel may ever have: the width of a per-CPU map's value."""
-    with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
-        last = file.read().strip().split(",")[-1]
-    return int(last.split("-")[-1]) + 1

@@ -13,11 +13,12 @@ from rsttrace.model.comparison import (
     Fate,
     OtherEnd,
     Point,
+    PointFile,
     Position,
-    Way,
+    Traffic,
 )
 from rsttrace.model.path import (
-    AddressCheck,
+    AddressHolders,
     Attempt,
     Holder,
     Hop,
@@ -26,6 +27,7 @@ from rsttrace.model.path import (
     ProbeAnswer,
 )
 from rsttrace.model.reset import (
+    NO_TIME,
     Baseline,
     BridgePort,
     Cause,
@@ -53,6 +55,7 @@ from rsttrace.model.reset import (
     TtlCount,
 )
 from rsttrace.model.ttl import (
+    FULL_TTL,
     INITIAL_TTLS,
     hops,
     initial_ttl,
@@ -67,8 +70,10 @@ from rsttrace.model.verdict import (
 )
 
 __all__ = [
+    "FULL_TTL",
     "INITIAL_TTLS",
-    "AddressCheck",
+    "NO_TIME",
+    "AddressHolders",
     "Attempt",
     "Author",
     "Baseline",
@@ -101,6 +106,7 @@ __all__ = [
     "Placement",
     "Pod",
     "Point",
+    "PointFile",
     "Position",
     "ProbeAnswer",
     "Probed",
@@ -112,9 +118,9 @@ __all__ = [
     "Share",
     "Socket",
     "SwitchPort",
+    "Traffic",
     "TtlCount",
     "Verdict",
-    "Way",
     "hops",
     "initial_ttl",
 ]

@@ -10,6 +10,21 @@ if TYPE_CHECKING:
     from rsttrace.model.reset import Endpoint
 
 
+class Point(enum.Enum):
+    """One of the two vantage points: a place in the network where packets were recorded."""
+
+    A = "A"
+    B = "B"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def other(self) -> Point:
+        """The other one."""
+        return Point.B if self is Point.A else Point.A
+
+
 class Fate(enum.Enum):
     """What another vantage point of the same connection says of a RST.
 
@@ -26,7 +41,7 @@ class Fate(enum.Enum):
 
 @dataclass(frozen=True)
 class OtherEnd:
-    """A RST as seen from the other vantage point (`point`: ``A`` or ``B``), whose data is `file`.
+    """A RST as seen from the other vantage point (`point`), whose data is `file`.
 
     `frame` is its frame there. `at_sender`: the other point is the sending host itself, as far as
     TTL and MAC tell. `logged`: the other point is a log of rsttrace, not a capture: it cannot prove
@@ -37,7 +52,7 @@ class OtherEnd:
     """
 
     fate: Fate
-    point: str
+    point: Point
     file: str
     frame: int | None = None
     at_sender: bool = False
@@ -55,8 +70,8 @@ class Position:
 
     `from_a` and `from_b` are routers between it and the points, `total` those between the points,
     each ``None`` where it cannot be told. `sure` is ``likely``, ``possible`` or ``unknown``.
-    `within` is the share of the way (0 at A, 1 at B) up to which, or with `within_of` ``B`` from
-    which, timing allows it to be. `text` is one sentence, `notes` are what it rests on.
+    `within` is the share of the way from the point `within_of` (0) to the other one (1) up to
+    which timing allows it to be. `text` is one sentence, `notes` are what it rests on.
     """
 
     from_a: int | None
@@ -66,15 +81,15 @@ class Position:
     text: str
     notes: tuple[str, ...] = ()
     within: float | None = None
-    within_of: str | None = None
+    within_of: Point | None = None
     kind: str = "router"
 
 
 @dataclass(frozen=True)
 class ComparedReset:
-    """What a comparison says of one RST. `point` is where it was seen (``A`` or ``B``)."""
+    """What a comparison says of one RST. `point` is where it was seen."""
 
-    point: str
+    point: Point
     frame: int | None
     received: bool | None
     src: Endpoint
@@ -128,7 +143,7 @@ class Clocks:
 
 
 @dataclass(frozen=True)
-class Way:
+class Traffic:
     """Packets of the compared connections from one point to the other, resets apart.
 
     `left` passed the first point while the second was watching; `lost` of them did not arrive.
@@ -145,15 +160,15 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Point:
-    """One vantage point: a capture, or (`logged`) JSON lines of rsttrace.
+class PointFile:
+    """What a vantage point recorded: a capture, or (`logged`) JSON lines of rsttrace.
 
     `first_ns` and `last_ns` are the times of its first and last packet (entry), by its own clock;
     `packets` counts TCP packets, ``None`` for a log. `address` is the one address behind it, if it
     is one.
     """
 
-    name: str
+    point: Point
     file: str
     logged: bool
     packets: int | None
@@ -174,12 +189,12 @@ class Comparison:
     forging device on the path, with how many resets say so. `notes` say what could not be known.
     """
 
-    a: Point
-    b: Point
+    a: PointFile
+    b: PointFile
     matched: dict[str, int]
     clocks: Clocks | None
-    ab: Way | None
-    ba: Way | None
+    ab: Traffic | None
+    ba: Traffic | None
     flows: tuple[ComparedFlow, ...] = ()
     positions: tuple[tuple[Position, int], ...] = ()
     notes: tuple[str, ...] = ()

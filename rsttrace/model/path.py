@@ -30,10 +30,10 @@ class ProbeAnswer:
 
 @dataclass(frozen=True)
 class Hop:
-    """One place on the path: what answered probes whose TTL ended at the `number`th router.
+    """One router on the path, or the peer: what answered probes with the TTL `number`.
 
     `sent` counts the TCP probes (the other methods are only asked where those get no answer).
-    `name` is from reverse DNS: whoever owns the address chose it.
+    `names` are from reverse DNS: whoever owns the address chose them.
     """
 
     number: int
@@ -105,7 +105,7 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class AddressCheck:
+class AddressHolders:
     """Who says to have an address of our own link, when asked.
 
     `method` is ``arp`` (RFC 826) or ``nd`` (neighbour solicitation, RFC 4861 §7.2), `sent` how many

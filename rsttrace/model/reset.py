@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from rsttrace.model.comparison import OtherEnd
 
+NO_TIME = -(1 << 80)
+"""The time of a packet without one (pcapng's Simple Packet Block): no calendar has it."""
+
 
 class Kind(enum.Enum):
     """Where the RST was seen and by which code path; the value is the word used in the JSON."""

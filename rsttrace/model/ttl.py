@@ -7,6 +7,9 @@ from functools import cache
 INITIAL_TTLS = (32, 64, 128, 255)
 """Initial TTLs that real stacks use: 64 Linux/BSD/macOS, 128 Windows, 255 routers and Solaris."""
 
+FULL_TTL = 64
+"""What our own stack sends with (net.ipv4.ip_default_ttl, IPV6_DEFAULT_HOPLIMIT)."""
+
 
 @cache
 def initial_ttl(ttl: int) -> int:

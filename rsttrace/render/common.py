@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from rsttrace import model
-from rsttrace.render import places
+from rsttrace.render import neighbors
 from rsttrace.render.escape import safe
 from rsttrace.render.payload import quoted
 
@@ -32,7 +32,7 @@ _WORDS = {
 def features(entry: model.Entry) -> Features:
     """What is compared: only what is known, with the names of the JSON summary."""
     reset, verdict = entry.reset, entry.verdict
-    neighbor = places.neighbor(reset)
+    neighbor = neighbors.neighbor(reset)
     ours, theirs = reset.baseline.ours, reset.baseline.theirs
     idle = [item.values["idle_s"] for item in verdict.evidence if item.rule == "idle-timeout"]
     known: dict[str, Any] = {

@@ -12,8 +12,9 @@ from rsttrace.model import (
     Endpoint,
     Fate,
     Point,
+    PointFile,
     Position,
-    Way,
+    Traffic,
 )
 from rsttrace.render.drawing import Drawing, plain_lines, wrapped
 from rsttrace.render.escape import safe
@@ -45,13 +46,13 @@ def comparison_lines(found: Comparison, *, plain: bool = False) -> list[str]:
     """The comparison for people: lines of at most `WIDTH` columns. `plain`: ASCII only."""
     lines: list[str] = []
     for point in (found.a, found.b):
-        lines += wrapped(_point(point))
+        lines += wrapped(_point_file(point))
     lines += wrapped(_matched(found.matched)) if found.matched else []
     if found.clocks is not None:
         lines += wrapped(_clocks(found.clocks))
-    for way, start, end in ((found.ab, "A", "B"), (found.ba, "B", "A")):
-        if way is not None:
-            lines += wrapped(_way(way, start, end))
+    for start, traffic in ((Point.A, found.ab), (Point.B, found.ba)):
+        if traffic is not None:
+            lines += wrapped(_traffic(traffic, start))
     lines += wrapped(_resets(found))
     for note in found.notes:
         lines += wrapped(f"note: {safe(note, 400)}")
@@ -71,27 +72,27 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
-def _file(point: Point) -> str:
-    return safe(point.file.rpartition("/")[2], _NAME)
+def _file(file: PointFile) -> str:
+    return safe(file.file.rpartition("/")[2], _NAME)
 
 
-def _where(point: Point) -> str:
-    return _file(point) + (f", on the side of {safe(point.address)}" if point.address else "")
+def _where(file: PointFile) -> str:
+    return _file(file) + (f", on the side of {safe(file.address)}" if file.address else "")
 
 
-def _point(point: Point) -> str:
-    if point.logged:
-        what = f"{_count(point.resets, 'reset')} that rsttrace has logged"
+def _point_file(file: PointFile) -> str:
+    if file.logged:
+        what = f"{_count(file.resets, 'reset')} that rsttrace has logged"
     else:
-        what = _count(point.resets, "RST")
-        if point.packets is not None:
-            what = f"{_count(point.packets, 'TCP packet')}, {what}"
-        if point.flows is not None:
-            what += f", {_count(point.flows, 'connection')}"
-    if point.first_ns is not None and point.last_ns is not None:
-        what += f", {duration(point.last_ns - point.first_ns)} long"
-    broken = f"; {safe(point.problem, 200)}" if point.problem else ""
-    return f"{point.name}: {_file(point)}: {what}{broken}"
+        what = _count(file.resets, "RST")
+        if file.packets is not None:
+            what = f"{_count(file.packets, 'TCP packet')}, {what}"
+        if file.flows is not None:
+            what += f", {_count(file.flows, 'connection')}"
+    if file.first_ns is not None and file.last_ns is not None:
+        what += f", {duration(file.last_ns - file.first_ns)} long"
+    broken = f"; {safe(file.problem, 200)}" if file.problem else ""
+    return f"{file.point}: {_file(file)}: {what}{broken}"
 
 
 def _matched(matched: dict[str, int]) -> str:
@@ -125,16 +126,17 @@ def _signed(nanoseconds: int) -> str:
     return f"{nanoseconds / 1e9:.6f} s"
 
 
-def _way(way: Way, start: str, end: str) -> str:
-    text = f"{start} to {end}: {_count(way.left, 'packet')} left, {way.arrived} arrived"
-    if way.lost:
-        text += f", {way.lost} never did"
-    if way.swapped:
-        text += f" ({way.swapped} swapped for another on the way)"
-    if way.injected:
-        text += f"; {way.injected} arrived that never left"
-    if way.hops is not None:
-        text += f"; {_count(way.hops, 'hop')}"
+def _traffic(traffic: Traffic, start: Point) -> str:
+    left = _count(traffic.left, "packet")
+    text = f"{start} to {start.other}: {left} left, {traffic.arrived} arrived"
+    if traffic.lost:
+        text += f", {traffic.lost} never did"
+    if traffic.swapped:
+        text += f" ({traffic.swapped} swapped for another on the way)"
+    if traffic.injected:
+        text += f"; {traffic.injected} arrived that never left"
+    if traffic.hops is not None:
+        text += f"; {_count(traffic.hops, 'hop')}"
     return text
 
 
@@ -215,8 +217,9 @@ def _picture(found: Comparison, position: Position, count: int, plain: bool) -> 
     drawing = Drawing(plain=plain, column=2)
     drawing.stop(f"A: {_where(found.a)}{total}")
     if position.kind == "elsewhere":
-        near = position.from_a if position.from_a is not None else position.from_b
-        point = "A" if position.from_a is not None else "B"
+        point, near = Point.A, position.from_a
+        if near is None:
+            point, near = Point.B, position.from_b
         drawing.stretch(position.total)
         drawing.stop(f"B: {_where(found.b)}")
         drawing.blank()
@@ -239,8 +242,8 @@ def comparison_object(found: Comparison, *, utc: bool = False) -> dict[str, Any]
     return {
         "schema": SCHEMA,
         "comparison": {
-            "a": _point_object(found.a, utc),
-            "b": _point_object(found.b, utc),
+            "a": _file_object(found.a, utc),
+            "b": _file_object(found.b, utc),
             "matched": {how: found.matched.get(how, 0) for how in _HOWS},
             "clocks": None
             if clocks is None
@@ -254,8 +257,8 @@ def comparison_object(found: Comparison, *, utc: bool = False) -> dict[str, Any]
                 "packets_ab": clocks.from_a,
                 "packets_ba": clocks.from_b,
             },
-            "ab": _way_object(found.ab),
-            "ba": _way_object(found.ba),
+            "ab": _traffic_object(found.ab),
+            "ba": _traffic_object(found.ba),
             "flows": [_flow_object(flow) for flow in found.flows],
             "positions": [
                 {**_position_object(position), "resets": count}
@@ -266,34 +269,34 @@ def comparison_object(found: Comparison, *, utc: bool = False) -> dict[str, Any]
     }
 
 
-def _point_object(point: Point, utc: bool) -> dict[str, Any]:
+def _file_object(file: PointFile, utc: bool) -> dict[str, Any]:
     first, last = (
         None if time_ns is None else iso_time(time_ns, utc=utc)
-        for time_ns in (point.first_ns, point.last_ns)
+        for time_ns in (file.first_ns, file.last_ns)
     )
     return {
-        "file": point.file,
-        "log": point.logged,
-        "address": point.address,
-        "packets": point.packets,
-        "flows": point.flows,
-        "resets": point.resets,
+        "file": file.file,
+        "log": file.logged,
+        "address": file.address,
+        "packets": file.packets,
+        "flows": file.flows,
+        "resets": file.resets,
         "first": first,
         "last": last,
-        "problem": point.problem,
+        "problem": file.problem,
     }
 
 
-def _way_object(way: Way | None) -> dict[str, Any] | None:
-    if way is None:
+def _traffic_object(traffic: Traffic | None) -> dict[str, Any] | None:
+    if traffic is None:
         return None
     return {
-        "left": way.left,
-        "arrived": way.arrived,
-        "lost": way.lost,
-        "injected": way.injected,
-        "swapped": way.swapped,
-        "hops": way.hops,
+        "left": traffic.left,
+        "arrived": traffic.arrived,
+        "lost": traffic.lost,
+        "injected": traffic.injected,
+        "swapped": traffic.swapped,
+        "hops": traffic.hops,
     }
 
 
@@ -320,7 +323,7 @@ def _reset_object(reset: ComparedReset) -> dict[str, Any]:
     other = reset.other
     direction = {True: "received", False: "sent", None: None}[reset.received]
     return {
-        "point": reset.point,
+        "point": reset.point.value,
         "frame": reset.frame,
         "direction": direction,
         "src": _endpoint_object(reset.src),
@@ -346,5 +349,5 @@ def _position_object(position: Position) -> dict[str, Any]:
         "text": position.text,
         "notes": list(position.notes),
         "within": position.within,
-        "within_of": position.within_of,
+        "within_of": None if position.within_of is None else position.within_of.value,
     }

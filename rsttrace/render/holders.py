@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rsttrace.model import AddressCheck, Holder
+from rsttrace.model import AddressHolders, Holder
 from rsttrace.render.drawing import WIDTH, plain_lines, wrapped
 from rsttrace.render.escape import safe
 from rsttrace.render.json import SCHEMA, bridge_object
@@ -14,31 +14,31 @@ _ASKED = {"arp": "ARP request", "nd": "neighbour solicitation"}
 _PROXY = {"arp": "proxy ARP", "nd": "a neighbour proxy"}
 
 
-def address_lines(check: AddressCheck, *, plain: bool = False, indent: str = "") -> list[str]:
+def holders_lines(found: AddressHolders, *, plain: bool = False, indent: str = "") -> list[str]:
     """The verdict, and below it everybody who answered: at most `WIDTH` columns."""
     width = WIDTH - len(indent)
-    where = safe(check.ifname) if check.ifname is not None else f"interface {check.ifindex}"
-    asked = f"{check.sent} {_ASKED[check.method]}{'s' if check.sent != 1 else ''}"
-    lines = wrapped(f"{safe(check.ip)} on {where}: {_said(check, asked)}", width)
-    for holder in check.holders:
+    where = safe(found.ifname) if found.ifname is not None else f"interface {found.ifindex}"
+    asked = f"{found.sent} {_ASKED[found.method]}{'s' if found.sent != 1 else ''}"
+    lines = wrapped(f"{safe(found.ip)} on {where}: {_said(found, asked)}", width)
+    for holder in found.holders:
         lines += wrapped(_holder(holder), width, first="  ")
-    silent = [mac for mac in check.seen if mac not in {holder.mac for holder in check.holders}]
+    silent = [mac for mac in found.seen if mac not in {holder.mac for holder in found.holders}]
     for mac in silent:
         lines += wrapped(f"{safe(mac)}: seen in packets, did not answer", width, first="  ")
-    if check.confirmed:
+    if found.confirmed:
         lines += wrapped(
             "- one host with two interfaces in this network, or a router with "
-            f"{_PROXY[check.method]}, answers like this too",
+            f"{_PROXY[found.method]}, answers like this too",
             width,
             first="  ",
         )
     return [indent + line for line in plain_lines(lines, plain)]
 
 
-def _said(check: AddressCheck, asked: str) -> str:
-    if check.confirmed:
-        return f"confirmed: {len(check.holders)} MACs answer to {asked}"
-    if check.holders:
+def _said(found: AddressHolders, asked: str) -> str:
+    if found.confirmed:
+        return f"confirmed: {len(found.holders)} MACs answer to {asked}"
+    if found.holders:
         return f"not confirmed: one MAC answers to {asked}"
     return f"not confirmed: nobody answers to {asked}"
 
@@ -50,14 +50,14 @@ def _holder(holder: Holder) -> str:
     return text if holder.bridge is None else f"{text}, {bridge_text(holder.bridge)}"
 
 
-def address_object(check: AddressCheck, *, entry: int | None = None) -> dict[str, Any]:
+def holders_object(found: AddressHolders, *, entry: int | None = None) -> dict[str, Any]:
     """``{"schema": 1, "address": {…}}``. `entry` is the id of the entry that it belongs to."""
     return {
         "schema": SCHEMA,
         "address": {
             "entry": entry,
-            "ip": check.ip,
-            "confirmed": check.confirmed,
+            "ip": found.ip,
+            "confirmed": found.confirmed,
             "macs": [
                 {
                     "mac": holder.mac,
@@ -65,14 +65,14 @@ def address_object(check: AddressCheck, *, entry: int | None = None) -> dict[str
                     "answers": holder.answers,
                     "bridge": bridge_object(holder.bridge),
                 }
-                for holder in check.holders
+                for holder in found.holders
             ],
-            "seen": list(check.seen),
-            "method": check.method,
-            "sent": check.sent,
-            "ifindex": check.ifindex,
-            "ifname": check.ifname,
-            "netns": check.netns,
-            "duration_ms": check.duration_ns / 1e6,
+            "seen": list(found.seen),
+            "method": found.method,
+            "sent": found.sent,
+            "ifindex": found.ifindex,
+            "ifname": found.ifname,
+            "netns": found.netns,
+            "duration_ms": found.duration_ns / 1e6,
         },
     }

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from rsttrace import model
-from rsttrace.render import places
+from rsttrace.render import neighbors
 from rsttrace.render.authors import listed
 from rsttrace.render.payload import describe
 from rsttrace.render.times import iso_time
@@ -73,7 +73,7 @@ def entry_object(entry: model.Entry, *, explain: bool = False, utc: bool = False
             "hops": {"rst": verdict.hops_rst, "peer": verdict.hops_peer},
             "findings": verdict.findings,
             "device": {"name": verdict.device_name, "fingerprint": verdict.device_fingerprint},
-            "neighbor": _neighbor(places.neighbor(reset)),
+            "neighbor": _neighbor(neighbors.neighbor(reset)),
             "next_hop": _next_hop(reset.next_hop),
             "ingress": _ingress(reset),
             "made_here": _made_here(reset.made_here),
@@ -275,7 +275,7 @@ def switch_object(switch: model.SwitchPort | None) -> dict[str, Any] | None:
 
 
 def _ingress(reset: model.Reset) -> dict[str, Any] | None:
-    made = _neighbor(places.ingress(reset))
+    made = _neighbor(neighbors.ingress(reset))
     if made is not None:
         made["ttl"] = reset.ingress_frame.ttl if reset.ingress_frame else None
     return made

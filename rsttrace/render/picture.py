@@ -1,14 +1,14 @@
 """The way of a forged reset as a drawing, from what the entry itself knows: no packet is sent.
 
-Hops are counted as `rsttrace.judge.place` does: a RST that passed N routers was made by the device
-that is N + 1 hops away, or on the link before it. The TTL tells that only as long as the device
-began with one of the usual values; where that is in doubt no distance is drawn.
+Hops are counted as `rsttrace.judge.placement` does: a RST that passed N routers was made by the
+device that is N + 1 hops away, or on the link before it. The TTL tells that only as long as the
+device began with one of the usual values; where that is in doubt no distance is drawn.
 """
 
 from __future__ import annotations
 
 from rsttrace import model
-from rsttrace.render import places
+from rsttrace.render import neighbors
 from rsttrace.render.drawing import WIDTH, Drawing
 from rsttrace.render.escape import safe
 from rsttrace.render.words import (
@@ -98,14 +98,14 @@ def _made_on_the_way(drawing: Drawing, entry: model.Entry) -> None:
 def _known(reset: model.Reset) -> dict[int, list[str]]:
     """What is known of the hops that handed it over, by their distance: lines each."""
     known: dict[int, list[str]] = {}
-    neighbor = places.neighbor(reset)
+    neighbor = neighbors.neighbor(reset)
     if neighbor is None or neighbor.mac is None:
         # without a MAC it is an interface at most
         where = neighbor_name(neighbor, reset) if neighbor else ""
         known[1] = [f"the neighbour{f' {where}' if where else ''} that handed it to us: unknown"]
     else:
         known[1] = [neighbor_name(neighbor, reset), "handed it to us", *device_facts(neighbor)]
-    ingress, frame = places.ingress(reset), reset.ingress_frame
+    ingress, frame = neighbors.ingress(reset), reset.ingress_frame
     if ingress is None or frame is None:
         return known
     if neighbor and (ingress.netns, ingress.ifindex) == (neighbor.netns, neighbor.ifindex):

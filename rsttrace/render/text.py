@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from rsttrace import model
-from rsttrace.render import places
+from rsttrace.render import neighbors
 from rsttrace.render.authors import makers_text, table_lines
 from rsttrace.render.drawing import WIDTH
 from rsttrace.render.escape import safe
@@ -176,7 +176,7 @@ def _path(reset: model.Reset, verdict: model.Verdict) -> list[str]:
         named = verdict.origin is model.Origin.FORGED and not reset.made_here
         likeness = "probably" if named else "it looks like"
         clauses.append(f"{likeness} {safe(verdict.device_name, 100)}")
-    neighbor = places.neighbor(reset)
+    neighbor = neighbors.neighbor(reset)
     handed = neighbor_text(neighbor, reset) if neighbor else ""
     if handed:
         clauses.append(f"handed to us {handed}")
@@ -187,7 +187,7 @@ def _distance(hops: int | None, reset: model.Reset) -> str | None:
     if hops is None:
         return None
     if hops == 0:
-        neighbor = places.neighbor(reset)
+        neighbor = neighbors.neighbor(reset)
         gateway = neighbor is not None and neighbor.is_gateway
         return "our own gateway itself" if gateway else "on our own link"
     return "1 hop away" if hops == 1 else f"{hops} hops away"
@@ -203,7 +203,7 @@ def _left(verdict: model.Verdict) -> list[str]:
 
 def _ingress(reset: model.Reset) -> list[str]:
     """Where it first entered this node, if that is another place than our own interface."""
-    ingress, neighbor = places.ingress(reset), places.neighbor(reset)
+    ingress, neighbor = neighbors.ingress(reset), neighbors.neighbor(reset)
     if ingress is None:
         return []
     if neighbor and (ingress.netns, ingress.ifindex) == (neighbor.netns, neighbor.ifindex):
@@ -297,7 +297,7 @@ def _device(reset: model.Reset) -> list[str]:
     """Where whoever handed a RST over can be found; of a node's own interfaces only once."""
     found = [
         f"{safe(seen.mac or 'it')}: {fact}"
-        for seen in (places.neighbor(reset), places.ingress(reset))
+        for seen in (neighbors.neighbor(reset), neighbors.ingress(reset))
         if seen is not None
         for fact in device_facts(seen)
     ]

@@ -42,7 +42,9 @@ def lingers(stage: Stage, conn: Conn) -> None:
 def unread(stage: Stage, conn: Conn) -> None:
     """The server closes with data unread."""
     conn.client.sendall(b"never read")
-    select.select([conn.server], [], [], DEADLINE_S)
+    poll = select.poll()
+    poll.register(conn.server, select.POLLIN)
+    poll.poll(DEADLINE_S * 1000)
     conn.server.close()
     expect_reset(conn.client)
 

@@ -8,7 +8,7 @@ Nothing of rsttrace is used for that.
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import socket
 import struct
 import threading
@@ -95,12 +95,16 @@ class Sniffer:
         self._thread.start()
 
     def _watch(self) -> None:
+        selector = selectors.DefaultSelector()
+        selector.register(self._stop, selectors.EVENT_READ)
+        for each in self._sockets:
+            selector.register(each, selectors.EVENT_READ, each)
         while True:
-            waiting: list[int | socket.socket] = [self._stop, *self._sockets]
-            readable, _, _ = select.select(waiting, [], [])
-            for sock in readable:
-                if isinstance(sock, int):
+            for key, _ in selector.select():
+                if key.fd == self._stop:
+                    selector.close()
                     return
+                sock = key.data
                 try:
                     packet, address = sock.recvfrom(65535)
                 except OSError:  # the interface went away with its namespace

@@ -10,7 +10,7 @@ data left in. checksum: as window, with a wrong checksum. perfect: ``RA`` with a
 
 from __future__ import annotations
 
-import select
+import selectors
 import socket
 import struct
 import sys
@@ -72,10 +72,13 @@ def main() -> None:
         index = socket.if_nametoindex(name)
         # PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC (packet(7)): frames are for others.
         sock.setsockopt(263, 1, struct.pack("iHH8s", index, 1, 0, b""))
+    selector = selectors.DefaultSelector()
+    for sock in (left, right):
+        selector.register(sock, selectors.EVENT_READ, sock)
     print("bridging", flush=True)
     while True:
-        readable, _, _ = select.select([left, right], [], [])
-        for sock in readable:
+        for key, _ in selector.select():
+            sock = key.data
             raw, address = sock.recvfrom(65535)
             if address[2] == PACKET_OUTGOING:
                 continue

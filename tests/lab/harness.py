@@ -25,13 +25,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rsttrace.demo.lab import Lab
-from rsttrace.kernel.child import Facts
+from rsttrace.kernel import syscalls
+from rsttrace.kernel.facts import Facts
 from rsttrace.kernel.hooks import Plan
 
 PLAN = os.environ.get("RSTTRACE_LAB_PLAN", "auto")
@@ -185,7 +185,7 @@ class Tracer:
 @cache
 def knows() -> dict[str, bool]:
     """What this kernel tells of a reset (`rsttrace.kernel.hooks.KNOWLEDGE`)."""
-    return Facts(Path()).knows()
+    return Facts().knows()
 
 
 def no_socket(tracer: Tracer) -> str:
@@ -354,16 +354,13 @@ def poll_until(condition: Callable[[], bool], what: str) -> None:
 
 def bpf_programs() -> set[int]:
     """The ids of every BPF program in the kernel (bpf(BPF_PROG_GET_NEXT_ID))."""
-    import ctypes
-
-    from rsttrace.kernel.config import SYS_BPF
-
-    libc = ctypes.CDLL(None, use_errno=True)
     found: set[int] = set()
     current = 0
     while True:
-        buffer = ctypes.create_string_buffer(struct.pack("<III", current, 0, 0), 12)
-        if libc.syscall(SYS_BPF[os.uname().machine], 11, buffer, 12) < 0:
+        attributes = bytearray(struct.pack("=III", current, 0, 0))  # start_id, next_id, flags
+        try:
+            syscalls.bpf(11, attributes)
+        except FileNotFoundError:  # that was the last one
             return found
-        current = struct.unpack_from("<I", buffer.raw, 4)[0]
+        _, current, _ = struct.unpack("=III", attributes)
         found.add(current)

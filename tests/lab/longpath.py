@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from rsttrace.compare.vantage import survey
+from rsttrace.compare.survey import survey
 from rsttrace.demo.lab import Lab
 from rsttrace.errors import CaptureError
 from tests.lab.harness import no_offload, poll_until
@@ -151,7 +151,7 @@ def _holds_reset(path: Path, port: int) -> bool:
         found = survey(str(path), 1000)
     except CaptureError:  # not even its header is written yet
         return False
-    return any(brief.resets and port in {e.port for e in brief.ends} for brief in found.briefs)
+    return any(flow.resets and port in {e.port for e in flow.ends} for flow in found.flows)
 
 
 @contextmanager

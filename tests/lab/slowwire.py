@@ -5,7 +5,7 @@ Kernels without netem have no other. The interfaces at both ends must compute wh
 
 from __future__ import annotations
 
-import select
+import selectors
 import socket
 import struct
 import sys
@@ -27,11 +27,15 @@ def main() -> None:
         sock.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, member)
         ends.append(sock)
     other = {ends[0]: ends[1], ends[1]: ends[0]}
+    selector = selectors.DefaultSelector()
+    for sock in ends:
+        selector.register(sock, selectors.EVENT_READ, sock)
     under_way: deque[tuple[float, socket.socket, bytes]] = deque()
     print("carrying", flush=True)
     while True:
         wait = max(0.0, under_way[0][0] - time.monotonic()) if under_way else None
-        for sock in select.select(ends, [], [], wait)[0]:
+        for key, _ in selector.select(wait):
+            sock = key.data
             frame, address = sock.recvfrom(65535)
             if address[2] != PACKET_OUTGOING:
                 under_way.append((time.monotonic() + seconds, other[sock], frame))

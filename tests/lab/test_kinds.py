@@ -237,7 +237,9 @@ class Fault:
 
     def wait(self) -> None:
         """Until somebody touches it."""
-        assert select.select([self._fd], [], [], DEADLINE_S)[0], "nobody reads into the page"
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        assert poll.poll(DEADLINE_S * 1000), "nobody reads into the page"
         os.read(self._fd, 32)
 
     def end(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -17,7 +18,10 @@ import jsonschema
 import pytest
 
 from rsttrace.demo.lab import Lab
-from rsttrace.enrich.path import WINDOW, Limits
+from rsttrace.enrich.holders import QUESTIONS, find_holders
+from rsttrace.enrich.path import WINDOW, find_path
+from rsttrace.enrich.replay import replay
+from rsttrace.enrich.target import Limits, resolve
 from rsttrace.render.schema import schema_text
 from tests.lab.harness import (
     DEADLINE_S,
@@ -695,6 +699,31 @@ def test_our_own_firewall_is_named(lab: Lab) -> None:
         lab.exec("client", ["nft", "delete", "table", "inet", "t"])
     assert (done.returncode, done.stdout) == (1, "")
     assert "this host's firewall does not let TCP probes out" in done.stderr
+
+
+@pytest.fixture
+def crowded() -> Iterator[None]:
+    """Every descriptor up to 1,024 is in use: select(2) knows none from there on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    with contextlib.ExitStack() as held:
+        while held.enter_context(open("/dev/null", "rb")).fileno() < 1024:
+            pass
+        yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("crowded")
+def test_many_open_files(lab: Lab) -> None:
+    """In one process, as beside a trace whose node has many namespaces."""
+    with lab.inside("client"):
+        limits, target = Limits(), resolve(SERVER[0], PORT)
+        path = find_path(target, limits)
+        attempts = replay(target, b"FIXED-2", limits, path.distance)
+        holders, asked = find_holders(near(1), socket.if_nametoindex("e1"))
+    assert [hop.ips for hop in path.hops] == [(near(number),) for number in range(1, ROUTERS + 1)]
+    assert min(attempt.ttl for attempt in attempts if attempt.reset_ttl is not None) == 2
+    assert (list(holders), asked) == ([GATEWAY_MAC], QUESTIONS)
 
 
 @FAMILIES

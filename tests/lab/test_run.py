@@ -288,10 +288,12 @@ def test_the_full_plan_compiles_and_verifies_here(routed: Lab) -> None:
 import json, sys, tempfile
 from pathlib import Path
 from rsttrace.kernel import child, hooks
+from rsttrace.kernel.bcc import import_bcc
+from rsttrace.kernel.facts import Facts
 from rsttrace.model import Kind
-bcc = child.import_bcc()
+bcc = import_bcc()
 with tempfile.TemporaryDirectory() as name:
-    facts = child.Facts(Path(name))
+    facts = Facts()
     request = {"kinds": [k.value for k in Kind], "nets": [], "ports": [], "netns": [],
                "baseline": True, "flows": 64, "plan": "kprobes", "payload": 64,
                "directory": name}

@@ -31,7 +31,7 @@ from rsttrace.demo import forger
 from rsttrace.demo.lab import Lab
 from rsttrace.errors import LabError
 from rsttrace.judge.verdict import judge
-from rsttrace.kernel.config import Request
+from rsttrace.kernel.protocol import Request
 from rsttrace.kernel.source import LiveSource
 from rsttrace.model import Kind, Origin, Reset, Seen
 from tests.lab.harness import (

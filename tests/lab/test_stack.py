@@ -15,7 +15,10 @@ STACKS = """
 import json, struct, sys, tempfile
 from dataclasses import asdict
 from pathlib import Path
-from rsttrace.kernel import child, config, hooks
+from rsttrace.kernel import child, hooks
+from rsttrace.kernel.bcc import import_bcc
+from rsttrace.kernel.facts import Facts
+from rsttrace.kernel.protocol import Request
 from rsttrace.model import Kind
 
 def depth(code):
@@ -30,10 +33,10 @@ def depth(code):
             lowest = min(lowest, value)
     return -lowest
 
-bcc = child.import_bcc()
+bcc = import_bcc()
 with tempfile.TemporaryDirectory() as name:
-    facts = child.Facts(Path(name))
-    request = asdict(config.Request(kinds=tuple(k.value for k in Kind), flows=64))
+    facts = Facts()
+    request = asdict(Request(kinds=tuple(k.value for k in Kind), flows=64))
     plan = hooks.Plan(sys.argv[1])
     text = child.config_header(request, facts, plan, True)
     program = child.compile_program(bcc, facts, Path(name), text)

@@ -11,6 +11,7 @@ import struct
 from typing import Any
 
 from rsttrace.kernel import config, layout
+from rsttrace.kernel.config import NO_REASON
 from rsttrace.kernel.decode import Context, decode
 from rsttrace.model import (
     Baseline,
@@ -123,7 +124,6 @@ ENUMS = {
 """Numbers of a made-up kernel: decoding must take the names from here alone."""
 
 CONTEXT = Context(clock_offset_ns=1_000_000_000_000, enums=ENUMS)
-NO_REASON = 0xFFFFFFFF
 
 
 def fill(target: Any, **values: Any) -> None:

@@ -14,12 +14,12 @@ import pytest
 
 from rsttrace.errors import DependencyError, KernelError
 from rsttrace.kernel import btf as btf_module
-from rsttrace.kernel import child, headers, hooks, layout
+from rsttrace.kernel import facts, headers, hooks, layout
 from rsttrace.kernel.btf import VMLINUX, Btf
 
 FIELDS = [
     (name, structure, member, bool(optional))
-    for name, structure, member, optional in child.FIELD_LINE.findall(
+    for name, structure, member, optional in facts.FIELD_LINE.findall(
         (layout.bpf_directory() / "fields.h").read_text()
     )
 ]
@@ -65,7 +65,7 @@ def test_fields_are_found(btf: Btf, structure: str, member: str) -> None:
 
 def test_arguments_of_functions_are_found(btf: Btf) -> None:
     for number in range(1, 5):
-        member, add = child.argument_member(number)
+        member, add = facts.argument_member(number)
         found = btf.field("pt_regs" if add == 0 and member != "regs" else "user_pt_regs", member)
         assert found is not None
 
@@ -73,7 +73,7 @@ def test_arguments_of_functions_are_found(btf: Btf) -> None:
 def test_an_unknown_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "pdp11")
     with pytest.raises(KernelError, match=r"pdp11(.|\n)*--plan tracepoints"):
-        child.argument_member(1)
+        facts.argument_member(1)
 
 
 def test_offsets_agree_with_each_other(btf: Btf) -> None:
@@ -113,9 +113,8 @@ def test_the_enums_of_reasons(btf: Btf) -> None:
         assert len(set(drop.values())) > 20
 
 
-def test_reason_names_lose_their_prefix(btf: Btf, tmp_path: Path) -> None:
-    facts = child.Facts(tmp_path)
-    enums = facts.enums()
+def test_reason_names_lose_their_prefix(btf: Btf) -> None:
+    enums = facts.Facts().enums()
     assert enums.keys() == {"sk_rst_reason", "skb_drop_reason"}
     assert len(enums["skb_drop_reason"]) == len(btf.enum("skb_drop_reason"))
     for names in enums.values():
@@ -124,33 +123,33 @@ def test_reason_names_lose_their_prefix(btf: Btf, tmp_path: Path) -> None:
         assert "NO_SOCKET" in enums["skb_drop_reason"]
 
 
-def test_offsets_h_names_every_field(btf: Btf, tmp_path: Path) -> None:
-    facts = child.Facts(tmp_path)
-    assert facts.source == "btf"
-    text = facts.offsets()
+def test_offsets_h_names_every_field(btf: Btf) -> None:
+    found = facts.Facts()
+    assert found.source == "btf"
+    text = found.offsets()
     for name, *_ in FIELDS:
         assert re.search(rf"^#define OFF_{name} -?\d+$", text, re.MULTILINE)
         assert re.search(rf"^#define SIZE_{name} \d+$", text, re.MULTILINE)
     missing = set(re.findall(r"^#define OFF_(\w+) -1$", text, re.MULTILINE))
-    assert missing == set(facts.missing)
+    assert missing == set(found.missing)
     assert missing <= {name for name, *_, optional in FIELDS if optional}
 
 
-def test_a_field_that_this_kernel_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_field_that_this_kernel_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     class Blind:
         """A kernel without anything."""
 
         def field(self, structure: str, member: str) -> None:
             return None
 
-    facts = child.Facts.__new__(child.Facts)
-    facts.directory, facts.missing, facts.btf = tmp_path, [], Blind()  # type: ignore[assignment]
-    monkeypatch.setattr(facts, "fields", lambda: [("a", "sock", "sk_new", True)])
-    assert facts.offsets() == "#define OFF_a -1\n#define SIZE_a 0\n"
-    assert facts.missing == ["a"]
-    monkeypatch.setattr(facts, "fields", lambda: [("a", "sock", "sk_new", False)])
+    found = facts.Facts.__new__(facts.Facts)
+    found.missing, found.btf = [], Blind()  # type: ignore[assignment]
+    monkeypatch.setattr(found, "fields", lambda: [("a", "sock", "sk_new", True)])
+    assert found.offsets() == "#define OFF_a -1\n#define SIZE_a 0\n"
+    assert found.missing == ["a"]
+    monkeypatch.setattr(found, "fields", lambda: [("a", "sock", "sk_new", False)])
     with pytest.raises(KernelError, match="this kernel's struct sock has no sk_new"):
-        facts.offsets()
+        found.offsets()
 
 
 # ---- what it does not have ----
@@ -241,7 +240,7 @@ def test_neither_btf_nor_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(btf_module.Btf.__init__, "__defaults__", (str(tmp_path / "none"),))
     monkeypatch.setattr(headers, "directory", lambda: None)
     with pytest.raises((KernelError, DependencyError)) as caught:
-        child.Facts(tmp_path)
+        facts.Facts()
     assert "no kernel headers" in caught.value.what
     assert "linux-headers-" in str(caught.value)
 
@@ -251,10 +250,10 @@ def test_neither_btf_nor_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 IMPORT = """
 import json, sys
 from rsttrace.errors import DependencyError
-from rsttrace.kernel import child
-child.SYSTEM_PACKAGES = {system!r}
+from rsttrace.kernel import bcc as finding
+finding.SYSTEM_PACKAGES = {system!r}
 try:
-    bcc = child.import_bcc()
+    bcc = finding.import_bcc()
 except DependencyError as error:
     print(json.dumps(["error", error.what, error.hint]))
 else:

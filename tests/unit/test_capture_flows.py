@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import scapy.layers.inet as scapy_inet
 
-from rsttrace.capture.flows import PEERS, RECENT, Flows, before
+from rsttrace.capture.flows import Flows, before
 from rsttrace.capture.layers import Dissector, Segment
+from rsttrace.limits import PEERS, RECENT
 from rsttrace.model import Half, Scope
 from tests.unit import captures as c
 from tests.unit.captures import ETHERNET, RAW, SECOND, START_NS, Talk

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from rsttrace.capture.source import CaptureSource
-from rsttrace.kernel import reasons
+from rsttrace.kernel import causes
 from rsttrace.model import Kind, Packet, Reset, Scope, Seen
 from tests.unit import captures as c
 from tests.unit.captures import Talk, write
@@ -228,12 +228,12 @@ def names(table: dict[str, tuple[str, str]]) -> set[str]:
 
 
 def test_causes_have_the_names_of_live_tracing() -> None:
-    known = names(reasons.PASSIVE) | names(reasons.ACTIVE) | names(reasons.ACCEPTED)
-    known |= names(reasons.REJECTED) | {reasons.received(ACCEPTED, None, None).name}
-    known |= {reasons.sent_passive(None, None, flags).name for flags in (None, "S")}
-    known.add(reasons.sent_passive(None, None, "A", probed=False).name)
+    known = names(causes.PASSIVE) | names(causes.ACTIVE) | names(causes.ACCEPTED)
+    known |= names(causes.REJECTED) | {causes.received(ACCEPTED, None, None).name}
+    known |= {causes.sent_passive(None, None, flags).name for flags in (None, "S")}
+    known.add(causes.sent_passive(None, None, "A", probed=False).name)
     states = [None, "LISTEN", "TIME_WAIT", "SYN_RECV", "SYN_SENT"]
-    known |= {reasons.received(REJECTED, reason, state).name for state in states
+    known |= {causes.received(REJECTED, reason, state).name for state in states
               for reason in (None, "TCP_RESET")}  # fmt: skip
     assert {row.cause for row in ROWS} <= known
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rsttrace.capture.reader import MAX_PACKET, NO_TIME, Capture, Record
+from rsttrace.capture.reader import MAX_PACKET, Capture, Record
 from rsttrace.errors import CaptureError
+from rsttrace.model import NO_TIME
 from tests.unit import captures as c
 from tests.unit.captures import SECOND, START_NS, write
 

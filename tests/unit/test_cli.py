@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from rsttrace import __version__, cli
 from rsttrace.errors import DependencyError, RsttraceError, UsageError
-from rsttrace.kernel import config
+from rsttrace.kernel.protocol import Request
 from rsttrace.model import Kind, Origin
 
 CHECKOUT = Path(__file__).parents[2]
@@ -335,7 +335,7 @@ def test_no_command_is_trace(traced: Traced, monkeypatch: pytest.MonkeyPatch) ->
     first = traced.request, traced.options
     assert main(monkeypatch, "trace") == 0
     assert (traced.request, traced.options) == first
-    assert traced.request == config.Request(
+    assert traced.request == Request(
         kinds=tuple(kind.value for kind in Kind if kind is not Kind.FORWARDED)
     )
 

@@ -10,30 +10,30 @@ from typing import Any
 import pytest
 
 from rsttrace.compare.clocks import Tick, measure
-from rsttrace.compare.pair import compare_files
-from rsttrace.compare.position import Reading, place
-from rsttrace.compare.survey import Result
+from rsttrace.compare.files import compare_files
+from rsttrace.compare.position import ForgedReset, position_of
+from rsttrace.compare.result import Result
 from rsttrace.errors import CaptureError
-from rsttrace.model import ComparedReset, Fate
+from rsttrace.model import ComparedReset, Fate, Point
 from tests.unit.twopoints import CLIENT, MS, SECOND, SERVER, START_NS, Talk, World
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
 
 def run(world: World, folder: Path) -> Result:
-    return compare_files(world.write(folder))
+    return compare_files(dict(zip(Point, world.write(folder))))
 
 
-def resets(result: Result, point: str = "A", received: bool = True) -> list[ComparedReset]:
+def resets(result: Result, point: Point = Point.A, received: bool = True) -> list[ComparedReset]:
     return [
         reset
         for flow in result.comparison.flows
         for reset in flow.resets
-        if reset.point == point and reset.received is received
+        if reset.point is point and reset.received is received
     ]
 
 
-def fates(result: Result, point: str = "A") -> list[Fate]:
+def fates(result: Result, point: Point = Point.A) -> list[Fate]:
     return [reset.other.fate for reset in resets(result, point)]
 
 
@@ -66,7 +66,7 @@ def test_one_that_it_sent(family: int, tmp_path: Path) -> None:
     result = run(world, tmp_path)
     (reset,) = resets(result)
     assert (reset.other.fate, reset.other.at_sender) == (Fate.LEFT, True)
-    (sent,) = resets(result, "B", received=False)
+    (sent,) = resets(result, Point.B, received=False)
     assert sent.other.fate is Fate.ARRIVED
 
 
@@ -74,7 +74,7 @@ def test_one_that_it_sent_and_that_was_lost(tmp_path: Path) -> None:
     world = World()
     Talk(world).open().send(SERVER, "RA", lost=True)
     Talk(world, 50000).open()
-    (sent,) = resets(run(world, tmp_path), "B", received=False)
+    (sent,) = resets(run(world, tmp_path), Point.B, received=False)
     assert sent.other.fate is Fate.NEVER_ARRIVED
 
 
@@ -488,9 +488,9 @@ def test_a_clock_that_does_not_run_straight() -> None:
 # ---- positions ----
 
 
-def reading(**changes: Any) -> Reading:
-    base = Reading(
-        point="A",
+def forged(**changes: Any) -> ForgedReset:
+    base = ForgedReset(
+        point=Point.A,
         ttl=62,
         twin_ttl=None,
         usual=64 - 10,
@@ -506,8 +506,8 @@ def reading(**changes: Any) -> Reading:
 
 @pytest.mark.parametrize("x", range(10))
 def test_a_router_of_the_path(x: int) -> None:
-    for point, mine, twin in (("A", x, 9 - x), ("B", 9 - x, x)):
-        found = place(reading(point=point, ttl=64 - mine, twin_ttl=64 - twin))
+    for point, mine, twin in ((Point.A, x, 9 - x), (Point.B, 9 - x, x)):
+        found = position_of(forged(point=point, ttl=64 - mine, twin_ttl=64 - twin))
         assert (found.from_a, found.from_b, found.kind, found.sure) == (
             x,
             9 - x,
@@ -518,7 +518,7 @@ def test_a_router_of_the_path(x: int) -> None:
 
 @pytest.mark.parametrize("x", range(1, 10))
 def test_a_link_of_the_path(x: int) -> None:
-    found = place(reading(ttl=64 - x, twin_ttl=64 - (10 - x)))
+    found = position_of(forged(ttl=64 - x, twin_ttl=64 - (10 - x)))
     assert (found.from_a, found.from_b, found.kind) == (x, 10 - x, "link")
 
 
@@ -527,19 +527,19 @@ def test_a_copier(x: int, itself: bool) -> None:
     """It sees A's packet after x routers and copies that TTL, or one less."""
     copied = 64 - x - itself
     mine, twin = 64 - (copied - x), 64 - (copied - (9 - x))
-    for point, here, there in (("A", mine, twin), ("B", twin, mine)):
+    for point, here, there in ((Point.A, mine, twin), (Point.B, twin, mine)):
         if here == there:
             continue  # in the middle both ends look alike
-        found = place(reading(point=point, ttl=64 - here, twin_ttl=64 - there))
+        found = position_of(forged(point=point, ttl=64 - here, twin_ttl=64 - there))
         assert (found.kind, found.from_a, found.from_b) == ("copier", x, 9 - x)
 
 
 def test_one_end_only_says_what_else_it_may_be() -> None:
-    found = place(reading(ttl=60))
+    found = position_of(forged(ttl=60))
     assert (found.from_a, found.from_b, found.kind) == (4, 5, "router")
     assert any("2 hops from A" in note for note in found.notes)
-    assert place(reading(ttl=64 - 13)).kind == "elsewhere"
-    assert place(reading(ttl=64 - 10)).sure == "unknown"
+    assert position_of(forged(ttl=64 - 13)).kind == "elsewhere"
+    assert position_of(forged(ttl=64 - 10)).sure == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -547,7 +547,7 @@ def test_one_end_only_says_what_else_it_may_be() -> None:
     [(MS, 10 * MS, 0.1), (9 * MS, 10 * MS, 0.9), (10 * MS, 10 * MS, None), (10, 1000, None)],
 )
 def test_time(delay: int, rtt: int, within: float | None) -> None:
-    found = place(reading(ttl=54, delay_ns=delay, rtt_ns=rtt))
+    found = position_of(forged(ttl=54, delay_ns=delay, rtt_ns=rtt))
     assert found.within == within
     assert ("by time" in found.text) == (within is not None)
 
@@ -562,7 +562,7 @@ def test_time_from_captures(tmp_path: Path) -> None:
     Talk(world, 50000).open()
     (reset,) = resets(run(world, tmp_path))
     assert reset.position is not None
-    assert (reset.position.within, reset.position.within_of) == (0.1, "A")
+    assert (reset.position.within, reset.position.within_of) == (0.1, Point.A)
 
 
 # ---- input ----
@@ -579,7 +579,7 @@ def test_a_pipe_is_refused(tmp_path: Path) -> None:
     feeder = threading.Thread(target=pipe.write_bytes, args=(data,))
     feeder.start()
     with pytest.raises(CaptureError, match="is a pipe"):
-        compare_files((str(pipe), a))
+        compare_files({Point.A: str(pipe), Point.B: a})
     feeder.join()
 
 
@@ -599,6 +599,6 @@ def test_few_connections_are_remembered(tmp_path: Path) -> None:
     Talk(world, 40000).open().honest(SERVER)
     for port in range(50000, 50040):
         Talk(world, port).open()
-    result = compare_files(world.write(tmp_path), flows=16)
+    result = compare_files(dict(zip(Point, world.write(tmp_path))), flows=16)
     assert fates(result) == [Fate.LEFT]
     assert any("found no room" in note for note in result.comparison.notes)

@@ -17,7 +17,7 @@ import pytest
 from rsttrace.commands import compare as comparing
 from rsttrace.commands import read as reading
 from rsttrace.commands.run import Options
-from rsttrace.compare.loglines import load
+from rsttrace.compare.files import load_log
 from rsttrace.errors import CaptureError, RsttraceError, UsageError
 from rsttrace.model import Kind
 from rsttrace.render.drawing import WIDTH
@@ -272,7 +272,7 @@ def test_what_was_amended_counts_once(tmp_path: Path) -> None:
     second = {**first, "id": first["id"] + 1, "amends": first["id"], "origin": "peer"}
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")
-    (line,) = load(str(path)).lines
+    (line,) = load_log(str(path)).lines
     assert line.entry.verdict.origin.value == "peer"
 
 
@@ -282,7 +282,7 @@ def test_what_is_written_can_be_read(sample: str, tmp_path: Path) -> None:
     made = entry_object(SAMPLES[sample])
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps(made))
-    (line,) = load(str(path)).lines
+    (line,) = load_log(str(path)).lines
     again = entry_object(line.entry)
     same = ("time", "kind", "origin", "confidence", "cause", "local", "remote", "family", "rst")
     more = ("evidence", "findings", "device", "hops", "process", "container", "pod", "netns")
@@ -355,7 +355,7 @@ def test_json_that_breaks_parsers(text: str, tmp_path: Path) -> None:
     good = Path(logged(b, tmp_path / "b.jsonl"))
     good.write_text(good.read_text().splitlines()[0] + "\n" + text + "\n")
     compared((a, str(good)))
-    assert load(str(good)).problem is not None
+    assert load_log(str(good)).problem is not None
 
 
 def damage(data: bytes, chance: random.Random) -> bytes:

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from rsttrace.kernel import config, layout
+from rsttrace.kernel.config import NO_REASON
 from rsttrace.kernel.decode import Context, decode
 from rsttrace.model import Endpoint, Kind, LatePacket, Reset, Scope
 from rsttrace.tcp import address, flag_letters, options_text, packet
 from tests.unit import builders as b
-from tests.unit.builders import CONTEXT, NO_REASON, PEER, PEER6, US, US6, decoded, event
+from tests.unit.builders import CONTEXT, PEER, PEER6, US, US6, decoded, event
 
 LINUX_SYN = bytes.fromhex("020405b40402080a000000010000000201030307")
 

@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 import pytest
 
-from rsttrace.enrich import neighbors as module
+from rsttrace.enrich import netlink
 from rsttrace.enrich.neighbors import Neighbors
 from rsttrace.enrich.netns import NetnsDirectory
 
@@ -121,7 +121,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     made = Kernel()
     made.links = [link(1, "lo"), link(2, "eth0")]
     made.neighbours = [neighbour(2, "10.0.0.5", MAC)]
-    monkeypatch.setattr(module, "_socket_in", lambda path, inode: made)
+    monkeypatch.setattr(netlink, "open_in", lambda path, inode: made)
     return made
 
 
@@ -286,7 +286,7 @@ def test_refused_namespace_is_not_tried_for_every_reset(
         tried.append(inode)
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(module, "_socket_in", refuse)
+    monkeypatch.setattr(netlink, "open_in", refuse)
     neighbors = Neighbors(Everywhere(), clock=lambda: clock[0])
     for _ in range(100):
         assert neighbors.neighbor(NETNS, 2, MAC, "10.0.0.5").ip is None

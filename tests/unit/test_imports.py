@@ -14,9 +14,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = ("kernel", "capture", "compare", "judge", "enrich", "render")
 """They know the vocabulary, and nothing of each other."""
-LEAVES = ("model", "errors")
+LEAVES = ("model", "errors", "limits")
 """They know nothing of ours."""
-SHARED = ("tcp", "stacks")
+SHARED = ("tcp", "stacks", "jsonl")
 """They know the vocabulary only, and every layer may use them."""
 HEAVY = ("bcc", "pyroute2", "netaddr")
 """Imported where they are used, never at the top of a module."""
@@ -106,9 +106,19 @@ def test_bcc_is_the_childs_alone_and_pyroute2_stays_with_networks() -> None:
     for path in MODULES:
         for name in {name.partition(".")[0] for name in imports_of(path)} & set(HEAVY):
             users[name].add(dotted(path))
-    assert users["bcc"] == {"rsttrace.kernel.child"}
+    assert users["bcc"] == {"rsttrace.kernel.bcc"}
     assert {part(name) for name in users["netaddr"]} == {"enrich"}
     assert {part(name) for name in users["pyroute2"]} <= {"enrich", "demo"}
+
+
+@pytest.mark.parametrize(
+    "path", [*MODULES, *sorted(Path(__file__).parents[1].rglob("*.py"))], ids=str
+)
+def test_nobody_waits_with_select(path: Path) -> None:
+    """It knows no descriptors from 1,024 on (FD_SETSIZE, select(2))."""
+    calls = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+             if isinstance(node, ast.Attribute)}  # fmt: skip
+    assert "select.select" not in calls
 
 
 def modules_after(code: str) -> set[str]:

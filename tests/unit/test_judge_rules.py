@@ -23,6 +23,7 @@ from rsttrace.model import (
     Other,
     OtherEnd,
     Packet,
+    Point,
     Reset,
     Scope,
 )
@@ -176,7 +177,11 @@ EARNED: dict[str, tuple[Rule, Reset]] = {
     "bad-checksum": (rules.checksum, flow(cause=Cause("bad-checksum", "dropped"))),
     "other-end-log": (
         rules.other_end,
-        flow(other_end=OtherEnd(Fate.NEVER_SENT, "B", "far/b.jsonl", logged=True, why="not there")),
+        flow(
+            other_end=OtherEnd(
+                Fate.NEVER_SENT, Point.B, "far/b.jsonl", logged=True, why="not there"
+            )
+        ),
     ),
     "on-link-self": (rules.on_link, flow(rst(ttl=64), mac=MAC, next_hop=ON_LINK)),
     "on-link-routed": (rules.on_link, flow(rst(ttl=63), mac=MAC, next_hop=ON_LINK)),
@@ -600,11 +605,11 @@ def test_made_here(made: MadeHere, weight: float, words: str) -> None:
     ("other", "weight", "words"),
     [
         (
-            OtherEnd(Fate.NEVER_SENT, "B", "x/b.pcap", why="it lacks it"),
+            OtherEnd(Fate.NEVER_SENT, Point.B, "x/b.pcap", why="it lacks it"),
             20.0,
             "never left B (b.pcap)",
         ),
-        (OtherEnd(Fate.LEFT, "B", "b.pcap", 7, at_sender=True), -20.0, "B (b.pcap), frame 7"),
+        (OtherEnd(Fate.LEFT, Point.B, "b.pcap", 7, at_sender=True), -20.0, "B (b.pcap), frame 7"),
     ],
 )
 def test_the_other_end_proves(other: OtherEnd, weight: float, words: str) -> None:
@@ -617,10 +622,10 @@ def test_the_other_end_proves(other: OtherEnd, weight: float, words: str) -> Non
 @pytest.mark.parametrize(
     "other",
     [
-        OtherEnd(Fate.LEFT, "B", "b.pcap", 7),  # it passed there: who made it is not said
-        OtherEnd(Fate.UNKNOWN, "B", "b.pcap", why="too few packets"),
-        OtherEnd(Fate.ARRIVED, "B", "b.pcap", 7),
-        OtherEnd(Fate.NEVER_ARRIVED, "B", "b.pcap"),
+        OtherEnd(Fate.LEFT, Point.B, "b.pcap", 7),  # it passed there: who made it is not said
+        OtherEnd(Fate.UNKNOWN, Point.B, "b.pcap", why="too few packets"),
+        OtherEnd(Fate.ARRIVED, Point.B, "b.pcap", 7),
+        OtherEnd(Fate.NEVER_ARRIVED, Point.B, "b.pcap"),
     ],
 )
 @pytest.mark.parametrize("kind", [Kind.RECEIVED_ACCEPTED, Kind.SENT_ACTIVE])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from rsttrace import limits
 from rsttrace.errors import RsttraceError
 from rsttrace.kernel import config, decode, layout
+from rsttrace.model import Scope
 
 STRUCTURES = tuple(name for name in layout.structures().typedefs if name.startswith("rst_"))
 
@@ -50,6 +53,7 @@ def test_the_parsed_layout_is_the_compilers(tmp_path: Path) -> None:
             f"sizeof(((struct {name} *)0)->{member}));"
             for member in structure(name).fields
         ]
+    (tmp_path / "config.h").write_text(config.defines(config.constants()))
     source = tmp_path / "layout.c"
     source.write_text(
         "#include <stddef.h>\n#include <stdio.h>\n"
@@ -60,7 +64,16 @@ def test_the_parsed_layout_is_the_compilers(tmp_path: Path) -> None:
     )
     program = tmp_path / "layout"
     subprocess.run(
-        ["cc", "-Wall", "-Werror", f"-I{layout.bpf_directory()}", "-o", program, source],
+        [
+            "cc",
+            "-Wall",
+            "-Werror",
+            f"-I{tmp_path}",
+            f"-I{layout.bpf_directory()}",
+            "-o",
+            program,
+            source,
+        ],
         check=True,
     )
     told = subprocess.run([program], check=True, capture_output=True, text=True).stdout
@@ -83,10 +96,22 @@ def test_the_event_is_a_whole_number_of_words() -> None:
     assert layout.event_size() % 8 == 0  # ring buffer records are
 
 
+def test_c_defines_no_number_that_python_hands_over() -> None:
+    text = "".join(path.read_text() for path in layout.bpf_directory().iterdir())
+    known = config.constants()
+    assert {"KIND_LATE", "SCOPE_PEER", "COUNT_LOST", "ST_CLOSE", "RECENT"} <= set(known)
+    defined = re.findall(r"#define (\w+)", text)
+    for enumerators in re.findall(r"\benum\b[^{;]*{([^}]*)}", text):
+        defined += re.findall(r"(\w+)\s*(?:=[^,]*)?(?:,|$)", enumerators)
+    assert {"TRACKED", "PHASE_IN", "PHASE_TOLD"} <= set(defined)
+    assert set(defined).isdisjoint(known)
+
+
 def test_constants_agree() -> None:
-    constants = layout.structures().consts
-    assert constants["NO_REASON"] == decode.NO_REASON
-    assert constants["RECENT"] & (constants["RECENT"] - 1) == 0
+    for number in (limits.RECENT, limits.PAYLOAD_MAX):  # C masks with them
+        assert number & (number - 1) == 0
+    assert config.SCOPES[0] is Scope.NONE  # an event begins as zeroes
+    assert set(config.SCOPES) == set(Scope)
     assert len(config.KIND_NUMBERS) <= 256
     assert sorted(config.KIND_NUMBERS.values()) == list(range(len(config.KIND_NUMBERS)))
 

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from rsttrace.model import AddressCheck, BridgePort, Holder
+from rsttrace.model import AddressHolders, BridgePort, Holder
 from rsttrace.render.drawing import WIDTH
-from rsttrace.render.holders import address_lines, address_object
+from rsttrace.render.holders import holders_lines, holders_object
 from rsttrace.render.json import object_line
 from tests.unit.test_render_json import VALIDATOR
 from tests.unit.test_render_samples import GOLDEN, NODE, check_golden
 
 FIRST, SECOND = "00:d0:f8:22:33:44", "52:54:00:12:34:56"
-TWICE = AddressCheck(
+TWICE = AddressHolders(
     ip="192.168.1.7",
     method="arp",
     netns=NODE,
@@ -34,34 +34,34 @@ HOSTILE = "evil\x1b[2J\u202etxt.example\n\x07"
 
 
 def test_golden() -> None:
-    pictures = [address_lines(check, indent="    ") for check in CASES]
+    pictures = [holders_lines(found, indent="    ") for found in CASES]
     made = "\n\n".join("\n".join(lines) for lines in pictures)
     check_golden(GOLDEN / "render_holders.txt", made + "\n")
 
 
-@pytest.mark.parametrize("check", CASES)
-def test_the_json_fits_the_schema(check: AddressCheck) -> None:
+@pytest.mark.parametrize("found", CASES)
+def test_the_json_fits_the_schema(found: AddressHolders) -> None:
     for entry in (None, 17):
-        made = address_object(check, entry=entry)
+        made = holders_object(found, entry=entry)
         VALIDATOR.validate(made)
-        assert made["address"]["confirmed"] is (len(check.holders) == 2)
+        assert made["address"]["confirmed"] is (len(found.holders) == 2)
 
 
 @pytest.mark.parametrize("plain", [False, True])
 def test_no_line_is_too_long_and_none_acts_on_a_terminal(plain: bool) -> None:
     port = BridgePort(HOSTILE * 3, 4, HOSTILE * 3, 2)
-    check = replace(
+    found = replace(
         TWICE,
         ip="2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff",
         ifname=HOSTILE * 9,
         holders=(Holder(FIRST, HOSTILE * 9 + "\u00e9", 1, port), Holder(SECOND, None, 1)),
         seen=(HOSTILE,),
     )
-    for line in address_lines(check, plain=plain, indent="    "):
+    for line in holders_lines(found, plain=plain, indent="    "):
         assert len(line) <= WIDTH
         assert line.isprintable()
         assert line.isascii() or not plain
-    line = object_line(address_object(check))
+    line = object_line(holders_object(found))
     assert line.isascii()
     assert line.isprintable()
     assert json.loads(line)["address"]["macs"][0]["bridge"]["port"] == HOSTILE * 3

@@ -11,9 +11,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from rsttrace.judge.place import place, place_replay
+from rsttrace.judge.placement import place, place_replay
 from rsttrace.model import (
-    AddressCheck,
+    AddressHolders,
     BridgePort,
     Clocks,
     ComparedFlow,
@@ -27,14 +27,15 @@ from rsttrace.model import (
     Origin,
     OtherEnd,
     Point,
+    PointFile,
     Position,
     ProbeAnswer,
     Process,
     SentData,
-    Way,
+    Traffic,
 )
 from rsttrace.render.compare import comparison_object
-from rsttrace.render.holders import address_object
+from rsttrace.render.holders import holders_object
 from rsttrace.render.json import entry_line, entry_object
 from rsttrace.render.path import path_object
 from rsttrace.render.schema import field_table, fields, schema_text
@@ -75,7 +76,7 @@ def _shanghai() -> Iterator[None]:
 # One router answers, one does not; a replay proves what the TTL says.
 _SHORT = path(hop(1, "192.168.1.1"), hop(2))
 _TRIES = attempts(1, 64, 0, tries=2)
-CHECKED = AddressCheck(
+CHECKED = AddressHolders(
     ip="192.168.1.7",
     method="arp",
     netns=NODE,
@@ -471,7 +472,7 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
     assert list(
         paths({**PATH, "path": {**PATH["path"], "next_hop": found["path"]["next_hop"]}})
     ) == [field.path for field in fields("path")]
-    assert list(paths(address_object(CHECKED))) == [field.path for field in fields("address")]
+    assert list(paths(holders_object(CHECKED))) == [field.path for field in fields("address")]
 
 
 # The documentation
@@ -487,12 +488,16 @@ FORGED_POSITION = Position(
 )
 CLIENT_END, SERVER_END = Endpoint("10.0.0.5", 51234), Endpoint("10.9.8.7", 3306)
 COMPARISON = Comparison(
-    a=Point("A", "client.pcap", False, 1200, 31, 1, TIME, TIME + 60_000_000_000, None, "10.0.0.5"),
-    b=Point("B", "server.pcap", False, 8000, 900, 1, TIME, TIME + 90_000_000_000, None, "10.9.8.7"),
+    a=PointFile(
+        Point.A, "client.pcap", False, 1200, 31, 1, TIME, TIME + 60_000_000_000, None, "10.0.0.5"
+    ),
+    b=PointFile(
+        Point.B, "server.pcap", False, 8000, 900, 1, TIME, TIME + 90_000_000_000, None, "10.9.8.7"
+    ),
     matched={"addresses": 31, "one-sided": 869},
     clocks=Clocks(3_000_012_000, 2_992_512_000, 3_007_512_000, 0.0, True, 610, 588),
-    ab=Way(612, 611, 1, 0, 0, 17),
-    ba=Way(588, 588, 0, 0, 0, 17),
+    ab=Traffic(612, 611, 1, 0, 0, 17),
+    ba=Traffic(588, 588, 0, 0, 0, 17),
     flows=(
         ComparedFlow(
             a=(CLIENT_END, SERVER_END),
@@ -502,14 +507,14 @@ COMPARISON = Comparison(
             text="the same addresses and ports at both points, and the same sequence numbers",
             resets=(
                 ComparedReset(
-                    point="A",
+                    point=Point.A,
                     frame=88,
                     received=True,
                     src=SERVER_END,
                     dst=CLIENT_END,
                     other=OtherEnd(
                         Fate.NEVER_SENT,
-                        "B",
+                        Point.B,
                         "server.pcap",
                         why="B shows 42 of this connection's packets that arrived at A, and not "
                         "this one",
@@ -537,7 +542,7 @@ def _documentation() -> str:
         "fields": field_table("entry"),
         "path example": _block(PATH),
         "path fields": field_table("path"),
-        "address example": _block(address_object(CHECKED, entry=17)),
+        "address example": _block(holders_object(CHECKED, entry=17)),
         "address fields": field_table("address"),
         "summary example": _block(tally.object()),
         "summary fields": field_table("summary"),

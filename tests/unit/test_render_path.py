@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rsttrace.judge.place import place, place_replay
+from rsttrace.judge.placement import place, place_replay
 from rsttrace.model import BridgePort, Hop, NextHop, Placement, ProbeAnswer, SwitchPort
 from rsttrace.render.drawing import WIDTH
 from rsttrace.render.escape import ascii_only

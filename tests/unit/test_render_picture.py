@@ -15,6 +15,7 @@ from rsttrace.model import (
     MadeHere,
     Origin,
     OtherEnd,
+    Point,
     Scope,
     Seen,
     SwitchPort,
@@ -169,7 +170,7 @@ def test_only_forged_ones_are_drawn(entry: Entry) -> None:
 
 
 def test_a_comparison_draws_its_own() -> None:
-    other = OtherEnd(Fate.NEVER_SENT, "B", "b.pcap", where="3 hops from A")
+    other = OtherEnd(Fate.NEVER_SENT, Point.B, "b.pcap", where="3 hops from A")
     assert picture_lines(with_reset(BEHIND, other_end=other)) == []
     nowhere = dataclasses.replace(other, where="")
     assert picture_lines(with_reset(BEHIND, other_end=nowhere)) != []

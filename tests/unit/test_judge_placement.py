@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from rsttrace.judge.place import place, place_replay
+from rsttrace.judge.placement import place, place_replay
 from rsttrace.model import Attempt
 from tests.unit.path_samples import DIVIDED, MAC, SILENT, STRAIGHT, attempts, hop, path
 

@@ -8,8 +8,8 @@ import pytest
 
 from rsttrace.cli import _peer
 from rsttrace.commands.locate import Clue, Job, announcement, clue_from
-from rsttrace.enrich.path import Limits, resolve
 from rsttrace.enrich.replay import most_connections
+from rsttrace.enrich.target import Limits, resolve
 from rsttrace.errors import UsageError
 from rsttrace.render.json import entry_object
 from tests.unit.path_samples import STRAIGHT
@@ -53,8 +53,14 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "text": (["17:30 received FORGED\n"], "line 1 is not JSON"),
     "too deep": (["[" * 100_000 + "\n"], "line 1 is not JSON"),
     "too long": (["1" * (2 << 20)], "the line is too long"),
-    "sent": (lines(changed(direction="sent")), "not received by this host"),
-    "made here": (lines(changed(made_here={"netns": 1})), "made by its own node"),
+    "sent": (
+        lines(changed(kind="sent-passive", direction="sent")),
+        "not received by this host",
+    ),
+    "made here": (
+        lines(changed(made_here={"netns": 1, "kind": "sent-netfilter"})),
+        "made by its own node",
+    ),
     "no hops": (lines(changed(hops={"rst": None, "peer": 3})), "hops.rst is null"),
     "hops as text": (lines(changed(hops={"rst": "1", "peer": 3})), "not an entry"),
     "hops true": (lines(changed(hops={"rst": True, "peer": 3})), "not an entry"),

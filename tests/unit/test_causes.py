@@ -4,18 +4,18 @@ import itertools
 
 import pytest
 
-from rsttrace.kernel import reasons
-from rsttrace.kernel.reasons import received, sent_active, sent_passive
+from rsttrace.kernel import causes
+from rsttrace.kernel.causes import received, sent_active, sent_passive
 from rsttrace.model import Cause, Kind
 from tests.unit.builders import STATES
 
 NEW = "TCP_BRAND_NEW_REASON"
 """What a future kernel may say."""
 
-PASSIVE_REASONS = (None, NEW, *reasons.PASSIVE)
-ACTIVE_REASONS = (None, NEW, "TCP_STATE", *reasons.ACTIVE)
-RECEIVED_REASONS = (None, NEW, "TCP_RESET", "NO_SOCKET", "NOT_SPECIFIED", *reasons.REJECTED)
-ALL_STATES = (None, *reasons.STATES.values())
+PASSIVE_REASONS = (None, NEW, *causes.PASSIVE)
+ACTIVE_REASONS = (None, NEW, "TCP_STATE", *causes.ACTIVE)
+RECEIVED_REASONS = (None, NEW, "TCP_RESET", "NO_SOCKET", "NOT_SPECIFIED", *causes.REJECTED)
+ALL_STATES = (None, *causes.STATES.values())
 TRIGGERS = (None, "", "S", "SA", "A", "PA", "FA", "FPA", "U", "SPAUEW")
 RECEIVED = tuple(kind for kind in Kind if kind.direction != "sent")
 
@@ -34,7 +34,7 @@ def check(cause: Cause, reason: str | None) -> None:
 
 
 def test_states_are_the_kernels() -> None:
-    numbers = {name: number for number, name in reasons.STATES.items()}
+    numbers = {name: number for number, name in causes.STATES.items()}
     assert {name: numbers[name] for name in STATES} == STATES
     assert len(numbers) == 12
 
@@ -221,7 +221,7 @@ def test_no_combination_says_none_or_loses_the_kernels_word() -> None:
 
 def test_a_name_means_one_thing() -> None:
     """A cause's name in one table says the same in each of its reasons: at most one sentence."""
-    for table in (reasons.ACTIVE, reasons.REJECTED):
+    for table in (causes.ACTIVE, causes.REJECTED):
         sentences: dict[str, set[str]] = {}
         for name, text in table.values():
             sentences.setdefault(name, set()).add(text)

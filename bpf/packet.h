@@ -1,24 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Reading kernel structures and packets: explicit, checked for size at compile time, no map.
+ * A packet: its headers, and the frame that carries it.
  */
-#ifndef RSTTRACE_KERNEL_H
-#define RSTTRACE_KERNEL_H
+#ifndef RSTTRACE_PACKET_H
+#define RSTTRACE_PACKET_H
 
-#include "event.h"
-#include "offsets.h"
-
-#define INLINE static inline __attribute__((always_inline))
-
-/* A member's value; the type's size must be the member's (the offsets' self-check). */
-#define GET(type, ptr, name) ({ \
-	type __value = 0; \
-	_Static_assert(OFF_##name < 0 || sizeof(type) == SIZE_##name, "size of " #name); \
-	if (OFF_##name >= 0) \
-		bpf_probe_read_kernel(&__value, sizeof(__value), (const char *)(ptr) + OFF_##name); \
-	__value; })
-
-#define HAS(name) (OFF_##name >= 0)
+#include "read.h"
 
 #define ETH_IP 0x0800
 #define ETH_IPV6 0x86dd
@@ -27,26 +14,11 @@
 #define ARPHRD_ETHER_ 1
 #define IFF_LOOPBACK_ 8
 #define PROTO_TCP 6
-#define NO_OFFSET 0xffff
 
 #define TH_FIN 0x01
 #define TH_SYN 0x02
 #define TH_RST 0x04
 #define TH_ACK 0x10
-
-/* include/net/tcp_states.h */
-#define ST_SYN_SENT 2
-#define ST_SYN_RECV 3
-#define ST_SYN_RECV 3
-#define ST_TIME_WAIT 6
-#define ST_CLOSE 7
-#define ST_LISTEN 10
-#define ST_NEW_SYN_RECV 12
-
-#define AF_INET_ 2
-#define AF_INET6_ 10
-#define AF_PACKET_ 17
-#define SOCK_STREAM_ 1
 
 struct tuple {
 	__u8 saddr[16];
@@ -71,19 +43,6 @@ struct parsed {
 	__u8 timestamps;
 	__u8 options_len;
 };
-
-INLINE __u16 be16(const __u8 *p) { return (__u16)p[0] << 8 | p[1]; }
-INLINE __u32 be32(const __u8 *p)
-{
-	return (__u32)p[0] << 24 | (__u32)p[1] << 16 | (__u32)p[2] << 8 | p[3];
-}
-
-INLINE void map_v4(__u8 *to, const __u8 *v4)
-{
-	*(__u64 *)to = 0;
-	to[8] = 0; to[9] = 0; to[10] = 0xff; to[11] = 0xff;
-	to[12] = v4[0]; to[13] = v4[1]; to[14] = v4[2]; to[15] = v4[3];
-}
 
 /* Parse the IP packet at l3. Returns 1 for an unfragmented (or first-fragment) TCP packet. */
 INLINE int parse(const __u8 *l3, struct parsed *p)
@@ -193,25 +152,6 @@ INLINE const __u8 *l3_at_offset(const void *skb)
 	return GET(const __u8 *, skb, skb_head) + offset;
 }
 
-INLINE __u32 net_inum(const void *net)
-{
-	return net ? GET(__u32, net, net_inum) : 0;
-}
-
-/* A namespace as a map key. Inode numbers are given anew when a namespace is gone; cookies never
- * are (before 3d368ab87cf6, 5.12, they may not be assigned yet). */
-INLINE __u64 net_key(const void *net)
-{
-	__u64 cookie = net ? GET(__u64, net, net_cookie) : 0;
-
-	return cookie ? cookie : net_inum(net);
-}
-
-INLINE const void *net_of_dev(const void *dev)
-{
-	return dev ? GET(const void *, dev, dev_net) : 0;
-}
-
 INLINE void fill_frame(struct rst_frame *f, const void *skb, const void *dev, __u8 ttl)
 {
 	__u16 offset = GET(__u16, skb, skb_mac_header);
@@ -249,88 +189,6 @@ INLINE void fill_headers(struct rst_headers *h, const struct parsed *p)
 	bpf_probe_read_kernel(h->l4, HEADER, p->l4);
 	h->payload_len = p->payload_len;
 	h->present = 1;
-}
-
-/* Minisockets (TIME_WAIT, SYN_RECV) only have struct sock_common. */
-INLINE int is_full(__u8 state)
-{
-	return state != ST_TIME_WAIT && state != ST_NEW_SYN_RECV;
-}
-
-INLINE void fill_addresses(const void *sk, __u8 *local, __u8 *remote)
-{
-	if (GET(__u16, sk, sk_family) == AF_INET6_ && HAS(sk_v6_daddr)) {
-		bpf_probe_read_kernel(remote, 16, (const char *)sk + OFF_sk_v6_daddr);
-		bpf_probe_read_kernel(local, 16, (const char *)sk + OFF_sk_v6_rcv_saddr);
-	} else {
-		__u32 daddr = GET(__u32, sk, sk_daddr), saddr = GET(__u32, sk, sk_rcv_saddr);
-
-		map_v4(remote, (__u8 *)&daddr);
-		map_v4(local, (__u8 *)&saddr);
-	}
-}
-
-INLINE void fill_socket(struct rst_socket *s, const void *sk)
-{
-	__u16 port;
-	const void *socket;
-
-	s->present = 1;
-	s->address = (__u64)sk;
-	s->state = GET(__u8, sk, sk_state);
-	s->state_now = s->state;
-	s->full = is_full(s->state);
-	s->netns = net_inum(GET(const void *, sk, sk_net));
-	s->cookie = GET(__u64, sk, sk_cookie);
-	fill_addresses(sk, s->local, s->remote);
-	port = GET(__u16, sk, sk_dport);
-	s->rport = port << 8 | port >> 8;
-	s->lport = GET(__u16, sk, sk_num);
-	if (!s->full)
-		return;
-	if (!s->lport) { /* __tcp_close() unbinds before it resets */
-		port = GET(__u16, sk, inet_sport);
-		s->lport = port << 8 | port >> 8;
-	}
-	s->uid = GET(__u32, sk, sk_uid);
-	s->owned = GET(__u32, sk, sk_owned) != 0;
-	s->srtt_us = GET(__u32, sk, tp_srtt_us) >> 3; /* stored times 8 (tcp_rtt_estimator) */
-	/* struct minmax_sample { u32 t, v; } s[3]; s[0].v is the minimum */
-	bpf_probe_read_kernel(&s->min_rtt_us, 4, (const char *)sk + OFF_tp_rtt_min + 4);
-	s->rcv_nxt = GET(__u32, sk, tp_rcv_nxt);
-	s->snd_nxt = GET(__u32, sk, tp_snd_nxt);
-	s->unread = s->rcv_nxt - GET(__u32, sk, tp_copied_seq);
-	socket = GET(const void *, sk, sk_socket);
-	s->orphan = !socket;
-	if (socket) { /* SOCK_INODE() */
-		bpf_probe_read_kernel(&s->inode, sizeof(s->inode),
-			(const char *)socket + OFF_socket_inode + OFF_inode_ino);
-	}
-	if (HAS(sk_cgroup)) {
-		const void *cgroup = GET(const void *, sk, sk_cgroup);
-		const void *kn = cgroup ? GET(const void *, cgroup, cgroup_kn) : 0;
-
-		s->cgroup = kn ? GET(__u64, kn, kn_id) : 0;
-	}
-}
-
-/* A raw or packet socket: who may have written through it. */
-INLINE void fill_writer(struct rst_socket *s, const void *sk)
-{
-	const void *socket = GET(const void *, sk, sk_socket);
-
-	s->present = 1;
-	s->uid = GET(__u32, sk, sk_uid);
-	if (socket)
-		bpf_probe_read_kernel(&s->inode, sizeof(s->inode),
-			(const char *)socket + OFF_socket_inode + OFF_inode_ino);
-}
-
-INLINE void fill_task(struct rst_task *t)
-{
-	t->pid = bpf_get_current_pid_tgid() >> 32;
-	t->uid = (__u32)bpf_get_current_uid_gid();
-	bpf_get_current_comm(t->comm, COMM);
 }
 
 #endif

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from rsttrace.commands.holders import Asker
+from rsttrace.commands.holders import HolderFinder
 from rsttrace.commands.jobs import EVERY_S, MAX_WAITING, Background
 from rsttrace.enrich import Neighbors, NetnsDirectory
 from rsttrace.errors import RsttraceError
@@ -35,6 +35,8 @@ def work(clock: list[float], gate: threading.Event) -> Iterator[Background[str, 
             raise RsttraceError("it failed")
         if job == "breaks":
             raise OSError(99, "broken")
+        if job == "surprises":
+            raise ValueError("nobody thought of it")
         return job.upper()
 
     with Background(run, "test", clock=lambda: clock[0]) as made:
@@ -71,7 +73,14 @@ def test_too_much_is_left_out_and_counted(
     assert found == sum(taken)
 
 
-@pytest.mark.parametrize(("job", "words"), [("fails", "it failed"), ("breaks", "probing failed")])
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        ("fails", "it failed"),
+        ("breaks", "probing failed: broken"),
+        ("surprises", "probing failed: ValueError('nobody thought of it')"),
+    ],
+)
 def test_errors_are_results(
     job: str, words: str, work: Background[str, str], gate: threading.Event
 ) -> None:
@@ -93,7 +102,7 @@ TWICE = with_verdict(
 )
 
 
-class Asked(Asker):
+class Asked(HolderFinder):
     """Takes the questions instead of asking them."""
 
     def put(self, key: object, job: object) -> bool:

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rsttrace.model import Attempt, Hop, Path, Placement, hops
-
-FULL_TTL = 64
+from rsttrace.model import FULL_TTL, Attempt, Hop, Path, Placement, hops
 
 
 def place(

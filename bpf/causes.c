@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The cause layer: what became of a RST that came in, and why one was sent.
+ */
+
+/* ---- received ---- */
+
+INLINE void forget(__u64 skb, const struct track *t)
+{
+	struct arrival_key arrival = {};
+	struct sequence_key sequence = {};
+
+	arrival.net = sequence.net = t->net;
+	arrival.t = t->t;
+	unremember(&arrival, skb);
+	arrival.net = ANY_NET;
+	unremember(&arrival, skb);
+	sequence.number = t->seq;
+	sequences.delete(&sequence);
+	if (t->flags & TH_ACK) {
+		sequence.number = t->ack;
+		sequence.is_ack = 1;
+		sequences.delete(&sequence);
+	}
+	if (t->phase != PHASE_TOLD)
+		tracks.delete(&skb);
+}
+
+/* The packet ended in another namespace than where it was seen: a macvlan or VLAN device that was
+ * moved away from its lower one. Its own packets were learned there. */
+INLINE void move_to(struct rst_event *e, const struct track *t, const void *net, const void *dev)
+{
+	struct flow_key key = {};
+	struct flow *f;
+	int high;
+
+	e->net = net_key(net);
+	e->netns = e->here.netns = net_inum(net);
+	/* TCP takes the device off its packets; skb_iif is the last one that it came in by. */
+	e->here.ifindex = dev ? GET(__u32, dev, dev_ifindex) : GET(__u32, e->skb, skb_iif);
+	if (!BASELINE || e->ours.packets)
+		return;
+	high = make_flow_key(&key, e->net, &t->t);
+	f = flows.lookup(&key);
+	if (f)
+		bpf_probe_read_kernel(&e->ours, sizeof(e->ours), high ? &f->half[0] : &f->half[1]);
+}
+
+INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk, const void *dev,
+			  __u32 drop_reason)
+{
+	const void *net = sk ? GET(const void *, sk, sk_net) : net_of_dev(dev);
+	struct rst_event *e = new_event(skb, kind);
+
+	if (!e)
+		return;
+	e->kind = kind;
+	fill_received(e, t, skb);
+	if (net && net_key(net) != t->net)
+		move_to(e, t, net, dev);
+	e->drop_reason = drop_reason;
+	if (sk) {
+		fill_socket(&e->sock, sk);
+		e->judged = sk == (const void *)t->sk;
+		if (e->judged && t->handshake)
+			e->sock.state = ST_SYN_RECV;
+		if (e->sock.full && e->sock.state != ST_LISTEN) {
+			fill_owner(e);
+			fill_data(e);
+		}
+	}
+	if (!filtered(e, &t->t))
+		emit(e);
+	held.delete(&skb);
+	forget(skb, t);
+}
+
+/* Of the RSTs that wait, the one with the number that tcp_validate_incoming() wants, else (unless
+ * it must be exact) the oldest. 0: none. */
+INLINE __u64 pick(const struct arrival_key *arrival, __u32 expected, __u32 is_ack, __u8 must)
+{
+	struct waiting *waiting = arrivals.lookup((void *)arrival);
+	__u64 chosen = 0, oldest = 0;
+	__u8 exact = 0;
+
+	if (!waiting)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < WAITING; i++) {
+		__u64 candidate = waiting->skb[i];
+		struct track *t;
+		__u8 fits;
+
+		if (!is_waiting(candidate))
+			continue;
+		t = tracks.lookup(&candidate);
+		if (!t)
+			continue;
+		fits = (is_ack ? t->ack : t->seq) == expected;
+		if (fits < exact || (must && !fits))
+			continue;
+		if (fits > exact || !chosen || t->ts < oldest) {
+			chosen = candidate;
+			oldest = t->ts;
+			exact = fits;
+		}
+	}
+	return chosen;
+}
+
+/* tcp_reset() with only the socket given: find the RST by the connection, then (NAT) by the
+ * sequence number that made it acceptable. No RST found: tcp_reset() was called for a data segment
+ * that came after close(), which is no reset at all. */
+INLINE void accepted(const void *sk)
+{
+	struct arrival_key arrival = {};
+	struct sequence_key sequence = {};
+	struct rst_socket s = {};
+	struct track *t;
+	__u32 expected;
+	__u64 skb, *found;
+
+	fill_socket(&s, sk);
+	sequence.is_ack = s.state == ST_SYN_SENT;
+	expected = sequence.is_ack ? s.snd_nxt : s.rcv_nxt;
+	arrival.net = sequence.net = net_key(GET(const void *, sk, sk_net));
+	__builtin_memcpy(arrival.t.saddr, s.remote, 16);
+	__builtin_memcpy(arrival.t.daddr, s.local, 16);
+	arrival.t.sport = s.rport;
+	arrival.t.dport = s.lport;
+	skb = pick(&arrival, expected, sequence.is_ack, 0);
+	if (!skb) {
+		sequence.number = expected;
+		found = sequences.lookup(&sequence);
+		if (found)
+			skb = *found;
+	}
+	if (!skb) {
+		/* A macvlan in another namespace than its lower device: seen once, at the lower one. */
+		arrival.net = ANY_NET;
+		skb = pick(&arrival, expected, sequence.is_ack, 1);
+	}
+	if (!is_waiting(skb))
+		return;
+	t = tracks.lookup(&skb);
+	if (!t)
+		return;
+	/* Two that fit may be judged in another order than they came (two CPUs). If this one is
+	 * dropped after all, it was the other one; see dropped(). */
+	t->phase = PHASE_TOLD;
+	emit_received(skb, t, KIND_RECEIVED_ACCEPTED, sk, 0, NO_REASON);
+}
+
+#if !PLAN_KPROBES
+int rt_tcp_receive_reset(struct bpf_raw_tracepoint_args *ctx)
+{
+	looked(ctx->args[0]);
+	accepted((const void *)ctx->args[0]);
+	return 0;
+}
+#endif
+
+int rt_tcp_receive_reset_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	if (!was_looked_at(ctx->args[0]))
+		accepted((const void *)ctx->args[0]);
+	return 0;
+}
+
+/* Whether the packet was routed to this host (RTCF_LOCAL, RTF_LOCAL: the same bit). 2: not routed. */
+INLINE __u8 route_is_local(const void *skb, const struct parsed *p)
+{
+	__u64 dst = GET(__u64, skb, skb_dst) & ~1ULL; /* SKB_DST_NOREF */
+	__u8 version = 0;
+	__u32 flags;
+
+	if (!dst)
+		return 2;
+	bpf_probe_read_kernel(&version, 1, p->l3);
+	if ((version >> 4) == 4)
+		flags = GET(__u32, dst, rt_flags);
+	else if (HAS(rt6_flags))
+		flags = GET(__u32, dst, rt6_flags);
+	else
+		return 2;
+	return !!(flags & 0x80000000);
+}
+
+INLINE int dropped(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 skb = ctx->args[0];
+	struct track *t = tracks.lookup(&skb);
+	const void *sk = 0;
+	struct parsed p = {};
+	const __u8 *l3;
+	__u32 reason = NO_REASON;
+	__u8 kind = KIND_RECEIVED_REJECTED, route;
+	struct arrival_key arrival = {};
+	__u64 freed = skb;
+
+	if (!t)
+		return 0;
+	l3 = l3_at_offset((const void *)skb);
+	if (!l3 || !parse(l3, &p) || !same_packet(t, &p))
+		return 0; /* another packet in the same memory */
+	if (t->phase == PHASE_TOLD) {
+		arrival.net = t->net;
+		arrival.t = t->t;
+		skb = pick(&arrival, p.seq, 0, 1);
+		tracks.delete(&freed);
+		t = skb ? tracks.lookup(&skb) : 0;
+		if (!t)
+			return 0;
+	}
+	if (t->phase != PHASE_IN) {
+		tracks.delete(&skb);
+		return 0;
+	}
+#if HAVE_DROP_REASON
+	reason = (__u32)ctx->args[2];
+#endif
+#if HAVE_RX_SK
+	sk = (const void *)ctx->args[3];
+#endif
+	if (!sk)
+		sk = (const void *)t->sk;
+	route = route_is_local((const void *)freed, &p);
+	if (reason == DROP_OTHERHOST) {
+		forget(skb, t);
+		return 0;
+	}
+	if (reason == DROP_NO_SOCKET || (t->no_socket && reason == NO_REASON))
+		kind = KIND_RECEIVED_UNMATCHED;
+	else if (!route || (route == 2 && is_bridged_out((const void *)freed, t->here.ifindex)))
+		kind = KIND_FORWARDED;
+	emit_received(skb, t, kind, sk, GET(const void *, (void *)freed, skb_dev), reason);
+	return 0;
+}
+
+INLINE int state_changes(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 sk = ctx->args[0];
+	int old = (int)ctx->args[1], new = (int)ctx->args[2];
+	struct old_state was = {};
+	struct rst_task task = {};
+
+	if (GET(__u16, sk, sk_protocol) != PROTO_TCP)
+		return 0;
+	if (new == ST_SYN_SENT) { /* connect(): in the caller's context */
+		fill_task(&task);
+		owners.update(&sk, &task);
+	} else if (new == ST_CLOSE) {
+		was.ts = bpf_ktime_get_ns();
+		was.state = old;
+		old_states.update(&sk, &was);
+	} else if (old == ST_CLOSE || new == ST_LISTEN || new == ST_SYN_RECV) {
+		owners.delete(&sk); /* the memory is another socket's now */
+	}
+	return 0;
+}
+
+/* Attached twice: twice the same does no harm. */
+int rt_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
+{
+	return state_changes(ctx);
+}
+
+/* Attached twice: what the first look has told, the second no longer finds. */
+int rt_kfree_skb(struct bpf_raw_tracepoint_args *ctx)
+{
+	return dropped(ctx);
+}
+
+/* Packets that waited for their neighbour leave from inside neigh_update(). */
+int rt_neigh_update(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 task = bpf_get_current_pid_tgid();
+	__u8 one = 1;
+
+	in_neighbour.update(&task, &one);
+	return 0;
+}
+
+int rt_neigh_update_done(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 task = bpf_get_current_pid_tgid();
+
+	in_neighbour.delete(&task);
+	return 0;
+}
+
+/* ---- sent ---- */
+
+/* The stack is about to answer `trigger` with a RST (tcp_v4_send_reset, nf_send_reset). */
+INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 kind, __u8 hook)
+{
+	struct answer_key answer = {};
+	const __u8 *l3 = l3_at_offset(trigger);
+	struct pending *pending, *empty;
+	struct parsed p = {};
+	__u64 now = bpf_ktime_get_ns();
+	__u32 zero = 0;
+
+	if (!l3 || !parse(l3, &p) || (p.flags & TH_RST)) /* a RST is never answered (RFC 9293) */
+		return;
+	/* A packet that has found its socket may have lost its device (tcp_v4_rcv). */
+	answer.net = net_key(sk ? GET(const void *, sk, sk_net)
+				: net_of_dev(GET(const void *, trigger, skb_dev)));
+	if (p.flags & TH_ACK)
+		answer.seq = p.ack;
+	else
+		answer.ack = p.seq + !!(p.flags & TH_SYN) + !!(p.flags & TH_FIN) + p.payload_len;
+	pending = pendings.lookup(&answer);
+	if (!pending) {
+		empty = zero_pending.lookup(&zero);
+		if (!empty)
+			return;
+		pendings.insert(&answer, empty); /* or another CPU does */
+		pending = pendings.lookup(&answer);
+		if (!pending)
+			return;
+	} else if (since(now, pending->ts) > SECOND || pending->expected < 0) {
+		pending->expected = 0; /* it never left, or two left for one */
+	}
+	pending->ts = now;
+	__sync_fetch_and_add(&pending->expected, 1);
+	pending->reason = reason;
+	pending->kind = kind;
+	pending->hook = hook;
+	fill_headers(&pending->trigger, &p);
+	__builtin_memset(&pending->sock, 0, sizeof(pending->sock));
+	if (sk) {
+		fill_socket(&pending->sock, sk);
+		fix_state(&pending->sock);
+	}
+}
+
+/* tcp_send_active_reset(): before the packet (function entry) or after it (tracepoint). */
+INLINE void active(__u64 sk, __u32 reason)
+{
+	struct active_reason why = { .ts = bpf_ktime_get_ns(), .reason = reason };
+	struct rst_event *e = held.lookup(&sk);
+
+	if (!e || e->kind != KIND_SENT_ACTIVE) {
+		why.seq = GET(__u32, sk, tp_snd_nxt);
+		why.owned = GET(__u32, sk, sk_owned) != 0;
+		why.state_now = GET(__u8, sk, sk_state);
+		if (why.owned)
+			fill_task(&why.task);
+		reasons.update(&sk, &why);
+		return;
+	}
+	e->reason = reason;
+	emit(e);
+	held.delete(&sk);
+}
+
+INLINE int sends(struct bpf_raw_tracepoint_args *ctx, __u8 first)
+{
+	const void *sk = (const void *)ctx->args[0], *skb = (const void *)ctx->args[1];
+	__u32 reason = NO_REASON;
+
+#if SEND_RESET_HAS_REASON
+	reason = (__u32)ctx->args[2];
+#endif
+	if (first)
+		looked(skb ? (__u64)skb : (__u64)sk);
+	else if (was_looked_at(skb ? (__u64)skb : (__u64)sk))
+		return 0;
+	if (skb)
+		will_answer(sk, skb, reason, KIND_SENT_PASSIVE, 0);
+	else if (sk && !PLAN_KPROBES) /* there, this comes too late: the packet is gone */
+		active((__u64)sk, reason);
+	return 0;
+}
+
+#if !PLAN_KPROBES
+int rt_tcp_send_reset(struct bpf_raw_tracepoint_args *ctx)
+{
+	return sends(ctx, 1);
+}
+#endif
+
+int rt_tcp_send_reset_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	return sends(ctx, 0);
+}

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What every probe does with its event: look twice, filter, count, emit.
+ */
+
+/* ---- first and second look ----
+ *
+ * The stack drops, resets and changes state in process context too. A softirq that comes while one
+ * of our programs runs there finds it running on its CPU, and the kernel skips it (bpf_prog.active;
+ * kprobe_running() for kprobes). So these are looked at by two programs: while the first is running,
+ * the second is not. What the first look has dealt with, the second leaves alone. */
+
+INLINE void looked(__u64 object)
+{
+	__u8 one = 1;
+
+	looked_at.update(&object, &one);
+}
+
+INLINE int was_looked_at(__u64 object)
+{
+	if (!looked_at.lookup(&object))
+		return 0;
+	looked_at.delete(&object);
+	return 1;
+}
+
+/* ---- filter ---- */
+
+INLINE int address_wanted(const __u8 *addr)
+{
+	struct net_key key = { .prefixlen = 128 };
+
+	__builtin_memcpy(key.addr, addr, 16);
+	return only_nets.lookup(&key) != 0;
+}
+
+INLINE int wanted(__u32 netns, const __u8 *a, const __u8 *b, __u16 port_a, __u16 port_b)
+{
+	if (FILTER_NETNS && !only_netns.lookup(&netns))
+		return 0;
+	if (FILTER_PORTS && !only_ports.lookup(&port_a) && !only_ports.lookup(&port_b))
+		return 0;
+	if (FILTER_NETS && !address_wanted(a) && !address_wanted(b))
+		return 0;
+	return 1;
+}
+
+INLINE void count(__u32 kind, __u32 what)
+{
+	__u32 index = kind * COUNT_KINDS + what;
+	__u64 *value = counts.lookup(&index);
+
+	if (value)
+		*value += 1;
+}
+
+INLINE int event_wanted(const struct rst_event *e, const struct tuple *wire)
+{
+	const struct rst_socket *s = &e->sock;
+
+	if (!(KIND_MASK & (1 << e->kind)))
+		return 0;
+	/* As the socket sees it, or as it is on the wire: NAT may make them differ. */
+	if (s->present && s->rport && wanted(e->netns, s->local, s->remote, s->lport, s->rport))
+		return 1;
+	return wanted(e->netns, wire->saddr, wire->daddr, wire->sport, wire->dport);
+}
+
+/* ---- emit ---- */
+
+INLINE int filtered(const struct rst_event *e, const struct tuple *wire)
+{
+	if (event_wanted(e, wire))
+		return 0;
+	count(e->kind, COUNT_FILTERED);
+	return 1;
+}
+
+INLINE void emit(struct rst_event *e)
+{
+	if (events.ringbuf_output(e, PAYLOAD ? sizeof(*e) : sizeof(*e) - sizeof(e->data), 0))
+		count(e->kind, COUNT_LOST);
+	else
+		count(e->kind, COUNT_SHOWN);
+}
+
+INLINE struct rst_event *new_event(__u64 key, __u32 kind)
+{
+	__u32 zero = 0;
+	struct rst_event *empty = zero_event.lookup(&zero);
+
+	if (!empty || held.update(&key, empty)) {
+		count(kind, COUNT_LOST);
+		return 0;
+	}
+	return held.lookup(&key);
+}
+
+/* The state before tcp_set_state(TCP_CLOSE), which comes just before an active reset, and before
+ * the answer to data that comes after shutdown(). */
+INLINE void fix_state(struct rst_socket *sock)
+{
+	struct old_state *old;
+
+	if (sock->state != ST_CLOSE)
+		return;
+	old = old_states.lookup(&sock->address);
+	if (old && since(bpf_ktime_get_ns(), old->ts) < SECOND)
+		sock->state = old->state;
+}
+
+INLINE void fill_owner(struct rst_event *e)
+{
+	struct rst_task *owner;
+
+	/* close() and disconnect() hold the socket's lock and have set CLOSE; the task is the owner.
+	 * tcp_abort() (ss -K) holds the lock too, but the state is still the old one: not the owner. */
+	if (e->kind == KIND_SENT_ACTIVE && e->sock.owned && e->sock.state == ST_CLOSE) {
+		fill_task(&e->owner);
+		e->has_owner = 1;
+		return;
+	}
+	if (e->kind == KIND_SENT_ACTIVE && e->sock.owned) {
+		fill_task(&e->actor);
+		e->has_actor = 1;
+	}
+	owner = owners.lookup(&e->sock.address);
+	if (owner) {
+		bpf_probe_read_kernel(&e->owner, sizeof(e->owner), owner);
+		e->has_owner = 1;
+	}
+}

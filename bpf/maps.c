@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The maps, and what their entries look like.
+ *
+ * The kernel side is one program. Map methods (events.*, flows.*) work in its main text only, for bcc
+ * rewrites no header: so the .c files are joined into one text, in the order that
+ * rsttrace/kernel/sources.py gives. This one comes first and includes the headers.
+ *
+ * The packet layer (packets.c: netif_receive_skb, net_dev_queue) sees every RST; the cause layer
+ * (causes.c, kprobes.c: kfree_skb, tcp_send_reset, tcp_receive_reset or the functions around them)
+ * explains it. A RST is followed by its skb's address, which outlives NAT, veth pairs and network
+ * namespaces; it becomes an event only where it was seen to leave or seen to be consumed, so a cause
+ * alone is never an event.
+ */
+#include <linux/types.h>
+#include "config.h"
+#include "event.h"
+#include "read.h"
+#include "packet.h"
+#include "socket.h"
+#include "flow.h"
+
+enum { PHASE_IN = 1, PHASE_OUT = 2, PHASE_TOLD = 3 };
+
+/* A RST that left: clones (a flooding bridge) and copies (nft dup) of it are no RSTs of their own. */
+struct sent_key {
+	__u64 net; /* net_key() */
+	struct tuple t;
+	__u32 seq;
+	__u32 ack;
+	__u16 ip_id;
+	__u8 flags;
+	__u8 pad;
+};
+
+struct sent {
+	__u64 ts;
+	__u64 head;
+	__u64 skb;
+	__u8 kind;
+	__u8 pad[7];
+};
+
+/* A RST on its way through this node, by skb address. */
+struct track {
+	__u64 ts;
+	__u32 seq;
+	__u32 ack;
+	__u16 ip_id;
+	__u8 flags;
+	__u8 phase;
+	__u8 has_ingress;
+	__u8 forwarded; /* already told for this namespace */
+	__u8 no_socket; /* the stack looked for a socket and found none */
+	__u8 handshake; /* `sk` is the listener of an unfinished handshake */
+	__u64 sk;        /* the socket that judges it, where kfree_skb does not say */
+	__u64 net;       /* net_key() of the namespace it is in */
+	struct tuple t;  /* as it entered the namespace it is in: NAT may change it later */
+	struct rst_headers rst;
+	struct rst_frame here;
+	struct rst_frame ingress;
+	struct rst_made made;
+	struct sent_key key; /* its own key and value in `sents`: the stack has no room for them */
+	struct sent sent;
+};
+
+/* Why the stack decided to send a RST; waits for the packet. */
+struct pending {
+	__u64 ts;
+	__u32 reason;
+	__s32 expected; /* packets: several wait where the neighbour is being resolved; 0: all left */
+	__u8 kind;
+	__u8 hook;
+	__u8 pad[6];
+	struct rst_headers trigger;
+	struct rst_socket sock;
+};
+
+/* A RST that answers is known by what it answers: NAT leaves sequence numbers alone. */
+struct answer_key {
+	__u64 net; /* net_key() */
+	__u32 seq;
+	__u32 ack;
+};
+
+struct arrival_key {
+	__u64 net; /* net_key() */
+	struct tuple t;
+	__u32 pad;
+};
+
+/* RSTs of one connection that nothing has consumed yet: several may wait in a socket's backlog. */
+#define WAITING 4
+struct waiting {
+	__u64 skb[WAITING];
+};
+
+struct sequence_key {
+	__u64 net; /* net_key() */
+	__u32 number;
+	__u32 is_ack;
+};
+
+struct old_state {
+	__u64 ts;
+	__u8 state;
+	__u8 pad[7];
+};
+
+/* What tcp_send_active_reset() was about, for a packet that leaves later (an unresolved neighbour). */
+struct active_reason {
+	__u64 ts;
+	__u32 reason;
+	__u32 seq;
+	struct rst_task task;
+	__u8 owned;
+	__u8 state_now;
+	__u8 pad[6];
+};
+
+struct net_key {
+	__u32 prefixlen;
+	__u8 addr[16];
+};
+
+struct peer_ttls {
+	__u8 ttl[PEER_TTLS]; /* neighbours differ: a run of the same TTL is kept once */
+};
+
+#define TRACKED 8192
+#define ANY_NET 0 /* no namespace has this key */
+
+BPF_RINGBUF_OUTPUT(events, RING_PAGES);
+BPF_PERCPU_ARRAY(counts, __u64, (KIND_LATE + 1) * COUNT_KINDS); /* KIND_LATE is the last */
+
+BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);
+BPF_TABLE("lru_hash", struct peer_key, struct rst_half, peers, PEERS);
+BPF_TABLE("lru_hash", struct peer_key, struct peer_ttls, ttls_of, PEERS);
+BPF_TABLE("lru_hash", __u64, struct track, tracks, TRACKED);
+BPF_TABLE("lru_hash", struct arrival_key, struct waiting, arrivals, TRACKED);
+BPF_TABLE("lru_hash", struct sequence_key, __u64, sequences, TRACKED);
+BPF_TABLE("lru_hash", struct answer_key, struct pending, pendings, TRACKED);
+BPF_TABLE("hash", __u64, struct rst_event, held, 1024); /* in the making: deleted at once */
+BPF_TABLE("lru_hash", __u64, struct active_reason, reasons, 1024);
+BPF_TABLE("lru_hash", struct sent_key, struct sent, sents, TRACKED);
+BPF_TABLE("lru_hash", __u64, __u8, in_neighbour, 1024); /* tasks inside neigh_update() */
+BPF_TABLE("lru_hash", __u64, struct old_state, old_states, TRACKED);
+BPF_TABLE("lru_hash", __u64, struct rst_task, owners, TRACKED);
+#if PAYLOAD
+BPF_TABLE("lru_hash", __u64, struct rst_data, sent_data, TRACKED); /* by socket cookie */
+BPF_PERCPU_ARRAY(data_in_the_making, struct rst_data, 1);
+#endif
+BPF_TABLE("lru_hash", __u64, __u8, looked_at, 1024); /* sockets and packets, by a first look */
+
+/* Filled once before anything is attached. */
+BPF_HASH(only_netns, __u32, __u8, 1024);
+BPF_HASH(only_ports, __u16, __u8, 1024);
+BPF_LPM_TRIE(only_nets, struct net_key, __u8, 1024);
+
+/* Never written: what new map entries start from (they are too large for the stack). */
+BPF_ARRAY(zero_track, struct track, 1);
+BPF_ARRAY(zero_flow, struct flow, 1);
+BPF_ARRAY(zero_pending, struct pending, 1);
+BPF_ARRAY(zero_event, struct rst_event, 1);

@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The packet layer: every RST that comes in (netif_receive_skb) or leaves (net_dev_queue).
+ */
+
+INLINE int same_packet(const struct track *t, const struct parsed *p)
+{
+	return since(bpf_ktime_get_ns(), t->ts) < 10 * SECOND && t->seq == p->seq &&
+	       t->ack == p->ack && t->flags == p->flags && t->ip_id == p->ip_id;
+}
+
+INLINE struct track *new_track(__u64 skb, const struct parsed *p)
+{
+	__u32 zero = 0;
+	struct track *empty = zero_track.lookup(&zero), *t;
+
+	if (!empty)
+		return 0;
+	tracks.update(&skb, empty);
+	t = tracks.lookup(&skb);
+	if (!t)
+		return 0;
+	t->seq = p->seq;
+	t->ack = p->ack;
+	t->flags = p->flags;
+	t->ip_id = p->ip_id;
+	t->ts = bpf_ktime_get_ns();
+	return t;
+}
+
+INLINE int is_waiting(__u64 skb)
+{
+	struct track *t = skb ? tracks.lookup(&skb) : 0;
+
+	return t && t->phase == PHASE_IN && since(bpf_ktime_get_ns(), t->ts) < 2 * SECOND;
+}
+
+/* A free place. Two CPUs may look for one at once: each begins elsewhere. */
+INLINE void enqueue(struct waiting *w, __u64 skb)
+{
+	__u32 start = bpf_get_smp_processor_id();
+
+#pragma unroll
+	for (int i = 0; i < WAITING; i++) {
+		__u32 at = (start + i) & (WAITING - 1);
+
+		if (w->skb[at] == skb || !is_waiting(w->skb[at])) {
+			w->skb[at] = skb;
+			return;
+		}
+	}
+	w->skb[start & (WAITING - 1)] = skb;
+}
+
+INLINE void remember(struct arrival_key *arrival, __u64 skb)
+{
+	struct waiting *waiting = arrivals.lookup(arrival);
+	struct waiting none = {};
+
+	if (!waiting) {
+		arrivals.insert(arrival, &none); /* or another CPU does */
+		waiting = arrivals.lookup(arrival);
+	}
+	if (waiting)
+		enqueue(waiting, skb);
+}
+
+/* The entry stays, for another CPU may just be using it; in time the map drops it. */
+INLINE void unremember(struct arrival_key *arrival, __u64 skb)
+{
+	struct waiting *waiting = arrivals.lookup(arrival);
+
+	if (!waiting)
+		return;
+#pragma unroll
+	for (int i = 0; i < WAITING; i++) {
+		if (waiting->skb[i] == skb)
+			waiting->skb[i] = 0;
+	}
+}
+
+INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
+{
+	struct track *t = tracks.lookup(&skb);
+	struct arrival_key arrival = {};
+	struct sequence_key sequence = {};
+	struct rst_frame frame = {};
+
+	fill_frame(&frame, (void *)skb, dev, p->ttl);
+	if (t && (!same_packet(t, p) ||
+		  (t->phase == PHASE_IN && t->here.netns == frame.netns &&
+		   t->here.ifindex == frame.ifindex)))
+		t = 0; /* the skb's memory is another packet now (perhaps the same RST, sent again) */
+	if (!t) {
+		t = new_track(skb, p);
+		if (!t) {
+			count(KIND_RECEIVED_UNMATCHED, COUNT_LOST);
+			return;
+		}
+		t->ingress = frame;
+		t->has_ingress = 1;
+	} else if (t->phase == PHASE_IN && t->here.netns == frame.netns) {
+		return; /* a bridge behind its port: the first sight in a namespace counts */
+	}
+	t->phase = PHASE_IN;
+	t->forwarded = t->no_socket = t->handshake = 0;
+	t->sk = 0;
+	t->ts = bpf_ktime_get_ns();
+	t->here = frame;
+	t->t = p->t;
+	t->net = net_key(net_of_dev(dev));
+	fill_headers(&t->rst, p);
+
+	arrival.net = sequence.net = t->net;
+	arrival.t = p->t;
+	remember(&arrival, skb);
+	arrival.net = ANY_NET;
+	remember(&arrival, skb);
+	sequence.number = p->seq;
+	sequences.update(&sequence, &skb);
+	if (p->flags & TH_ACK) {
+		sequence.number = p->ack;
+		sequence.is_ack = 1;
+		sequences.update(&sequence, &skb);
+	}
+}
+
+int rt_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
+{
+	const void *skb = (const void *)ctx->args[0], *dev;
+	const __u8 *l3 = l3_received(skb);
+	struct rst_frame frame = {};
+	struct parsed p = {};
+
+	if (!l3 || !parse(l3, &p))
+		return 0;
+	dev = GET(const void *, skb, skb_dev);
+	if (p.flags & TH_RST) {
+		arrived((__u64)skb, dev, &p);
+		return 0;
+	}
+	if (!BASELINE)
+		return 0;
+	fill_frame(&frame, skb, dev, p.ttl);
+	learn(&p, skb, &frame, net_of_dev(dev));
+	return 0;
+}
+
+/* The owner of an answer: the socket it answers for (ip_send_unicast_reply's orig_sk, newer
+ * kernels), or the stack's control socket, which has no file (inet_ctl_sock_create). */
+INLINE int is_answering(const void *sk, __u8 state)
+{
+	const void *socket;
+
+	if (!is_full(state) || state == ST_LISTEN)
+		return 1;
+	if (GET(__u16, sk, sk_type) == SOCK_STREAM_)
+		return 0;
+	socket = GET(const void *, sk, sk_socket);
+	return socket && !GET(const void *, socket, socket_file);
+}
+
+/* Who made an IPv6 RST that has no socket and that no probe announced: tcp_v6_send_response() leaves
+ * the checksum to the device (csum_start and csum_offset say where), nf_send_reset6() computes it. */
+INLINE int checksum_left_to_device(const void *skb, const struct parsed *p)
+{
+	const __u8 *head = GET(const __u8 *, skb, skb_head);
+
+	return GET(__u16, skb, skb_csum_offset) == 16 &&
+	       head + GET(__u16, skb, skb_csum_start) == p->l4;
+}
+
+INLINE int is_ipv6(const struct parsed *p)
+{
+	__u8 version = 0;
+
+	bpf_probe_read_kernel(&version, 1, p->l3);
+	return (version >> 4) == 6;
+}
+
+INLINE int is_tcp(const void *sk)
+{
+	return GET(__u16, sk, sk_type) == SOCK_STREAM_ && GET(__u16, sk, sk_family) != AF_PACKET_;
+}
+
+/* A process's raw or packet socket, perhaps closed meanwhile; the stack's own control sockets are
+ * open, but have no file. */
+INLINE int is_raw(const void *sk, __u8 state)
+{
+	const void *socket;
+
+	if (!is_full(state) || is_tcp(sk))
+		return 0;
+	socket = GET(const void *, sk, sk_socket);
+	return !socket || GET(const void *, socket, socket_file);
+}
+
+/* Whether a decision to answer fits the packet: fresh, and one port at least (NAT) is the other
+ * way round. */
+INLINE int answers(const struct pending *pending, const struct parsed *p, __u64 now)
+{
+	return since(now, pending->ts) < 5 * SECOND &&
+	       (be16(pending->trigger.l4) == p->t.dport || be16(pending->trigger.l4 + 2) == p->t.sport);
+}
+
+/* A clone shares its data; a copy (nft dup) comes at once and has no sender of its own. */
+INLINE int is_copy(const struct sent *sent, const void *skb, const void *sk, __u64 now)
+{
+	const char *head = GET(const char *, skb, skb_head);
+
+	if (since(now, sent->ts) > SECOND)
+		return 0;
+	if (sent->head == (__u64)head &&
+	    (GET(__u32, head + GET(__u32, skb, skb_end), shinfo_dataref) & 0xffff) > 1)
+		return 1;
+	return !sk && sent->kind != KIND_SENT_NETFILTER && since(now, sent->ts) < 2000000;
+}
+
+/* A RST this namespace made leaves it. */
+INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
+{
+	struct answer_key answer = {};
+	struct sent *before;
+	struct pending *pending = 0;
+	struct active_reason *why;
+	struct rst_event *e;
+	struct track *t, *original;
+	const void *sk = GET(const void *, skb, skb_sk);
+	__u64 now = bpf_ktime_get_ns(), sk_key = (__u64)sk, task;
+	__u8 state = 0, hold = 0, raw = 0;
+
+	if (sk) {
+		state = GET(__u8, sk, sk_state);
+		raw = is_raw(sk, state);
+	}
+	t = new_track(skb, p);
+	if (!t) {
+		count(KIND_SENT_PASSIVE, COUNT_LOST);
+		return;
+	}
+	answer.net = t->key.net = net_key(net_of_dev(dev));
+	answer.seq = t->key.seq = p->seq;
+	answer.ack = t->key.ack = p->ack;
+	t->key.t = p->t;
+	t->key.ip_id = p->ip_id;
+	t->key.flags = p->flags;
+	if (!raw)
+		pending = pendings.lookup(&answer);
+	if (pending && (pending->expected <= 0 || !answers(pending, p, now)))
+		pending = 0;
+	before = pending || raw ? 0 : sents.lookup(&t->key);
+	t->phase = PHASE_OUT;
+	t->net = answer.net;
+	if (before && is_copy(before, (const void *)skb, sk, now)) {
+		sk_key = before->skb;
+		original = tracks.lookup(&sk_key);
+		if (original) {
+			t->made = original->made;
+			t->here = original->here;
+		}
+		return;
+	}
+	e = new_event(sk ? sk_key : skb, KIND_SENT_PASSIVE);
+	if (!e)
+		return;
+	e->ts = t->ts;
+	e->skb = skb;
+	e->net = answer.net;
+	e->reason = e->drop_reason = NO_REASON;
+	e->here.ifindex = GET(__u32, dev, dev_ifindex);
+	e->here.netns = e->netns = net_inum(net_of_dev(dev));
+	e->here.ttl = p->ttl;
+	fill_headers(&e->rst, p);
+
+	if (pending) { /* an active RST has both numbers, an answer only one: no mix-up */
+		e->kind = pending->kind;
+		e->reason = pending->reason;
+		e->hook = pending->hook;
+		bpf_probe_read_kernel(&e->trigger, sizeof(e->trigger), &pending->trigger);
+		bpf_probe_read_kernel(&e->sock, sizeof(e->sock), &pending->sock);
+		/* Not deleted: another CPU may just be expecting one more, the same to the last bit. */
+		__sync_fetch_and_add(&pending->expected, -1);
+		if (e->sock.present)
+			fill_owner(e);
+	} else if (raw) {
+		e->kind = KIND_SENT_RAW;
+		fill_writer(&e->sock, sk);
+		e->sock.netns = e->netns;
+		/* sendto() runs in the writer's context down to here, unless the packet had to wait for
+		 * its neighbour: then we are in whatever neigh_update() interrupted. */
+		task = bpf_get_current_pid_tgid();
+		if (task && !in_neighbour.lookup(&task)) {
+			fill_task(&e->owner);
+			e->has_owner = 1;
+		}
+	} else if (sk && is_answering(sk, state)) {
+		e->kind = KIND_SENT_PASSIVE; /* its cause was missed */
+	} else if (sk && is_tcp(sk)) {
+		e->kind = KIND_SENT_ACTIVE;
+		fill_socket(&e->sock, sk);
+		why = reasons.lookup(&sk_key);
+		if (why && (since(now, why->ts) < SECOND ||
+			    (since(now, why->ts) < 30 * SECOND && why->seq == p->seq))) {
+			e->reason = why->reason;
+			e->sock.owned = why->owned;
+			e->sock.state_now = why->state_now;
+			if (why->owned && why->state_now == ST_CLOSE) {
+				e->owner = why->task;
+				e->has_owner = 1;
+			} else {
+				e->sock.owned = 0; /* whoever runs now is not the one */
+				fill_owner(e);
+				e->sock.owned = why->owned;
+				e->actor = why->task;
+				e->has_actor = why->owned;
+			}
+			reasons.delete(&sk_key);
+		} else {
+			fill_owner(e);
+			hold = ACTIVE_REASON_FOLLOWS;
+		}
+		fix_state(&e->sock);
+	} else if (is_ipv6(p) && checksum_left_to_device((const void *)skb, p)) {
+		e->kind = KIND_SENT_PASSIVE; /* before 6.10, tcp_send_reset is silent without a socket */
+	} else {
+		e->kind = KIND_SENT_NETFILTER;
+	}
+	fill_baseline(e, t->net, &p->t, p->seq);
+
+	t->here = e->here;
+	t->made.present = 1;
+	t->made.netns = e->netns;
+	t->made.kind = e->kind;
+	t->made.hook = e->hook;
+	__builtin_memcpy(t->made.source, p->t.saddr, 16);
+	if (e->has_owner) {
+		t->made.task = e->owner;
+		t->made.has_task = 1;
+	}
+	t->sent.ts = now;
+	t->sent.head = (__u64)GET(const char *, skb, skb_head);
+	t->sent.skb = skb;
+	t->sent.kind = e->kind;
+	sents.update(&t->key, &t->sent);
+	if (!filtered(e, &p->t)) {
+		if (hold)
+			return; /* tcp_send_reset, which follows at once, completes it */
+		emit(e);
+	}
+	if (!sk)
+		sk_key = skb;
+	held.delete(&sk_key);
+}
+
+/* The same memory, and in it the same RST once more, sent again: it was made here, though the one
+ * before it had come in, or leaves by the device by which that one has left. (That one's end was not
+ * seen: a network card freed it, or a kernel without drop reasons did.) */
+INLINE int is_sent_again(const struct track *t, const void *skb, const void *dev)
+{
+	if (GET(__u32, skb, skb_iif))
+		return 0;
+	return t->phase != PHASE_OUT || t->here.ifindex == GET(__u32, dev, dev_ifindex);
+}
+
+INLINE void fill_received(struct rst_event *e, const struct track *t, __u64 skb)
+{
+	e->ts = t->ts;
+	e->skb = skb;
+	e->netns = t->here.netns;
+	e->net = t->net;
+	e->reason = e->drop_reason = NO_REASON;
+	e->here = t->here;
+	e->ingress = t->ingress;
+	e->has_ingress = t->has_ingress;
+	e->made = t->made;
+	bpf_probe_read_kernel(&e->rst, sizeof(e->rst), &t->rst);
+	fill_baseline(e, t->net, &t->t, t->seq);
+}
+
+int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
+{
+	const void *skb = (const void *)ctx->args[0], *dev;
+	const __u8 *l3 = l3_at_offset(skb);
+	struct parsed p = {};
+	struct rst_event *e;
+	struct track *t;
+	__u64 key = (__u64)skb;
+
+	if (!l3 || !parse(l3, &p))
+		return 0;
+	dev = GET(const void *, skb, skb_dev);
+	if (!(p.flags & TH_RST)) {
+		/* Forwarded packets and loopback's were or will be learned where they come in. */
+		if (!BASELINE || GET(__u32, skb, skb_iif) || (GET(__u32, dev, dev_flags) & IFF_LOOPBACK_))
+			return 0;
+		learn(&p, skb, 0, net_of_dev(dev));
+		return 0;
+	}
+	t = tracks.lookup(&key);
+	if (t && (!same_packet(t, &p) || is_sent_again(t, skb, dev)))
+		t = 0;
+	if (!t) {
+		if (!GET(__u32, skb, skb_iif))
+			leaves(key, dev, &p);
+		return 0;
+	}
+	if (t->phase == PHASE_OUT)
+		return 0; /* a lower device: VLAN, bridge, tunnel */
+	t->phase = PHASE_OUT;
+	if (t->forwarded || !(KIND_MASK & (1 << KIND_FORWARDED)))
+		return 0;
+	t->forwarded = 1;
+	e = new_event(key, KIND_FORWARDED);
+	if (!e)
+		return 0;
+	e->kind = KIND_FORWARDED;
+	fill_received(e, t, key);
+	if (!filtered(e, &t->t))
+		emit(e);
+	held.delete(&key);
+	return 0;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Reading kernel structures: explicit, checked for size at compile time, no map.
+ */
+#ifndef RSTTRACE_READ_H
+#define RSTTRACE_READ_H
+
+#include "event.h"
+#include "offsets.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* A member's value; the type's size must be the member's (the offsets' self-check). */
+#define GET(type, ptr, name) ({ \
+	type __value = 0; \
+	_Static_assert(OFF_##name < 0 || sizeof(type) == SIZE_##name, "size of " #name); \
+	if (OFF_##name >= 0) \
+		bpf_probe_read_kernel(&__value, sizeof(__value), (const char *)(ptr) + OFF_##name); \
+	__value; })
+
+#define HAS(name) (OFF_##name >= 0)
+
+#define NO_OFFSET 0xffff
+
+INLINE __u16 be16(const __u8 *p) { return (__u16)p[0] << 8 | p[1]; }
+INLINE __u32 be32(const __u8 *p)
+{
+	return (__u32)p[0] << 24 | (__u32)p[1] << 16 | (__u32)p[2] << 8 | p[3];
+}
+
+INLINE void map_v4(__u8 *to, const __u8 *v4)
+{
+	*(__u64 *)to = 0;
+	to[8] = 0; to[9] = 0; to[10] = 0xff; to[11] = 0xff;
+	to[12] = v4[0]; to[13] = v4[1]; to[14] = v4[2]; to[15] = v4[3];
+}
+
+INLINE __u32 net_inum(const void *net)
+{
+	return net ? GET(__u32, net, net_inum) : 0;
+}
+
+/* A namespace as a map key. Inode numbers are given anew when a namespace is gone; cookies never
+ * are (before 3d368ab87cf6, 5.12, they may not be assigned yet). */
+INLINE __u64 net_key(const void *net)
+{
+	__u64 cookie = net ? GET(__u64, net, net_cookie) : 0;
+
+	return cookie ? cookie : net_inum(net);
+}
+
+INLINE const void *net_of_dev(const void *dev)
+{
+	return dev ? GET(const void *, dev, dev_net) : 0;
+}
+
+#endif

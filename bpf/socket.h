@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A socket, and the task that uses it.
+ */
+#ifndef RSTTRACE_SOCKET_H
+#define RSTTRACE_SOCKET_H
+
+#include "read.h"
+
+#define AF_INET6_ 10
+#define AF_PACKET_ 17
+#define SOCK_STREAM_ 1
+
+/* Minisockets (TIME_WAIT, SYN_RECV) only have struct sock_common. */
+INLINE int is_full(__u8 state)
+{
+	return state != ST_TIME_WAIT && state != ST_NEW_SYN_RECV;
+}
+
+INLINE void fill_addresses(const void *sk, __u8 *local, __u8 *remote)
+{
+	if (GET(__u16, sk, sk_family) == AF_INET6_ && HAS(sk_v6_daddr)) {
+		bpf_probe_read_kernel(remote, 16, (const char *)sk + OFF_sk_v6_daddr);
+		bpf_probe_read_kernel(local, 16, (const char *)sk + OFF_sk_v6_rcv_saddr);
+	} else {
+		__u32 daddr = GET(__u32, sk, sk_daddr), saddr = GET(__u32, sk, sk_rcv_saddr);
+
+		map_v4(remote, (__u8 *)&daddr);
+		map_v4(local, (__u8 *)&saddr);
+	}
+}
+
+INLINE void fill_socket(struct rst_socket *s, const void *sk)
+{
+	__u16 port;
+	const void *socket;
+
+	s->present = 1;
+	s->address = (__u64)sk;
+	s->state = GET(__u8, sk, sk_state);
+	s->state_now = s->state;
+	s->full = is_full(s->state);
+	s->netns = net_inum(GET(const void *, sk, sk_net));
+	s->cookie = GET(__u64, sk, sk_cookie);
+	fill_addresses(sk, s->local, s->remote);
+	port = GET(__u16, sk, sk_dport);
+	s->rport = port << 8 | port >> 8;
+	s->lport = GET(__u16, sk, sk_num);
+	if (!s->full)
+		return;
+	if (!s->lport) { /* __tcp_close() unbinds before it resets */
+		port = GET(__u16, sk, inet_sport);
+		s->lport = port << 8 | port >> 8;
+	}
+	s->uid = GET(__u32, sk, sk_uid);
+	s->owned = GET(__u32, sk, sk_owned) != 0;
+	s->srtt_us = GET(__u32, sk, tp_srtt_us) >> 3; /* stored times 8 (tcp_rtt_estimator) */
+	/* struct minmax_sample { u32 t, v; } s[3]; s[0].v is the minimum */
+	bpf_probe_read_kernel(&s->min_rtt_us, 4, (const char *)sk + OFF_tp_rtt_min + 4);
+	s->rcv_nxt = GET(__u32, sk, tp_rcv_nxt);
+	s->snd_nxt = GET(__u32, sk, tp_snd_nxt);
+	s->unread = s->rcv_nxt - GET(__u32, sk, tp_copied_seq);
+	socket = GET(const void *, sk, sk_socket);
+	if (socket) { /* SOCK_INODE() */
+		bpf_probe_read_kernel(&s->inode, sizeof(s->inode),
+			(const char *)socket + OFF_socket_inode + OFF_inode_ino);
+	}
+	if (HAS(sk_cgroup)) {
+		const void *cgroup = GET(const void *, sk, sk_cgroup);
+		const void *kn = cgroup ? GET(const void *, cgroup, cgroup_kn) : 0;
+
+		s->cgroup = kn ? GET(__u64, kn, kn_id) : 0;
+	}
+}
+
+/* A raw or packet socket: who may have written through it. */
+INLINE void fill_writer(struct rst_socket *s, const void *sk)
+{
+	const void *socket = GET(const void *, sk, sk_socket);
+
+	s->present = 1;
+	s->uid = GET(__u32, sk, sk_uid);
+	if (socket)
+		bpf_probe_read_kernel(&s->inode, sizeof(s->inode),
+			(const char *)socket + OFF_socket_inode + OFF_inode_ino);
+}
+
+INLINE void fill_task(struct rst_task *t)
+{
+	t->pid = bpf_get_current_pid_tgid() >> 32;
+	t->uid = (__u32)bpf_get_current_uid_gid();
+	bpf_get_current_comm(t->comm, COMM);
+}
+
+#endif

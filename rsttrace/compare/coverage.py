@@ -1,0 +1,134 @@
+"""What two captures must have seen of each other's packets, and what they lack. Pure.
+
+Below, `point` saw a packet come in, and the other point is the watcher: if it watched the whole
+time, a packet that it did not see never passed it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from rsttrace.capture.flows import RST
+from rsttrace.compare.clocks import Timing
+from rsttrace.compare.match import JoinedFlow
+from rsttrace.compare.survey import Sighting, Survey
+from rsttrace.model import Endpoint, Point, hops
+
+TTL_SLACK = 2
+"""The hops between the points may change by so much for one packet (a reroute)."""
+
+FEWEST = 4
+"""Packets seen at both points, from which on it can be said that a capture misses none."""
+
+MISSED = 0.05
+"""A capture that lacks more than this share of what passed proves nothing by what it lacks."""
+
+
+class Coverage:
+    """What the compared connections say of the two captures, all together."""
+
+    def __init__(
+        self,
+        surveys: Mapping[Point, Survey],
+        flows: Sequence[JoinedFlow],
+        timing: Timing | None,
+    ) -> None:
+        self.surveys = surveys
+        self.timing = timing
+        self._matches = sum(len(flow.matches) for flow in flows)
+        self._sent: Counter[tuple[Point, Endpoint]] = Counter()
+        self._phantoms: dict[tuple[int, Point], list[Sighting]] = {}
+        for flow in flows:
+            for point, way in flow.toward.items():
+                sender = flow.sender(point.other, way)
+                self._sent[point.other, sender] += len(flow.of_way(way))
+        self._missed = {
+            point: sum(len(self._lacking(flow, point)) for flow in flows) for point in Point
+        }
+
+    def departure(self, point: Point, sighting: Sighting) -> tuple[int, int] | None:
+        """When a packet that came in at a point left the other: see `Timing.departure`."""
+        return None if self.timing is None else self.timing.departure(point, sighting.time_ns)
+
+    def arrival(self, point: Point, sighting: Sighting) -> tuple[int, int] | None:
+        """When a packet that left a point comes to the other: see `Timing.arrival`."""
+        return None if self.timing is None else self.timing.arrival(point, sighting.time_ns)
+
+    def gap(self, flow: JoinedFlow, point: Point, span: tuple[int, int] | None) -> str:
+        """Why a point's capture may lack what passed in `span` of its clock; empty: it does not."""
+        survey, kept = self.surveys[point], flow.packets[point]
+        if kept is None:
+            return f"{point}'s capture shows nothing of this connection"
+        if span is None:
+            return "too few packets were seen at both points to compare the clocks"
+        if survey.first_ns is None or survey.last_ns is None or span[0] < survey.first_ns:
+            return f"{point}'s capture begins only after that moment"
+        if span[1] > survey.last_ns:
+            return f"{point}'s capture ends before that moment"
+        if not kept.covers(*span):
+            return f"too many packets of this connection at {point}: those were not kept"
+        return ""
+
+    def lost(self, flow: JoinedFlow, point: Point) -> list[Sighting]:
+        """Packets that left a point and never arrived while the other one watched: resets apart."""
+        way = flow.toward[point.other]
+        return [
+            sighting
+            for sighting in flow.only[point]
+            if sighting.way == way
+            and not self.gap(flow, point.other, self.arrival(point, sighting))
+        ]
+
+    def phantoms(self, flow: JoinedFlow, point: Point) -> list[Sighting]:
+        """Packets that came in at a point and that the watcher never saw: resets apart."""
+        if not flow.toward:
+            return []
+        known = self._phantoms.get((id(flow), point))
+        if known is None:
+            way = flow.toward[point]
+            known = self._phantoms[id(flow), point] = [
+                sighting
+                for sighting in flow.only[point]
+                if sighting.way == way
+                and not self.gap(flow, point.other, self.departure(point, sighting))
+            ]
+        return known
+
+    def unwatched(self, flow: JoinedFlow, sighting: Sighting, point: Point) -> str:
+        """Why the watcher may have missed a RST that came in at `point`; empty: it cannot have."""
+        watcher, way = point.other, flow.toward[point]
+        if gap := self.gap(flow, watcher, self.departure(point, sighting)):
+            return gap
+        if self.timing is not None and not self.timing.steady_at(
+            self.timing.by_a(point, sighting.time_ns)
+        ):
+            return "a clock was set while the captures ran: moments cannot be compared"
+        if not self._shows(flow, watcher, way):
+            return f"{watcher}'s capture shows no packet of that direction"
+        if self._matches < FEWEST:
+            return "too few packets were seen at both points"
+        missed_here, here = len(self._lacking(flow, point)), len(flow.of_way(way))
+        if missed_here > MISSED * here or self._missed[point] > MISSED * self._matches:
+            return f"{watcher}'s capture lacks other packets too that arrived at {point}"
+        return ""
+
+    def _shows(self, flow: JoinedFlow, watcher: Point, way: int) -> bool:
+        """Whether a capture shows packets of this direction: of this connection, or of others of
+        the same sender while it shows this connection's other direction."""
+        kept, flip = flow.packets[watcher], flow.match.flips(watcher)
+        if kept is not None and any(
+            item.way ^ flip == way and not item.flags & RST for item in kept.sightings
+        ):
+            return True
+        return bool(self._sent[watcher, flow.sender(watcher, way)] and flow.of_way(1 - way))
+
+    def _lacking(self, flow: JoinedFlow, point: Point) -> list[Sighting]:
+        """What came from the usual distance and the watcher lacks: it was not injected."""
+        return [item for item in self.phantoms(flow, point) if not _strange(flow, item, point)]
+
+
+def _strange(flow: JoinedFlow, sighting: Sighting, point: Point) -> bool:
+    """Whether a packet comes from another distance than those that were seen to leave."""
+    usual = flow.ttls(point, flow.toward[point])
+    return bool(usual) and all(abs(hops(sighting.ttl) - hops(ttl)) > TTL_SLACK for ttl in usual)

@@ -1,0 +1,162 @@
+"""The two files of a comparison: captures, each read twice in bounded memory, and logs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rsttrace import jsonl
+from rsttrace.compare.match import FlowMatch, join, match_flows
+from rsttrace.compare.packets import compare
+from rsttrace.compare.result import Result
+from rsttrace.compare.survey import MOST, FlowSummary, Mark, Progress, gather, survey
+from rsttrace.errors import CaptureError
+from rsttrace.model import Point
+
+COMPARED = 2_000
+"""Connections with resets that are compared packet by packet."""
+
+CONTEXT, CONTEXT_MOST = 64, 96
+"""Others that are looked at for the clocks and the path, and packets kept of each."""
+
+MOST_ENTRIES = 50_000
+"""Entries of a log that are kept (some 10 kB each)."""
+
+
+# ---- captures ----
+
+
+def compare_files(
+    files: Mapping[Point, str],
+    *,
+    flows: int = 65536,
+    progress: Callable[[str], Progress] = lambda file: None,
+    ended: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Compare the captures of two vantage points.
+
+    Args:
+        files: the path of each point's capture.
+        flows: how many connections with resets, and how many without, to remember of each.
+        progress: for a file's path, what is told of bytes read; called for each pass.
+        ended: looked at now and then; when it says true, reading stops.
+
+    Raises:
+        CaptureError: a file cannot be opened, is no capture, or is a pipe.
+    """
+    surveys = {point: survey(file, flows, progress(file), ended) for point, file in files.items()}
+    matches = match_flows(surveys[Point.A].flows, surveys[Point.B].flows)
+    chosen, notes = _choose(matches)
+    packets = {
+        point: gather(file, _wanted(chosen, point), progress(file), ended)
+        for point, file in files.items()
+    }
+    joined = []
+    for match in chosen:
+        flow_at = {point: match.at(point) for point in Point}
+        kept = {
+            point: None if flow is None else packets[point].get(flow.first_frame)
+            for point, flow in flow_at.items()
+        }
+        joined.append(join(match, kept))
+    return compare(surveys, joined, Counter(match.how for match in matches), notes)
+
+
+def _wanted(chosen: Sequence[FlowMatch], point: Point) -> list[tuple[FlowSummary, list[Mark], int]]:
+    """The connections whose packets are wanted of a point, as `gather` takes them."""
+    wanted = []
+    for match in chosen:
+        flow, other = match.at(point), match.at(point.other)
+        if flow is not None:
+            # the resets that the other point saw, in this point's directions
+            marks = [] if other is None else other.marks
+            turned = [Mark(mark.way ^ match.flip, mark.seq, mark.ack) for mark in marks]
+            wanted.append((flow, turned, MOST if match.resets else CONTEXT_MOST))
+    return wanted
+
+
+def _choose(matches: Sequence[FlowMatch]) -> tuple[list[FlowMatch], list[str]]:
+    """Connections with resets, and some of the others from all over the time."""
+    reset = [match for match in matches if match.resets]
+    notes = []
+    if len(reset) > COMPARED:
+        notes.append(f"{len(reset) - COMPARED} of {len(reset)} connections were not compared")
+    others = [match for match in matches if not match.resets and match.a and match.b]
+    step = max(1, len(others) // CONTEXT)
+    return [*reset[:COMPARED], *others[::step][:CONTEXT]], notes
+
+
+# ---- logs ----
+
+
+@dataclass
+class Log:
+    """A file of our JSON lines. `complete` is false where its summary says that resets are missing.
+
+    `dropped` counts entries that found no room. `problem` says where the file breaks off.
+    """
+
+    file: str
+    lines: list[jsonl.Line] = field(default_factory=list)
+    complete: bool = True
+    dropped: int = 0
+    problem: str | None = None
+
+
+def is_log(file: str) -> bool:
+    """Whether a file looks like JSON lines: its first character is a brace.
+
+    Raises:
+        CaptureError: it cannot be read.
+    """
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(64).lstrip()[:1] == b"{"
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise CaptureError(f"cannot open {file!a}: {why}") from None
+
+
+def load_log(file: str) -> Log:
+    """Read a file of JSON lines; a line that amends another replaces it.
+
+    Raises:
+        CaptureError: it cannot be read, or its first line is none of ours.
+    """
+    log = Log(file)
+    index: dict[int, int] = {}
+    try:
+        with open(file, encoding="utf-8", errors="replace") as stream:
+            for number, text in enumerate(jsonl.texts(stream), 1):
+                try:
+                    if text.strip():
+                        _take(log, index, jsonl.decode(text))
+                except jsonl.WrongLine as wrong:
+                    if number == 1:
+                        raise CaptureError(
+                            f"{file!a} is neither a capture nor JSON lines of rsttrace: {wrong}",
+                            hint="give a pcap or pcapng file, or what `-o json` has written",
+                        ) from None
+                    log.problem = f"broken at line {number}: {wrong}"
+                    break
+    except OSError as error:
+        raise CaptureError(f"cannot read {file!a}: {error.strerror or error}") from None
+    return log
+
+
+def _take(log: Log, index: dict[int, int], found: jsonl.Object) -> None:
+    """Take a line in. `index` says where in the log the entry with an id is."""
+    if "id" not in found:
+        complete = jsonl.is_complete(found)
+        log.complete = log.complete if complete is None else complete
+        return
+    line = jsonl.read_entry(found)
+    first = line.entry.amends if line.entry.amends is not None else line.entry.id
+    if first in index:
+        log.lines[index[first]] = line
+    elif len(log.lines) >= MOST_ENTRIES:
+        log.dropped += 1
+    else:
+        index[first] = len(log.lines)
+        log.lines.append(line)

@@ -1,0 +1,53 @@
+"""The compiler's messages name the file and the line that a developer edits."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rsttrace.kernel import layout
+from rsttrace.kernel.sources import SOURCES
+
+COMPILE = """
+import sys, tempfile
+from dataclasses import asdict
+from pathlib import Path
+from rsttrace.errors import KernelError
+from rsttrace.kernel import child, hooks, layout
+from rsttrace.kernel.bcc import import_bcc
+from rsttrace.kernel.facts import Facts
+from rsttrace.kernel.protocol import Request
+from rsttrace.model import Kind
+
+bpf = Path(sys.argv[1])
+layout.bpf_directory = lambda: bpf
+bcc = import_bcc()
+with tempfile.TemporaryDirectory() as name:
+    facts = Facts()
+    request = asdict(Request(kinds=tuple(k.value for k in Kind), flows=64, payload=64))
+    text = child.config_header(request, facts, hooks.Plan.KPROBES, True)
+    try:
+        child.compile_program(bcc, facts, Path(name), text)
+    except KernelError as error:
+        print(error.what)
+"""
+
+
+@pytest.mark.parametrize("name", [*SOURCES, "socket.h"])
+def test_an_error_is_told_where_it_is(name: str, tmp_path: Path) -> None:
+    bpf = tmp_path / "bpf"
+    shutil.copytree(layout.bpf_directory(), bpf)
+    lines = (bpf / name).read_text().splitlines()
+    line = max(number for number, text in enumerate(lines) if not text)
+    lines[line] = "no_such_type number;"
+    (bpf / name).write_text("\n".join(lines) + "\n")
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE, str(bpf)], capture_output=True, text=True, check=False
+    )
+    assert "does not compile" in done.stdout, done.stderr
+    assert f"{bpf / name}:{line + 1}:" in done.stderr
+    assert done.stderr.count("error:") == 1, done.stderr
