@@ -124,12 +124,11 @@ class Dissector:
     """Takes frames apart and counts what it could not use.
 
     `cut` counts packets that were cut off before TCP's flags, `links` those of link types that are
-    not understood (by LINKTYPE_ number), `fragments` the later fragments of IP packets.
+    not understood (by LINKTYPE_ number).
     """
 
     def __init__(self) -> None:
         self.cut = 0
-        self.fragments = 0
         self.links: Counter[int] = Counter()
 
     def segment(
@@ -231,8 +230,7 @@ class Dissector:
             if header < 20:
                 return None
             length, ip_id, bits = _HHH(data, at + 2)
-            if bits & 0x1FFF:
-                self.fragments += 1
+            if bits & 0x1FFF:  # a later fragment
                 return None
             fragment = bits & 0x2000 != 0
             protocol = data[at + 9]
@@ -247,25 +245,11 @@ class Dissector:
             length = (data[at + 4] << 8 | data[at + 5]) + 40
             if length == 40:  # a jumbogram (RFC 2675) or a large offloaded buffer
                 length = wire_length - at
-            protocol, ttl, ip_id, df, header = data[at + 6], data[at + 7], 0, False, 40
-            # hop-by-hop, routing, fragment, destination options, AH (RFC 8200 §4, RFC 4302 §2.2)
-            while protocol in (0, 43, 44, 51, 60):
-                if captured < at + header + 8:
-                    self.cut += 1
-                    return None
-                here = at + header
-                if protocol == 44:
-                    bits = data[here + 2] << 8 | data[here + 3]
-                    if bits & 0xFFF8:
-                        self.fragments += 1
-                        return None
-                    fragment = fragment or bits & 1 != 0
-                    header += 8
-                elif protocol == 51:
-                    header += (data[here + 1] + 2) * 4
-                else:
-                    header += (data[here + 1] + 1) * 8
-                protocol = data[here]
+            ttl, ip_id, df = data[at + 7], 0, False
+            found = self._ipv6_headers(data, at)
+            if found is None:
+                return None
+            protocol, header, fragment = found
         else:
             return None
         l4 = at + header
@@ -309,6 +293,31 @@ class Dissector:
         if made.flags & 4 and (offset < 5 or length < header + offset * 4):
             return None  # a malformed RST: every stack drops it unread, as bpf/packet.h
         return made
+
+    def _ipv6_headers(self, data: bytes, at: int) -> tuple[int, int, bool] | None:
+        """What follows an IPv6 header and its extensions, their length, and if it is cut up.
+
+        ``None``: the packet was cut off before, or is a later fragment.
+        """
+        protocol, header, fragment = data[at + 6], 40, False
+        # hop-by-hop, routing, fragment, destination options, AH (RFC 8200 §4, RFC 4302 §2.2)
+        while protocol in (0, 43, 44, 51, 60):
+            here = at + header
+            if len(data) < here + 8:
+                self.cut += 1
+                return None
+            if protocol == 44:
+                bits = data[here + 2] << 8 | data[here + 3]
+                if bits & 0xFFF8:
+                    return None
+                fragment = fragment or bits & 1 != 0
+                header += 8
+            elif protocol == 51:
+                header += (data[here + 1] + 2) * 4
+            else:
+                header += (data[here + 1] + 1) * 8
+            protocol = data[here]
+        return protocol, header, fragment
 
     def _tunnel(
         self,

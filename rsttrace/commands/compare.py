@@ -1,4 +1,4 @@
-"""The run loop of comparing two vantage points: both sources -> compare -> judge -> render."""
+"""``rsttrace compare``: two vantage points of the same connections, then the entries of both."""
 
 from __future__ import annotations
 
@@ -6,22 +6,18 @@ import contextlib
 import heapq
 import ipaddress
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TextIO
 
 from rsttrace.capture.sides import Network
 from rsttrace.capture.source import CaptureSource
-from rsttrace.commands.read import Filter, ProgressBar, no_bar, tell
-from rsttrace.commands.run import (
-    Options,
-    Presenter,
-    Stuck,
-    Writer,
-    stop_on_signals,
-    to_stderr,
-)
+from rsttrace.commands.filters import Filter, filter_of
+from rsttrace.commands.options import shown
+from rsttrace.commands.read import HOLD_S, ProgressBar, no_bar, tell
+from rsttrace.commands.run import Options, Run
+from rsttrace.commands.stop import stop_on_signals
+from rsttrace.commands.writer import Stuck
 from rsttrace.compare.files import Log, compare_files, is_log, load_log
 from rsttrace.compare.logs import PointResets, ResetSighting, compare_logs
 from rsttrace.compare.result import Result
@@ -30,15 +26,22 @@ from rsttrace.enrich.captured import enrich_captured
 from rsttrace.errors import UsageError
 from rsttrace.judge.verdict import other_end, reconsider
 from rsttrace.model import NO_TIME, Comparison, Entry, Fate, LatePacket, OtherEnd, Point, Reset
-from rsttrace.render import json as render_json
 from rsttrace.render.compare import comparison_lines, comparison_object
-from rsttrace.render.escape import ascii_only
-from rsttrace.render.summary import Tally
+from rsttrace.render.json import object_line
 
 MOST_RESETS = 50_000
 """Resets of a capture that are compared with a log."""
 
 NOT_COMPARED = "it was not compared: too many resets in its connection"
+
+
+def run_command(names: Sequence[str], options: Mapping[str, Any], bar: ProgressBar) -> int:
+    """The command, from its options; the exit code.
+
+    Raises: see `compare`.
+    """
+    wanted = filter_of(options)
+    return compare(names, shown(options, hold_s=HOLD_S), wanted, flows=options["flows"], bar=bar)
 
 
 def compare(
@@ -70,33 +73,22 @@ def compare(
         UsageError: both are the same file, or one is standard input.
         BrokenPipeError: nobody reads any more.
     """
-    say = status or to_stderr
-    stream = out or sys.stdout
     _check(names)
     files = dict(zip(Point, names))
-    with stop_on_signals() as stop, contextlib.ExitStack() as stack:
-
-        def ended() -> bool:
-            return stop.requested
-
-        writer = Writer(options, stream, ended)
-        tally = Tally(clock=None)
-        presenter = stack.enter_context(Presenter(options, writer, tally, wanted=wanted))
-        with contextlib.suppress(Stuck):
-            found, logs = _compare(files, flows, ended, bar)
-            if stop.requested:
-                return 0
-            writer.lines(_head(found.comparison, options, stream))
-            shows = _Entries(files, logs, found, options, wanted, presenter, writer, tally, ended)
-            failed = shows.show(say, bar)
-            if options.summary:
-                tally.not_shown(filtered=shows.looked_at - shows.shown, aggregated=0, lost=0)
-                if options.output == "json":
-                    writer.lines([render_json.object_line(tally.object())])
-                else:
-                    writer.lines(tally.text_lines())
-            return 1 if failed else 0
-    return 0
+    failed = 0
+    with (
+        stop_on_signals() as stop,
+        Run(options, stop, out=out, status=status, wanted=wanted) as run,
+        contextlib.suppress(Stuck),
+    ):
+        found, logs = _compare(files, flows, run.ended, bar)
+        if run.stopped:
+            return 0
+        run.writer.lines(_head(found.comparison, options, run.writer.plain))
+        entries = _Entries(files, logs, found, run)
+        failed = entries.show(bar)
+        run.summarize(entries.looked_at)
+    return 1 if failed else 0
 
 
 def _check(names: Sequence[str]) -> None:
@@ -110,10 +102,10 @@ def _check(names: Sequence[str]) -> None:
             raise UsageError("A and B are the same file", hint="give the files of both ends")
 
 
-def _head(found: Comparison, options: Options, stream: TextIO) -> list[str]:
+def _head(found: Comparison, options: Options, plain: bool) -> list[str]:
     if options.output == "json":
-        return [render_json.object_line(comparison_object(found, utc=options.utc))]
-    return [*comparison_lines(found, plain=ascii_only(stream)), ""]
+        return [object_line(comparison_object(found, utc=options.utc))]
+    return [*comparison_lines(found, plain=plain), ""]
 
 
 def _compare(
@@ -199,35 +191,15 @@ class _Entries:
     """The entries of both files, with what the other point says of them."""
 
     def __init__(
-        self,
-        files: dict[Point, str],
-        logs: dict[Point, Log],
-        found: Result,
-        options: Options,
-        wanted: Filter,
-        presenter: Presenter,
-        writer: Writer,
-        tally: Tally,
-        ended: Callable[[], bool],
+        self, files: dict[Point, str], logs: dict[Point, Log], found: Result, run: Run
     ) -> None:
         self._files = files
         self._logs = logs
         self._found = found
-        self._options = options
-        self._wanted = wanted
-        self._presenter = presenter
-        self._writer = writer
-        self._tally = tally
-        self._ended = ended
+        self._run = run
         self.looked_at = 0
-        self._logged_shown = 0
 
-    @property
-    def shown(self) -> int:
-        """How many entries were shown."""
-        return self._presenter.shown + self._logged_shown
-
-    def show(self, say: Callable[[str], None], bar: ProgressBar) -> int:
+    def show(self, bar: ProgressBar) -> int:
         """Show the entries of both; returns how many files could not be read.
 
         In order of time by A's clock; where the clocks could not be compared, first those of A.
@@ -237,13 +209,12 @@ class _Entries:
             BrokenPipeError: nobody reads any more.
         """
         with contextlib.ExitStack() as stack:
-            captures = {
-                point: stack.enter_context(
-                    CaptureSource(file, local=_networks(self._found.near[point]), ended=self._ended)
-                )
-                for point, file in self._files.items()
-                if point not in self._logs
-            }
+            captures = {}
+            for point, file in self._files.items():
+                if point not in self._logs:
+                    near = _networks(self._found.near[point])
+                    source = CaptureSource(file, local=near, ended=self._run.ended)
+                    captures[point] = stack.enter_context(source)
             size = sum(source.size or 0 for source in captures.values())
             label = " and ".join(os.path.basename(file) for file in self._files.values())
             progress = stack.enter_context(bar(size, label))
@@ -258,41 +229,25 @@ class _Entries:
             for stream in streams:
                 if not self._show(stream):
                     break
+            say = self._run.say
             return sum(tell(self._files[point], source, say) for point, source in captures.items())
 
     def _show(self, events: Iterable[_Event]) -> bool:
         """Show what is due as the events come, then the rest; false: no more is to be shown."""
-        presenter = self._presenter
+        run = self._run
         for event in events:
-            if self._ended():
+            if run.stopped:
                 return False
             if isinstance(event.item, (Reset, LatePacket)):
-                presenter.history.add(event.item, event.at_ns)
+                run.history.add(event.item, event.at_ns)
             self.looked_at += isinstance(event.item, (Reset, tuple))
-            presenter.show(event.at_ns)
-            if isinstance(event.item, tuple) and not self._full():
-                self._show_logged(*event.item)
-            if self._full():
+            run.show(event.at_ns)
+            if isinstance(event.item, tuple) and not run.full:
+                run.show_judged(*event.item)
+            if run.full:
                 return False
-        presenter.show(None)
-        return not self._full()
-
-    def _full(self) -> bool:
-        count = self._options.count
-        return count is not None and self.shown >= count
-
-    def _show_logged(self, entry: Entry, found: dict[str, Any]) -> None:
-        origins = self._options.origins
-        if (origins and entry.verdict.origin not in origins) or not self._wanted(entry.reset):
-            return
-        shown = replace(entry, id=self._presenter.number(), amends=None)
-        if self._options.output == "json":
-            found.update({"id": shown.id, "amends": None})
-            self._writer.lines([render_json.object_line(found)])
-        else:
-            self._writer.entry(shown)
-        self._tally.add(shown)
-        self._logged_shown += 1
+        run.show(None)
+        return not run.full
 
     # ---- what the files give ----
 
@@ -308,7 +263,7 @@ class _Entries:
                 enrich_captured(item)
                 item.other_end = self._say(point, item.file_frame)
             yield _Event(latest, item)
-            due_ns = self._presenter.history.next_due_ns()
+            due_ns = self._run.history.next_due_ns()
             source.wake_ns = None if due_ns is None else due_ns + time_ns - latest
 
     def _judged(self, point: Point, log: Log) -> Iterator[_Event]:
@@ -317,7 +272,7 @@ class _Entries:
         They come as late as a capture's of the same time, which have to wait.
         """
         latest = NO_TIME
-        hold_ns = round(self._options.hold_s * 1e9)
+        hold_ns = round(self._run.options.hold_s * 1e9)
         for number, line in enumerate(log.lines):
             reset = line.entry.reset
             reset.other_end = self._say(point, number)

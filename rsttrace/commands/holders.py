@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TextIO
 
-from rsttrace.commands.jobs import Background
+from rsttrace.commands.jobs import Worker
 from rsttrace.enrich import Neighbors, NetnsDirectory
 from rsttrace.enrich.holders import find_holders
 from rsttrace.enrich.vendor import vendor
-from rsttrace.errors import RsttraceError
 from rsttrace.model import AddressHolders, Entry, Holder
-from rsttrace.render.escape import ascii_only
 from rsttrace.render.holders import holders_lines, holders_object
 from rsttrace.render.json import object_line
 
@@ -42,11 +38,7 @@ def run_holder_job(
         RsttraceError: see `rsttrace.enrich.holders.find_holders`; the namespace is gone.
     """
     netns, ifindex = job.netns, job.ifindex
-    netns_path = None
-    if netns != os.stat("/proc/self/ns/net").st_ino:
-        netns_path = directory.path(netns)
-        if netns_path is None:
-            raise RsttraceError(f"the network namespace {netns} is gone")
+    netns_path = directory.way_into(netns)
     began = time.monotonic_ns()
     macs, sent = find_holders(job.ip, ifindex, netns_path=netns_path, stopped=stopped)
     duration = time.monotonic_ns() - began
@@ -68,18 +60,18 @@ def run_holder_job(
 
 
 def holder_job_lines(
-    job: HolderJob, found: AddressHolders, output: str, stream: TextIO, indent: str = ""
+    job: HolderJob, found: AddressHolders, output: str, plain: bool, indent: str = ""
 ) -> list[str]:
     """What was found, as lines of text or as one line of JSON."""
     if output == "json":
         return [object_line(holders_object(found, entry=job.entry))]
-    lines = holders_lines(found, plain=ascii_only(stream), indent=indent)
+    lines = holders_lines(found, plain=plain, indent=indent)
     if job.entry is not None:
         lines.insert(0, f"{indent}#{job.entry}: whether the address is there twice")
     return lines
 
 
-class HolderFinder(Background[HolderJob, AddressHolders]):
+class HolderFinder(Worker[HolderJob, AddressHolders]):
     """Confirms duplicate addresses beside a running trace, each once in `EVERY_S`."""
 
     def __init__(self) -> None:

@@ -24,11 +24,11 @@ MAX_WAITING = 16
 
 Job = TypeVar("Job")
 Found = TypeVar("Found")
-Me = TypeVar("Me", bound="Background[Any, Any]")
+Me = TypeVar("Me", bound="Worker[Any, Any]")
 Run = Callable[[Job, NetnsDirectory, Neighbors, Callable[[], bool]], Found]
 
 
-class Background(Generic[Job, Found]):
+class Worker(Generic[Job, Found]):
     """Does jobs in a thread of its own. What is too much is left out, and counted.
 
     A storm of resets must not make a storm of probes. Use it as a context manager.

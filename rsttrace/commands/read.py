@@ -1,32 +1,26 @@
-"""The run loop of reading captures: source -> enrich -> judge -> render."""
+"""``rsttrace read``: captures one after another, each with a baseline of its own."""
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Optional, Protocol, TextIO
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Optional, Protocol, TextIO
 
 from rsttrace.capture.sides import Network
 from rsttrace.capture.source import CaptureSource
-from rsttrace.commands.run import (
-    Options,
-    Presenter,
-    Stop,
-    Stuck,
-    Writer,
-    stop_on_signals,
-    to_stderr,
-)
+from rsttrace.commands.filters import Filter, check_repeats, filter_of, networks
+from rsttrace.commands.options import shown
+from rsttrace.commands.run import Options, Run
+from rsttrace.commands.stop import stop_on_signals
+from rsttrace.commands.writer import Stuck
 from rsttrace.enrich.captured import enrich_captured
-from rsttrace.errors import CaptureError
+from rsttrace.errors import CaptureError, UsageError
 from rsttrace.limits import FLOWS
-from rsttrace.model import Endpoint, Kind, Reset
-from rsttrace.render import json as render_json
+from rsttrace.model import Reset
 from rsttrace.render.escape import safe
-from rsttrace.render.summary import Tally
+
+HOLD_S = 60.0
+"""A file's end is known: its verdicts can wait for it. Whoever watches a pipe cannot."""
 
 
 class Progress(Protocol):
@@ -45,36 +39,35 @@ ProgressBar = Callable[[int, str], contextlib.AbstractContextManager[Optional[Pr
 NAME = 253
 
 
-@dataclass(frozen=True)
-class Filter:
-    """Which resets to show. `nets` is addresses of 16 bytes in hex with prefix lengths of 128."""
-
-    kinds: tuple[Kind, ...] = tuple(Kind)
-    nets: tuple[tuple[str, int], ...] = ()
-    ports: tuple[int, ...] = ()
-
-    def __call__(self, reset: Reset) -> bool:
-        """Whether a reset is wanted."""
-        ends = (reset.local, reset.remote)
-        if reset.kind not in self.kinds:
-            return False
-        if self.ports and not any(end.port in self.ports for end in ends):
-            return False
-        return not self.nets or any(self._inside(end) for end in ends)
-
-    def _inside(self, end: Endpoint) -> bool:
-        found = ipaddress.ip_address(end.ip)
-        mapped = int(found) | (0xFFFF << 32 if found.version == 4 else 0)
-        return any(
-            mapped >> (128 - prefix) == int(network, 16) >> (128 - prefix)
-            for network, prefix in self.nets
-        )
-
-
 @contextlib.contextmanager
 def no_bar(size: int, name: str) -> Iterator[Progress | None]:
     """No progress bar."""
     yield None
+
+
+def run_command(files: Sequence[str], options: Mapping[str, Any], bar: ProgressBar) -> int:
+    """The command, from its options; the exit code.
+
+    Raises:
+        UsageError: an option is not what it should be.
+        BrokenPipeError: nobody reads any more.
+    """
+    check_repeats(options, "local")
+    wanted = filter_of(options)
+    local = networks("--local", options["local"], "10.0.0.0/8, 10.0.0.5 or fd00::/8")
+    if files.count("-") > 1:
+        raise UsageError("standard input (-) can be read only once")
+    hold_s = options["hold"]
+    if hold_s is None:
+        hold_s = 0.0 if "-" in files else HOLD_S
+    return read(
+        files,
+        shown(options, hold_s=hold_s),
+        wanted,
+        local=local,
+        flows=options["flows"],
+        bar=bar,
+    )
 
 
 def read(
@@ -106,68 +99,48 @@ def read(
     Raises:
         BrokenPipeError: nobody reads any more.
     """
-    say = status or to_stderr
     failed = looked_at = 0
-    tally = Tally(clock=None)
-    with stop_on_signals() as stop, contextlib.ExitStack() as stack:
-
-        def ended() -> bool:
-            return stop.requested
-
-        writer = Writer(options, out or sys.stdout, ended)
-        presenter = stack.enter_context(Presenter(options, writer, tally, wanted=wanted))
-
-        def counted() -> bool:
-            return options.count is not None and presenter.shown >= options.count
-
+    with (
+        stop_on_signals() as stop,
+        Run(options, stop, out=out, status=status, wanted=wanted) as run,
+    ):
         with contextlib.suppress(Stuck):
             for name in files:
-                if stop.requested or counted():
+                if run.stopped or run.full:
                     break
                 try:
-                    with CaptureSource(name, local=local, flows=flows, ended=ended) as source:
+                    with CaptureSource(name, local=local, flows=flows, ended=run.ended) as source:
                         with bar(source.size or 0, name) as progress:
-                            presenter.before = None if progress is None else progress.clear
-                            looked_at += pump(source, presenter, stop, progress)
-                        presenter.before = None
-                        if not counted():
-                            presenter.show(None)
-                        failed += tell(name, source, say)
+                            run.before = None if progress is None else progress.clear
+                            looked_at += _pump(source, run, progress)
+                        run.before = None
+                        if not run.full:
+                            run.show(None)
+                        failed += tell(name, source, run.say)
                 except CaptureError as error:
-                    say(f"rsttrace: {error}")
+                    run.say(f"rsttrace: {error}")
                     failed += 1
-    tally.not_shown(filtered=looked_at - presenter.shown, aggregated=0, lost=0)
-    if options.summary:
-        with contextlib.suppress(Stuck):
-            if options.output == "json":
-                writer.lines([render_json.object_line(tally.object())])
-            else:
-                writer.lines(tally.text_lines())
+        run.summarize(looked_at)
     return 1 if failed else 0
 
 
-def pump(
-    source: CaptureSource,
-    presenter: Presenter,
-    stop: Stop,
-    progress: Progress | None,
-) -> int:
+def _pump(source: CaptureSource, run: Run, progress: Progress | None) -> int:
     """Read a capture to its end (or until no more is to be shown); returns how many resets it had.
 
     Raises:
         BrokenPipeError: nobody reads any more.
     """
-    history, looked_at = presenter.history, 0
+    looked_at = 0
     for item in source.items(progress):
         now_ns = item if isinstance(item, int) else item.time_ns
         if isinstance(item, Reset):
             looked_at += 1
             enrich_captured(item)
         if not isinstance(item, int):
-            history.add(item, now_ns)
-        if presenter.show(now_ns) or stop.requested:
+            run.history.add(item, now_ns)
+        if run.show(now_ns) or run.stopped:
             break
-        source.wake_ns = history.next_due_ns()
+        source.wake_ns = run.history.next_due_ns()
     return looked_at
 
 

@@ -1,36 +1,25 @@
-"""What the run loops (tracing, reading, comparing) share: options, signals, and the way out.
-
-A Presenter judges what a source gives and a Writer puts the entries on standard output.
-"""
+"""What all runs share: what a source gives is judged, shown and counted, until the end."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import select
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from types import FrameType
-from typing import TextIO
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TextIO
 
+from rsttrace.commands.stop import Stop
+from rsttrace.commands.writer import Stuck, Writer
 from rsttrace.judge.fingerprints import Fingerprints
 from rsttrace.judge.history import History
 from rsttrace.judge.verdict import judge
 from rsttrace.model import Entry, Origin, Reset
-from rsttrace.render import json as render_json
-from rsttrace.render.escape import ascii_only
+from rsttrace.render.json import entry_line
 from rsttrace.render.pcapng import PcapngWriter
 from rsttrace.render.summary import Tally
 from rsttrace.render.text import entry_lines
-
-POLL_S = 0.2
-"""How often the loop looks at the clock and at the signals when no reset comes."""
-
-GRACE_S = 2.0
-"""How long the end of a run may take: a reader that does not read, a storm's backlog."""
 
 
 @dataclass(frozen=True)
@@ -55,192 +44,168 @@ class Options:
     probe_arp: bool = False
 
 
-class Stop:
-    """Set by SIGINT or SIGTERM: end cleanly. A second one kills as usual."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler."""
-        self.requested = True
-        signal.signal(number, signal.SIG_DFL)
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Turn SIGINT and SIGTERM into a request to stop while inside."""
-    stop = Stop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, stop) for number in numbers]
-    try:
-        yield stop
-    finally:
-        for number, handler in zip(numbers, before):
-            signal.signal(number, handler)
-
-
-class Stuck(Exception):
-    """The reader of our output does not read, and we are to end."""
-
-
-class Writer:
-    """Writes entries to stdout, each flushed at once; notices a reader that went away.
-
-    `ended` says whether the run is to end: then a reader that does not read is given
-    `GRACE_S` more. Raises `Stuck` after that.
-    """
-
-    def __init__(
-        self, options: Options, stream: TextIO, ended: Callable[[], bool] = lambda: False
-    ) -> None:
-        self._options = options
-        self._stream = stream
-        self._ended = ended
-        self._grace: float | None = None
-        self._own_netns = os.stat("/proc/self/ns/net").st_ino
-        self._plain = ascii_only(stream)
-        self._poll: select.poll | None = None
-        with contextlib.suppress(OSError, ValueError):
-            self._descriptor = stream.fileno()
-            self._poll = select.poll()
-            self._poll.register(self._descriptor, 0)  # POLLERR and POLLHUP are always reported
-
-    def entry(self, entry: Entry) -> None:
-        """Write one entry.
-
-        Raises:
-            BrokenPipeError: nobody reads any more.
-        """
-        options = self._options
-        if options.output == "json":
-            lines = [render_json.entry_line(entry, explain=options.explain, utc=options.utc)]
-        else:
-            lines = entry_lines(
-                entry,
-                explain=options.explain,
-                color=options.color,
-                verbose=options.verbose,
-                utc=options.utc,
-                own_netns=self._own_netns,
-                plain=self._plain,
-            )
-        self.lines(lines)
-
-    def lines(self, lines: list[str]) -> None:
-        """Write lines and flush.
-
-        Raises:
-            BrokenPipeError: nobody reads any more.
-        """
-        text = "".join(f"{line}\n" for line in lines)
-        if self._poll is None:
-            self._stream.write(text)
-            self._stream.flush()
-            return
-        data = memoryview(text.encode(self._stream.encoding or "utf-8", "backslashreplace"))
-        ready = select.poll()
-        ready.register(self._descriptor, select.POLLOUT)
-        while data:
-            if not ready.poll(POLL_S * 1000):
-                self._wait_for_reader()
-                continue
-            # A pipe that is ready takes PIPE_BUF bytes without blocking (pipe(7)).
-            data = data[os.write(self._descriptor, data[: select.PIPE_BUF]) :]
-
-    def _wait_for_reader(self) -> None:
-        if not self._ended():
-            return
-        self._grace = self._grace or time.monotonic() + GRACE_S
-        if time.monotonic() > self._grace:
-            raise Stuck
-
-    def abandoned(self) -> bool:
-        """Whether the reading end of our pipe is closed."""
-        if self._poll is None:
-            return False
-        return any(event & (select.POLLERR | select.POLLHUP) for _, event in self._poll.poll(0))
-
-
-class Presenter:
-    """Turns judged resets into entries: numbers them, filters them, writes and counts them.
+class Run:
+    """Turns resets into entries: judges, numbers and filters them, writes and counts them.
 
     A context manager: entering opens the pcapng file that `Options.write` names, if any.
+
+    Args:
+        options: what to show.
+        stop: whether a signal wants the run to end.
+        out: where entries go; stdout by default.
+        status: takes lines about the run; stderr by default.
+        live: whether the run's own duration means something, as it does not for captures.
+        wanted: which resets to show.
+        entry_hook: called with each entry shown.
 
     Attributes:
         history: where resets and late packets go in.
         shown: how many resets were shown; entries that amend one are not counted.
         before: called before each entry is written, if set.
+        writer: writes what is shown beside the entries.
+        say: takes lines about the run.
     """
 
     def __init__(
         self,
         options: Options,
-        writer: Writer,
-        tally: Tally,
+        stop: Stop,
         *,
+        out: TextIO | None = None,
+        status: Callable[[str], None] | None = None,
+        live: bool = False,
         wanted: Callable[[Reset], bool] = lambda reset: True,
         entry_hook: Callable[[Entry], None] | None = None,
     ) -> None:
-        self._options = options
-        self._writer = writer
-        self._tally = tally
-        self._wanted = wanted
-        self._entry_hook = entry_hook
-        self._file: PcapngWriter | None = None
-        self._written = 0
+        """Starts the clock of `Options.duration_s`."""
+        self.options = options
+        self.say = status or to_stderr
+        self.writer = Writer(out or sys.stdout, self.ended)
         self.shown = 0
         self.before: Callable[[], None] | None = None
         self.history = History(
             hold_ns=round(options.hold_s * 1e9),
             decide=lambda reset: judge(reset, options.fingerprints),
         )
+        self._stop = stop
+        self._ends = None if options.duration_s is None else time.monotonic() + options.duration_s
+        self._tally = Tally() if live else Tally(clock=None)
+        self._wanted = wanted
+        self._entry_hook = entry_hook
+        self._own_netns = os.stat("/proc/self/ns/net").st_ino
+        self._file: PcapngWriter | None = None
+        self._written = 0
 
-    def __enter__(self) -> Presenter:
-        if self._options.write is not None:
-            self._file = PcapngWriter(self._options.write)
+    def __enter__(self) -> Run:
+        if self.options.write is not None:
+            self._file = PcapngWriter(self.options.write)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         if self._file is not None:
             self._file.__exit__(None, None, None)
 
-    def number(self) -> int:
-        """The next entry's id, for an entry that is not of the history."""
-        self._written += 1
-        return self._written
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal wants it to end."""
+        return self._stop.requested
+
+    def ended(self) -> bool:
+        """Whether a signal wants it to end, or its duration is over."""
+        return self.stopped or (self._ends is not None and time.monotonic() >= self._ends)
+
+    def left_s(self, most_s: float) -> float:
+        """Seconds until its duration is over, and at most so many."""
+        return most_s if self._ends is None else min(most_s, self._ends - time.monotonic())
+
+    @property
+    def full(self) -> bool:
+        """Whether no more is to be shown (``--count``)."""
+        return self.options.count is not None and self.shown >= self.options.count
 
     def show(self, now_ns: int | None) -> bool:
-        """Show what is due (None: everything); true when no more is to be shown (`--count`).
+        """Show what is due (None: everything); true when no more is to be shown.
 
         Raises:
             BrokenPipeError: nobody reads any more.
+            Stuck: nobody reads, and the run is to end.
         """
-        options = self._options
         for case in self.history.due(now_ns):
             reset, verdict, amends = case.reset, case.verdict, case.entry
             assert verdict is not None
             # What has been shown is amended, whatever it has become.
-            if amends is None and (
-                (options.origins and verdict.origin not in options.origins)
-                or not self._wanted(reset)
-            ):
+            if amends is None and not self._is_wanted(reset, verdict.origin):
                 continue
             if self.before is not None:
                 self.before()
-            entry = Entry(self.number(), reset, verdict, amends)
+            entry = Entry(self._number(), reset, verdict, amends)
             if amends is None:
                 case.entry = entry.id
                 self.shown += 1
-            self._writer.entry(entry)
+            self._write(entry)
             self._tally.add(entry)
             if self._file is not None:
                 self._file.add(entry)
             if self._entry_hook is not None:
                 self._entry_hook(entry)
-            if options.count is not None and self.shown >= options.count:
+            if self.full:
                 return True
         return False
+
+    def show_judged(self, entry: Entry, made: dict[str, Any]) -> None:
+        """Show an entry that another run has judged; `made` is it as a JSON object.
+
+        Raises: see `show`.
+        """
+        if not self._is_wanted(entry.reset, entry.verdict.origin):
+            return
+        entry = replace(entry, id=self._number(), amends=None)
+        if self.options.output == "json":
+            self.writer.object({**made, "id": entry.id, "amends": None})
+        else:
+            self._write(entry)
+        self._tally.add(entry)
+        self.shown += 1
+
+    def summarize(self, looked_at: int, *, lost: int = 0) -> None:
+        """End with counts (``--summary``): of so many resets that were looked at, and of lost ones.
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+        """
+        if not self.options.summary:
+            return
+        self._tally.not_shown(filtered=looked_at - self.shown, aggregated=0, lost=lost)
+        with contextlib.suppress(Stuck):
+            if self.options.output == "json":
+                self.writer.object(self._tally.object())
+            else:
+                self.writer.lines(self._tally.text_lines())
+
+    def _is_wanted(self, reset: Reset, origin: Origin) -> bool:
+        origins = self.options.origins
+        return (not origins or origin in origins) and self._wanted(reset)
+
+    def _number(self) -> int:
+        self._written += 1
+        return self._written
+
+    def _write(self, entry: Entry) -> None:
+        options = self.options
+        if options.output == "json":
+            self.writer.lines([entry_line(entry, explain=options.explain, utc=options.utc)])
+            return
+        self.writer.lines(
+            entry_lines(
+                entry,
+                explain=options.explain,
+                color=options.color,
+                verbose=options.verbose,
+                utc=options.utc,
+                own_netns=self._own_netns,
+                plain=self.writer.plain,
+            )
+        )
 
 
 def to_stderr(text: str) -> None:

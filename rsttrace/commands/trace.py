@@ -1,40 +1,23 @@
-"""The run loop of live tracing: source -> enrich -> judge -> render."""
+"""``rsttrace trace``: what this node's kernel tells, as it happens."""
 
 from __future__ import annotations
 
-import contextlib
 import platform
-import sys
 import time
-from collections.abc import Callable
-from typing import TextIO
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
 
-from rsttrace.commands.holders import HolderFinder, holder_job_lines
-from rsttrace.commands.locate import Locator, located_lines
-from rsttrace.commands.run import (
-    GRACE_S,
-    POLL_S,
-    Options,
-    Presenter,
-    Stuck,
-    Writer,
-    stop_on_signals,
-    to_stderr,
-)
-from rsttrace.enrich import Enricher
-from rsttrace.errors import RsttraceError
+from rsttrace.commands.filters import check_repeats, filter_of
+from rsttrace.commands.options import shown
+from rsttrace.commands.probing import Probing
+from rsttrace.commands.run import Options, Run
+from rsttrace.commands.stop import stop_on_signals
+from rsttrace.commands.writer import GRACE_S, POLL_S, Stuck
+from rsttrace.enrich import Enricher, NetnsDirectory
 from rsttrace.kernel import hooks
 from rsttrace.kernel.protocol import Report, Request
 from rsttrace.kernel.source import LiveSource
 from rsttrace.model import Entry, LatePacket, Reset
-from rsttrace.render import json as render_json
-from rsttrace.render.summary import Tally
-
-LOCATE_S = 30.0
-"""How long the end of a run waits for what ``--locate`` and ``--probe-arp`` still look for.
-
-A signal cuts it short.
-"""
 
 BLIND_SPOTS = {
     "kprobes": "resets inside IPsec, and packets sent past the queueing layer (AF_XDP, "
@@ -69,6 +52,40 @@ def unseen_lines(report: Report) -> list[str]:
     return lines
 
 
+def run_command(options: Mapping[str, Any]) -> None:
+    """The command, from its options.
+
+    Raises:
+        RsttraceError: an option is not what it should be, or nothing can be traced.
+        BrokenPipeError: nobody reads any more.
+    """
+    wanted = filter_of(options)
+    check_repeats(options, "netns")
+    directory = NetnsDirectory()
+    request = Request(
+        kinds=tuple(kind.value for kind in wanted.kinds),
+        nets=wanted.nets,
+        ports=wanted.ports,
+        netns=tuple(directory.resolve(spec) for spec in options["netns"]),
+        baseline=not options["no_baseline"],
+        flows=options["flows"],
+        plan=options["plan"],
+        payload=options["payload"],
+    )
+    trace(
+        request,
+        shown(
+            options,
+            duration_s=options["duration"],
+            ifaces=options["iface"],
+            viewpoint_netns=options["viewpoint"] == "netns",
+            hold_s=options["hold"],
+            locate=options["locate"],
+            probe_arp=options["probe_arp"],
+        ),
+    )
+
+
 def trace(
     request: Request,
     options: Options,
@@ -90,121 +107,108 @@ def trace(
         RsttraceError: nothing can be traced.
         BrokenPipeError: nobody reads any more.
     """
-    say = status or to_stderr
     with (
         stop_on_signals() as stop,
         Enricher(viewpoint_netns=options.viewpoint_netns) as enricher,
         LiveSource(request) as source,
-        Locator() as locator,
-        HolderFinder() as asker,
-        contextlib.ExitStack() as stack,
+        Probing(options) as probing,
     ):
-        tally = Tally()
-        ends = None if options.duration_s is None else time.monotonic() + options.duration_s
-
-        def ended() -> bool:
-            return stop.requested or (ends is not None and time.monotonic() >= ends)
-
-        writer = Writer(options, out or sys.stdout, ended)
 
         def on_entry(entry: Entry) -> None:
-            if options.locate:
-                locator.ask(entry)
-            if options.probe_arp:
-                asker.ask(entry)
+            probing.ask(entry)
             if entry_hook is not None:
                 entry_hook(entry)
 
-        presenter = stack.enter_context(
-            Presenter(
-                options,
-                writer,
-                tally,
-                wanted=lambda reset: on_iface(reset, options.ifaces, enricher),
-                entry_hook=on_entry,
-            )
-        )
-        history = presenter.history
-        enricher.warm_up()
-        say("\n".join([started_line(source.report), *unseen_lines(source.report)]))
-        if options.verbose and source.log:
-            say(source.log)
+        with Run(
+            options,
+            stop,
+            out=out,
+            status=status,
+            live=True,
+            wanted=lambda reset: on_iface(reset, options.ifaces, enricher),
+            entry_hook=on_entry,
+        ) as run:
+            enricher.warm_up()
+            run.say("\n".join([started_line(source.report), *unseen_lines(source.report)]))
+            if options.verbose and source.log:
+                run.say(source.log)
+            try:
+                _Tracing(run, source, enricher, probing).run()
+            except Stuck:
+                run.say("warning: nobody reads the output; ending without the rest")
+            probing.tell_left_out(run)
+            _end(run, source)
 
-        def show(items: list[Reset | LatePacket], *, ending: bool = False) -> bool:
-            """Take in a batch, show what is due; true when there is no more to do."""
-            for item in items:
-                if isinstance(item, Reset):
-                    enricher.enrich(item)
-                history.add(item, time.monotonic_ns())
-            return presenter.show(None if ending else time.monotonic_ns())
 
-        def show_found(seconds: float = 0.0) -> None:
-            for question, check in asker.results(0.0 if locator.busy else seconds):
-                if isinstance(check, RsttraceError):
-                    say(f"warning: {check.what}")
-                    continue
-                stream = out or sys.stdout
-                writer.lines(holder_job_lines(question, check, options.output, stream, "    "))
-            for job, found in locator.results(seconds):
-                if isinstance(found, RsttraceError):
-                    say(f"warning: no path to {job.target.ip}: {found.what}")
-                    continue
-                stream = out or sys.stdout
-                lines = located_lines(job, found, options.output, stream, indent="    ")
-                if options.output == "text" and job.clue is not None:
-                    lines.insert(0, f"    #{job.clue.entry}: where the forged reset was made")
-                writer.lines(lines)
+class _Tracing:
+    """The loop of a run: what the kernel tells is enriched, judged and shown as it comes."""
 
-        done = False
-        try:
-            while not done and not ended():
-                wait_s = POLL_S if ends is None else min(POLL_S, ends - time.monotonic())
-                if (due_ns := history.next_due_ns()) is not None:
-                    wait_s = min(wait_s, (due_ns - time.monotonic_ns()) / 1e9)
-                done = show(source.wait(max(0.0, wait_s)))
-                enricher.tidy()
-                show_found()
-                for target in source.attach_late():
-                    say(f"now attached: {target}")
-                if writer.abandoned():
-                    raise BrokenPipeError
-            source.detach()
-            grace = time.monotonic() + GRACE_S
-            while not done and (rest := source.drain()):
-                done = show(rest)
-                if time.monotonic() > grace:
-                    break
-            if not done:
-                show([], ending=True)
-            until = time.monotonic() + LOCATE_S
-            while (locator.busy or asker.busy) and not stop.requested and time.monotonic() < until:
-                show_found(POLL_S)
-            show_found()
-        except Stuck:
-            say("warning: nobody reads the output; ending without the rest")
-        if locator.left_out:
-            say(f"warning: {locator.left_out} forged resets were not located: too many at once")
-        if asker.left_out:
-            say(f"warning: {asker.left_out} addresses were not asked for: too many at once")
-        counts = source.counts().values()
-    seen_by_kernel = sum(row[0] for row in counts)
+    def __init__(self, run: Run, source: LiveSource, enricher: Enricher, probing: Probing) -> None:
+        self._run = run
+        self._source = source
+        self._enricher = enricher
+        self._probing = probing
+
+    def run(self) -> None:
+        """Until something ends it, and then what is left.
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+            Stuck: nobody reads, and the run is to end.
+        """
+        run, source = self._run, self._source
+        while not run.full and not run.ended():
+            self._show(source.wait(self._wait_s()))
+            self._enricher.tidy()
+            self._probing.show(run)
+            for target in source.attach_late():
+                run.say(f"now attached: {target}")
+            if run.writer.abandoned():
+                raise BrokenPipeError
+        source.detach()
+        self._show_rest()
+        self._probing.finish(run)
+
+    def _wait_s(self) -> float:
+        """How long to wait for the next reset, in seconds: something else may be due before."""
+        wait_s = self._run.left_s(POLL_S)
+        due_ns = self._run.history.next_due_ns()
+        if due_ns is not None:
+            wait_s = min(wait_s, (due_ns - time.monotonic_ns()) / 1e9)
+        return max(0.0, wait_s)
+
+    def _show(self, items: list[Reset | LatePacket]) -> None:
+        """Take in a batch, show what is due."""
+        for item in items:
+            if isinstance(item, Reset):
+                self._enricher.enrich(item)
+            self._run.history.add(item, time.monotonic_ns())
+        self._run.show(time.monotonic_ns())
+
+    def _show_rest(self) -> None:
+        """Show what the probes had told before they were detached, as far as there is time."""
+        grace = time.monotonic() + GRACE_S
+        while not self._run.full and (rest := self._source.drain()):
+            self._show(rest)
+            if time.monotonic() > grace:
+                break
+        if not self._run.full:
+            self._run.show(None)
+
+
+def _end(run: Run, source: LiveSource) -> None:
+    """Say what is missing, and end with counts."""
+    counts = source.counts().values()
     lost = sum(row[2] for row in counts)
-    # Of those that the kernel told of, some were filtered here, some (--count, a backlog at the
-    # end) never looked at.
-    filtered = sum(row[1] for row in counts) + seen_by_kernel - presenter.shown
-    tally.not_shown(filtered=filtered, aggregated=0, lost=lost)
     if late_lost := source.late_lost():
-        say(
+        run.say(
             f"warning: {late_lost} packets that came after a reset are lost: verdicts may lack them"
         )
     if lost:
-        say(f"warning: {lost} resets are missing above: the ring buffer was full")
-    if options.summary:
-        with contextlib.suppress(Stuck):
-            if options.output == "json":
-                writer.lines([render_json.object_line(tally.object())])
-            else:
-                writer.lines(tally.text_lines())
+        run.say(f"warning: {lost} resets are missing above: the ring buffer was full")
+    # Of those that the kernel told of, some were filtered here, some (--count, a backlog at the
+    # end) never looked at.
+    run.summarize(sum(row[0] + row[1] for row in counts), lost=lost)
 
 
 def on_iface(reset: Reset, names: tuple[str, ...], enricher: Enricher) -> bool:

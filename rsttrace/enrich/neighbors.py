@@ -77,11 +77,6 @@ class Neighbors:
         while self._namespaces:
             self._namespaces.popitem()[1].close()
 
-    @property
-    def dumps(self) -> int:
-        """How many times a namespace's tables were dumped (again), over those open now."""
-        return sum(namespace.tables.dumps for namespace in self._namespaces.values())
-
     def warm_up(self) -> None:
         """Do now what takes time once: dump our own namespace's tables, ask lldpd."""
         self.ifname(os.stat("/proc/self/ns/net").st_ino, 1)

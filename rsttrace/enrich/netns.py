@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import Callable
 
-from rsttrace.errors import UsageError
+from rsttrace.errors import RsttraceError, UsageError
 
 NAME_DIRS = ("/run/netns", "/var/run/docker/netns")
 """Where namespaces get names: ip-netns(8) and CNI plugins; Docker's sandboxes."""
@@ -64,7 +64,6 @@ class NetnsDirectory:
         self._scans_left = float(BURST)
         self._stamp: tuple[int, ...] = ()
         self._named = float("-inf")
-        self.scans = 0
 
     def met(self, inode: int, identity: int) -> bool:
         """Take note of which namespace has this inode number now; true if it is another one.
@@ -88,6 +87,19 @@ class NetnsDirectory:
         """The name of the namespace with this inode number; ``None``: it has none, or is gone."""
         entry = self._find(inode)
         return entry.name if entry else None
+
+    def way_into(self, inode: int) -> str | None:
+        """The path to enter a namespace by; ``None``: it is our own.
+
+        Raises:
+            RsttraceError: it is gone.
+        """
+        if inode == os.stat("/proc/self/ns/net").st_ino:
+            return None
+        path = self.path(inode)
+        if path is None:
+            raise RsttraceError(f"the network namespace {inode} is gone")
+        return path
 
     def path(self, inode: int) -> str | None:
         """A path that opened just now to this namespace; ``None``: no name or process leads there.
@@ -187,7 +199,6 @@ class NetnsDirectory:
 
     def _scan(self, now: float) -> None:
         """Start over: vanished namespaces must not stay, their inode numbers are used again."""
-        self.scans += 1
         self._scanned = now
         found: dict[int, _Entry] = {}
         # the first path wins: these two outlive any other process

@@ -105,7 +105,6 @@ class Owners:
         self._pod_names: dict[str, tuple[str, str]] = {}
         self._pod_pace = _Pace(clock)
         self.process_scans = 0
-        self.cgroup_scans = 0
 
     def process(self, inode: int, netns: int | None = None) -> tuple[int, str] | None:
         """The pid and comm of a process that holds the socket with this inode number.
@@ -218,7 +217,6 @@ class Owners:
         return path
 
     def _scan_cgroups(self, wanted: int) -> str | None:
-        self.cgroup_scans += 1
         mount = self._cgroup_mount()
         if mount is None:
             return None

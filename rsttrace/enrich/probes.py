@@ -38,7 +38,6 @@ UNREACHABLE = {
         6: "route refused",
     },
 }
-PORT_UNREACHABLE = "port unreachable"
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ class Tables:
         links: the interfaces.
         macs: the neighbour table: the MAC of an address on an interface.
         netlink: to ask for what is not copied.
-        dumps: how many times the tables were dumped.
     """
 
     def __init__(
@@ -54,7 +53,6 @@ class Tables:
         self._forwarding_changed = forwarding_changed
         self._stale = False
         self._synced = float("-inf")
-        self.dumps = 0
         self.links = Links()
         self.macs: dict[tuple[int, str], str] = {}
         self._ips: dict[tuple[int, str], set[str]] = {}
@@ -91,7 +89,6 @@ class Tables:
     def _dump(self) -> None:
         """Read both tables anew. Raises OSError when the kernel refuses."""
         for _ in range(_DUMPS):
-            self.dumps += 1
             self._stale = self.netlink.overrun = False
             self.links.clear()
             self.macs.clear()

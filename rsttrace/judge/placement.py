@@ -70,26 +70,17 @@ def place_replay(path: Path, attempts: Sequence[Attempt]) -> Placement:
     """Where the device is that answered a replay's bytes with a reset."""
     resets = [attempt for attempt in attempts if attempt.reset_ttl is not None]
     if not resets:
-        reached = any(attempt.reply for attempt in attempts)
-        return Placement(
-            None,
-            "unknown",
-            "the bytes provoked no reset"
-            + (" though they reached the peer" if reached else " (and the peer gave no sign)"),
-            ("the device may want other bytes, or more than one packet, or be idle by now",),
-        )
+        return _nothing_provoked(attempts)
     lowest = min(attempt.ttl for attempt in resets)
     notes = [_repeated(attempts, lowest)]
     steady = _is_steady(attempts, lowest)
     copier = _copier_hops(resets, lowest)
     if copier is not None:
-        number = copier + 1
         notes.append(
             f"it copies the TTL of our packets: sent with {FULL_TTL}, the reset arrives with "
             f"{_full_reset_ttl(resets)}, and half of the difference is the way there"
         )
-        sure = "proved" if steady else "likely"
-        return Placement(number, sure, _where(path, number), tuple(notes), copier)
+        return _proved(path, copier + 1, steady, notes, copier)
     if lowest == FULL_TTL:
         return Placement(
             None,
@@ -97,6 +88,24 @@ def place_replay(path: Path, attempts: Sequence[Attempt]) -> Placement:
             f"a reset came only for bytes sent with TTL {FULL_TTL}, which reach the peer",
             (*notes, "the peer itself may have sent it"),
         )
+    return _by_lowest(path, resets, lowest, steady, notes)
+
+
+def _nothing_provoked(attempts: Sequence[Attempt]) -> Placement:
+    reached = any(attempt.reply for attempt in attempts)
+    return Placement(
+        None,
+        "unknown",
+        "the bytes provoked no reset"
+        + (" though they reached the peer" if reached else " (and the peer gave no sign)"),
+        ("the device may want other bytes, or more than one packet, or be idle by now",),
+    )
+
+
+def _by_lowest(
+    path: Path, resets: Sequence[Attempt], lowest: int, steady: bool, notes: list[str]
+) -> Placement:
+    """By the least TTL that provoked a reset, and by the TTL of the resets themselves."""
     found = {hops(attempt.reset_ttl) for attempt in resets if attempt.reset_ttl is not None}
     rst_hops = min(found) if len(found) == 1 else None
     if path.distance is not None and lowest >= path.distance and rst_hops != path.distance - 2:

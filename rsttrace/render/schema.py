@@ -1,61 +1,10 @@
-"""The JSON Schema of the output, as shipped, and the field list of the documentation."""
+"""The JSON Schema of the output, as shipped."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from importlib import resources
-from typing import Any, NamedTuple
-
-
-class Field(NamedTuple):
-    """One field of the JSON: its dotted path (``evidence[].rule``), its types, its meaning."""
-
-    path: str
-    types: tuple[str, ...]
-    description: str
 
 
 def schema_text() -> str:
     """The JSON Schema (draft 2020-12) of every line of JSON that rsttrace writes."""
     return resources.files("rsttrace").joinpath("schema.json").read_text(encoding="utf-8")
-
-
-def fields(kind: str) -> list[Field]:
-    """Every field of an ``entry`` or a ``summary``, in the order in which it is written."""
-    schema = json.loads(schema_text())
-    return list(_walk(schema, schema["$defs"][kind], ""))
-
-
-def field_table(kind: str) -> str:
-    """The fields as the Markdown table of ``docs/json.md``."""
-    rows = [
-        f"| `{field.path}` | {' or '.join(field.types)} | {field.description} |"
-        for field in fields(kind)
-    ]
-    return "\n".join(["| Field | Type | Meaning |", "|---|---|---|", *rows])
-
-
-def _walk(schema: dict[str, Any], node: dict[str, Any], prefix: str) -> Iterator[Field]:
-    for name, given in node.get("properties", {}).items():
-        resolved = _resolve(schema, given)
-        path = f"{prefix}{name}"
-        yield Field(path, _types(resolved), resolved["description"])
-        yield from _walk(schema, resolved, f"{path}.")
-        if "items" in resolved:
-            yield from _walk(schema, _resolve(schema, resolved["items"]), f"{path}[].")
-
-
-def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
-    """The node with what its ``$ref`` refers to; its own words win."""
-    if "$ref" not in node:
-        return node
-    target: dict[str, Any] = schema["$defs"][node["$ref"].rpartition("/")[2]]
-    return {**target, **node}
-
-
-def _types(node: dict[str, Any]) -> tuple[str, ...]:
-    if "const" in node:
-        return (str(node["const"]),)
-    given = node["type"]
-    return tuple(given) if isinstance(given, list) else (given,)

@@ -28,7 +28,8 @@ WORK = {
         "from rsttrace.capture.source import CaptureSource as S; n = sum(1 for _ in S(f).resets())"
     ),
     "rsttrace read, all of it": (
-        "from rsttrace.commands.read import Filter, read\n"
+        "from rsttrace.commands.filters import Filter\n"
+        "from rsttrace.commands.read import read\n"
         "from rsttrace.commands.run import Options\n"
         "read([f], Options(output='json'), Filter(), out=open('/dev/null', 'w'), status=len)"
     ),

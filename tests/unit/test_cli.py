@@ -20,7 +20,7 @@ NOBODY = 65534
 
 
 class Traced:
-    """Stands for tracing.trace(): remembers what it was asked for."""
+    """Stands for commands.trace.trace(): remembers what it was asked for."""
 
     def __init__(self) -> None:
         self.request: Any = None
@@ -32,10 +32,10 @@ class Traced:
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Traced:
-    from rsttrace.commands import trace as tracing
+    from rsttrace.commands import trace
 
     fake = Traced()
-    monkeypatch.setattr(tracing, "trace", fake)
+    monkeypatch.setattr(trace, "trace", fake)
     return fake
 
 
@@ -416,14 +416,14 @@ def test_errors_are_one_message_and_a_status(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from rsttrace.commands import trace as tracing
+    from rsttrace.commands import trace
 
     error.log = "what the compiler said"
 
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(tracing, "trace", fail)
+    monkeypatch.setattr(trace, "trace", fail)
     assert main(monkeypatch) == status
     assert capsys.readouterr() == ("", words)
     assert main(monkeypatch, "-v") == status
@@ -433,12 +433,12 @@ def test_errors_are_one_message_and_a_status(
 def test_ctrl_c_before_tracing_is_no_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from rsttrace.commands import trace as tracing
+    from rsttrace.commands import trace
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tracing, "trace", interrupt)
+    monkeypatch.setattr(trace, "trace", interrupt)
     assert main(monkeypatch) == 0
     assert "Traceback" not in capsys.readouterr().err
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from rsttrace.cli import _peer
-from rsttrace.commands.locate import Clue, Job, announcement, clue_from
+from rsttrace.commands.clue import Clue, clue_from
+from rsttrace.commands.locate import parse_peer
+from rsttrace.commands.locator import Job, announcement
 from rsttrace.enrich.replay import most_connections
 from rsttrace.enrich.target import Limits, resolve
 from rsttrace.errors import UsageError
@@ -96,7 +97,7 @@ def test_what_is_no_clue(wrong: str) -> None:
     ],
 )
 def test_peers(text: str, host: str, port: int) -> None:
-    assert _peer(text) == (host, port)
+    assert parse_peer(text) == (host, port)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_peers(text: str, host: str, port: int) -> None:
 )
 def test_what_is_no_peer(text: str) -> None:
     with pytest.raises(UsageError):
-        _peer(text)
+        parse_peer(text)
 
 
 def test_a_replay_is_announced_harmlessly() -> None:

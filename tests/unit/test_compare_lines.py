@@ -14,20 +14,22 @@ from typing import Any
 import jsonschema
 import pytest
 
-from rsttrace.commands import compare as comparing
-from rsttrace.commands import read as reading
+from rsttrace.commands.compare import compare
+from rsttrace.commands.filters import Filter
+from rsttrace.commands.read import read
 from rsttrace.commands.run import Options
 from rsttrace.compare.files import load_log
 from rsttrace.errors import CaptureError, RsttraceError, UsageError
 from rsttrace.model import Kind
 from rsttrace.render.drawing import WIDTH
 from rsttrace.render.json import entry_object
-from rsttrace.render.schema import fields, schema_text
+from rsttrace.render.schema import schema_text
+from tests.unit.schema_fields import fields
 from tests.unit.test_render_samples import SAMPLES
 from tests.unit.twopoints import CLIENT, MS, SECOND, SERVER, Talk, World
 
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema_text()))
-WANTED = reading.Filter(kinds=tuple(Kind))
+WANTED = Filter(kinds=tuple(Kind))
 CASES = 150
 
 
@@ -54,7 +56,7 @@ def story(family: int = 4, nat: bool = False) -> World:
 def compared(names: tuple[str, str], output: str = "json", **options: Any) -> list[str]:
     """The lines on standard output."""
     out = io.StringIO()
-    comparing.compare(
+    compare(
         names,
         Options(output=output, hold_s=60.0, **options),
         WANTED,
@@ -67,7 +69,7 @@ def compared(names: tuple[str, str], output: str = "json", **options: Any) -> li
 def logged(name: str, target: Path) -> str:
     """A capture's entries as JSON lines."""
     out = io.StringIO()
-    reading.read(
+    read(
         [name],
         Options(output="json", hold_s=60.0, summary=True),
         WANTED,
@@ -132,7 +134,7 @@ def test_the_text_fits_a_terminal(
     try:
         module.setlocale(module.LC_ALL, locale)
         stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
-        comparing.compare(names, Options(), WANTED, out=stream, status=lambda text: None)
+        compare(names, Options(), WANTED, out=stream, status=lambda text: None)
         stream.seek(0)
         text = stream.read()
     finally:

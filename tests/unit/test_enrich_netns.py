@@ -15,6 +15,16 @@ from rsttrace.errors import UsageError
 OWN = os.stat("/proc/self/ns/net").st_ino
 
 
+class Directory(NetnsDirectory):
+    """Counts its scans of all processes."""
+
+    scans = 0
+
+    def _scan(self, now: float) -> None:
+        self.scans += 1
+        super()._scan(now)
+
+
 class Tree:
     """A /proc and a /run/netns made of plain files; the clock stands still until told."""
 
@@ -24,7 +34,7 @@ class Tree:
         (root / "names").mkdir()
         for pid in ("self", "1"):
             self.process(pid)
-        self.directory = NetnsDirectory(
+        self.directory = Directory(
             name_dirs=(str(root / "names"), str(root / "docker")),
             proc=str(root / "proc"),
             clock=lambda: self.now,

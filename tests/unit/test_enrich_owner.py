@@ -61,13 +61,23 @@ def test_parse_cgroup(path: str, expected: tuple[str | None, str | None]) -> Non
     assert parse_cgroup(path) == expected
 
 
+class Counted(Owners):
+    """Counts its scans of all cgroups."""
+
+    cgroup_scans = 0
+
+    def _scan_cgroups(self, wanted: int) -> str | None:
+        self.cgroup_scans += 1
+        return super()._scan_cgroups(wanted)
+
+
 class Node:
     """A node's files under one root; the clock stands still until told."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.now = 100.0
-        self.owners = Owners(root=str(root), clock=lambda: self.now)
+        self.owners = Counted(root=str(root), clock=lambda: self.now)
         self.write("proc/self/mountinfo", "")
 
     def write(self, path: str, text: str) -> None:

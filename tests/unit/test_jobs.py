@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from rsttrace.commands.holders import HolderFinder
-from rsttrace.commands.jobs import EVERY_S, MAX_WAITING, Background
+from rsttrace.commands.jobs import EVERY_S, MAX_WAITING, Worker
 from rsttrace.enrich import Neighbors, NetnsDirectory
 from rsttrace.errors import RsttraceError
 from rsttrace.model import Evidence, Kind, NextHop
@@ -26,7 +26,7 @@ def gate() -> threading.Event:
 
 
 @pytest.fixture
-def work(clock: list[float], gate: threading.Event) -> Iterator[Background[str, str]]:
+def work(clock: list[float], gate: threading.Event) -> Iterator[Worker[str, str]]:
     def run(
         job: str, directory: NetnsDirectory, neighbors: Neighbors, stopped: Callable[[], bool]
     ) -> str:
@@ -39,13 +39,13 @@ def work(clock: list[float], gate: threading.Event) -> Iterator[Background[str, 
             raise ValueError("nobody thought of it")
         return job.upper()
 
-    with Background(run, "test", clock=lambda: clock[0]) as made:
+    with Worker(run, "test", clock=lambda: clock[0]) as made:
         yield made
         gate.set()
 
 
 def test_each_key_once_in_a_while(
-    work: Background[str, str], clock: list[float], gate: threading.Event
+    work: Worker[str, str], clock: list[float], gate: threading.Event
 ) -> None:
     gate.set()
     assert work.put("a", "one")
@@ -58,9 +58,7 @@ def test_each_key_once_in_a_while(
     assert (work.results(), work.left_out) == ([], 0)
 
 
-def test_too_much_is_left_out_and_counted(
-    work: Background[str, str], gate: threading.Event
-) -> None:
+def test_too_much_is_left_out_and_counted(work: Worker[str, str], gate: threading.Event) -> None:
     taken = [work.put(number, str(number)) for number in range(MAX_WAITING + 5)]
     # one of them may be under way already
     assert MAX_WAITING <= sum(taken) <= MAX_WAITING + 1
@@ -82,7 +80,7 @@ def test_too_much_is_left_out_and_counted(
     ],
 )
 def test_errors_are_results(
-    job: str, words: str, work: Background[str, str], gate: threading.Event
+    job: str, words: str, work: Worker[str, str], gate: threading.Event
 ) -> None:
     gate.set()
     work.put(1, job)

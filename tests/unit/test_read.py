@@ -14,7 +14,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from rsttrace.commands import read as reading
+from rsttrace.commands.filters import Filter
+from rsttrace.commands.read import read
 from rsttrace.commands.run import Options
 from rsttrace.model import Kind
 from rsttrace.render.schema import schema_text
@@ -331,7 +332,8 @@ def test_memory_does_not_grow_with_the_file() -> None:
     """Ten times the packets, and the same peak of memory: only so many flows are kept."""
     code = (
         "import sys, resource\n"
-        "from rsttrace.commands.read import Filter, read\n"
+        "from rsttrace.commands.filters import Filter\n"
+        "from rsttrace.commands.read import read\n"
         "from rsttrace.commands.run import Options\n"
         "read(['-'], Options(output='json'), Filter(), flows=64, out=open('/dev/null', 'w'))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
@@ -360,10 +362,10 @@ SAMPLE = [frame for port in (1, 2) for frame in Talk(port=port).handshake()]
 def test_count_ends_between_files(incident: str) -> None:
     shown: list[str] = []
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        status = reading.read(
+        status = read(
             [incident, "/no/such/file"],
             Options(output="json", count=1),
-            reading.Filter(kinds=tuple(Kind)),
+            Filter(kinds=tuple(Kind)),
             out=nowhere,
             status=shown.append,
         )

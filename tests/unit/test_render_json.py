@@ -38,9 +38,10 @@ from rsttrace.render.compare import comparison_object
 from rsttrace.render.holders import holders_object
 from rsttrace.render.json import entry_line, entry_object
 from rsttrace.render.path import path_object
-from rsttrace.render.schema import field_table, fields, schema_text
+from rsttrace.render.schema import schema_text
 from rsttrace.render.summary import Tally
 from tests.unit.path_samples import attempts, hop, path
+from tests.unit.schema_fields import field_table, fields
 from tests.unit.test_render_samples import (
     DATA,
     FORGED,

@@ -1,0 +1,117 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rsttrace.commands.filters import KIND_GROUPS
+from rsttrace.model import Kind, Origin
+
+Decorator = Callable[[Any], Any]
+
+
+def finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """A click callback: no number of seconds is infinite, or none at all (nan)."""
+    if value is not None and not math.isfinite(value):
+        text = f"{value} is not a number of seconds"
+        raise click.BadParameter(text, param_hint=option.opts[-1])
+    return value
+
+
+def _together(*options: Decorator) -> Decorator:
+    """Several options as one decorator."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+output_option = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="text for people, or JSON, one object per line.",
+)
+plan_option = click.option(
+    "--plan",
+    type=click.Choice(["auto", "kprobes", "tracepoints"]),
+    default="auto",
+    help="Where to hook in; auto takes what this kernel has.",
+)
+write_option = click.option(
+    "-w",
+    "--write",
+    metavar="FILE",
+    help="Also write the resets and what provoked them to this pcapng file, with the verdicts as "
+    "packet comments.",
+)
+
+count_option = click.option(
+    "--count", type=click.IntRange(min=1), help="Stop after so many resets."
+)
+summary_option = click.option("--summary", is_flag=True, help="End with counts.")
+explain_option = click.option("--explain", is_flag=True, help="Show every rule that was looked at.")
+utc_option = click.option("--utc", is_flag=True, help="Times in UTC instead of local time.")
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, help="Show headers, baseline, sockets, and all evidence."
+)
+color_option = click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    help="auto: on a terminal, unless NO_COLOR is set.",
+)
+
+fingerprints_option = click.option(
+    "--fingerprints",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Name devices by the fingerprints in this TOML file too (repeatable).",
+)
+
+host_option = click.option(
+    "--host", multiple=True, help="Only resets from or to this address (repeatable)."
+)
+net_option = click.option(
+    "--net", multiple=True, help="Only resets from or to this network (repeatable)."
+)
+port_option = click.option(
+    "--port",
+    multiple=True,
+    type=click.IntRange(1, 65535),
+    help="Only resets from or to this port (repeatable).",
+)
+kind_option = click.option(
+    "--kind",
+    multiple=True,
+    type=click.Choice([*KIND_GROUPS, *(kind.value for kind in Kind)]),
+    help="Only these kinds (repeatable); all but forwarded by default.",
+)
+origin_option = click.option(
+    "--origin",
+    multiple=True,
+    type=click.Choice([origin.value for origin in Origin]),
+    help="Only resets made by these (repeatable).",
+)
+
+filter_options = _together(host_option, net_option, port_option, kind_option, origin_option)
+show_options = _together(
+    count_option,
+    summary_option,
+    explain_option,
+    verbose_option,
+    color_option,
+    utc_option,
+    fingerprints_option,
+    write_option,
+)

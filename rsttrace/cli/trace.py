@@ -1,0 +1,82 @@
+"""``rsttrace trace``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rsttrace import limits
+from rsttrace.cli.options import (
+    filter_options,
+    finite,
+    output_option,
+    plan_option,
+    show_options,
+)
+
+
+@click.command("trace")
+@output_option
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=finite,
+    help="Stop after so many seconds.",
+)
+@filter_options
+@click.option("--iface", multiple=True, help="Only resets seen on this interface (repeatable).")
+@click.option(
+    "--netns",
+    multiple=True,
+    help="Only this network namespace: a name, a path, an inode, pid:N, or self (repeatable).",
+)
+@click.option(
+    "--no-baseline",
+    is_flag=True,
+    help="Do not learn what flows look like: less overhead, weaker verdicts.",
+)
+@show_options
+@click.option(
+    "--viewpoint",
+    type=click.Choice(["node", "netns"]),
+    default="node",
+    help="node: use what only this node knows; netns: judge as if each namespace were a machine.",
+)
+@plan_option
+@click.option(
+    "--flows",
+    type=click.IntRange(16, 4_000_000),
+    default=limits.FLOWS,
+    show_default=True,
+    help="How many flows to remember (about half a kB of kernel memory each).",
+)
+@click.option(
+    "--hold",
+    type=click.FloatRange(0, 60),
+    default=0.1,
+    show_default=True,
+    help="Seconds that a verdict waits for late evidence; what comes later amends it.",
+)
+@click.option(
+    "--payload",
+    type=click.IntRange(0, limits.PAYLOAD_MAX),
+    default=0,
+    help="Keep and show so many bytes of what we sent before a reset (may hold secrets).",
+)
+@click.option(
+    "--locate",
+    is_flag=True,
+    help="Probe the path to the peer of a forged reset, each peer at most once a minute.",
+)
+@click.option(
+    "--probe-arp",
+    is_flag=True,
+    help="Ask the link who has an address that seems to be there twice: 3 ARP requests (IPv6: "
+    "neighbour solicitations), each address at most once a minute.",
+)
+def command(**options: Any) -> None:
+    """Show every TCP reset that this node sends or receives, and who made it."""
+    from rsttrace.commands import trace
+
+    trace.run_command(options)

@@ -1,0 +1,17 @@
+"""``rsttrace doctor``: what this kernel offers, and what is missing."""
+
+from __future__ import annotations
+
+from rsttrace.commands.run import to_stderr
+from rsttrace.kernel.doctor import diagnose
+from rsttrace.render.json import object_line
+
+
+def run_command(output: str, *, verbose: bool, plan: str) -> int:
+    """The command; the exit code: 0 if tracing works here, 1 if not."""
+    diagnosis = diagnose(plan)
+    lines = [object_line(diagnosis.object())] if output == "json" else diagnosis.text_lines()
+    print("\n".join(lines), flush=True)
+    if verbose and diagnosis.log:
+        to_stderr(diagnosis.log)
+    return 0 if diagnosis.works else 1
