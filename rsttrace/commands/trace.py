@@ -82,6 +82,7 @@ def run_command(options: Mapping[str, Any]) -> None:
             hold_s=options["hold"],
             locate=options["locate"],
             probe_arp=options["probe_arp"],
+            probe=options["probe"],
         ),
     )
 
@@ -127,6 +128,7 @@ def trace(
             live=True,
             wanted=lambda reset: on_iface(reset, options.ifaces, enricher),
             entry_hook=on_entry,
+            judged_hook=probing.ask_peer,
         ) as run:
             enricher.warm_up()
             run.say("\n".join([started_line(source.report), *unseen_lines(source.report)]))
@@ -181,6 +183,8 @@ class _Tracing:
         """Take in a batch, show what is due."""
         for item in items:
             if isinstance(item, Reset):
+                if self._probing.is_own(item):
+                    continue
                 self._enricher.enrich(item)
             self._run.history.add(item, time.monotonic_ns())
         self._run.show(time.monotonic_ns())

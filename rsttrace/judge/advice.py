@@ -61,4 +61,7 @@ def advice(
     if origin is Origin.FORGED:
         return NAMED.get(authors[0].author)
     left = {share.author for share in authors[:3] if share.probability >= LEFT}
-    return next((text for pair, text in UNDECIDED if pair <= left), FALLBACK)
+    told = [text for pair, text in UNDECIDED if pair <= left]
+    if reset.probed is not None:  # the peer has been asked already
+        told = [text for text in told if "--probe " not in text]
+    return next(iter(told), FALLBACK)

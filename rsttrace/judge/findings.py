@@ -143,7 +143,7 @@ def nat_state_lost(reset: Reset, decided: Decided) -> Evidence | None:
         return None
     if not is_bare(reset.rst) or reset.rst.flags != "R" or not facts.is_provoked(reset):
         return None
-    if not decided.likely(Author.BALANCER) or known.steady in ("varied", "lone", "peer"):
+    if not decided.likely(Author.BALANCER) or known.steady in ("varied", *facts.NOT_THE_FLOWS):
         return None
     nearer = -apart(reset.rst.ttl, known.ttl)[0]
     idle = facts.idle_ns(reset) or 0
