@@ -242,7 +242,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "asked",
         "asked-same",
-        "90    90    30    90    50    75    3     60    4     85    3     90",
+        "90    90    30    90    50    70    3     50    4     85    3     90",
         "From where the peer's answer comes now; a box that owns the address, and a second host that "
         "the way leads to, answer for themselves",
     ),
@@ -255,7 +255,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "asked",
         "asked-near",
-        "0.2   0.2   0.2   0.2   10    8     45    12    15    2     30    0.3",
+        "0.2   0.2   0.2   0.2   10    8     43    12    15    2     30    0.3",
         "1 to 3 hops nearer than several answers, each a flow of its own, at the same moment: that "
         "one flow's way is shorter (Augustin, Friedman, Teixeira, ToN 2011)",
     ),
@@ -268,13 +268,13 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "asked",
         "asked-nearer",
-        "0.1   0.1   0.1   0.1   10    10    45    12    35    2     60    0.1",
+        "0.1   0.1   0.1   0.1   10    10    43    12    35    2     60    0.1",
         "More than 3 hops nearer than the peer's answer: before its end stands nothing of the peer's",
     ),
     (
         "asked",
         "asked-farther",
-        "8     8     40    8     10    8     7     20    15    3     3     8",
+        "6     6     40    6     10    7     6     15    15    3     3     6",
         "Farther than the peer's answer: a router that passes its ports on answers an echo itself; "
         "then a REJECT may stand behind that, too",
     ),
@@ -288,14 +288,14 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "asked",
         "asked-two-holders",
-        "3     3     3     3     3     3     3     70    3     3     3     3",
+        "3     3     3     3     3     3     3     55    3     3     3     3",
         "Two MACs say to have the address, one of them the RST's (RFC 5227 §2.4); a host with two "
         "interfaces in one network does so, too",
     ),
     (
         "asked",
         "asked-holder",
-        "60    60    60    60    60    10    5     50    10    10    5     40",
+        "60    60    60    60    60    10    5     30    10    10    5     40",
         "The RST's MAC is the only one that says to have the address",
     ),
     (

@@ -182,7 +182,7 @@ def reference(reset: Reset) -> Reference | None:
 
     Its handshake's, else its packets', else its other connections'. What it answered when it was
     asked comes before those, unless they agree with the RST, and makes a handshake steadier: so far
-    away was the peer before the RST and after it.
+    away was the peer before the RST and, by one answer or several, after it.
     """
     known, probed = _seen_reference(reset), reset.probed
     if probed is None or probed.ttl is None:
@@ -192,8 +192,8 @@ def reference(reset: Reset) -> Reference | None:
         others = tuple(ttl for ttl in dict.fromkeys(ttls) if ttl != probed.ttl)
         packets = probed.ttls.count(probed.ttl) or 1
         return Reference(probed.ttl, packets, "asked", others, is_syn=False)
-    if known.steady == "one" and known.ttl in ttls:
-        return replace(known, steady="few")
+    if known.steady in ("one", "few") and known.ttl in ttls:
+        return replace(known, steady="many" if probed.ttls.count(known.ttl) > 1 else "few")
     return known
 
 

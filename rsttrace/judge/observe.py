@@ -329,7 +329,7 @@ def _asked_link(reset: Reset, probed: Probed) -> Observation:
     text = f"asked: {probed.text}"
     values = {"method": probed.method, "macs": list(probed.macs), "mac": mac}
     if mac is None:
-        return _silent("asked", text)
+        return Observation("asked", None, text, values)
     text += f"; the RST came from {mac}"
     if mac not in probed.macs:
         return Observation("asked", "asked-no-holder", text, values)

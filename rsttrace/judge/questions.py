@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 
 from rsttrace.judge import facts
-from rsttrace.model import Author, NextHop, Origin, Reset, Verdict
+from rsttrace.model import Author, NextHop, Origin, Reset, Verdict, hops
 
 SURE_FROM = 0.98
 """A verdict that is so probable is not asked about."""
@@ -31,8 +31,9 @@ class Question:
 def question(reset: Reset, verdict: Verdict) -> Question | None:
     """What to ask about a reset; None where there is nothing to be asked, or nobody.
 
-    The peer's distance tells most authors apart. It does not where everybody is on our own link:
-    where a second host is likelier than anybody else who is not the peer, the link is asked.
+    The peer's distance tells most authors apart. It does not where all are on our own link: there,
+    and where a second host is likelier than anybody else who is not the peer, the link is asked who
+    has the address.
     """
     if not _is_open(verdict) or reset.kind.direction != "received" or reset.probed is not None:
         return None
@@ -41,8 +42,10 @@ def question(reset: Reset, verdict: Verdict) -> Question | None:
         return None
     ifindex = hop.ifindex if hop is not None else None
     direct = hop is not None and not hop.is_gateway and hop.ip == ip
+    ethernet = reset.frame is not None and reset.frame.mac is not None
     others = [share.author for share in verdict.authors if not share.author.is_peer]
-    on_link = direct and bool(others) and others[0] is Author.SECOND_HOST
+    second = bool(others) and others[0] is Author.SECOND_HOST
+    on_link = direct and ethernet and (second or not hops(reset.rst.ttl))
     return Question(ip, _open_port(reset), reset.rst.ttl, on_link, ifindex)
 
 
