@@ -78,8 +78,8 @@ from rsttrace.cli.options import (
 @click.option(
     "--probe",
     is_flag=True,
-    help="Ask the peer of a doubtful reset how far away it is: an echo, else a SYN; each peer at most "
-    "once a minute.",
+    help="Ask the peer of a doubtful reset how far away it is: by an echo, else a SYN, each peer at "
+    "most once a minute.",
 )
 def command(**options: Any) -> None:
     """Show every TCP reset that this node sends or receives, and who made it."""

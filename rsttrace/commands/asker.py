@@ -84,11 +84,12 @@ class Asker(Worker[AskJob, Probed]):
             )
         return asked_ns is not None and abs(reset.time_ns - asked_ns) <= OWN_NS
 
-    def _note(self, job: AskJob, ports: list[int]) -> None:
-        asked = job.question
+    def note(self, ports: list[int], ip: str, port: int, time_ns: int) -> None:
+        """Remember that SYNs go from these ports of ours to a peer's, at a CLOCK_REALTIME."""
         with self._lock:
-            for port in ports:
-                self._own[port, asked.ip, asked.port or 0] = time.time_ns()
+            for own in ports:
+                self._own[own, ip, port] = time_ns
+                self._own.move_to_end((own, ip, port))
             while len(self._own) > OWN_KEPT:
                 self._own.popitem(last=False)
 
@@ -116,7 +117,7 @@ class Asker(Worker[AskJob, Probed]):
             asked.ttl,
             netns_path=netns_path,
             stopped=stopped,
-            announce=lambda ports: self._note(job, ports),
+            announce=lambda ports: self.note(ports, asked.ip, asked.port or 0, time.time_ns()),
         )
 
 
