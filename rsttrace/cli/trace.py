@@ -78,7 +78,7 @@ from rsttrace.cli.options import (
 @click.option(
     "--probe",
     is_flag=True,
-    help="Ask the peer of a doubtful reset how far away it is: by an echo, else a SYN, each peer at "
+    help="Ask the peer of a doubtful reset how far away it is: by an echo, else a SYN, each at "
     "most once a minute.",
 )
 def command(**options: Any) -> None:
