@@ -4,36 +4,16 @@
  * takes from there.
  */
 
-INLINE void learn_handshake(const struct rst_half *h, __u64 net, const struct parsed *p)
-{
-	struct peer_key peer = { .net = net };
-	struct peer_ttls one = {}, *known;
-
-	__builtin_memcpy(peer.addr, p->t.saddr, 16);
-	peers.update(&peer, (struct rst_half *)h);
-	known = ttls_of.lookup(&peer);
-	if (!known) {
-		one.ttl[0] = p->ttl;
-		ttls_of.update(&peer, &one);
-		return;
-	}
-	if (known->ttl[0] == p->ttl)
-		return;
-#pragma unroll
-	for (int i = PEER_TTLS - 1; i > 0; i--)
-		known->ttl[i] = known->ttl[i - 1];
-	known->ttl[0] = p->ttl;
-}
-
 INLINE int is_sent(__u8 kind)
 {
 	return kind == KIND_SENT_PASSIVE || kind == KIND_SENT_ACTIVE ||
 	       kind == KIND_SENT_NETFILTER || kind == KIND_SENT_RAW;
 }
 
-/* What comes from the peer after "its" RST. */
+/* What comes from the peer after "its" RST. Or, with `peer`, its handshake of another connection, which
+ * this packet has confirmed. */
 INLINE void tell_late(const struct parsed *p, const void *skb, const struct rst_frame *frame,
-		      __u64 net, __u64 now)
+		      const struct rst_peer *peer, __u64 net, __u64 now)
 {
 	struct rst_event *e = new_event((__u64)skb, KIND_LATE);
 	__u64 key = (__u64)skb;
@@ -45,20 +25,50 @@ INLINE void tell_late(const struct parsed *p, const void *skb, const struct rst_
 	e->net = net;
 	e->here = *frame;
 	e->netns = frame->netns;
-	fill_headers(&e->rst, p);
+	fill_headers(&e->rst, p, skb);
+	if (peer) {
+		e->scope = SCOPE_PEER;
+		bpf_probe_read_kernel(&e->peer, sizeof(e->peer), peer);
+	}
 	emit(e);
 	held.delete(&key);
 }
 
-INLINE void learn(const struct parsed *p, const void *skb, const struct rst_frame *frame,
-		  const void *net)
+/* A handshake has been confirmed. Only from these an address is known: a lone SYN can be sent by
+ * anybody, in any name. */
+INLINE void learn_handshake(const struct rst_half *h, const struct parsed *p, const void *skb,
+			    const struct rst_frame *frame, __u64 net, __u64 now)
+{
+	struct peer_key key = { .net = net };
+	struct rst_peer *peer, *empty;
+	struct watched *watched;
+	__u32 zero = 0;
+
+	__builtin_memcpy(key.addr, p->t.saddr, 16);
+	peer = peers.lookup(&key);
+	if (!peer) {
+		empty = zero_peer.lookup(&zero);
+		if (!empty)
+			return;
+		peers.update(&key, empty);
+		peer = peers.lookup(&key);
+		if (!peer)
+			return;
+	}
+	learn_peer(peer, h);
+	watched = watched_peers.lookup(&key);
+	if (watched && since(now, watched->ts) <= LATE_FOR_NS && adds_to(watched, h, &p->t))
+		tell_late(p, skb, frame, peer, net, now);
+}
+
+INLINE void learn(struct parsed *p, const void *skb, const struct rst_frame *frame, const void *net)
 {
 	struct flow_key key = {};
 	__u64 now = bpf_ktime_get_ns();
 	struct flow *f, *empty;
-	struct rst_half *h;
+	struct rst_half *h, *other;
 	__u32 zero = 0, only;
-	int high;
+	int high, told;
 
 	/* Of the filters only the namespace's: NAT may make the wire differ from what was asked for. */
 	only = net_inum(net);
@@ -76,14 +86,14 @@ INLINE void learn(const struct parsed *p, const void *skb, const struct rst_fram
 			return;
 	}
 	h = high ? &f->half[1] : &f->half[0];
-	if (begins_anew(f, h, p, now))
-		__builtin_memset(f, 0, sizeof(*f));
-	stop_watching(f, p);
-	if (frame && is_late(h, p, now))
-		tell_late(p, skb, frame, key.net, now);
-	learn_packet(h, p, skb, frame, now);
-	if (frame && (p->flags & TH_SYN))
-		learn_handshake(h, key.net, p);
+	other = high ? &f->half[0] : &f->half[1];
+	told = learn_packet(h, other, p, skb, frame, now);
+	if (!frame || !told)
+		return;
+	if (told & LATE)
+		tell_late(p, skb, frame, 0, key.net, now);
+	if (told & CONFIRMED)
+		learn_handshake(h, p, skb, frame, key.net, now);
 }
 
 /* A RST that counts ends the flow: a SYN may begin a new one on the same tuple then. */
@@ -97,17 +107,18 @@ INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t,
 {
 	struct flow_key key = {};
 	struct peer_key peer = { .net = net };
-	const struct rst_half *p;
-	struct peer_ttls *ttls;
+	const struct rst_peer *known;
 	struct flow *f;
 	int high;
 
 	if (!BASELINE)
 		return;
 	__builtin_memcpy(peer.addr, t->saddr, 16);
-	ttls = ttls_of.lookup(&peer);
-	if (ttls)
-		__builtin_memcpy(e->peer_ttls, ttls->ttl, PEER_TTLS);
+	known = peers.lookup(&peer);
+	if (known) {
+		bpf_probe_read_kernel(&e->peer, sizeof(e->peer), known);
+		e->scope = SCOPE_PEER;
+	}
 	high = make_flow_key(&key, net, t);
 	f = flows.lookup(&key);
 	if (f) {
@@ -118,20 +129,21 @@ INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t,
 		bpf_probe_read_kernel(&e->ours, sizeof(e->ours), ours);
 		if (ends_flow(e->kind))
 			theirs->closed = 1;
-		if (!is_sent(e->kind) &&
-		    (!theirs->reset_ts || since(e->ts, theirs->reset_ts) > LATE_FOR_NS)) {
-			theirs->reset_ts = e->ts;
-			theirs->reset_seq = rst_seq;
-			theirs->late = 0;
-		}
-		if (e->theirs.packets) {
+		if (!is_sent(e->kind))
+			watch(theirs, e->ts, rst_seq);
+		if (e->theirs.packets)
 			e->scope = SCOPE_FLOW;
-			return;
-		}
 	}
-	p = peers.lookup(&peer);
-	if (p) {
-		bpf_probe_read_kernel(&e->theirs, sizeof(e->theirs), p);
-		e->scope = SCOPE_PEER;
-	}
+}
+
+/* A RST from elsewhere is told: so will be later handshakes of that address. */
+INLINE void watch_peer(const struct rst_event *e, const struct tuple *t)
+{
+	struct peer_key key = { .net = e->net };
+	struct watched watched = { .ts = e->ts, .t = *t };
+
+	if (!BASELINE)
+		return;
+	__builtin_memcpy(key.addr, t->saddr, 16);
+	watched_peers.update(&key, &watched);
 }

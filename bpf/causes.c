@@ -69,8 +69,10 @@ INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk,
 			fill_data(e);
 		}
 	}
-	if (!filtered(e, &t->t))
+	if (!filtered(e, &t->t)) {
+		watch_peer(e, &t->t);
 		emit(e);
+	}
 	held.delete(&skb);
 	forget(skb, t);
 }
@@ -327,7 +329,7 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 	pending->reason = reason;
 	pending->kind = kind;
 	pending->hook = hook;
-	fill_headers(&pending->trigger, &p);
+	fill_headers(&pending->trigger, &p, trigger);
 	__builtin_memset(&pending->sock, 0, sizeof(pending->sock));
 	if (sk) {
 		fill_socket(&pending->sock, sk);
@@ -339,20 +341,22 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 INLINE void active(__u64 sk, __u32 reason)
 {
 	struct active_reason why = { .ts = bpf_ktime_get_ns(), .reason = reason };
-	struct rst_event *e = held.lookup(&sk);
+	struct awaited *awaited = awaiting.lookup(&sk);
+	struct rst_reason behind = { .reason = reason };
 
-	if (!e || e->kind != KIND_SENT_ACTIVE) {
-		why.seq = GET(__u32, sk, tp_snd_nxt);
-		why.owned = GET(__u32, sk, sk_owned) != 0;
-		why.state_now = GET(__u8, sk, sk_state);
-		if (why.owned)
-			fill_task(&why.task);
-		reasons.update(&sk, &why);
+	if (awaited && since(why.ts, awaited->ts) < SECOND) {
+		behind.ts = awaited->ts;
+		behind.skb = awaited->skb;
+		events.ringbuf_output(&behind, sizeof(behind), 0);
+		awaiting.delete(&sk);
 		return;
 	}
-	e->reason = reason;
-	emit(e);
-	held.delete(&sk);
+	why.seq = GET(__u32, sk, tp_snd_nxt);
+	why.owned = GET(__u32, sk, sk_owned) != 0;
+	why.state_now = GET(__u8, sk, sk_state);
+	if (why.owned)
+		fill_task(&why.task);
+	reasons.update(&sk, &why);
 }
 
 INLINE int sends(struct bpf_raw_tracepoint_args *ctx, __u8 first)

@@ -32,7 +32,8 @@ struct rst_headers {
 	__u8 l4[HEADER];
 	__u32 payload_len;
 	__u8 present;
-	__u8 pad[3];
+	__u8 kept;        /* bytes of l4 that are the packet's: TCP header, and payload behind it */
+	__u8 pad[2];
 };
 
 /* A task: the one that wrote or closed, or the one that connected. */
@@ -84,42 +85,94 @@ struct rst_seen {
 	__u32 seq;
 	__u32 ack;
 	__u32 payload_len;
+	__u32 tsval;      /* valid if stamped */
+	__u32 tsecr;
 	__u16 ip_id;
 	__u16 window;
 	__u16 segments;   /* wire packets in this offloaded buffer */
 	__u8 flags;
 	__u8 ttl;
 	__u8 df;
-	__u8 pad[3];
+	__u8 tos;         /* of IPv6: the traffic class */
+	__u8 stamped;     /* TCP timestamps (RFC 7323) */
+	__u8 pad;
 };
 
-/* One direction of a flow. */
+/* A TTL that packets of one direction came with. */
+struct rst_ttl {
+	__u64 first_ts;
+	__u64 last_ts;
+	__u32 packets;    /* whose numbers, timestamps and flags fit */
+	__u32 strange;    /* the others */
+	__u8 ttl;
+	__u8 pad[7];
+};
+
+/* What a direction's own clock said, and when. */
+struct rst_clock {
+	__u64 ts;         /* 0: nothing yet */
+	__u32 tsval;
+	__u32 pad;
+};
+
+/* One direction of a flow. But for `ttls`, `strange` and `new_syn`, only packets that fit count: see
+ * flow.h. */
 struct rst_half {
 	__u64 first_ts;
 	__u64 last_ts;
-	__u64 syn_ts;
+	__u64 fin_ts;     /* of the first FIN; 0: none */
+	__u64 strange_ts; /* of the newest packet that did not fit */
+	__u64 reset_ts;   /* of the RST whose sender is watched; 0: none */
 	__u32 packets;
+	__u32 strange;    /* packets that did not fit */
+	__u32 syns;       /* how often its SYN or SYN-ACK was sent */
 	__u32 ifindex;
-	__u32 syn_seq;
-	__u16 syn_window;
+	__u32 end;        /* the sequence number after all that was sent: data, SYN, FIN */
+	__u32 acked;      /* the highest one it acknowledged */
+	__u32 reset_seq;  /* of the RST that came at reset_ts */
+	__u32 odd_end;    /* of the newest packet whose numbers did not fit */
+	__u32 odd_ack;
+	__u8 has_end;
+	__u8 has_acked;
+	__u8 has_odd;
 	__u8 has_syn;
-	__u8 syn_ttl;
+	__u8 has_new_syn;
+	__u8 known_ttl;   /* the handshake's, or else the first packet's */
+	__u8 slot;        /* of the newest packet's TTL, in ttls */
 	__u8 ttl;
 	__u8 ttl_min;
 	__u8 ttl_max;
 	__u8 df_always;
 	__u8 timestamps;
 	__u8 closed;      /* a FIN or RST went this way */
-	__u8 mac[6];
-	__u8 has_mac;
-	__u8 received;    /* learned at an ingress */
+	__u8 confirmed;   /* it acknowledged something that the other end sent */
 	__u8 late;        /* packets told that came after the RST at reset_ts */
 	__u8 syn_options_len; /* as the SYN's header says: at most OPTIONS */
-	__u32 end;        /* the sequence number after all that was sent: data, SYN, FIN */
-	__u32 reset_seq;  /* of the RST that came at reset_ts */
-	__u64 reset_ts;   /* 0: none to watch */
-	__u8 syn_options[OPTIONS]; /* of the first SYN or SYN-ACK */
+	__u8 new_options_len;
+	__u8 has_mac;
+	__u8 mac[6];
+	__u8 stamps;      /* timestamps also after the handshake */
+	__u8 pad[3];
+	struct rst_ttl ttls[TTLS];
+	struct rst_clock clock[2]; /* the first packet with timestamps, and the newest */
 	struct rst_seen recent[RECENT]; /* a ring: the newest is (packets - 1) % RECENT */
+	struct rst_seen syn; /* its SYN or SYN-ACK */
+	struct rst_seen new_syn; /* the newest SYN with another number while the flow lived */
+	__u8 syn_options[OPTIONS];
+	__u8 new_options[OPTIONS];
+};
+
+/* The newest confirmed handshake of an address. */
+struct rst_peer {
+	struct rst_seen syn;
+	__u8 options[OPTIONS];
+	__u32 ifindex;
+	__u8 options_len;
+	__u8 has_mac;
+	__u8 mac[6];
+	__u8 ttls[PEER_TTLS]; /* of its confirmed handshakes, newest first; 0: none */
+	__u8 known;
+	__u8 pad[3];
 };
 
 /* The last packet with data that a socket sent, where it is kept (--payload). */
@@ -133,17 +186,18 @@ struct rst_data {
 
 struct rst_event {
 	__u64 ts;
-	__u64 skb;        /* kernel address: identity only */
+	__u64 skb;        /* kernel address: identity only, together with ts */
 	__u64 net;        /* the namespace's cookie, or its inode number: identity only */
 	__u32 netns;
 	__u32 reason;     /* sk_rst_reason (sent) or NO_REASON */
 	__u32 drop_reason; /* skb_drop_reason (received) or NO_REASON */
 	__u32 pad1;
-	__u8 kind;        /* KIND_LATE: no RST, but a packet that came after one, in `rst` */
+	__u8 kind;        /* KIND_LATE: no RST, but a packet that came after one, in `rst`; with SCOPE_PEER
+			   * what it confirmed, in `peer` */
 	__u8 scope;       /* SCOPE_…: what `theirs` was learned from */
 	__u8 hook;        /* netfilter hook number + 1; 0: unknown */
 	__u8 has_owner;   /* owner: the task that connected or closed this socket */
-	__u8 pad2;
+	__u8 reason_follows; /* in a struct rst_reason, most likely */
 	__u8 has_ingress;
 	__u8 has_actor;   /* actor: the task that had somebody else's socket reset (ss -K) */
 	__u8 judged;      /* sock: from the function that judged the RST, not from kfree_skb */
@@ -157,8 +211,16 @@ struct rst_event {
 	struct rst_task actor;
 	struct rst_half theirs;
 	struct rst_half ours;
-	__u8 peer_ttls[PEER_TTLS]; /* of the peer's last handshakes, newest first; 0: none */
+	struct rst_peer peer;
 	struct rst_data data; /* sent over the ring only with --payload */
+};
+
+/* Why a RST was sent, where the kernel says so only after it has left (tcp_send_active_reset). */
+struct rst_reason {
+	__u64 ts;         /* of the rst_event that it belongs to */
+	__u64 skb;        /* likewise */
+	__u32 reason;     /* sk_rst_reason */
+	__u32 pad;
 };
 
 #endif

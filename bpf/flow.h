@@ -65,25 +65,34 @@ INLINE int make_flow_key(struct flow_key *k, __u64 net, const struct tuple *t)
 	return 1;
 }
 
-/* A SYN that begins a new connection on a tuple that an old one used. Not a retransmission, and
- * not a SYN thrown into a live flow: that must not wipe what the flow has taught us. */
-INLINE int begins_anew(const struct flow *f, const struct rst_half *h, const struct parsed *p,
-		       __u64 now)
+/* Whether sequence number a is older than b (RFC 9293 section 3.4). */
+INLINE int before(__u32 a, __u32 b)
 {
-	if ((p->flags & (TH_SYN | TH_ACK)) != TH_SYN || (h->has_syn && h->syn_seq == p->seq))
-		return 0;
-	return f->half[0].closed || f->half[1].closed ||
-	       (since(now, f->half[0].last_ts) > IDLE_REUSE_NS &&
-		since(now, f->half[1].last_ts) > IDLE_REUSE_NS);
+	return a - b > 0x7fffffff;
 }
 
-/* Either end begins a connection, anew or again: what follows is no word on an earlier RST. A host in
- * SYN-SENT answers a half-open peer with a RST and repeats its SYN (RFC 9293 3.5.1), some stacks
- * repeat a SYN that was refused. */
-INLINE void stop_watching(struct flow *f, const struct parsed *p)
+/* How many sequence numbers a segment takes. */
+INLINE __u32 sequence_length(const struct parsed *p)
 {
-	if ((p->flags & (TH_SYN | TH_ACK)) == TH_SYN)
-		f->half[0].reset_ts = f->half[1].reset_ts = 0;
+	return p->payload_len + !!(p->flags & TH_SYN) + !!(p->flags & TH_FIN);
+}
+
+/* Whether an ack number acknowledges something that a direction was seen to send. */
+INLINE int acknowledges(__u32 ack, const struct rst_half *h)
+{
+	return h->has_syn && before(h->syn.seq, ack) && !before(h->end, ack);
+}
+
+/* ---- after a RST ---- */
+
+/* A RST was received in this direction: look at what comes after it. */
+INLINE void watch(struct rst_half *h, __u64 now, __u32 seq)
+{
+	if (h->reset_ts && since(now, h->reset_ts) <= LATE_FOR_NS)
+		return;
+	h->reset_ts = now;
+	h->reset_seq = seq;
+	h->late = 0;
 }
 
 /* Whether to tell of a packet that came after a RST in its sender's name: the first one (it shows
@@ -98,70 +107,398 @@ INLINE int is_late(struct rst_half *h, const struct parsed *p, __u64 now)
 	if (!h->reset_ts || since(now, h->reset_ts) > LATE_FOR_NS || (p->flags & TH_RST))
 		return 0;
 	if (p->flags & TH_SYN)
-		beyond = (p->flags & TH_ACK) && !(h->has_syn && h->syn_seq == p->seq);
+		beyond = (p->flags & TH_ACK) && !(h->has_syn && h->syn.seq == p->seq);
 	else
-		beyond = h->reset_seq && length && (__s32)(p->seq + length - h->reset_seq) > 0;
+		beyond = h->reset_seq && length && before(h->reset_seq, p->seq + length);
 	if (h->late >= (beyond ? LATE_TOLD : 1))
 		return 0;
 	h->late++;
 	return 1;
 }
 
-INLINE void learn_packet(struct rst_half *h, const struct parsed *p, const void *skb,
-			 const struct rst_frame *frame, __u64 now)
-{
-	struct rst_seen *r = &h->recent[h->packets & (RECENT - 1)];
-	__u8 again = (p->flags & TH_SYN) && h->has_syn; /* of another connection, or forged */
-	__u32 end;
+/* An address in whose name a RST came: its later handshakes are told. */
+struct watched {
+	__u64 ts;
+	struct tuple t; /* the RST's */
+	__u8 ttl[HANDSHAKES_TOLD];
+	__u8 told;
+	__u8 pad;
+};
 
-	if (!h->packets) {
-		h->first_ts = now;
-		h->ttl_min = p->ttl;
-		h->ttl_max = p->ttl;
-		h->df_always = 1;
+/* Whether to tell of a handshake that has just been confirmed by a packet from t->saddr: it is of
+ * another connection than the RST, began after it, and its TTL is news. */
+INLINE int adds_to(struct watched *w, const struct rst_half *h, const struct tuple *t)
+{
+	const __u64 *to = (const __u64 *)t->daddr, *was_to = (const __u64 *)w->t.daddr;
+
+	if (h->syn.ts <= w->ts)
+		return 0;
+	if (t->sport == w->t.sport && t->dport == w->t.dport && to[0] == was_to[0] &&
+	    to[1] == was_to[1])
+		return 0;
+#pragma unroll
+	for (int i = 0; i < HANDSHAKES_TOLD; i++) {
+		if (i == w->told) {
+			w->ttl[i] = h->syn.ttl;
+			w->told++;
+			return 1;
+		}
+		if (w->ttl[i] == h->syn.ttl)
+			return 0;
 	}
-	if ((p->flags & TH_SYN) && !h->has_syn) {
-		h->has_syn = 1;
-		h->syn_ttl = p->ttl;
-		h->syn_window = p->window;
-		h->syn_seq = p->seq;
-		h->syn_ts = now;
-		h->syn_options_len = p->options_len;
-		/* As in fill_headers(), the buffer goes on behind the header. */
-		bpf_probe_read_kernel(h->syn_options, OPTIONS, p->l4 + 20);
+	return 0;
+}
+
+/* ---- what fits ----
+ *
+ * Anybody may send packets in a peer's name. A baseline takes in what the peer's own stack could have
+ * sent and the other end would accept; the rest is counted, and changes nothing else. Our own packets
+ * on their way out always fit. rsttrace/capture/flows.py does the same for captures, where nothing is
+ * our own. */
+
+/* Whether a number is near one of two that are known, or between them; or neither is known. The
+ * oldest is what the other end has acknowledged: a gap is filled from there. */
+INLINE int is_near(__u32 number, __u32 newest, __u8 has_newest, __u32 oldest, __u8 has_oldest)
+{
+	if (has_newest && number - newest + NEAR <= 2 * NEAR)
+		return 1;
+	if (!has_oldest)
+		return !has_newest;
+	if (number - oldest + NEAR <= 2 * NEAR)
+		return 1;
+	return has_newest && !before(number, oldest) && !before(newest, number);
+}
+
+/* Neither end sends what we would expect, but each what the other one acknowledges: part of the
+ * connection was not seen. */
+INLINE int both_are_elsewhere(struct rst_half *h, struct rst_half *other, const struct parsed *p)
+{
+	if (!other->has_odd || !is_near(p->seq, other->odd_ack, 1, 0, 0) ||
+	    !is_near(p->ack, other->odd_end, 1, 0, 0)) {
+		h->odd_end = p->seq + sequence_length(p);
+		h->odd_ack = p->ack;
+		h->has_odd = 1;
+		return 0;
 	}
-	if (p->flags & TH_FIN)
-		h->closed = 1;
-	h->ttl = p->ttl;
-	if (p->ttl < h->ttl_min)
-		h->ttl_min = p->ttl;
-	if (p->ttl > h->ttl_max)
-		h->ttl_max = p->ttl;
-	h->df_always &= p->df;
-	h->timestamps |= p->timestamps;
-	h->last_ts = now;
-	if (frame) {
-		h->received = 1;
-		h->ifindex = frame->ifindex;
-		h->has_mac = frame->has_mac;
-		__builtin_memcpy(h->mac, frame->mac, 6);
+	other->end = other->odd_end;
+	other->acked = other->odd_ack;
+	h->end = p->seq;
+	h->acked = p->ack;
+	h->has_end = h->has_acked = other->has_end = other->has_acked = 1;
+	h->has_odd = other->has_odd = 0;
+	return 1;
+}
+
+/* Sequence and ack number. A SYN that repeats the handshake's number is a retransmission, one with
+ * another number does not fit, nor does a SYN-ACK that acknowledges nothing. */
+INLINE int numbers_fit(struct rst_half *h, struct rst_half *other, const struct parsed *p)
+{
+	int fits;
+
+	if (p->flags & TH_SYN) {
+		if (h->has_syn)
+			return h->syn.seq == p->seq;
+		if ((p->flags & TH_ACK) && other->has_syn && !acknowledges(p->ack, other))
+			return 0;
 	}
-	end = p->seq + p->payload_len + !!(p->flags & TH_SYN) + !!(p->flags & TH_FIN);
-	if (!h->packets || (!again && (__s32)(end - h->end) > 0))
-		h->end = end;
+	fits = is_near(p->seq, h->end, h->has_end, other->acked, other->has_acked);
+	if (fits && (p->flags & TH_ACK) && other->has_end)
+		fits = is_near(p->ack, other->end, 1, h->acked, h->has_acked);
+	if (!fits && (p->flags & (TH_SYN | TH_ACK)) == TH_ACK)
+		fits = both_are_elsewhere(h, other, p);
+	return fits;
+}
+
+/* Timestamps are in every packet once both SYNs had them, and else in none (RFC 7323 section 3.2). An
+ * end that never used them after the handshake has them taken off on the way. */
+INLINE int timestamps_fit(const struct rst_half *h, const struct rst_half *other,
+			  const struct parsed *p)
+{
+	if ((p->flags & TH_SYN) || !h->has_syn || !other->has_syn)
+		return 1;
+	return p->stamped == (h->syn.stamped && other->syn.stamped) || !(p->stamped || h->stamps);
+}
+
+/* Timestamps that are not laid out as NOP NOP TS: of a SYN, or beside an MD5 signature. */
+INLINE void find_timestamps(struct parsed *p)
+{
+	__u8 option[10];
+	__u32 at = 0;
+
+	for (int i = 0; i < OPTIONS_READ; i++) {
+		if (at + sizeof(option) > p->options_len)
+			return;
+		if (bpf_probe_read_kernel(option, sizeof(option), p->l4 + 20 + at) || !option[0])
+			return;
+		if (option[0] == 1) {
+			at++;
+			continue;
+		}
+		if (option[0] == 8 && option[1] == sizeof(option)) {
+			p->stamped = 1;
+			p->tsval = be32(option + 2);
+			p->tsecr = be32(option + 6);
+		}
+		if (option[0] == 8 || option[1] < 2)
+			return;
+		at += option[1];
+	}
+}
+
+/* Where a TTL is counted. A new one takes the place of the rarest, but not of the known one. */
+INLINE __u8 find_slot(const struct rst_half *h, __u8 ttl)
+{
+	__u32 count, rarest = ~0U;
+	__u64 oldest = ~0ULL;
+	__u8 found = 0;
+
+#pragma unroll
+	for (int i = 0; i < TTLS; i++) {
+		const struct rst_ttl *t = &h->ttls[i];
+
+		count = t->packets + t->strange;
+		if (count && t->ttl == ttl)
+			return i;
+		if (count && h->packets && t->ttl == h->known_ttl)
+			continue;
+		if (count < rarest || (count == rarest && t->last_ts < oldest)) {
+			rarest = count;
+			oldest = t->last_ts;
+			found = i;
+		}
+	}
+	return found;
+}
+
+/* Count a packet's TTL; whether the packet fits: its TTL is the known one, or so many came with it
+ * that it is this direction's, too (the way has changed, or there are several). */
+INLINE int count_ttl(struct rst_half *h, __u8 ttl, int passes, __u64 now)
+{
+	struct rst_ttl *t = &h->ttls[h->slot & (TTLS - 1)];
+
+	if (t->ttl != ttl || !t->last_ts) {
+		h->slot = find_slot(h, ttl);
+		t = &h->ttls[h->slot & (TTLS - 1)];
+		if (t->ttl != ttl || !t->last_ts) {
+			t->ttl = ttl;
+			t->first_ts = now;
+			t->packets = t->strange = 0;
+		}
+	}
+	t->last_ts = now;
+	if (!passes) {
+		t->strange++;
+		return 0;
+	}
+	t->packets++;
+	return !h->packets || ttl == h->known_ttl || t->packets >= OTHER_TTL_FITS;
+}
+
+/* ---- learning ---- */
+
+#define UNSPLIT 512 /* a shorter payload is one packet: no MSS in use is smaller */
+
+INLINE void fill_seen(struct rst_seen *r, const struct parsed *p, const void *skb, __u64 now)
+{
 	r->ts = now;
 	r->seq = p->seq;
 	r->ack = p->ack;
 	r->payload_len = p->payload_len;
+	r->tsval = p->tsval;
+	r->tsecr = p->tsecr;
 	r->ip_id = p->ip_id;
 	r->window = p->window;
 	r->flags = p->flags;
 	r->ttl = p->ttl;
 	r->df = p->df;
+	r->tos = p->tos;
+	r->stamped = p->stamped;
+	r->segments = 1;
 	/* skb_shinfo(skb): the buffer's end; gso_segs counts the packets it will become on the wire */
-	r->segments = GET(__u16, GET(const char *, skb, skb_head) + GET(__u32, skb, skb_end),
-			  shinfo_gso_segs);
+	if (p->payload_len > UNSPLIT)
+		r->segments = GET(__u16, GET(const char *, skb, skb_head) + GET(__u32, skb, skb_end),
+				  shinfo_gso_segs);
+}
+
+/* Learn from a packet that fits; r is its place in h->recent. */
+INLINE void note(struct rst_half *h, const struct rst_seen *r)
+{
+	const struct rst_seen *last = &h->recent[(h->packets - 1) & (RECENT - 1)];
+	__u32 end = r->seq + r->payload_len;
+	__u8 ttl = r->ttl;
+
+	if (!h->packets) {
+		h->first_ts = r->ts;
+		h->ttl_min = h->ttl_max = h->known_ttl = ttl;
+		h->df_always = 1;
+	}
+	if (r->flags & TH_SYN) {
+		end++;
+		if (!h->has_syn) {
+			h->has_syn = 1;
+			h->syn = *r;
+			h->known_ttl = ttl;
+		}
+		if (!h->packets || !(last->flags & TH_SYN) || since(r->ts, last->ts) > COPY_NS)
+			h->syns++;
+	}
+	if (r->flags & TH_FIN) {
+		end++;
+		if (!h->fin_ts)
+			h->fin_ts = r->ts;
+		h->closed = 1;
+	}
+	if (!h->has_end || !before(end, h->end))
+		h->end = end;
+	h->has_end = 1;
+	if ((r->flags & TH_ACK) && (!h->has_acked || !before(r->ack, h->acked))) {
+		h->acked = r->ack;
+		h->has_acked = 1;
+	}
+	h->ttl = ttl;
+	if (ttl < h->ttl_min)
+		h->ttl_min = ttl;
+	if (ttl > h->ttl_max)
+		h->ttl_max = ttl;
+	h->df_always &= r->df;
+	if (r->stamped) {
+		struct rst_clock *clock = h->timestamps ? &h->clock[1] : &h->clock[0];
+
+		clock->ts = r->ts;
+		clock->tsval = r->tsval;
+		h->timestamps = 1;
+		h->stamps |= !(r->flags & TH_SYN);
+	}
+	h->last_ts = r->ts;
 	h->packets++;
+}
+
+/* A SYN that begins a new connection on a tuple that an old one used. Not a retransmission, and
+ * not a SYN thrown into a live flow: that must not wipe what the flow has taught us. Our own stack
+ * sends one only where it has no connection any more. */
+INLINE int begins_anew(const struct rst_half *h, const struct rst_half *other,
+		       const struct parsed *p, int own, __u64 now)
+{
+	if ((p->flags & (TH_SYN | TH_ACK)) != TH_SYN || (h->has_syn && h->syn.seq == p->seq) ||
+	    (!h->packets && !other->packets))
+		return 0;
+	if (h->closed || other->closed || (own && h->packets))
+		return 1;
+	return (!h->packets || since(now, h->last_ts) > IDLE_REUSE_NS) &&
+	       (!other->packets || since(now, other->last_ts) > IDLE_REUSE_NS);
+}
+
+/* A SYN-ACK that takes a SYN which did not fit: the other end has no such connection any more (one
+ * that has it sends a challenge ACK, RFC 5961 section 4). */
+INLINE int renews(const struct rst_half *h, const struct rst_half *other, const struct parsed *p)
+{
+	return (p->flags & (TH_SYN | TH_ACK)) == (TH_SYN | TH_ACK) && other->has_new_syn &&
+	       p->ack == other->new_syn.seq + 1 && !(h->has_syn && h->syn.seq == p->seq);
+}
+
+/* Either end begins a connection, anew or again. */
+INLINE void begin(struct rst_half *h, struct rst_half *other, const struct parsed *p, int own,
+		  __u64 now)
+{
+	int renewed = renews(h, other, p);
+
+	/* Our stack has forgotten that it answered this SYN (its queue was full, or SYN cookies). */
+	if (own && (p->flags & TH_ACK) && h->has_syn && h->syn.seq != p->seq) {
+		__builtin_memset(h, 0, sizeof(*h));
+		return;
+	}
+	if (renewed || begins_anew(h, other, p, own, now)) {
+		if (renewed) { /* this half is cleared anyway: keep the SYN there for a moment */
+			h->syn = other->new_syn;
+			__builtin_memcpy(h->syn_options, other->new_options, OPTIONS);
+			h->syn_options_len = other->new_options_len;
+			h->ifindex = other->ifindex;
+			h->has_mac = other->has_mac;
+			__builtin_memcpy(h->mac, other->mac, 6);
+		}
+		__builtin_memset(other, 0, sizeof(*other));
+		if (renewed) {
+			other->ifindex = h->ifindex;
+			other->has_mac = h->has_mac;
+			__builtin_memcpy(other->mac, h->mac, 6);
+			other->syn_options_len = h->syn_options_len;
+			__builtin_memcpy(other->syn_options, h->syn_options, OPTIONS);
+			other->recent[0] = h->syn;
+			count_ttl(other, h->syn.ttl, 1, h->syn.ts);
+			note(other, &other->recent[0]);
+		}
+		__builtin_memset(h, 0, sizeof(*h));
+	}
+	/* What follows a SYN is no word on an earlier RST: a host in SYN-SENT answers a half-open peer
+	 * with a RST and repeats its SYN (RFC 9293 3.5.1), some stacks repeat a SYN that was refused. */
+	if (!(p->flags & TH_ACK))
+		h->reset_ts = other->reset_ts = 0;
+}
+
+/* What learn_packet() says. */
+#define LATE 1      /* it came after a RST in its sender's name: to be told */
+#define CONFIRMED 2 /* it confirms its sender's handshake */
+
+/* Take a packet in that is no RST: those do not teach what honest packets look like. */
+INLINE int learn_packet(struct rst_half *h, struct rst_half *other, struct parsed *p,
+			const void *skb, const struct rst_frame *frame, __u64 now)
+{
+	int own = !frame, told = 0, passes;
+	struct rst_seen *r;
+
+	if (!p->stamped && p->options_len >= 12)
+		find_timestamps(p);
+	if (p->flags & TH_SYN)
+		begin(h, other, p, own, now);
+	if (!own && is_late(h, p, now))
+		told = LATE;
+	passes = own || (numbers_fit(h, other, p) && timestamps_fit(h, other, p));
+	if (!count_ttl(h, p->ttl, passes, now) && !own) {
+		h->strange++;
+		h->strange_ts = now;
+		if ((p->flags & (TH_SYN | TH_ACK)) == TH_SYN &&
+		    !(h->has_syn && h->syn.seq == p->seq)) {
+			h->has_new_syn = 1;
+			fill_seen(&h->new_syn, p, skb, now);
+			h->new_options_len = p->options_len;
+			bpf_probe_read_kernel(h->new_options, OPTIONS, p->l4 + 20);
+		}
+		return told;
+	}
+	if (frame) {
+		h->ifindex = frame->ifindex;
+		h->has_mac = frame->has_mac;
+		__builtin_memcpy(h->mac, frame->mac, 6);
+	}
+	if ((p->flags & TH_SYN) && !h->has_syn) {
+		h->syn_options_len = p->options_len;
+		bpf_probe_read_kernel(h->syn_options, OPTIONS, p->l4 + 20);
+	}
+	r = &h->recent[h->packets & (RECENT - 1)];
+	fill_seen(r, p, skb, now);
+	note(h, r);
+	if (h->confirmed || !(p->flags & TH_ACK) || !acknowledges(p->ack, other))
+		return told;
+	h->confirmed = 1;
+	return h->has_syn ? told | CONFIRMED : told;
+}
+
+/* An address's newest confirmed handshake. */
+INLINE void learn_peer(struct rst_peer *peer, const struct rst_half *h)
+{
+	if (!peer->known || peer->ttls[0] != h->syn.ttl) {
+#pragma unroll
+		for (int i = PEER_TTLS - 1; i > 0; i--)
+			peer->ttls[i] = peer->ttls[i - 1];
+		peer->ttls[0] = h->syn.ttl;
+	}
+	peer->known = 1;
+	peer->syn = h->syn;
+	peer->options_len = h->syn_options_len;
+	__builtin_memcpy(peer->options, h->syn_options, OPTIONS);
+	peer->ifindex = h->ifindex;
+	peer->has_mac = h->has_mac;
+	__builtin_memcpy(peer->mac, h->mac, 6);
 }
 
 #endif

@@ -118,13 +118,15 @@ struct active_reason {
 	__u8 pad[6];
 };
 
+/* A RST that was told and whose reason is to come. */
+struct awaited {
+	__u64 ts;
+	__u64 skb;
+};
+
 struct net_key {
 	__u32 prefixlen;
 	__u8 addr[16];
-};
-
-struct peer_ttls {
-	__u8 ttl[PEER_TTLS]; /* neighbours differ: a run of the same TTL is kept once */
 };
 
 #define TRACKED 8192
@@ -134,14 +136,15 @@ BPF_RINGBUF_OUTPUT(events, RING_PAGES);
 BPF_PERCPU_ARRAY(counts, __u64, (KIND_LATE + 1) * COUNT_KINDS); /* KIND_LATE is the last */
 
 BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);
-BPF_TABLE("lru_hash", struct peer_key, struct rst_half, peers, PEERS);
-BPF_TABLE("lru_hash", struct peer_key, struct peer_ttls, ttls_of, PEERS);
+BPF_TABLE("lru_hash", struct peer_key, struct rst_peer, peers, PEERS);
+BPF_TABLE("lru_hash", struct peer_key, struct watched, watched_peers, PEERS);
 BPF_TABLE("lru_hash", __u64, struct track, tracks, TRACKED);
 BPF_TABLE("lru_hash", struct arrival_key, struct waiting, arrivals, TRACKED);
 BPF_TABLE("lru_hash", struct sequence_key, __u64, sequences, TRACKED);
 BPF_TABLE("lru_hash", struct answer_key, struct pending, pendings, TRACKED);
 BPF_TABLE("hash", __u64, struct rst_event, held, 1024); /* in the making: deleted at once */
 BPF_TABLE("lru_hash", __u64, struct active_reason, reasons, 1024);
+BPF_TABLE("lru_hash", __u64, struct awaited, awaiting, 1024); /* by socket */
 BPF_TABLE("lru_hash", struct sent_key, struct sent, sents, TRACKED);
 BPF_TABLE("lru_hash", __u64, __u8, in_neighbour, 1024); /* tasks inside neigh_update() */
 BPF_TABLE("lru_hash", __u64, struct old_state, old_states, TRACKED);
@@ -160,5 +163,6 @@ BPF_LPM_TRIE(only_nets, struct net_key, __u8, 1024);
 /* Never written: what new map entries start from (they are too large for the stack). */
 BPF_ARRAY(zero_track, struct track, 1);
 BPF_ARRAY(zero_flow, struct flow, 1);
+BPF_ARRAY(zero_peer, struct rst_peer, 1);
 BPF_ARRAY(zero_pending, struct pending, 1);
 BPF_ARRAY(zero_event, struct rst_event, 1);

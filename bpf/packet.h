@@ -35,20 +35,48 @@ struct parsed {
 	__u32 seq;
 	__u32 ack;
 	__u32 payload_len;
+	__u32 tsval;
+	__u32 tsecr;
 	__u16 ip_id;
 	__u16 window;
 	__u8 flags;
 	__u8 ttl;
 	__u8 df;
-	__u8 timestamps;
+	__u8 tos;
+	__u8 stamped; /* there are TCP timestamps, laid out as usual */
 	__u8 options_len;
 };
+
+/* The TCP header's offset in an IPv6 packet, whose first header has the number `next`, behind
+ * hop-by-hop, routing and destination options (RFC 8200 section 4); of fragments the first only.
+ * 0: none. */
+INLINE __u32 tcp_in_ipv6(const __u8 *l3, __u8 next)
+{
+	__u32 at = 40;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		__u8 ext[4];
+
+		if (next == PROTO_TCP)
+			break;
+		if (next != 0 && next != 43 && next != 60 && next != 44)
+			return 0;
+		if (bpf_probe_read_kernel(ext, 4, l3 + at))
+			return 0;
+		if (next == 44 && (be16(ext + 2) & 0xfff8))
+			return 0;
+		at += next == 44 ? 8 : (ext[1] + 1) * 8;
+		next = ext[0];
+	}
+	return next == PROTO_TCP ? at : 0;
+}
 
 /* Parse the IP packet at l3. Returns 1 for an unfragmented (or first-fragment) TCP packet. */
 INLINE int parse(const __u8 *l3, struct parsed *p)
 {
 	__u8 ip[40];
-	__u8 th[24];
+	__u8 th[32];
 	__u32 l3_len, total;
 
 	if (bpf_probe_read_kernel(ip, 20, l3))
@@ -61,37 +89,20 @@ INLINE int parse(const __u8 *l3, struct parsed *p)
 		if (l3_len < 20)
 			return 0;
 		total = be16(ip + 2);
+		p->tos = ip[1];
 		p->ttl = ip[8];
 		p->ip_id = be16(ip + 4);
 		p->df = !!(ip[6] & 0x40);
 		map_v4(p->t.saddr, ip + 12);
 		map_v4(p->t.daddr, ip + 16);
 	} else if ((ip[0] >> 4) == 6) {
-		__u8 next;
-
 		if (bpf_probe_read_kernel(ip, 40, l3))
 			return 0;
-		next = ip[6];
-		l3_len = 40;
-		total = be16(ip + 4) + 40;
-		/* hop-by-hop, routing, destination options (RFC 8200 section 4); fragments: first only */
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			__u8 ext[4];
-
-			if (next == PROTO_TCP)
-				break;
-			if (next != 0 && next != 43 && next != 60 && next != 44)
-				return 0;
-			if (bpf_probe_read_kernel(ext, 4, l3 + l3_len))
-				return 0;
-			if (next == 44 && (be16(ext + 2) & 0xfff8))
-				return 0;
-			l3_len += next == 44 ? 8 : (ext[1] + 1) * 8;
-			next = ext[0];
-		}
-		if (next != PROTO_TCP)
+		l3_len = tcp_in_ipv6(l3, ip[6]);
+		if (!l3_len)
 			return 0;
+		total = be16(ip + 4) + 40;
+		p->tos = ip[0] << 4 | ip[1] >> 4;
 		p->ttl = ip[7];
 		p->ip_id = 0;
 		p->df = 0;
@@ -101,7 +112,8 @@ INLINE int parse(const __u8 *l3, struct parsed *p)
 		return 0;
 	}
 	p->l4 = l3 + l3_len;
-	if (bpf_probe_read_kernel(th, 24, p->l4))
+	/* What lies behind the header is inside the same buffer: see fill_headers(). */
+	if (bpf_probe_read_kernel(th, sizeof(th), p->l4))
 		return 0;
 	p->t.sport = be16(th);
 	p->t.dport = be16(th + 2);
@@ -111,7 +123,11 @@ INLINE int parse(const __u8 *l3, struct parsed *p)
 	p->window = be16(th + 14);
 	p->options_len = (th[12] >> 4) > 5 ? ((th[12] >> 4) - 5) * 4 : 0;
 	/* NOP NOP TS: how every stack in use lays out the timestamp option (RFC 7323 appendix A) */
-	p->timestamps = (th[12] >> 4) >= 8 && be32(th + 20) == 0x0101080a;
+	p->stamped = (th[12] >> 4) >= 8 && be32(th + 20) == 0x0101080a;
+	if (p->stamped) {
+		p->tsval = be32(th + 24);
+		p->tsecr = be32(th + 28);
+	}
 	l3_len += (th[12] >> 4) * 4;
 	if ((p->flags & TH_RST) && ((th[12] >> 4) < 5 || total < l3_len))
 		return 0; /* malformed: the stack drops it unread */
@@ -152,6 +168,24 @@ INLINE const __u8 *l3_at_offset(const void *skb)
 	return GET(const __u8 *, skb, skb_head) + offset;
 }
 
+/* Who made an IPv6 RST that has no socket and that no probe announced: tcp_v6_send_response() leaves
+ * the checksum to the device (csum_start and csum_offset say where), nf_send_reset6() computes it. */
+INLINE int checksum_left_to_device(const void *skb, const struct parsed *p)
+{
+	const __u8 *head = GET(const __u8 *, skb, skb_head);
+
+	return GET(__u16, skb, skb_csum_offset) == 16 &&
+	       head + GET(__u16, skb, skb_csum_start) == p->l4;
+}
+
+INLINE int is_ipv6(const struct parsed *p)
+{
+	__u8 version = 0;
+
+	bpf_probe_read_kernel(&version, 1, p->l3);
+	return (version >> 4) == 6;
+}
+
 INLINE void fill_frame(struct rst_frame *f, const void *skb, const void *dev, __u8 ttl)
 {
 	__u16 offset = GET(__u16, skb, skb_mac_header);
@@ -181,13 +215,17 @@ INLINE int is_bridged_out(const void *skb, __u32 came_in)
 	return be32(to) != be32(own) || be16(to + 4) != be16(own + 4);
 }
 
-INLINE void fill_headers(struct rst_headers *h, const struct parsed *p)
+INLINE void fill_headers(struct rst_headers *h, const struct parsed *p, const void *skb)
 {
+	/* Payload may be elsewhere, in fragments: the packet's own bytes here end at skb->tail. */
+	long kept = (long)GET(const __u8 *, skb, skb_head) + GET(__u32, skb, skb_tail) - (long)p->l4;
+
 	/* Headers may end short of 60 bytes; what follows is inside the same buffer (skb_shared_info
 	 * ends it), so the read does not fault, and Python cuts it by the headers' own lengths. */
 	bpf_probe_read_kernel(h->l3, HEADER, p->l3);
 	bpf_probe_read_kernel(h->l4, HEADER, p->l4);
 	h->payload_len = p->payload_len;
+	h->kept = kept < 0 ? 0 : kept > HEADER ? HEADER : kept;
 	h->present = 1;
 }
 

@@ -79,11 +79,29 @@ INLINE void unremember(struct arrival_key *arrival, __u64 skb)
 	}
 }
 
+/* Where tcp_reset(), which is given the socket only, looks for its RST: see accepted(). */
+INLINE void announce(__u64 skb, const struct track *t)
+{
+	struct arrival_key arrival = {};
+	struct sequence_key sequence = {};
+
+	arrival.net = sequence.net = t->net;
+	arrival.t = t->t;
+	remember(&arrival, skb);
+	arrival.net = ANY_NET;
+	remember(&arrival, skb);
+	sequence.number = t->seq;
+	sequences.update(&sequence, &skb);
+	if (t->flags & TH_ACK) {
+		sequence.number = t->ack;
+		sequence.is_ack = 1;
+		sequences.update(&sequence, &skb);
+	}
+}
+
 INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 {
 	struct track *t = tracks.lookup(&skb);
-	struct arrival_key arrival = {};
-	struct sequence_key sequence = {};
 	struct rst_frame frame = {};
 
 	fill_frame(&frame, (void *)skb, dev, p->ttl);
@@ -109,20 +127,8 @@ INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 	t->here = frame;
 	t->t = p->t;
 	t->net = net_key(net_of_dev(dev));
-	fill_headers(&t->rst, p);
-
-	arrival.net = sequence.net = t->net;
-	arrival.t = p->t;
-	remember(&arrival, skb);
-	arrival.net = ANY_NET;
-	remember(&arrival, skb);
-	sequence.number = p->seq;
-	sequences.update(&sequence, &skb);
-	if (p->flags & TH_ACK) {
-		sequence.number = p->ack;
-		sequence.is_ack = 1;
-		sequences.update(&sequence, &skb);
-	}
+	fill_headers(&t->rst, p, (const void *)skb);
+	announce(skb, t);
 }
 
 int rt_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
@@ -146,55 +152,6 @@ int rt_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* The owner of an answer: the socket it answers for (ip_send_unicast_reply's orig_sk, newer
- * kernels), or the stack's control socket, which has no file (inet_ctl_sock_create). */
-INLINE int is_answering(const void *sk, __u8 state)
-{
-	const void *socket;
-
-	if (!is_full(state) || state == ST_LISTEN)
-		return 1;
-	if (GET(__u16, sk, sk_type) == SOCK_STREAM_)
-		return 0;
-	socket = GET(const void *, sk, sk_socket);
-	return socket && !GET(const void *, socket, socket_file);
-}
-
-/* Who made an IPv6 RST that has no socket and that no probe announced: tcp_v6_send_response() leaves
- * the checksum to the device (csum_start and csum_offset say where), nf_send_reset6() computes it. */
-INLINE int checksum_left_to_device(const void *skb, const struct parsed *p)
-{
-	const __u8 *head = GET(const __u8 *, skb, skb_head);
-
-	return GET(__u16, skb, skb_csum_offset) == 16 &&
-	       head + GET(__u16, skb, skb_csum_start) == p->l4;
-}
-
-INLINE int is_ipv6(const struct parsed *p)
-{
-	__u8 version = 0;
-
-	bpf_probe_read_kernel(&version, 1, p->l3);
-	return (version >> 4) == 6;
-}
-
-INLINE int is_tcp(const void *sk)
-{
-	return GET(__u16, sk, sk_type) == SOCK_STREAM_ && GET(__u16, sk, sk_family) != AF_PACKET_;
-}
-
-/* A process's raw or packet socket, perhaps closed meanwhile; the stack's own control sockets are
- * open, but have no file. */
-INLINE int is_raw(const void *sk, __u8 state)
-{
-	const void *socket;
-
-	if (!is_full(state) || is_tcp(sk))
-		return 0;
-	socket = GET(const void *, sk, sk_socket);
-	return !socket || GET(const void *, socket, socket_file);
-}
-
 /* Whether a decision to answer fits the packet: fresh, and one port at least (NAT) is the other
  * way round. */
 INLINE int answers(const struct pending *pending, const struct parsed *p, __u64 now)
@@ -216,117 +173,83 @@ INLINE int is_copy(const struct sent *sent, const void *skb, const void *sk, __u
 	return !sk && sent->kind != KIND_SENT_NETFILTER && since(now, sent->ts) < 2000000;
 }
 
-/* A RST this namespace made leaves it. */
-INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
+/* The stack's decision to send this RST, if a probe saw it. */
+INLINE struct pending *decision(const struct answer_key *answer, const struct parsed *p, __u64 now)
 {
-	struct answer_key answer = {};
-	struct sent *before;
-	struct pending *pending = 0;
-	struct active_reason *why;
-	struct rst_event *e;
-	struct track *t, *original;
-	const void *sk = GET(const void *, skb, skb_sk);
-	__u64 now = bpf_ktime_get_ns(), sk_key = (__u64)sk, task;
-	__u8 state = 0, hold = 0, raw = 0;
+	struct pending *pending = pendings.lookup((void *)answer);
 
-	if (sk) {
-		state = GET(__u8, sk, sk_state);
-		raw = is_raw(sk, state);
-	}
-	t = new_track(skb, p);
-	if (!t) {
-		count(KIND_SENT_PASSIVE, COUNT_LOST);
-		return;
-	}
-	answer.net = t->key.net = net_key(net_of_dev(dev));
-	answer.seq = t->key.seq = p->seq;
-	answer.ack = t->key.ack = p->ack;
-	t->key.t = p->t;
-	t->key.ip_id = p->ip_id;
-	t->key.flags = p->flags;
-	if (!raw)
-		pending = pendings.lookup(&answer);
-	if (pending && (pending->expected <= 0 || !answers(pending, p, now)))
-		pending = 0;
-	before = pending || raw ? 0 : sents.lookup(&t->key);
-	t->phase = PHASE_OUT;
-	t->net = answer.net;
-	if (before && is_copy(before, (const void *)skb, sk, now)) {
-		sk_key = before->skb;
-		original = tracks.lookup(&sk_key);
-		if (original) {
-			t->made = original->made;
-			t->here = original->here;
-		}
-		return;
-	}
-	e = new_event(sk ? sk_key : skb, KIND_SENT_PASSIVE);
-	if (!e)
-		return;
-	e->ts = t->ts;
-	e->skb = skb;
-	e->net = answer.net;
-	e->reason = e->drop_reason = NO_REASON;
-	e->here.ifindex = GET(__u32, dev, dev_ifindex);
-	e->here.netns = e->netns = net_inum(net_of_dev(dev));
-	e->here.ttl = p->ttl;
-	fill_headers(&e->rst, p);
+	if (!pending || pending->expected <= 0 || !answers(pending, p, now))
+		return 0;
+	return pending;
+}
 
-	if (pending) { /* an active RST has both numbers, an answer only one: no mix-up */
-		e->kind = pending->kind;
-		e->reason = pending->reason;
-		e->hook = pending->hook;
-		bpf_probe_read_kernel(&e->trigger, sizeof(e->trigger), &pending->trigger);
-		bpf_probe_read_kernel(&e->sock, sizeof(e->sock), &pending->sock);
-		/* Not deleted: another CPU may just be expecting one more, the same to the last bit. */
-		__sync_fetch_and_add(&pending->expected, -1);
-		if (e->sock.present)
-			fill_owner(e);
-	} else if (raw) {
-		e->kind = KIND_SENT_RAW;
-		fill_writer(&e->sock, sk);
-		e->sock.netns = e->netns;
-		/* sendto() runs in the writer's context down to here, unless the packet had to wait for
-		 * its neighbour: then we are in whatever neigh_update() interrupted. */
-		task = bpf_get_current_pid_tgid();
-		if (task && !in_neighbour.lookup(&task)) {
-			fill_task(&e->owner);
-			e->has_owner = 1;
-		}
-	} else if (sk && is_answering(sk, state)) {
-		e->kind = KIND_SENT_PASSIVE; /* its cause was missed */
-	} else if (sk && is_tcp(sk)) {
-		e->kind = KIND_SENT_ACTIVE;
-		fill_socket(&e->sock, sk);
-		why = reasons.lookup(&sk_key);
-		if (why && (since(now, why->ts) < SECOND ||
-			    (since(now, why->ts) < 30 * SECOND && why->seq == p->seq))) {
-			e->reason = why->reason;
-			e->sock.owned = why->owned;
-			e->sock.state_now = why->state_now;
-			if (why->owned && why->state_now == ST_CLOSE) {
-				e->owner = why->task;
-				e->has_owner = 1;
-			} else {
-				e->sock.owned = 0; /* whoever runs now is not the one */
-				fill_owner(e);
-				e->sock.owned = why->owned;
-				e->actor = why->task;
-				e->has_actor = why->owned;
-			}
-			reasons.delete(&sk_key);
-		} else {
-			fill_owner(e);
-			hold = ACTIVE_REASON_FOLLOWS;
-		}
+/* The stack or the firewall answers; both numbers of an active RST are its own, of an answer's only
+ * one: no mix-up. */
+INLINE void fill_answer(struct rst_event *e, struct pending *pending)
+{
+	e->kind = pending->kind;
+	e->reason = pending->reason;
+	e->hook = pending->hook;
+	bpf_probe_read_kernel(&e->trigger, sizeof(e->trigger), &pending->trigger);
+	bpf_probe_read_kernel(&e->sock, sizeof(e->sock), &pending->sock);
+	/* Not deleted: another CPU may just be expecting one more, the same to the last bit. */
+	__sync_fetch_and_add(&pending->expected, -1);
+	if (e->sock.present)
+		fill_owner(e);
+}
+
+/* A process wrote it. */
+INLINE void fill_raw(struct rst_event *e, const void *sk)
+{
+	__u64 task = bpf_get_current_pid_tgid();
+
+	e->kind = KIND_SENT_RAW;
+	fill_writer(&e->sock, sk);
+	e->sock.netns = e->netns;
+	/* sendto() runs in the writer's context down to here, unless the packet had to wait for its
+	 * neighbour: then we are in whatever neigh_update() interrupted. */
+	if (task && !in_neighbour.lookup(&task)) {
+		fill_task(&e->owner);
+		e->has_owner = 1;
+	}
+}
+
+/* A socket resets its connection. What tcp_send_active_reset() said is there already where its entry
+ * is probed, or where the packet had to wait (for its neighbour, for a program's verdict). */
+INLINE void fill_active(struct rst_event *e, const void *sk, const struct parsed *p, __u64 now)
+{
+	__u64 key = (__u64)sk;
+	struct active_reason *why = reasons.lookup(&key);
+
+	e->kind = KIND_SENT_ACTIVE;
+	fill_socket(&e->sock, sk);
+	if (!why || !(since(now, why->ts) < SECOND ||
+		      (since(now, why->ts) < 30 * SECOND && why->seq == p->seq))) {
+		fill_owner(e);
+		e->reason_follows = ACTIVE_REASON_FOLLOWS;
 		fix_state(&e->sock);
-	} else if (is_ipv6(p) && checksum_left_to_device((const void *)skb, p)) {
-		e->kind = KIND_SENT_PASSIVE; /* before 6.10, tcp_send_reset is silent without a socket */
-	} else {
-		e->kind = KIND_SENT_NETFILTER;
+		return;
 	}
-	fill_baseline(e, t->net, &p->t, p->seq);
+	e->reason = why->reason;
+	e->sock.state_now = why->state_now;
+	if (why->owned && why->state_now == ST_CLOSE) {
+		e->owner = why->task;
+		e->has_owner = 1;
+	} else {
+		e->sock.owned = 0; /* whoever runs now is not the one */
+		fill_owner(e);
+		e->actor = why->task;
+		e->has_actor = why->owned;
+	}
+	e->sock.owned = why->owned;
+	reasons.delete(&key);
+	fix_state(&e->sock);
+}
 
+/* Whoever looks at it later, on its way through this node or as a copy, is told who made it. */
+INLINE void remember_made(struct track *t, const struct rst_event *e, const struct parsed *p,
+			  __u64 skb, __u64 now)
+{
 	t->here = e->here;
 	t->made.present = 1;
 	t->made.netns = e->netns;
@@ -342,14 +265,99 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	t->sent.skb = skb;
 	t->sent.kind = e->kind;
 	sents.update(&t->key, &t->sent);
-	if (!filtered(e, &p->t)) {
-		if (hold)
-			return; /* tcp_send_reset, which follows at once, completes it */
-		emit(e);
+}
+
+/* Whether it is a copy of a RST that has left; its track is then the original's. */
+INLINE int is_told(struct track *t, __u64 skb, const void *sk, __u64 now)
+{
+	struct sent *before = sents.lookup(&t->key);
+	struct track *original;
+	__u64 first;
+
+	if (!before || !is_copy(before, (const void *)skb, sk, now))
+		return 0;
+	first = before->skb;
+	original = tracks.lookup(&first);
+	if (original) {
+		t->made = original->made;
+		t->here = original->here;
 	}
-	if (!sk)
-		sk_key = skb;
-	held.delete(&sk_key);
+	return 1;
+}
+
+/* tcp_send_reset, which comes next, tells why: that is sent behind the event. Not in place of it: it
+ * does not come where the packet waited so long that what it said (`reasons`) is forgotten. */
+INLINE void await_reason(const struct rst_event *e, const void *sk)
+{
+	struct awaited awaited = { .ts = e->ts, .skb = e->skb };
+	__u64 key = (__u64)sk;
+
+	awaiting.update(&key, &awaited);
+}
+
+/* A RST this namespace made leaves it. */
+INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
+{
+	struct answer_key answer = {};
+	struct pending *pending = 0;
+	struct rst_event *e;
+	struct track *t;
+	const void *sk = GET(const void *, skb, skb_sk);
+	__u64 now = bpf_ktime_get_ns();
+	__u8 state = 0, raw = 0;
+
+	if (sk) {
+		state = GET(__u8, sk, sk_state);
+		raw = is_raw(sk, state);
+	}
+	t = new_track(skb, p);
+	if (!t) {
+		count(KIND_SENT_PASSIVE, COUNT_LOST);
+		return;
+	}
+	answer.net = t->net = t->key.net = net_key(net_of_dev(dev));
+	answer.seq = t->key.seq = p->seq;
+	answer.ack = t->key.ack = p->ack;
+	t->key.t = p->t;
+	t->key.ip_id = p->ip_id;
+	t->key.flags = p->flags;
+	t->phase = PHASE_OUT;
+	if (!raw)
+		pending = decision(&answer, p, now);
+	if (!raw && !pending && is_told(t, skb, sk, now))
+		return;
+	e = new_event(skb, KIND_SENT_PASSIVE);
+	if (!e)
+		return;
+	e->ts = t->ts;
+	e->skb = skb;
+	e->net = answer.net;
+	e->reason = e->drop_reason = NO_REASON;
+	e->here.ifindex = GET(__u32, dev, dev_ifindex);
+	e->here.netns = e->netns = net_inum(net_of_dev(dev));
+	e->here.ttl = p->ttl;
+	fill_headers(&e->rst, p, (const void *)skb);
+
+	if (pending)
+		fill_answer(e, pending);
+	else if (raw)
+		fill_raw(e, sk);
+	else if (sk && is_answering(sk, state))
+		e->kind = KIND_SENT_PASSIVE; /* its cause was missed */
+	else if (sk && is_tcp(sk))
+		fill_active(e, sk, p, now);
+	else if (is_ipv6(p) && checksum_left_to_device((const void *)skb, p))
+		e->kind = KIND_SENT_PASSIVE; /* before 6.10, tcp_send_reset is silent without a socket */
+	else
+		e->kind = KIND_SENT_NETFILTER;
+	fill_baseline(e, t->net, &p->t, p->seq);
+	remember_made(t, e, p, skb, now);
+	if (!filtered(e, &p->t)) {
+		emit(e);
+		if (e->reason_follows)
+			await_reason(e, sk);
+	}
+	held.delete(&skb);
 }
 
 /* The same memory, and in it the same RST once more, sent again: it was made here, though the one
@@ -415,8 +423,10 @@ int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	e->kind = KIND_FORWARDED;
 	fill_received(e, t, key);
-	if (!filtered(e, &t->t))
+	if (!filtered(e, &t->t)) {
+		watch_peer(e, &t->t);
 		emit(e);
+	}
 	held.delete(&key);
 	return 0;
 }

@@ -17,6 +17,37 @@ INLINE int is_full(__u8 state)
 	return state != ST_TIME_WAIT && state != ST_NEW_SYN_RECV;
 }
 
+/* The owner of an answer: the socket it answers for (ip_send_unicast_reply's orig_sk, newer
+ * kernels), or the stack's control socket, which has no file (inet_ctl_sock_create). */
+INLINE int is_answering(const void *sk, __u8 state)
+{
+	const void *socket;
+
+	if (!is_full(state) || state == ST_LISTEN)
+		return 1;
+	if (GET(__u16, sk, sk_type) == SOCK_STREAM_)
+		return 0;
+	socket = GET(const void *, sk, sk_socket);
+	return socket && !GET(const void *, socket, socket_file);
+}
+
+INLINE int is_tcp(const void *sk)
+{
+	return GET(__u16, sk, sk_type) == SOCK_STREAM_ && GET(__u16, sk, sk_family) != AF_PACKET_;
+}
+
+/* A process's raw or packet socket, perhaps closed meanwhile; the stack's own control sockets are
+ * open, but have no file. */
+INLINE int is_raw(const void *sk, __u8 state)
+{
+	const void *socket;
+
+	if (!is_full(state) || is_tcp(sk))
+		return 0;
+	socket = GET(const void *, sk, sk_socket);
+	return !socket || GET(const void *, socket, socket_file);
+}
+
 INLINE void fill_addresses(const void *sk, __u8 *local, __u8 *remote)
 {
 	if (GET(__u16, sk, sk_family) == AF_INET6_ && HAS(sk_v6_daddr)) {

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from rsttrace.model import (
     NO_TIME,
+    Author,
     Cause,
     Container,
     Endpoint,
@@ -29,11 +30,12 @@ from rsttrace.model import (
     Pod,
     Process,
     Reset,
+    Share,
     Verdict,
 )
 
 SCHEMA = 1
-"""The version of the JSON that is understood."""
+"""The version of the JSON: raised only when a field is renamed, removed or changes its meaning."""
 
 LONGEST_LINE = 1 << 20
 """Characters of a line; an entry of ours has some thousands."""
@@ -211,6 +213,14 @@ class _Members:
         """An object or null."""
         return None if self._found.get(name) is None else self.inner(name)
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a member: older lines lack the newer ones."""
+        return name in self._found
+
+    def items_or_none(self, name: str) -> list[Any] | None:
+        """A list, or ``None`` where an older line has no such member."""
+        return self.items(name) if self.has(name) else None
+
     def items(self, name: str) -> list[Any]:
         """A list."""
         value = self._found.get(name)
@@ -332,7 +342,21 @@ def _verdict(members: _Members) -> Verdict:
         device_name=device.text_or_none("name"),
         device_fingerprint=device.text_or_none("fingerprint"),
         summary=members.text_or_none("summary") or "",
+        authors=tuple(_share(item) for item in members.items_or_none("authors") or ()),
+        advice=members.text_or_none("advice"),
     )
+
+
+def _share(item: Any) -> Share:
+    if not isinstance(item, dict):
+        raise WrongLine("authors is not a list of objects")
+    members = _Members(item, "authors[].")
+    name = members.text("author")
+    try:
+        author = Author(name)
+    except ValueError:
+        raise WrongLine(f"authors[].author is no author: {name!r}") from None
+    return Share(author, members.real_or_none("probability") or 0.0, members.text("text"))
 
 
 def _evidence(item: Any) -> Evidence:

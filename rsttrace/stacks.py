@@ -9,6 +9,7 @@ an order that is nobody's: then nothing is known.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from rsttrace.model import Half, initial_ttl
@@ -52,9 +53,18 @@ def stack(half: Half) -> str | None:
     """The stack that wrote a direction's SYN; None where that is not plain."""
     if half.syn_options is None or half.syn_ttl is None:
         return None
-    found, ttl = order(half.syn_options), initial_ttl(half.syn_ttl)
+    return stack_of(order(half.syn_options), initial_ttl(half.syn_ttl))
+
+
+@lru_cache(maxsize=256)
+def stack_of(options: str, ttl: int) -> str | None:
+    """The stack that writes its options in this order and starts with this TTL.
+
+    32 stands for 64 as well: no stack in use starts with 32, so its host is more than 32 hops away.
+    """
     for known in STACKS:
-        if known.ttl == ttl and known.order.fullmatch(found):
+        starts = known.ttl == ttl or (ttl == 32 and known.ttl == 64)
+        if starts and known.order.fullmatch(options):
             return known.name
     return None
 

@@ -1,4 +1,7 @@
-"""IP and TCP headers in words: bytes in, `rsttrace.model` out. Pure; shared by both sources."""
+"""IP and TCP headers in words, and sequence numbers: bytes in, `rsttrace.model` out.
+
+Pure; shared by both sources.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,66 @@ import ipaddress
 import struct
 from typing import Any
 
-from rsttrace.model import Endpoint, Packet
+from rsttrace.limits import OPTIONS_READ
+from rsttrace.model import Endpoint, Half, Packet, Seen, TtlCount
 
 FLAG_LETTERS = "FSRPAUEW"
 
 OPTION_NAMES = {2: "mss", 3: "wscale", 4: "sackOK", 5: "sack", 8: "TS", 30: "mptcp", 34: "tfo"}
 """TCP option kinds (IANA, TCP parameters)."""
+
+FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
+"""TCP flags (RFC 9293 §3.1)."""
+
+# ---- sequence numbers: modulo 2^32, so that there is no order of all of them (RFC 9293 §3.4) ----
+
+
+def distance(first: int, second: int) -> int:
+    """How far `second` lies after `first`; negative: before. From -2^31 to 2^31 - 1."""
+    return ((second - first + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+
+
+def before(a: int, b: int) -> bool:
+    """Whether sequence number `a` is older than `b`."""
+    return (a - b) & 0xFFFFFFFF > 0x7FFFFFFF
+
+
+def latest(a: int | None, b: int) -> int:
+    """The newer one of two sequence numbers."""
+    return b if a is None or (b - a) & 0xFFFFFFFF < 0x80000000 else a
+
+
+def within(number: int, low: int, high: int) -> bool:
+    """Whether low <= number <= high."""
+    return not before(number, low) and not before(high, number)
+
+
+def advance(number: int, length: int) -> int:
+    """The sequence number `length` after another one."""
+    return (number + length) & 0xFFFFFFFF
+
+
+def sequence_length(flags: int | str, payload_len: int) -> int:
+    """How many sequence numbers a segment takes: its data, SYN and FIN (RFC 9293 §3.4)."""
+    if isinstance(flags, str):
+        return payload_len + ("S" in flags) + ("F" in flags)
+    return payload_len + (flags >> 1 & 1) + (flags & 1)
+
+
+def segment_end(segment: Seen | Packet) -> int:
+    """The sequence number after everything that a segment takes."""
+    return advance(segment.seq, sequence_length(segment.flags, segment.payload_len))
+
+
+def answers(rst: Packet, seen: Seen) -> bool:
+    """Whether a RST has the numbers of an answer to a segment (RFC 9293 §3.5.2).
+
+    Its seq is the segment's ack, or its ack the number after the segment.
+    """
+    return rst.seq == seen.ack or ("A" in rst.flags and rst.ack == segment_end(seen))
+
+
+# ---- headers ----
 
 
 def flag_letters(flags: int) -> str:
@@ -25,24 +82,13 @@ def flag_bits(letters: str) -> int:
     return sum(1 << FLAG_LETTERS.index(letter) for letter in set(letters))
 
 
-def before(a: int, b: int) -> bool:
-    """Whether sequence number `a` is older than `b`, modulo 2**32 (RFC 9293 §3.4)."""
-    return (a - b) & 0xFFFFFFFF > 0x7FFFFFFF
-
-
-def distance(a: int, b: int) -> int:
-    """How far sequence number `b` lies after `a` (RFC 9293 §3.4); negative: before it."""
-    return (b - a + 0x80000000) % 0x100000000 - 0x80000000
-
-
 def sum16(data: bytes) -> int:
-    """The ones' complement sum of 16-bit words (RFC 1071), folded to 16 bits."""
-    if len(data) & 1:
-        data += b"\0"
-    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
+    """The ones' complement sum of 16-bit words (RFC 1071), folded to 16 bits.
+
+    Folding keeps the remainder modulo 2^16 - 1, and so does reading all words as one number.
+    """
+    number = int.from_bytes(data + b"\0" if len(data) & 1 else data, "big")
+    return number % 0xFFFF or (0xFFFF if number else 0)
 
 
 def checksum(data: bytes) -> int:
@@ -51,7 +97,9 @@ def checksum(data: bytes) -> int:
 
 
 def address(raw: bytes) -> str:
-    """16 bytes in network order as text; v4-mapped ones as IPv4."""
+    """16 bytes (or an IPv4 address's 4) in network order as text; v4-mapped ones as IPv4."""
+    if len(raw) == 4:
+        return "{}.{}.{}.{}".format(*raw)
     if raw[:12] == b"\0" * 10 + b"\xff\xff":
         return "{}.{}.{}.{}".format(*raw[12:])
     return str(ipaddress.IPv6Address(raw))
@@ -90,6 +138,101 @@ def options_text(raw: bytes, length: int | None = None) -> str:
             words.append(name if not data else f"{name} {data.hex()}")
         position += length
     return ",".join(words)
+
+
+def timestamps_at(options: bytes) -> int:
+    """Where in raw TCP options the TSval begins (RFC 7323 §3.2); -1: there are no timestamps."""
+    at = 0
+    for _ in range(OPTIONS_READ):
+        if at + 10 > len(options) or options[at] == 0:
+            return -1
+        if options[at] == 1:
+            at += 1
+            continue
+        if options[at] == 8:
+            return at + 2 if options[at + 1] == 10 else -1
+        if options[at + 1] < 2:
+            return -1
+        at += options[at + 1]
+    return -1
+
+
+def seen_packet(packet: Packet, time_ns: int, mac: str | None = None) -> Seen:
+    """What is kept of a RST, or of a packet that came after one. `mac`: its source MAC."""
+    tsval = tsecr = None
+    for word in packet.options.split(","):
+        if word.startswith("TS val "):
+            tsval, tsecr = (int(number) for number in word.split()[2::2])
+    return Seen(
+        time_ns=time_ns,
+        ttl=packet.ttl,
+        ip_id=packet.ip_id,
+        df=packet.df,
+        flags=packet.flags,
+        seq=packet.seq,
+        ack=packet.ack,
+        window=packet.window,
+        payload_len=packet.payload_len,
+        tsval=tsval,
+        tsecr=tsecr,
+        options=packet.options,
+        mac=mac,
+        checksum_ok=packet.tcp_checksum_ok,
+        tos=packet.tos,
+    )
+
+
+def handshake_half(syn: Seen, options: str | None, mac: str | None, ifindex: int | None) -> Half:
+    """One direction of which only a confirmed SYN or SYN-ACK is looked at."""
+    return Half(
+        packets=1,
+        ttl=syn.ttl,
+        ttl_min=syn.ttl,
+        ttl_max=syn.ttl,
+        syn_ttl=syn.ttl,
+        syn_window=syn.window,
+        df_always=bool(syn.df),
+        timestamps=syn.tsval is not None,
+        mac=mac,
+        ifindex=ifindex,
+        first_ns=syn.time_ns,
+        last_ns=syn.time_ns,
+        syn_ns=syn.time_ns,
+        recent=(syn,),
+        end=segment_end(syn),
+        syn_options=options,
+        ttls=(TtlCount(syn.ttl, 1, syn.time_ns, syn.time_ns),),
+        syns=1,
+        confirmed=True,
+        clock=((syn.tsval, syn.time_ns),) if syn.tsval is not None else (),
+        acked=syn.ack if "A" in syn.flags else None,
+    )
+
+
+def handshake_packet(
+    syn: Seen, options: str, options_len: int, src: Endpoint, dst: Endpoint
+) -> Packet:
+    """A SYN or SYN-ACK from what a flow keeps of it: no `raw`, no word on its checksums.
+
+    `options` are its TCP options in words, `options_len` their length in bytes. `length` is without
+    IP options and extension headers, which are not kept.
+    """
+    ip = 40 if syn.ip_id is None else 20
+    return Packet(
+        src=src,
+        dst=dst,
+        ttl=syn.ttl,
+        ip_id=syn.ip_id,
+        df=syn.df,
+        tos=syn.tos or 0,
+        flags=syn.flags,
+        seq=syn.seq,
+        ack=syn.ack,
+        window=syn.window,
+        length=ip + 20 + options_len + syn.payload_len,
+        payload_len=syn.payload_len,
+        options=options,
+    )
 
 
 def packet(l3: bytes, l4: bytes, payload_len: int) -> Packet:

@@ -1,35 +1,140 @@
 """The baseline of a capture: what each flow's packets looked like, as bpf/flow.h does it live.
 
-Bounded: the least recently used flows and peers are forgotten.
+A baseline takes in only what a direction's own stack could have sent and the other end would
+accept; bpf/flow.h says what that is, and tests/unit/test_baseline.py holds the two against each
+other. Bounded: the least recently used flows and peers are forgotten.
 """
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
-from typing import Optional
+from typing import NamedTuple
 
-from rsttrace.capture.layers import Segment
-from rsttrace.limits import IDLE_REUSE_NS, LATE_FOR_NS, PEER_TTLS, PEERS, RECENT
-from rsttrace.model import Baseline, Half, Scope, Seen
-from rsttrace.tcp import flag_letters, options_text
+from rsttrace.capture.layers import Segment, tcp_checksum_ok
+from rsttrace.limits import (
+    COPY_NS,
+    HANDSHAKES_TOLD,
+    IDLE_REUSE_NS,
+    LATE_FOR_NS,
+    LATE_TOLD,
+    NEAR,
+    OTHER_TTL_FITS,
+    PEER_TTLS,
+    PEERS,
+    RECENT,
+    TTLS,
+)
+from rsttrace.model import Baseline, Endpoint, Half, LatePacket, Peer, Scope, Seen, TtlCount
+from rsttrace.tcp import (
+    ACK,
+    FIN,
+    SYN,
+    address,
+    advance,
+    before,
+    flag_letters,
+    handshake_half,
+    handshake_packet,
+    latest,
+    options_text,
+    sequence_length,
+    timestamps_at,
+    within,
+)
+
+CHECKED = 4
+"""So many whole packets of a direction have their TCP checksum looked at."""
+
+FULL_TTLS = (64, 128, 255)
+"""Initial TTLs of stacks in use: a packet that has one has passed no router."""
 
 ORDINARY_PACKET = 1500
 ORDINARY_SEGMENT = 1448
 """An IP packet on Ethernet, and what a longer buffer is cut into where the MSS is unknown."""
 
-FIN, SYN, RST, ACK = 1, 2, 4, 16
-
-_Recent = tuple[int, int, int, bool, int, int, int, Optional[int], int, int]
+_STAMP = struct.Struct(">II")
 
 
-def before(a: int, b: int) -> bool:
-    """Whether sequence number `a` is older than `b` (RFC 9293 §3.4)."""
-    return (a - b) & 0xFFFFFFFF > 0x7FFFFFFF
+class _Row(NamedTuple):
+    """One packet, as ``struct rst_seen``; `stamp` is TSval and TSecr as they are in the packet."""
+
+    time_ns: int
+    ttl: int
+    ip_id: int
+    df: bool
+    flags: int
+    seq: int
+    ack: int
+    window: int | None
+    payload_len: int
+    segments: int
+    stamp: bytes
+    tos: int
+
+    def seen(self, version: int, options: str | None = None) -> Seen:
+        tsval = tsecr = None
+        if self.stamp:
+            tsval, tsecr = _STAMP.unpack(self.stamp)
+        return Seen(
+            time_ns=self.time_ns,
+            ttl=self.ttl,
+            ip_id=self.ip_id if version == 4 else None,
+            df=self.df if version == 4 else None,
+            flags=flag_letters(self.flags),
+            seq=self.seq,
+            ack=self.ack,
+            window=self.window,
+            payload_len=self.payload_len,
+            segments=self.segments,
+            tsval=tsval,
+            tsecr=tsecr,
+            options=options,
+            tos=self.tos,
+        )
 
 
-def latest(a: int | None, b: int) -> int:
-    """The newer one of two sequence numbers."""
-    return b if a is None or before(a, b) else a
+class _Options(NamedTuple):
+    """The TCP options of a SYN: what was captured of them, their length, and what they say.
+
+    `stamped`: whether there are timestamps; ``None``: they may have been cut off.
+    """
+
+    raw: bytes
+    length: int
+    stamped: bool | None
+
+    def text(self) -> str:
+        return options_text(self.raw, self.length)
+
+
+class _Handshake(NamedTuple):
+    """A SYN or SYN-ACK, and the frame that it came in."""
+
+    syn: _Row
+    options: _Options
+    version: int
+    mac: bytes | None
+    interface: int
+
+    def half(self) -> Half:
+        return handshake_half(
+            self.syn.seen(self.version),
+            self.options.text(),
+            _mac(self.mac),
+            self.interface or None,
+        )
+
+
+class _Ttl:
+    """How many packets came with one TTL, as ``struct rst_ttl``."""
+
+    __slots__ = ("first_ns", "last_ns", "packets", "strange", "ttl")
+
+    def __init__(self, ttl: int, now: int) -> None:
+        self.ttl = ttl
+        self.first_ns = self.last_ns = now
+        self.packets = self.strange = 0
 
 
 class Direction:
@@ -43,17 +148,24 @@ class Direction:
 
     __slots__ = (
         "acked",
+        "checked",
+        "clock",
         "closed",
+        "confirmed",
         "df_always",
         "end",
         "fin",
         "fin_ns",
         "first_ns",
         "interface",
+        "known_ttl",
         "last_ns",
-        "late_told",
+        "late",
         "mac",
         "mss",
+        "new_options",
+        "new_syn",
+        "odd",
         "other",
         "packets",
         "primary",
@@ -62,163 +174,310 @@ class Direction:
         "reset_ns",
         "reset_seq",
         "scale",
+        "slot",
+        "stamps",
+        "strange",
+        "strange_ns",
+        "sums_right",
+        "sums_wrong",
+        "syn",
         "syn_ack",
-        "syn_ns",
         "syn_options",
         "syn_seq",
-        "syn_ttl",
-        "syn_window",
+        "syns",
         "timestamps",
         "ttl",
         "ttl_max",
         "ttl_min",
+        "ttls",
+        "version",
         "window",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, version: int = 4) -> None:
         self.other: Direction | None = None
         self.primary = b""
+        self.version = version
         self.clear()
 
     def clear(self) -> None:
         """Forget everything: a new connection begins."""
         self.packets = 0
         self.ttl = self.ttl_min = self.ttl_max = 0
-        self.syn_ttl: int | None = None
-        self.syn_window: int | None = None
+        self.known_ttl = 0
+        self.ttls: list[_Ttl] = []
+        self.slot: _Ttl | None = None
+        self.syn: _Row | None = None
         self.syn_seq: int | None = None
-        self.syn_ns: int | None = None
-        self.syn_options: tuple[bytes, int] | None = None
+        self.syn_options: _Options | None = None
+        self.syns = 0
+        self.new_syn: _Row | None = None
+        self.new_options: _Options | None = None
         self.df_always = True
         self.timestamps = False
+        self.stamps = False  # also after the handshake
+        self.clock: tuple[tuple[bytes, int], ...] = ()
         self.mac: bytes | None = None
         self.interface = 0
         self.first_ns = self.last_ns = 0
         self.closed = False
-        self.recent: list[_Recent] = []
+        self.fin_ns: int | None = None
+        self.confirmed = False
+        self.strange = 0
+        self.strange_ns: int | None = None
+        self.odd: tuple[int, int] | None = None
+        self.checked = self.sums_right = self.sums_wrong = 0
+        self.recent: list[_Row] = []
+        self.reset_ns: int | None = None
+        self.reset_seq = 0
+        self.late = 0
 
         self.end: int | None = None
         self.acked: int | None = None
         self.fin: int | None = None
-        self.fin_ns = 0
         self.window: int | None = None
         self.scale: int | None = None
         self.mss: int | None = None
         self.syn_ack = False
         self.reset = False
-        self.reset_ns: int | None = None
-        self.reset_seq = 0
-        self.late_told = False
+
+    def watch(self, time_ns: int, seq: int) -> None:
+        """A RST of this direction was received: look at what comes after it."""
+        if self.reset_ns is None or since(time_ns, self.reset_ns) > LATE_FOR_NS:
+            self.reset_ns, self.reset_seq, self.late = time_ns, seq, 0
 
     def is_late(self, segment: Segment) -> bool:
         """Whether to tell of a packet that came after a RST of this direction.
 
-        As is_late() of bpf/flow.h: the first one, and the first that no honest sender would send.
+        As is_late() of bpf/flow.h: the first one, and a few that no honest sender would send.
         """
-        if self.reset_ns is None or not 0 <= segment.time_ns - self.reset_ns <= LATE_FOR_NS:
+        if self.reset_ns is None or since(segment.time_ns, self.reset_ns) > LATE_FOR_NS:
             return False
         if segment.flags & SYN:
-            beyond = bool(segment.flags & ACK)
+            beyond = bool(segment.flags & ACK) and self.syn_seq != segment.seq
         else:
             length = segment.payload_len + (segment.flags & FIN)
             beyond = bool(self.reset_seq and length) and before(
-                self.reset_seq, (segment.seq + length) & 0xFFFFFFFF
+                self.reset_seq, advance(segment.seq, length)
             )
-        if beyond:
-            self.reset_ns = None
-        first, self.late_told = not self.late_told, True
-        return beyond or first
+        if self.late >= (LATE_TOLD if beyond else 1):
+            return False
+        self.late += 1
+        return True
 
-    def learn(self, segment: Segment) -> None:
-        """Take one packet in (never a RST: those do not teach what honest packets look like)."""
-        flags, ttl, now = segment.flags, segment.ttl, segment.time_ns
+    def learn(self, segment: Segment, late: bool = False) -> bool:
+        """Take one packet in (never a RST: those do not teach what honest packets look like).
+
+        `late`: it came after a RST, so its checksum is worth a look. Says whether it confirms this
+        direction's handshake.
+        """
+        flags, now = segment.flags, segment.time_ns
+        other = self.other if self.other is not None else self
+        stamped: bool | None = segment.timestamps
+        stamp = segment.data[segment.l4 + 24 : segment.l4 + 32] if stamped else b""
+        if not stamped and segment.offset >= 8:
+            stamped, stamp = _unusual_timestamps(segment)
+        passes = self._numbers_fit(segment, other) and (
+            flags & SYN
+            or stamped is None
+            or self.syn_options is None
+            or other.syn_options is None
+            or self.syn_options.stamped is None
+            or other.syn_options.stamped is None
+            or stamped == (self.syn_options.stamped and other.syn_options.stamped)
+            # What never used them after the handshake has them taken off on the way.
+            or not (stamped or self.stamps)
+        )
+        if passes and (self.checked < CHECKED or late):
+            passes = self._checksum_fits(segment)
+        fits = self._count_ttl(segment.ttl, now, bool(passes))
+        row = self._row(segment, stamp)
+        if not fits:
+            self.strange += 1
+            self.strange_ns = now
+            if flags & (SYN | ACK) == SYN and self.syn_seq != segment.seq:
+                self.new_syn, self.new_options = row, _syn_options(segment, stamped)
+            return False
+        if segment.mac >= 0:
+            self.mac = segment.data[segment.mac : segment.mac + 6]
+        self.interface = segment.interface
+        self.note(row, _syn_options(segment, stamped) if flags & SYN else None)
+        if stamped:
+            self.timestamps = True
+        if other.reset:
+            other.reset = False  # it goes on: that RST did not end it
+        if self.confirmed or not flags & ACK or not other.acknowledged_by(segment.ack):
+            return False
+        self.confirmed = True
+        return self.syn is not None
+
+    def _row(self, segment: Segment, stamp: bytes) -> _Row:
+        data, l3 = segment.data, segment.l3
+        v4 = segment.version == 4
+        return _Row(
+            segment.time_ns,
+            segment.ttl,
+            segment.ip_id,
+            segment.df,
+            segment.flags,
+            segment.seq,
+            segment.ack,
+            segment.window,
+            segment.payload_len,
+            1 if segment.length <= ORDINARY_PACKET else self._segments(segment),
+            stamp if len(stamp) == 8 else b"",
+            data[l3 + 1] if v4 else (data[l3] << 4 | data[l3 + 1] >> 4) & 0xFF,
+        )
+
+    def note(self, row: _Row, options: _Options | None) -> None:
+        """Learn from a packet that fits. `options`: those of a SYN or SYN-ACK."""
+        flags, ttl, now = row.flags, row.ttl, row.time_ns
         if not self.packets:
             self.first_ns = now
-            self.ttl_min = self.ttl_max = ttl
+            self.ttl_min = self.ttl_max = self.known_ttl = ttl
         elif ttl < self.ttl_min:
             self.ttl_min = ttl
         elif ttl > self.ttl_max:
             self.ttl_max = ttl
-        end = segment.seq + segment.payload_len
-        if flags & 3:
-            end += self._begins_or_ends(segment)
+        end = row.seq + row.payload_len
+        if flags & (SYN | FIN):
+            end += sequence_length(flags, 0)
+            if options is not None:
+                self._note_syn(row, options)
+            if flags & FIN:
+                if self.fin_ns is None:
+                    self.fin_ns = now
+                self.fin = end & 0xFFFFFFFF
+                self.closed = True
         end &= 0xFFFFFFFF
-        if self.end is None or (end - self.end) & 0xFFFFFFFF < 0x80000000:
+        if self.end is None or (end - self.end) & 0xFFFFFFFF < 0x80000000:  # latest(), in place
             self.end = end
-        if flags & ACK and (
-            self.acked is None or (segment.ack - self.acked) & 0xFFFFFFFF < 0x80000000
-        ):
-            self.acked = segment.ack
+        if flags & ACK:
+            self.acked = latest(self.acked, row.ack)
         self.ttl = ttl
-        if not segment.df:
+        if not row.df:
             self.df_always = False
-        if segment.timestamps:
+        if row.stamp:
             self.timestamps = True
+            self.stamps = self.stamps or not flags & SYN
+            self.clock = (*self.clock[:1], (row.stamp, now))
         self.last_ns = now
-        self.window = segment.window
-        if segment.mac >= 0:
-            self.mac = segment.data[segment.mac : segment.mac + 6]
-        self.interface = segment.interface
+        self.window = row.window
         recent = self.recent
         if len(recent) == RECENT:
             del recent[0]
-        recent.append(
-            (
-                now,
-                ttl,
-                segment.ip_id,
-                segment.df,
-                flags,
-                segment.seq,
-                segment.ack,
-                segment.window,
-                segment.payload_len,
-                1 if segment.length <= ORDINARY_PACKET else self._segments(segment),
-            )
-        )
+        recent.append(row)
         self.packets += 1
-        other = self.other
-        if other is not None and other.reset:
-            other.reset = False  # it goes on: that RST did not end it
 
-    def _begins_or_ends(self, segment: Segment) -> int:
-        """SYN and FIN; returns how many sequence numbers they take."""
-        taken = 0
-        if segment.flags & SYN:
-            taken = 1
-            if self.syn_ttl is None:
-                self.syn_ttl = segment.ttl
-                self.syn_window = segment.window
-                self.syn_seq = segment.seq
-                self.syn_ns = segment.time_ns
-                self.syn_ack = segment.flags & ACK != 0
-                self._options(segment)
-        if segment.flags & FIN:
-            taken += 1
-            if self.fin is None:
-                self.fin_ns = segment.time_ns
-            self.fin = (segment.seq + segment.payload_len + taken) & 0xFFFFFFFF
-            self.closed = True
-        return taken
+    def acknowledged_by(self, ack: int) -> bool:
+        """Whether an ack number acknowledges something that this direction was seen to send."""
+        if self.syn_seq is None or self.end is None:
+            return False
+        return before(self.syn_seq, ack) and not before(self.end, ack)
 
-    def _options(self, segment: Segment) -> None:
-        """MSS and window scale (RFC 9293 §3.2, RFC 7323 §2.2) of a SYN."""
-        options = segment.data[segment.l4 + 20 : min(segment.l4 + segment.offset * 4, segment.end)]
-        whole = len(options) == segment.offset * 4 - 20
-        self.syn_options = (bytes(options), segment.offset * 4 - 20)
+    def _numbers_fit(self, segment: Segment, other: Direction) -> bool:
+        """As numbers_fit() of bpf/flow.h."""
+        seq, ack, flags = segment.seq, segment.ack, segment.flags
+        if flags & SYN:
+            if self.syn_seq is not None:
+                return self.syn_seq == seq
+            if flags & ACK and other.syn_seq is not None and not other.acknowledged_by(ack):
+                return False
+        end, other_end = self.end, other.end
+        fits = (  # _near(), its first step in place
+            end is not None and (seq - end + NEAR) & 0xFFFFFFFF <= 2 * NEAR
+        ) or _near(seq, end, other.acked)
+        if fits and flags & ACK and other_end is not None:
+            fits = (ack - other_end + NEAR) & 0xFFFFFFFF <= 2 * NEAR or _near(
+                ack, other_end, self.acked
+            )
+        if not fits and flags & (SYN | ACK) == ACK:
+            fits = self._both_are_elsewhere(segment, other)
+        return fits
+
+    def _both_are_elsewhere(self, segment: Segment, other: Direction) -> bool:
+        """As both_are_elsewhere() of bpf/flow.h: part of the connection was not captured."""
+        end = advance(segment.seq, sequence_length(segment.flags, segment.payload_len))
+        if other.odd is None or other is self:
+            self.odd = (end, segment.ack)
+            return False
+        their_end, their_ack = other.odd
+        if not (_near(segment.seq, their_ack, None) and _near(segment.ack, their_end, None)):
+            self.odd = (end, segment.ack)
+            return False
+        other.end, other.acked = their_end, their_ack
+        self.end, self.acked = segment.seq, segment.ack
+        self.odd = other.odd = None
+        return True
+
+    def _count_ttl(self, ttl: int, now: int, passes: bool) -> bool:
+        """Count a packet's TTL; whether the packet fits. As count_ttl() of bpf/flow.h."""
+        slot = self.slot
+        if slot is None or slot.ttl != ttl:
+            slot = self.slot = self._slot(ttl, now)
+        slot.last_ns = now
+        if not passes:
+            slot.strange += 1
+            return False
+        slot.packets += 1
+        if not self.packets or ttl == self.known_ttl or slot.packets >= OTHER_TTL_FITS:
+            return True
+        # Undiminished: this capture's own host, or one on its link, whose programs may set any TTL.
+        # Live, what this host sends always fits.
+        return self.known_ttl in FULL_TTLS
+
+    def _slot(self, ttl: int, now: int) -> _Ttl:
+        for slot in self.ttls:
+            if slot.ttl == ttl:
+                return slot
+        if len(self.ttls) == TTLS:
+            known = self.known_ttl if self.packets else None
+            others = [slot for slot in self.ttls if slot.ttl != known]
+            self.ttls.remove(min(others, key=lambda t: (t.packets + t.strange, t.last_ns)))
+        made = _Ttl(ttl, now)
+        self.ttls.append(made)
+        return made
+
+    def _checksum_fits(self, segment: Segment) -> bool:
+        """False where the checksum is wrong, though this direction's were right."""
+        if segment.end - segment.l3 != segment.length:
+            return True
+        self.checked += 1
+        right = tcp_checksum_ok(segment)
+        if right is None:
+            return True
+        if right:
+            self.sums_right += 1
+        elif self.sums_right:
+            return False
+        else:
+            self.sums_wrong += 1
+        return True
+
+    def _note_syn(self, row: _Row, options: _Options) -> None:
+        if self.syn is not None:
+            last = self.recent[-1]
+            if not last.flags & SYN or since(row.time_ns, last.time_ns) > COPY_NS:
+                self.syns += 1  # of those with another number none fits
+            return
+        self.syn, self.syn_seq, self.syn_options = row, row.seq, options
+        self.syns = 1
+        self.known_ttl = row.ttl
+        self.syn_ack = row.flags & ACK != 0
+        whole = len(options.raw) == options.length
         self.scale = 0 if whole else None
-        at = 0
-        while at + 1 < len(options) and options[at]:
-            if options[at] == 1:
+        at, raw = 0, options.raw
+        while at + 1 < len(raw) and raw[at]:  # MSS and window scale: RFC 9293 §3.2, RFC 7323 §2.2
+            if raw[at] == 1:
                 at += 1
                 continue
-            length = options[at + 1]
-            if length < 2 or at + length > len(options):
+            length = raw[at + 1]
+            if length < 2 or at + length > len(raw):
                 return
-            if options[at] == 2 and length == 4:
-                self.mss = options[at + 2] << 8 | options[at + 3]
-            elif options[at] == 3 and length == 3:
-                self.scale = min(options[at + 2], 14)
+            if raw[at] == 2 and length == 4:
+                self.mss = raw[at + 2] << 8 | raw[at + 3]
+            elif raw[at] == 3 and length == 3:
+                self.scale = min(raw[at + 2], 14)
             at += length
 
     def _segments(self, segment: Segment) -> int:
@@ -227,54 +486,103 @@ class Direction:
         size = mss - 12 if mss and mss > 64 and segment.timestamps else mss or ORDINARY_SEGMENT
         return max(1, -(-segment.payload_len // size))
 
+    def handshake(self) -> _Handshake:
+        """What its SYN or SYN-ACK alone tells."""
+        assert self.syn is not None
+        assert self.syn_options is not None
+        return _Handshake(self.syn, self.syn_options, self.version, self.mac, self.interface)
+
     def half(self) -> Half | None:
         """As the judge knows it."""
         if not self.packets:
             return None
+        syn, version = self.syn, self.version
+        ttls = sorted(self.ttls, key=lambda t: (-t.packets - t.strange, -t.last_ns, t.ttl))
+        new_syn = None
+        if self.new_syn is not None:
+            options = self.new_options.text() if self.new_options is not None else None
+            new_syn = self.new_syn.seen(version, options)
         return Half(
             packets=self.packets,
             ttl=self.ttl,
             ttl_min=self.ttl_min,
             ttl_max=self.ttl_max,
-            syn_ttl=self.syn_ttl,
-            syn_window=self.syn_window,
+            syn_ttl=syn.ttl if syn is not None else None,
+            syn_window=syn.window if syn is not None else None,
             df_always=self.df_always,
             timestamps=self.timestamps,
-            mac=self.mac.hex(":") if self.mac is not None else None,
+            mac=_mac(self.mac),
             ifindex=self.interface or None,
             first_ns=self.first_ns,
             last_ns=self.last_ns,
-            syn_ns=self.syn_ns,
-            syn_options=options_text(*self.syn_options) if self.syn_options else None,
-            recent=tuple(
-                Seen(
-                    time_ns=row[0],
-                    ttl=row[1],
-                    ip_id=row[2],
-                    df=row[3],
-                    flags=flag_letters(row[4]),
-                    seq=row[5],
-                    ack=row[6],
-                    window=row[7],
-                    payload_len=row[8],
-                    segments=row[9],
-                )
-                for row in reversed(self.recent)
-            ),
+            syn_ns=syn.time_ns if syn is not None else None,
+            syn_options=self.syn_options.text() if self.syn_options is not None else None,
+            recent=tuple(row.seen(version) for row in reversed(self.recent)),
             end=self.end,
+            ttls=tuple(TtlCount(t.ttl, t.packets, t.first_ns, t.last_ns, t.strange) for t in ttls),
+            fin_ns=self.fin_ns,
+            strange=self.strange,
+            strange_ns=self.strange_ns,
+            syns=self.syns,
+            confirmed=self.confirmed,
+            new_syn=new_syn,
+            clock=tuple((_STAMP.unpack(stamp)[0], now) for stamp, now in self.clock),
+            checksums_wrong=(not self.sums_right if self.sums_right or self.sums_wrong else None),
+            acked=self.acked,
         )
 
 
+class _Known:
+    """The newest confirmed handshake of an address, and the TTLs of those before."""
+
+    __slots__ = ("handshake", "ttls")
+
+    def __init__(self, handshake: _Handshake, ttls: tuple[int, ...]) -> None:
+        self.handshake = handshake
+        self.ttls = ttls
+
+    def half(self) -> Half:
+        return self.handshake.half()
+
+    def peer(self) -> Peer:
+        syn = self.handshake.syn.seen(self.handshake.version)
+        return Peer(
+            ttls=self.ttls,
+            syn_ttl=syn.ttl,
+            syn_options=self.handshake.options.text(),
+            syn_window=syn.window,
+            df=syn.df,
+            mac=_mac(self.handshake.mac),
+            time_ns=syn.time_ns,
+        )
+
+
+class _Watch:
+    """An address in whose name a RST came: its later handshakes are told."""
+
+    __slots__ = ("key", "time_ns", "ttls")
+
+    def __init__(self, key: bytes, time_ns: int) -> None:
+        self.key = key
+        self.time_ns = time_ns
+        self.ttls: list[int] = []
+
+
 class Flows:
-    """Every flow of a capture, the `limit` last used ones."""
+    """Every flow of a capture, the `limit` last used ones.
+
+    After `learn`, `late` says that the packet came after "its" RST, and `met` is a later handshake
+    of an address in whose name a RST came, where the packet has confirmed one.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._directions: dict[bytes, Direction] = {}
         self._used: OrderedDict[bytes, bytes] = OrderedDict()
-        self._peers: OrderedDict[bytes, Half] = OrderedDict()
-        self._ttls: OrderedDict[bytes, tuple[int, ...]] = OrderedDict()
-        self.late = False  # the packet learned last came after "its" RST
+        self._peers: OrderedDict[bytes, _Known] = OrderedDict()
+        self._watched: OrderedDict[bytes, _Watch] = OrderedDict()
+        self.late = False
+        self.met: LatePacket | None = None
 
     def __len__(self) -> int:
         return len(self._used)
@@ -291,20 +599,21 @@ class Flows:
             direction = self.add(segment)
         else:
             self._used.move_to_end(direction.primary)
-        if segment.flags & 0x12 == SYN and self._begins_anew(direction, segment):
-            direction.clear()
-            if direction.other is not None:
-                direction.other.clear()
-        self.late = direction.reset_ns is not None and direction.is_late(segment)
-        direction.learn(segment)
-        if segment.flags & SYN:
+        self.late = False
+        self.met = None
+        other = direction.other
+        if segment.flags & SYN and other is not None:
+            _begin(direction, other, segment)
+        if direction.reset_ns is not None:
+            self.late = direction.is_late(segment)
+        if direction.learn(segment, self.late):
             self._learn_peer(segment, direction)
         return new
 
     def add(self, segment: Segment) -> Direction:
         """A new flow, in the direction of this packet."""
         key, reverse = segment.key, segment.reverse_key
-        there, back = Direction(), Direction()
+        there, back = Direction(segment.version), Direction(segment.version)
         there.other, back.other = back, there
         there.primary = back.primary = key
         self._directions[key] = there
@@ -321,47 +630,137 @@ class Flows:
                 gone.other = None
         return there
 
+    def watch(self, segment: Segment) -> None:
+        """A RST was received: look at what its sender goes on to send."""
+        direction = self._directions.get(segment.key)
+        if direction is not None:
+            direction.watch(segment.time_ns, segment.seq)
+        sender = segment.source + segment.tag
+        self._watched[sender] = _Watch(segment.key, segment.time_ns)
+        self._watched.move_to_end(sender)
+        if len(self._watched) > PEERS:
+            self._watched.popitem(last=False)
+
     def baseline(self, segment: Segment) -> Baseline:
         """What was known when this RST came."""
         direction = self._directions.get(segment.key)
-        address = segment.source + segment.tag
-        ttls = self._ttls.get(address, ())
+        known = self._peers.get(segment.source + segment.tag)
+        ttls, peer = (known.ttls, known.peer()) if known is not None else ((), None)
         ours = None
         if direction is not None:
             ours = direction.other.half() if direction.other is not None else None
             theirs = direction.half()
             if theirs is not None:
-                return Baseline(Scope.FLOW, theirs, ours, ttls)
-        peer = self._peers.get(address)
-        if peer is not None:
-            return Baseline(Scope.PEER, peer, ours, ttls)
-        return Baseline(Scope.NONE, None, ours, ttls)
+                return Baseline(Scope.FLOW, theirs, ours, ttls, peer)
+        if known is not None:
+            return Baseline(Scope.PEER, known.half(), ours, ttls, peer)
+        return Baseline(Scope.NONE, None, ours, ttls, peer)
 
     def _learn_peer(self, segment: Segment, direction: Direction) -> None:
-        half = direction.half()
-        if half is None:
-            return
-        address = segment.source + segment.tag
-        self._peers[address] = half
-        self._peers.move_to_end(address)
-        known = self._ttls.get(address, ())
-        if known[:1] != (segment.ttl,):
-            self._ttls[address] = (segment.ttl, *known)[:PEER_TTLS]
-        self._ttls.move_to_end(address)
+        """A direction's handshake has been confirmed by this packet."""
+        handshake = direction.handshake()
+        sender, ttl = segment.source + segment.tag, handshake.syn.ttl
+        known = self._peers.get(sender)
+        ttls = known.ttls if known is not None else ()
+        if ttls[:1] != (ttl,):
+            ttls = (ttl, *ttls)[:PEER_TTLS]
+        self._peers[sender] = _Known(handshake, ttls)
+        self._peers.move_to_end(sender)
         if len(self._peers) > PEERS:
             self._peers.popitem(last=False)
-            self._ttls.popitem(last=False)
+        watch = self._watched.get(sender)
+        if watch is not None:
+            self._tell(watch, segment, handshake)
 
-    def _begins_anew(self, direction: Direction, segment: Segment) -> bool:
-        """As begins_anew() of bpf/flow.h: not a retransmission, not a SYN into a live flow."""
-        other = direction.other
-        if other is None or direction.syn_seq == segment.seq:
-            return False
-        if direction.closed or other.closed:
-            return True
-        now = segment.time_ns
-        # A direction without packets has never been used: live, its time is 0.
-        quiet = (
-            not half.packets or now - half.last_ns > IDLE_REUSE_NS for half in (direction, other)
+    def _tell(self, watch: _Watch, segment: Segment, handshake: _Handshake) -> None:
+        """Of a handshake after a RST in its sender's name, if it adds something."""
+        syn = handshake.syn
+        if watch.key == segment.key or syn.time_ns <= watch.time_ns:
+            return
+        if len(watch.ttls) >= HANDSHAKES_TOLD or syn.ttl in watch.ttls:
+            return
+        watch.ttls.append(syn.ttl)
+        ports = segment.data[segment.l4 : segment.l4 + 4]
+        self.met = LatePacket(
+            syn.time_ns,
+            handshake_packet(
+                syn.seen(handshake.version),
+                handshake.options.text(),
+                handshake.options.length,
+                Endpoint(address(segment.source), int.from_bytes(ports[:2], "big")),
+                Endpoint(address(segment.destination), int.from_bytes(ports[2:], "big")),
+            ),
+            mac=_mac(handshake.mac),
+            handshake=True,
         )
-        return all(quiet)
+
+
+def _mac(raw: bytes | None) -> str | None:
+    return raw.hex(":") if raw is not None else None
+
+
+def since(now: int, then: int) -> int:
+    """How long ago, 0 if packets are not in order of time."""
+    return max(0, now - then)
+
+
+def _begin(direction: Direction, other: Direction, segment: Segment) -> None:
+    """A SYN or SYN-ACK may begin a new connection on these ports, as in bpf/flow.h."""
+    if not segment.flags & ACK:
+        if _begins_anew(direction, other, segment):
+            direction.clear()
+            other.clear()
+        # What follows is no word on an earlier RST: stop_watching().
+        direction.reset_ns = other.reset_ns = None
+    elif (
+        other.new_syn is not None
+        and segment.ack == advance(other.new_syn.seq, 1)
+        and direction.syn_seq != segment.seq
+    ):  # renews(): the other end has taken the new SYN
+        syn, options = other.new_syn, other.new_options
+        mac, interface = other.mac, other.interface
+        direction.clear()
+        other.clear()
+        other.mac, other.interface = mac, interface
+        other._count_ttl(syn.ttl, syn.time_ns, True)
+        other.note(syn, options)
+
+
+def _begins_anew(direction: Direction, other: Direction, segment: Segment) -> bool:
+    """As begins_anew() of bpf/flow.h: not a retransmission, not a SYN into a live flow."""
+    if direction.syn_seq == segment.seq or not (direction.packets or other.packets):
+        return False
+    if direction.closed or other.closed:
+        return True
+    now = segment.time_ns
+    return all(
+        not half.packets or since(now, half.last_ns) > IDLE_REUSE_NS for half in (direction, other)
+    )
+
+
+def _near(number: int, newest: int | None, oldest: int | None) -> bool:
+    """As is_near() of bpf/flow.h: near one of the two, or between them; or neither is known."""
+    if newest is not None and (number - newest + NEAR) & 0xFFFFFFFF <= 2 * NEAR:
+        return True
+    if oldest is None:
+        return newest is None
+    if (number - oldest + NEAR) & 0xFFFFFFFF <= 2 * NEAR:
+        return True
+    return newest is not None and within(number, oldest, newest)
+
+
+def _unusual_timestamps(segment: Segment) -> tuple[bool | None, bytes]:
+    """Timestamps that are not laid out as NOP NOP TS: of a SYN, or beside an MD5 signature."""
+    options = _options(segment)
+    at = timestamps_at(options)
+    if at >= 0:
+        return True, options[at : at + 8]
+    return (False if len(options) == segment.offset * 4 - 20 else None), b""
+
+
+def _options(segment: Segment) -> bytes:
+    return segment.data[segment.l4 + 20 : min(segment.l4 + segment.offset * 4, segment.end)]
+
+
+def _syn_options(segment: Segment, stamped: bool | None) -> _Options:
+    return _Options(_options(segment), segment.offset * 4 - 20, stamped)

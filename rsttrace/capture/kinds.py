@@ -8,9 +8,10 @@ same.
 
 from __future__ import annotations
 
-from rsttrace.capture.flows import ACK, SYN, Direction, before
+from rsttrace.capture.flows import Direction
 from rsttrace.capture.layers import Segment
 from rsttrace.model import Cause, Kind, Packet, Seen
+from rsttrace.tcp import ACK, SYN, advance, answers, before, within
 
 Finding = tuple[Kind, Cause]
 
@@ -58,16 +59,18 @@ def received(rst: Segment, packet: Packet, theirs: Direction | None) -> Finding:
         return Kind.RECEIVED_UNMATCHED, OVER
     if _acked(theirs, ours.fin) and _acked(ours, theirs.fin):
         # Who closed first waits (RFC 9293 §3.6).
+        assert ours.fin_ns is not None
+        assert theirs.fin_ns is not None
         first = ours.fin_ns <= theirs.fin_ns
         return (rejected, TIME_WAIT) if first else (Kind.RECEIVED_UNMATCHED, OVER)
     if not theirs.packets and ours.syn_seq is not None and not ours.syn_ack and ours.acked is None:
         # SYN-SENT (RFC 9293 §3.10.7.3): only what acknowledges the SYN counts.
-        answers = (
+        takes = (
             rst.flags & ACK
             and ours.end is not None
-            and _within(rst.ack, (ours.syn_seq + 1) & 0xFFFFFFFF, ours.end)
+            and within(rst.ack, advance(ours.syn_seq, 1), ours.end)
         )
-        return (Kind.RECEIVED_ACCEPTED, REFUSED) if answers else (rejected, WRONG_ACK)
+        return (Kind.RECEIVED_ACCEPTED, REFUSED) if takes else (rejected, WRONG_ACK)
     acked, end = ours.acked, theirs.end
     expected = acked if acked is not None else end
     if expected is None:
@@ -75,8 +78,8 @@ def received(rst: Segment, packet: Packet, theirs: Direction | None) -> Finding:
     # What was seen on its way may have arrived, and not been acknowledged yet.
     arrived = end is not None and rst.seq == end and not before(end, expected)
     if rst.seq != expected and not arrived:
-        last = (expected + _window(ours) - 1) & 0xFFFFFFFF
-        return rejected, CHALLENGE if _within(rst.seq, expected, last) else OUT_OF_WINDOW
+        last = advance(expected, _window(ours) - 1)
+        return rejected, CHALLENGE if within(rst.seq, expected, last) else OUT_OF_WINDOW
     if ours.syn_ack and theirs.acked is None:
         return rejected, SYN_RECV  # as live: a request socket is no connection yet
     if ours.fin is not None:
@@ -105,12 +108,8 @@ def sent(packet: Packet, answered: Seen | None) -> Finding:
 
 
 def answered(rst: Packet, others: tuple[Seen, ...]) -> Seen | None:
-    """The other end's packet that a RST answers (RFC 9293 §3.5.2), by its numbers."""
-    for seen in others:
-        end = seen.seq + seen.payload_len + ("S" in seen.flags) + ("F" in seen.flags)
-        if rst.seq == seen.ack or ("A" in rst.flags and rst.ack == end & 0xFFFFFFFF):
-            return seen
-    return None
+    """The other end's packet that a RST answers, by its numbers."""
+    return next((seen for seen in others if answers(rst, seen)), None)
 
 
 def _acked(direction: Direction, number: int | None) -> bool:
@@ -119,16 +118,11 @@ def _acked(direction: Direction, number: int | None) -> bool:
     )
 
 
-def _within(number: int, low: int, high: int) -> bool:
-    """Whether low <= number <= high in sequence space."""
-    return not before(number, low) and not before(high, number)
-
-
 def _window(ours: Direction) -> int:
     """How much the receiver would have taken, in bytes; at least 1."""
     if ours.window is None:
         return UNSCALED_MAX
-    last = ours.recent[-1][4] if ours.recent else 0
+    last = ours.recent[-1].flags if ours.recent else 0
     if last & SYN:  # never scaled (RFC 7323 §2.2)
         return max(1, ours.window)
     theirs = ours.other

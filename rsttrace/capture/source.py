@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from rsttrace.capture import kinds
-from rsttrace.capture.flows import RST, SYN, Flows
+from rsttrace.capture.flows import Flows
 from rsttrace.capture.layers import Dissector, Segment, ip_checksum_ok, tcp_checksum_ok
 from rsttrace.capture.reader import Capture
 from rsttrace.capture.sides import Network, Sides
 from rsttrace.limits import FLOWS
 from rsttrace.model import Frame, Kind, LatePacket, Packet, Reset
-from rsttrace.tcp import packet
+from rsttrace.tcp import RST, SYN, packet
 
 LOOK_AHEAD = 20_000
 """So many packets of a regular file are looked at first, to find out which side is ours."""
+
+PAYLOAD_KEPT = 120
+"""So many bytes of a RST's own payload are kept."""
 
 PROGRESS_EVERY = 2_000
 """How often, in packets, progress is told."""
@@ -121,7 +124,11 @@ class CaptureSource:
             if flows.learn(segment) or segment.flags & SYN:
                 sides.learn(segment)
             if flows.late:
-                yield LatePacket(time_ns, _headers(segment), file=self._capture.name)
+                yield LatePacket(
+                    time_ns, _headers(segment), file=self._capture.name, mac=segment.source_mac
+                )
+            if flows.met is not None:
+                yield replace(flows.met, file=self._capture.name)
             if self.wake_ns is not None and time_ns >= self.wake_ns:
                 self.wake_ns = None
                 yield time_ns
@@ -165,9 +172,8 @@ class CaptureSource:
             local, remote = rst.dst, rst.src
         if theirs is not None and kind not in (Kind.RECEIVED_REJECTED, Kind.RECEIVED_UNMATCHED):
             theirs.closed = theirs.reset = True
-        if theirs is not None and kind.direction != "sent" and theirs.reset_ns is None:
-            theirs.reset_ns, theirs.reset_seq = segment.time_ns, segment.seq
-            theirs.late_told = False
+        if kind.direction != "sent":
+            flows.watch(segment)
         return Reset(
             time_ns=segment.time_ns,
             kind=kind,
@@ -181,6 +187,7 @@ class CaptureSource:
             frame=Frame(0, segment.interface, segment.source_mac, segment.ttl),
             file=self._capture.name,
             file_frame=number,
+            payload=_payload(segment),
         )
 
 
@@ -195,6 +202,12 @@ def _headers(segment: Segment) -> Packet:
         ip_checksum_ok=ip_checksum_ok(segment),
         tcp_checksum_ok=tcp_checksum_ok(segment),
     )
+
+
+def _payload(segment: Segment) -> bytes | None:
+    """The first bytes of a segment's payload, as far as they were captured."""
+    at = segment.l4 + segment.offset * 4
+    return segment.data[at : min(segment.end, at + PAYLOAD_KEPT)] or None
 
 
 def _packets(count: int) -> str:

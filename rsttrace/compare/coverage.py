@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from rsttrace.capture.flows import RST
 from rsttrace.compare.clocks import Timing
 from rsttrace.compare.match import JoinedFlow
 from rsttrace.compare.survey import Sighting, Survey
 from rsttrace.model import Endpoint, Point, hops
+from rsttrace.tcp import RST
 
 TTL_SLACK = 2
 """The hops between the points may change by so much for one packet (a reroute)."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from rsttrace.capture.flows import RST
 from rsttrace.compare.clocks import SLACK_NS
 from rsttrace.compare.coverage import TTL_SLACK, Coverage
 from rsttrace.compare.match import PSH, JoinedFlow
 from rsttrace.compare.survey import Sighting
 from rsttrace.model import Fate, OtherEnd, Point, Position, hops
+from rsttrace.tcp import RST
 
 SWAP_NS = 1_000_000_000
 """How much longer than usual a packet may have taken that became a RST on its way."""

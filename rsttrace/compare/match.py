@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Optional
 
-from rsttrace.capture.flows import RST
 from rsttrace.compare.survey import FlowPackets, FlowSummary, Sighting
 from rsttrace.model import Endpoint, Point
-from rsttrace.tcp import distance
+from rsttrace.tcp import RST, distance
 
 PSH = 8
 """Segmentation and reassembly by network cards move it: it is not compared."""

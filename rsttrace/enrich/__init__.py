@@ -19,9 +19,11 @@ __all__ = ["Enricher", "Neighbors", "NetnsDirectory", "Owners"]
 class Enricher:
     """Adds to a reset what this node's tables know. Close it, or use it as a context manager.
 
-    `viewpoint_netns` leaves out what only the node knows (`Reset.ingress`, `Reset.made_here`),
-    as if each namespace were a machine of its own. `neighbors` and `owners` switch off the network
-    and the process part; an object given instead of ``True`` is used, and is its giver's to close.
+    `viewpoint_netns` leaves out what only the node knows (`Reset.ingress`, and `Reset.made_here`
+    where another namespace made it), as if each namespace were a machine of its own. What a
+    namespace's own firewall or raw socket made, such a machine would know, too. `neighbors` and
+    `owners` switch off the network and the process part; an object given instead of ``True`` is
+    used, and is its giver's to close.
     """
 
     def __init__(
@@ -80,7 +82,8 @@ class Enricher:
         """
         if self._viewpoint_netns:
             reset.ingress_frame = None
-            reset.made_here = None
+            if reset.made_here is not None and reset.made_here.netns != reset.netns:
+                reset.made_here = None
         if reset.netns is not None and reset.netns_identity is not None:
             another = self.directory.met(reset.netns, reset.netns_identity)
             if another and self._neighbors is not None:

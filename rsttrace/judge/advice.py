@@ -7,12 +7,12 @@ from rsttrace.model import Author, Origin, Reset, Share
 UNDECIDED: tuple[tuple[frozenset[Author], str], ...] = (
     (
         frozenset({Author.PEER_HOST, Author.REJECT}),
-        "the peer's distance tells them apart: --probe asks for it (an echo, or a SYN to an open port)",
+        "the peer's distance tells them apart: --probe asks for it (an echo, or a SYN)",
     ),
     (
         frozenset({Author.PEER_HOST, Author.BALANCER}),
-        "ask again: a box that owns the address answers for every port, the peer's host for its own; "
-        "--probe asks for the peer's distance",
+        "a box that owns the address answers for every port, the peer's host for its own; --probe "
+        "asks for the peer's distance",
     ),
     (
         frozenset({Author.PEER_FIREWALL, Author.REJECT}),
@@ -31,17 +31,17 @@ UNDECIDED: tuple[tuple[frozenset[Author], str], ...] = (
         "only the other end knows: capture there and compare",
     ),
 )
-"""What tells two authors apart that a verdict leaves open; the first pair that both are in counts."""
+"""What tells two authors apart that a verdict leaves open; the first pair that is left counts."""
 
 NAMED: dict[Author, str] = {
-    Author.BALANCER: "look at the idle timeouts and the state table of the NAT box or load balancer "
-    "in front of the peer",
+    Author.BALANCER: "look at the idle timeouts and the state table of the NAT box or load "
+    "balancer in front of the peer",
     Author.REJECT: "look for a rule that rejects with tcp reset on the firewall at that distance "
     "(--locate names the hop)",
-    Author.SECOND_HOST: "look for a second host with the peer's address (--probe-arp on our own link)",
+    Author.SECOND_HOST: "look for a second host with the peer's address (--probe-arp on our link)",
     Author.INJECTOR: "--locate names the hop; ask whoever runs it for an IPS or filter policy",
     Author.MIRROR: "--locate names the hop; ask whoever runs it for an IPS or firewall policy",
-    Author.SWAP: "capture at the peer and compare: the packet that left there was turned into this one",
+    Author.SWAP: "capture at the peer and compare: what left there was turned into this packet",
     Author.PEER_RAW: "look for a program with a raw socket on the peer's host (ss -wp)",
 }
 """What to look at once the likeliest author is named."""

@@ -1,12 +1,12 @@
 """How probable each author makes each observation: the one table of numbers behind every verdict.
 
 A verdict compares stories: *who may have made this RST*, each of which has to explain everything
-that was seen at once. `PRIORS` says how often each story is true of the resets that a host receives,
-`ROWS` how often a reset of that story looks like the observation, in percent. The numbers are
-coarse (90, 30, 10, 3, 1, 0.3, …) and come from mechanism first: what a stack's code can send at all,
-what a box must do to its packet, how often routes change. Counts only check them
-(tests/accuracy: 265 labelled resets in captures, some hundreds from a lab of real forgers and honest
-hosts). Nothing is 0: there is always a stack or a box that we do not know.
+that was seen at once. `STORIES` says how often each one is true of the resets that a host
+receives, `ROWS` how often a reset of that story looks like the observation, in percent. The
+numbers are coarse (90, 30, 10, 3, 1, 0.3, …) and come from mechanism first: what a stack's code can
+send at all, what a box must do to its packet, how often routes change. Counts only check them
+(tests/accuracy: labelled captures, and a lab of real forgers and honest hosts). Nothing is 0: there
+is always a stack or a box that we do not know.
 
 Observations of one group exclude each other, so what one cause changes together counts once.
 Where a group has nothing to compare, it is left out for all authors alike.
@@ -14,7 +14,10 @@ Where a group has nothing to compare, it is left out for all authors alike.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from rsttrace.model import Author
@@ -108,14 +111,20 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "distance",
         "ttl-other-initial",
         "0.1   4     10    4     10    15    2     8     4     1     1     0.1",
-        "A socket keeps its TTL (IP_TTL, ip(7)), the host's own answers have the host's default; two "
-        "stacks side by side behind a balancer",
+        "A socket keeps its TTL (IP_TTL, ip(7)), the host's own answers have the host's default; "
+        "two stacks side by side behind a balancer",
     ),
     (
         "distance",
         "ttl-program",
         "0.1   30    1     30    10    5     5     5     5     0.3   2     0.1",
         "A program set its socket's TTL (IP_TTL, ip(7)); the host answers with its default",
+    ),
+    (
+        "distance",
+        "ttl-program-perhaps",
+        "0.1   5     0.3   5     10    20    30    10    15    1     15    0.1",
+        "The same of a TTL that may be an ordinary one as well",
     ),
     (
         "distance",
@@ -126,7 +135,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "distance",
         "ttl-near-few",
-        "0.5   0.7   0.5   0.7   10    45    40    15    15    2     30    0.3",
+        "0.3   0.4   0.5   0.4   10    45    40    15    15    2     30    0.3",
         "1 to 3 hops nearer than some packets",
     ),
     (
@@ -169,7 +178,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "distance",
         "ttl-nearer",
         "0.03  0.05  0.1   0.05  15    15    55    15    35    2     60    0.03",
-        "More than 3 hops nearer: 1 of 321 honest resets in labelled captures, and that one a box's",
+        "More than 3 hops nearer: 1 of 321 honest resets in labelled captures, and that a box's",
     ),
     (
         "distance",
@@ -215,6 +224,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "distance",
+        "ttl-lone-whole",
+        "8     8     20    8     20    20    45    30    30    2     40    3",
+        "The same, of a SYN with all the options of a stack: forged ones are often simpler",
+    ),
+    (
+        "distance",
         "ttl-lone",
         "10    25    20    20    20    20    45    30    30    2     40    3",
         "Another distance than a SYN that nobody confirmed: the SYN may be the forgery",
@@ -223,8 +238,8 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "distance",
         "ttl-undiminished",
         "0.03  0.07  0.03  0.07  3     25    30    8     8     0.3   15    0.03",
-        "No router passed it on (each takes one, RFC 1812 §5.3.1), though the way to the peer leads "
-        "through one: made on our own link, by the gateway itself",
+        "No router passed it on (each takes one, RFC 1812 §5.3.1), though the way to the peer "
+        "leads through one: made on our own link, by the gateway itself",
     ),
     (
         "distance",
@@ -347,6 +362,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "live-by-clock",
         "80    0.03  0.03  0.1   0.1   0.5   0.01  0.1   0.1   0.5   0.1   40",
         "RA, with timestamps that go on by the peer's clock and echo ours",
+    ),
+    (
+        "make",
+        "live-window",
+        "60    0.3   1     0.5   5     5     0.1   1     5     8     1     40",
+        "RA with the peer's next number and its own window, from a stack whose IDs tell nothing",
     ),
     (
         "make",
@@ -480,7 +501,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "history",
         "we-closed",
-        "25    15    15    3     3     10    6     3     4     4     3     3",
+        "25    15    15    3     3     15    15    3     4     4     3     3",
         "After our FIN: the peer may throw away what is left",
     ),
     (
@@ -512,7 +533,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "timing",
         "too-soon",
         "0.1   0.1   0.1   0.1   0.3   20    40    10    50    50    50    2",
-        "Sooner after what it answers than half the least of several round trips: nothing is faster",
+        "Sooner after what it answers than half the least of several round trips",
     ),
     (
         "timing",
@@ -558,6 +579,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "mac-other-gateway",
         "1     1.5   3     1.5   1     3     3     15    3     3     2     1",
         "From our next hop, where the peer's packets came from another: a failover does that",
+    ),
+    (
+        "link",
+        "mac-another",
+        "0.1   0.2   1     0.2   1     3     3     60    25    20    5     0.3",
+        "The peer is on our own link, and this is another machine's MAC there",
     ),
     (
         "link",
@@ -657,6 +684,11 @@ ROWS: dict[str, Row] = {row[1]: _row(*row) for row in _TABLE}
 GROUPS: tuple[str, ...] = tuple(dict.fromkeys(row.group for row in ROWS.values()))
 """The groups, in the order in which a person would look."""
 
+PEERS = sum(author.is_peer for author in AUTHORS)
+"""So many stories, the first ones, are the peer's."""
+
+TINY = 1e-30
+
 FORGED_FROM = 0.95
 """So probable must "not the peer" be for an accusation."""
 
@@ -681,28 +713,47 @@ class Model:
         self.rows = {
             name: tuple(math.log(value) for value in values) for name, values in numbers.items()
         }
+        self._inverses = {
+            name: (
+                tuple(1 / value for value in values[:PEERS]),
+                tuple(1 / value for value in values[PEERS:]),
+            )
+            for name, values in numbers.items()
+        }
 
     def weigh(self, names: tuple[str, ...]) -> tuple[float, ...]:
         """The stories' probabilities after these observations (Bayes' rule); they add up to 1."""
-        logs = list(self.priors)
-        for name in names:
-            for at, value in enumerate(self.rows[name]):
-                logs[at] += value
-        most = max(logs)
-        shares = [math.exp(value - most) for value in logs]
-        whole = sum(shares)
-        return tuple(share / whole for share in shares)
+        return shares_of(self.logs(names))
+
+    def without(self, shares: tuple[float, ...], name: str) -> float:
+        """The log-odds of "not the peer" if one of the observations had not been made."""
+        peers, others = self._inverses[name]
+        peer = sum(map(operator.mul, shares, peers))
+        other = sum(map(operator.mul, shares[PEERS:], others))
+        return math.log(max(other, TINY) / max(peer, TINY))
+
+    def logs(self, names: tuple[str, ...]) -> list[float]:
+        """The logarithms of the stories' priors times their likelihoods."""
+        rows = [self.rows[name] for name in names]
+        return [sum(column) for column in zip(self.priors, *rows)]
+
+
+def shares_of(logs: Iterable[float]) -> tuple[float, ...]:
+    """Logarithms of weights as shares that add up to 1."""
+    logs = list(logs)
+    most = max(logs)
+    weights = [math.exp(value - most) for value in logs]
+    whole = sum(weights)
+    return tuple(weight / whole for weight in weights)
 
 
 TABLE = Model()
 """The table that verdicts rest on."""
 
-_IS_PEER = tuple(author.is_peer for author in AUTHORS)
-
 
 def peer_share(shares: tuple[float, ...]) -> float:
     """How much of the stories' probabilities is the peer's."""
-    return sum(share for share, is_peer in zip(shares, _IS_PEER) if is_peer)
+    return sum(shares[:PEERS])
 
 
 def by_author(shares: tuple[float, ...]) -> dict[Author, float]:
@@ -710,10 +761,19 @@ def by_author(shares: tuple[float, ...]) -> dict[Author, float]:
     found: dict[Author, float] = {}
     for author, share in zip(AUTHORS, shares):
         found[author] = found.get(author, 0.0) + share
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    return dict(sorted(found.items(), key=_share, reverse=True))
 
 
-def factors(name: str) -> dict[Author, float]:
+def _share(item: tuple[Author, float]) -> float:
+    return item[1]
+
+
+PRIOR_OF: Mapping[Author, float] = by_author(TABLE.weigh(()))
+"""How often resets are each author's, of all that a host receives."""
+
+
+@functools.cache
+def factors(name: str) -> Mapping[Author, float]:
     """How probable each author makes an observation; of two stories of one, their priors' mean."""
     found: dict[Author, float] = {}
     weight: dict[Author, float] = {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from rsttrace.model import (
     Half,
@@ -15,7 +17,7 @@ from rsttrace.model import (
     hops,
     initial_ttl,
 )
-from rsttrace.stacks import STACKS, may_be_linux, order, stack
+from rsttrace.stacks import STACKS, may_be_linux, order, stack, stack_of
 from rsttrace.tcp import distance
 
 NEAR_HOPS = 3
@@ -62,8 +64,29 @@ SAMPLES = 3
 """So many round trips have a least one that means something; fewer may all have been slow."""
 
 RAW_SYN = ("", "mss")
-"""Options of a SYN that a program wrote itself (a scanner, some health checkers): none, or MSS alone.
+"""Options of a SYN that a program wrote itself (a scanner, some health checkers): none, or MSS.
 Every stack in use since 2000 offers more (stacks.py)."""
+
+
+Derived = TypeVar("Derived")
+
+
+def once(look: Callable[[Reset], Derived]) -> Callable[[Reset], Derived]:
+    """Derive a fact of a reset once for each judging (which empties `Reset.memo` first)."""
+    name = look.__qualname__
+
+    @functools.wraps(look)
+    def remembered(reset: Reset) -> Derived:
+        try:
+            found: Derived = reset.memo[name]
+        except KeyError:
+            found = reset.memo[name] = look(reset)
+        return found
+
+    return remembered
+
+
+STACK_TTLS = {known.name: known.ttl for known in STACKS}
 
 
 @dataclass(frozen=True)
@@ -130,9 +153,9 @@ def starts_at(ttl: int, reference: int | None = None, name: str | None = None) -
     initial TTL, also where its packets come from more than 32 hops away.
     """
     rounded = initial_ttl(ttl)
-    for known in STACKS:
-        if known.name == name and ttl <= known.ttl and (rounded == 32 or known.ttl == rounded):
-            return known.ttl
+    stacks = STACK_TTLS.get(name or "")
+    if stacks is not None and ttl <= stacks and rounded in (32, stacks):
+        return stacks
     if reference is not None and abs(ttl - reference) <= SAME_START:
         return max(rounded, initial_ttl(reference))
     return rounded
@@ -177,6 +200,7 @@ def counts_of(half: Half) -> tuple[TtlCount, ...]:
     return tuple(TtlCount(ttl, share, half.first_ns, half.last_ns) for ttl in known)
 
 
+@once
 def reference(reset: Reset) -> Reference | None:
     """The TTL that stands for the peer.
 
@@ -236,6 +260,7 @@ def _seen_reference(reset: Reset) -> Reference | None:
 # ---- stack and shape ----
 
 
+@once
 def stack_name(reset: Reset) -> str | None:
     """The peer's stack, by the SYN of this connection, else of another one of that address."""
     half = flow_half(reset)
@@ -244,10 +269,7 @@ def stack_name(reset: Reset) -> str | None:
     peer = reset.baseline.peer
     if peer is None or peer.syn_options is None:
         return None
-    found, ttl = order(peer.syn_options), initial_ttl(peer.syn_ttl)
-    return next(
-        (known.name for known in STACKS if known.ttl == ttl and known.order.fullmatch(found)), None
-    )
+    return stack_of(order(peer.syn_options), initial_ttl(peer.syn_ttl))
 
 
 def numbered(half: Half | None) -> list[Seen]:
@@ -256,14 +278,24 @@ def numbered(half: Half | None) -> list[Seen]:
 
 
 def are_stamps_agreed(reset: Reset) -> bool:
-    """Whether both ends agreed on timestamps (RFC 7323 §3.2), by their SYNs or by the peer's packets."""
+    """Whether both ends agreed on timestamps and use them (RFC 7323 §3.2).
+
+    By the peer's packets, else by both SYNs; not where a packet after the handshake has none: then
+    something on the way takes them off.
+    """
     half, ours = flow_half(reset), reset.baseline.ours
     if half is None:
         return False
-    if half.timestamps:
-        return True
+    after = [
+        seen
+        for one in (half, ours)
+        for seen in (one.recent if one is not None else ())
+        if "S" not in seen.flags and "R" not in seen.flags
+    ]
+    if after:
+        return half.timestamps and any(seen.tsval is not None for seen in after)
     offers = [one.syn_options for one in (half, ours) if one is not None]
-    return len(offers) == 2 and all(offer is not None and "TS" in offer for offer in offers)
+    return len(offers) == 2 and all("TS" in (offer or "") for offer in offers)
 
 
 def last_id(half: Half | None) -> int | None:
@@ -331,6 +363,7 @@ def looks_like_linux(half: Half, least: int = 2) -> bool:
     return bool(steps) and all(steps)
 
 
+@once
 def is_linux(reset: Reset) -> bool:
     """Whether the peer is plainly a Linux host: by its SYN, or by its packets."""
     half = flow_half(reset)
@@ -372,6 +405,7 @@ def answers_nothing(seq: int, our_acks: Iterable[int]) -> bool:
     return bool(seq and ahead) and all(0 < step <= NEAR_SEQUENCE for step in ahead)
 
 
+@once
 def our_acks(reset: Reset) -> frozenset[int]:
     """The numbers that our last packets asked for."""
     ours = reset.baseline.ours
@@ -403,6 +437,7 @@ def repeats_ours(ip_id: int | None, reset: Reset) -> bool:
 # ---- time ----
 
 
+@once
 def idle_ns(reset: Reset) -> int | None:
     """How long nothing was sent either way before the RST or before the packet it answers, in ns.
 
@@ -435,6 +470,7 @@ def is_provoked(reset: Reset) -> bool | None:
     return reset.time_ns - ours.recent[0].time_ns <= PROVOKED_NS
 
 
+@once
 def least_rtt_ns(reset: Reset) -> tuple[int, int] | None:
     """The least round trip known of this connection in ns, and on how many samples it rests.
 
@@ -452,11 +488,10 @@ def least_rtt_ns(reset: Reset) -> tuple[int, int] | None:
         samples = theirs.packets if theirs is not None else 1
     if ours is None or theirs is None:
         return (known[0], samples) if known else None
-    if ours.syn_ns is not None and theirs.syn_ns is not None and theirs.syn_ns > ours.syn_ns:
-        # Our SYN, their SYN-ACK.
-        if ours.syns <= 1 and theirs.syns <= 1:
-            known.append(theirs.syn_ns - ours.syn_ns)
-            samples = max(samples, 1)
+    once_each = ours.syns <= 1 and theirs.syns <= 1
+    if once_each and ours.syn_ns is not None and (theirs.syn_ns or 0) > ours.syn_ns:
+        known.append((theirs.syn_ns or 0) - ours.syn_ns)  # our SYN, their SYN-ACK
+        samples = max(samples, 1)
     measured = 0
     for sent in ours.recent:
         if not sent.payload_len or "F" in sent.flags or was_sent_before(sent, ours):

@@ -130,8 +130,8 @@ def peer_of_several(reset: Reset, decided: Decided) -> Evidence | None:
         return None
     ttls = sorted({*known.handshakes, known.ttl})
     text = (
-        f"handshakes of {reset.rst.src.ip} come with TTL {', '.join(map(str, ttls))}: several hosts "
-        "or paths are behind it"
+        f"handshakes of {reset.rst.src.ip} come with TTL {', '.join(map(str, ttls))}: several "
+        "hosts or paths are behind it"
     )
     return _found("peer-of-several", text, ttls=ttls)
 

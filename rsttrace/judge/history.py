@@ -7,7 +7,6 @@ come again and again) and asks for a verdict when it is due, and again when some
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from rsttrace.model import (
     Verdict,
     hops,
 )
+from rsttrace.tcp import seen_packet
 
 SIBLINGS = 8
 """How many RSTs of one flow are kept, and how many later packets of each."""
@@ -70,28 +70,6 @@ def _key(identity: object, packet: Packet) -> Key:
 
 def _identity(item: Reset | LatePacket) -> object:
     return item.netns_identity if item.netns_identity is not None else item.file
-
-
-def seen_of(packet: Packet, time_ns: int, mac: str | None = None) -> Seen:
-    """What is kept of a packet that came after a RST, or of a RST."""
-    stamp = re.search(r"TS val (\d+) ecr (\d+)", packet.options)
-    return Seen(
-        time_ns=time_ns,
-        ttl=packet.ttl,
-        ip_id=packet.ip_id,
-        df=packet.df,
-        flags=packet.flags,
-        seq=packet.seq,
-        ack=packet.ack,
-        window=packet.window,
-        payload_len=packet.payload_len,
-        tsval=int(stamp[1]) if stamp else None,
-        tsecr=int(stamp[2]) if stamp else None,
-        options=packet.options,
-        mac=mac,
-        checksum_ok=packet.tcp_checksum_ok,
-        tos=packet.tos,
-    )
 
 
 @dataclass
@@ -198,14 +176,13 @@ class History:
             self._anew.append(case)
 
     def _add_late(self, late: LatePacket) -> None:
-        seen = seen_of(late.packet, late.time_ns, late.mac)
         identity = _identity(late)
-        cases = self._flows.get(_key(identity, late.packet))
-        if cases is not None:
-            for case in cases:
-                self._follow(case, seen)
-        elif "S" in late.packet.flags:
+        if late.handshake:
             self._meet_again(identity, late)
+            return
+        seen = seen_packet(late.packet, late.time_ns, late.mac)
+        for case in self._flows.get(_key(identity, late.packet), ()):
+            self._follow(case, seen)
 
     def _meet_again(self, identity: object, late: LatePacket) -> None:
         """The peer of a reset shook hands on another connection: that tells where it is."""
@@ -240,7 +217,7 @@ class History:
         cases = self._flows.pop(key, [])
         self._remembered -= len(cases)
         cases = [other for other in cases if _same_connection(other.reset, reset)][-SIBLINGS + 1 :]
-        this = seen_of(reset.rst, reset.time_ns, _mac(reset))
+        this = seen_packet(reset.rst, reset.time_ns, _mac(reset))
         acks = facts.our_acks(reset).union(*(facts.our_acks(other.reset) for other in cases))
         reset.our_acks = acks
         for other in cases:
@@ -249,7 +226,7 @@ class History:
             self._follow(other, this)
         reset.siblings = tuple(other.reset for other in cases)
         reset.earlier = tuple(
-            seen_of(other.reset.rst, other.reset.time_ns, _mac(other.reset))
+            seen_packet(other.reset.rst, other.reset.time_ns, _mac(other.reset))
             for other in reversed(cases)
         )
         self._flows[key] = [*cases, case]

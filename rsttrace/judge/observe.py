@@ -24,6 +24,7 @@ from rsttrace.judge.facts import (
     is_live,
     is_stamped,
     length_of,
+    once,
     plural,
     stack_name,
     starts_at,
@@ -83,6 +84,7 @@ def _silent(group: str, text: str) -> Observation:
 # ---- distance ----
 
 
+@once
 def distance_(reset: Reset) -> Observation:
     """How far the RST came, against what stands for the peer."""
     ttl, word = reset.rst.ttl, ttl_word(reset)
@@ -141,8 +143,8 @@ def _compared(reset: Reset, known: facts.Reference) -> Observation:
     own = {count.ttl: count.packets for count in (facts.counts_of(half) if half else ())}
     if rst.ttl in known.others:
         text = (
-            f"{word} {rst.ttl}, as {plural(own.get(rst.ttl, 1), 'other packet')} of the peer, whose "
-            f"handshake came with {known.ttl}"
+            f"{word} {rst.ttl}, as {plural(own.get(rst.ttl, 1), 'other packet')} of the peer, "
+            f"whose handshake came with {known.ttl}"
         )
         many = own.get(rst.ttl, 0) >= facts.FEW_PACKETS
         return found("ttl-of-several" if many else "ttl-as-data", text)
@@ -155,10 +157,12 @@ def _compared(reset: Reset, known: facts.Reference) -> Observation:
     if any(apart(rst.ttl, ttl) == (0, True) for ttl in known.handshakes):
         text = f"{compared}; other handshakes of this address came with {rst.ttl}"
         return found("ttl-other-handshake", text)
-    if _is_programs(reset, known, farther):
-        return found("ttl-program", f"{compared}; but that {word} was perhaps set by its program")
+    programs = _programs(reset, known, farther)
+    if programs is not None:
+        return found(programs, f"{compared}; but that {word} was perhaps set by its program")
     if known.steady == "lone":
-        return found("ttl-lone", compared)
+        raw = half is None or facts.is_raw_syn(half) or half.syn_options is None
+        return found("ttl-lone" if raw else "ttl-lone-whole", compared)
     if not alike and farther <= TOO_FAR:
         return found("ttl-other-start", f"{compared}; another initial {word}, too")
     if farther > TOO_FAR:
@@ -179,24 +183,25 @@ def _aged(reset: Reset, steady: str) -> str:
     return {"many": "few", "few": "one"}.get(steady, steady)
 
 
-def _is_programs(reset: Reset, known: facts.Reference, farther: int) -> bool:
+def _programs(reset: Reset, known: facts.Reference, farther: int) -> str | None:
     """Whether the peer's TTL was perhaps set by its program, and the RST has its host's.
 
     Not where its socket is alive: that would send its own.
     """
     if not is_bare(reset.rst) or farther >= 0:
-        return False
+        return None
     history = history_(reset)
     if history is not None and history.name in ("alive", "quiet", "unanswered"):
-        return False
+        return None
     name, away = stack_name(reset), hops(reset.rst.ttl)
-    odd = hops(known.ttl) >= facts.UNLIKELY_HOPS
-    odd = odd or (initial_ttl(known.ttl) == 32 and name is None)
-    return odd or known.ttl + away in facts.PROGRAM_TTLS
+    odd = starts_at(known.ttl, None, name) - known.ttl >= facts.UNLIKELY_HOPS
+    if odd or (initial_ttl(known.ttl) == 32 and name is None):
+        return "ttl-program"
+    return "ttl-program-perhaps" if known.ttl + away in facts.PROGRAM_TTLS else None
 
 
 def _undiminished(reset: Reset, known: facts.Reference | None) -> Observation | None:
-    """A full TTL from the gateway's MAC, or from the MAC over which the peer's came through routers."""
+    """A full TTL from the gateway's MAC, or one over which the peer's came through routers."""
     ttl, hop = reset.rst.ttl, reset.next_hop
     mac = reset.frame.mac if reset.frame else None
     if ttl not in FULL_TTLS or mac is None or reset.gateway_keeps_ttl:
@@ -224,6 +229,7 @@ def _undiminished(reset: Reset, known: facts.Reference | None) -> Observation | 
     return Observation("distance", "ttl-undiminished", text, values)
 
 
+@once
 def _counting(reset: Reset) -> Observation | None:
     """RSTs of one moment, made alike, with different TTLs."""
     ttls = list(
@@ -242,6 +248,7 @@ def _counting(reset: Reset) -> Observation | None:
     return Observation("distance", "ttl-counting", text, {"ttls": sorted(ttls)[:8]})
 
 
+@once
 def distances(reset: Reset) -> tuple[int | None, int | None]:
     """How many routers the RST passed, and how many the peer's packets: as far as TTLs tell."""
     known = facts.reference(reset)
@@ -340,6 +347,7 @@ def _asked_link(reset: Reset, probed: Probed) -> Observation:
 # ---- make ----
 
 
+@once
 def make(reset: Reset) -> Observation:
     """The RST's shape against the peer's stack, known by its SYN and by its habits."""
     rst, half = reset.rst, flow_half(reset)
@@ -375,7 +383,10 @@ def _bare(reset: Reset, half: Half | None) -> Observation | None:
     numbers = "window 0, no options" if rst.ip_id is None else "IP ID 0, DF, window 0"
     shape = f"the shape of a Linux host without such a socket ({numbers})"
     name, linux = stack_name(reset), is_linux(reset)
+    ours = reset.baseline.ours
     unasked = facts.answers_nothing(rst.seq, reset.our_acks or facts.our_acks(reset))
+    if ours is not None and ours.strange:
+        unasked = False  # what we sent with odd numbers is answered, too
     if half is not None and linux and unasked:
         text = f"{shape}, but no packet of ours asked for its number"
         return Observation("make", "bare-unasked", text, values)
@@ -389,7 +400,7 @@ def _bare(reset: Reset, half: Half | None) -> Observation | None:
 
 
 def _is_refusal(reset: Reset, half: Half | None) -> bool:
-    """Whether it refuses our SYN, though a SYN proxy had accepted that: numbers shifted, else bare."""
+    """Whether it refuses our SYN that a SYN proxy had accepted: numbers shifted, else bare."""
     rst, ours = reset.rst, reset.baseline.ours
     if half is None or half.packets > 1 or ours is None or rst.flags != "RA":
         return False
@@ -422,9 +433,11 @@ def _clock(reset: Reset, half: Half | None) -> Observation | None:
         )
     ours = reset.baseline.ours
     if ours is not None and ours.clock and tsecr:
-        first, newest = ours.clock[0][0], ours.clock[-1][0]
+        first, (newest, newest_ns) = ours.clock[0][0], ours.clock[-1]
         values["our_tsval"] = newest
-        if distance(newest, tsecr) > 0 or (ours.syn_ns and distance(first, tsecr) < 0):
+        # A packet of ours may have been missed: up to what our clock can have come to since.
+        ahead = max(0, reset.time_ns - newest_ns) / 1e9 * (facts.clock_rate(ours) or 1_000_000.0)
+        if distance(newest, tsecr) > ahead + 2 or (ours.syn_ns and distance(first, tsecr) < 0):
             wrong.append(f"its TSecr {tsecr} is none that we sent ({first} to {newest})")
     if wrong:
         return Observation("make", "timestamps-wrong", "; ".join(wrong), values)
@@ -445,7 +458,6 @@ def _wrong_for_its_stack(reset: Reset, half: Half | None) -> Observation | None:
             for text, is_so in (
                 (f"a window ({rst.window})", bool(rst.window)),
                 ("options", bool(rst.options)),
-                ("no DF", rst.df is False and half.df_always),
             )
             if is_so
         ]
@@ -507,7 +519,9 @@ def _live(
         return None
     stamped = is_stamped(rst)
     goes_on, last = continues(rst.ip_id, half), facts.last_id(half)
-    agrees = stamped == facts.are_stamps_agreed(reset) and (rst.df is None or rst.df == half.df_always)
+    agrees = stamped == facts.are_stamps_agreed(reset) and (
+        rst.df is None or rst.df == half.df_always
+    )
     stamp = ", and its timestamps too" if clock_is_right else ""
     windows = starts_at(rst.ttl) == 128 and rst.df and rst.window == 0
     if goes_on and agrees and not windows:
@@ -518,6 +532,13 @@ def _live(
     if clock_is_right and agrees:
         text = "the shape of the peer's own live socket: RST+ACK, timestamps go on by its clock"
         return Observation("make", "live-by-clock", text, values)
+    windows_ = {seen.window for seen in half.recent if "S" not in seen.flags}
+    ours = reset.baseline.ours
+    our_windows = {seen.window for seen in (ours.recent if ours else ())}
+    own = rst.window in windows_ - our_windows and rst.seq == half.end
+    if own and not is_linux(reset) and rst.df in (None, half.df_always) and not rst.payload_len:
+        text = f"RST+ACK with the peer's own next number and window ({rst.window})"
+        return Observation("make", "live-window", text, values)
     unknown = facts.id_step(rst.ip_id, half) is None
     if unknown and agrees and not rst.payload_len:
         text = "RST+ACK with a sequence number of its own, as a live socket's"
@@ -533,7 +554,8 @@ def _habits(reset: Reset, half: Half | None, values: dict[str, Any]) -> Observat
     if goes_on and starts_at(rst.ttl) == 128 and rst.df and rst.window == 0:
         text = f"the shape of a Windows host: IP ID {rst.ip_id} goes on from {last}, DF, window 0"
         return Observation("make", "windows", text, values)
-    if goes_on:
+    step = facts.id_step(rst.ip_id, half)
+    if goes_on or (step is not None and 1 <= step <= facts.MISSED_IDS):
         return Observation("make", "continues", f"IP ID {rst.ip_id} goes on from {last}", values)
     plain = rst.flags in ("R", "RA") and not (rst.window or rst.options or rst.payload_len)
     known = half is not None and bool(half.packets) and rst.df in (None, half.df_always)
@@ -557,6 +579,7 @@ def _habits(reset: Reset, half: Half | None, values: dict[str, Any]) -> Observat
 # ---- copied ----
 
 
+@once
 def copied(reset: Reset) -> Observation | None:
     """What the RST has of ours: the IP ID of one of our packets (or the next), our window."""
     found = _id_of_ours(reset)
@@ -618,6 +641,7 @@ def _window_of_ours(reset: Reset) -> Observation | None:
 # ---- history ----
 
 
+@once
 def history_(reset: Reset) -> Observation | None:
     """What the connection was doing when the RST came."""
     half, ours, rst = flow_half(reset), reset.baseline.ours, reset.rst
@@ -712,6 +736,7 @@ def _reset_before(reset: Reset) -> Reset | None:
 # ---- timing ----
 
 
+@once
 def timing(reset: Reset) -> Observation | None:
     """The RST answers a packet of ours sooner than the peer could have."""
     rst, ours, known = reset.rst, reset.baseline.ours, facts.least_rtt_ns(reset)
@@ -749,6 +774,7 @@ def timing(reset: Reset) -> Observation | None:
 # ---- numbers ----
 
 
+@once
 def numbers(reset: Reset) -> Observation | None:
     """The RST's sequence and ack numbers against what both ends sent."""
     for look in (_moves_on, _beyond_reach, _behind_data):
@@ -797,7 +823,7 @@ def _behind_data(reset: Reset) -> Observation | None:
 
 
 def _moves_on(reset: Reset) -> Observation | None:
-    """Several RSTs beyond all that we acknowledged: guesses at our window, not a stack's next number."""
+    """Several RSTs beyond all that we acknowledged: guesses at our window, no next number."""
     together = sorted((*reset.siblings, reset), key=lambda other: other.time_ns)
     acks = reset.our_acks or facts.our_acks(reset)
     own = [
@@ -875,6 +901,12 @@ def link(reset: Reset) -> Observation | None:
         if mac == expected:
             text = f"came from our next hop's MAC {mac}; the peer's packets came from {known}"
             return Observation("link", "mac-other-gateway", text, values)
+        on_link = reference is not None and not hops(reference.ttl) and not hops(reset.rst.ttl)
+        if on_link and not (hop is not None and hop.is_gateway):
+            text = (
+                f"came from MAC {mac} on our own link, where the peer's packets come from {known}"
+            )
+            return Observation("link", "mac-another", text, values)
         return Observation("link", "mac-stranger", text, values)
     if expected is None:
         return _silent("link", "neither the flow's nor the next hop's MAC is known")
@@ -889,6 +921,7 @@ def link(reset: Reset) -> Observation | None:
 # ---- aftermath ----
 
 
+@once
 def aftermath(reset: Reset) -> Observation | None:
     """What came in the peer's name afterwards (known only later)."""
     again = _reset_again(reset)
@@ -1047,6 +1080,7 @@ def _socket_after(reset: Reset) -> Observation | None:
 # ---- content ----
 
 
+@once
 def content(reset: Reset) -> Observation | None:
     """What a RST should not have: data, reserved bits, a wrong checksum."""
     rst = reset.rst
@@ -1054,7 +1088,8 @@ def content(reset: Reset) -> Observation | None:
         values = {"payload_len": rst.payload_len}
         what = f"carries {plural(rst.payload_len, 'byte')} of payload"
         if _is_reason(reset):
-            text = f"{what}: a reason in words, as some load balancers and firewalls write it"
+            words = (reset.payload or b"").decode("ascii", "replace").strip("\0\r\n ")
+            text = f'{what}, a reason in words: "{words}"'
             return Observation("content", "reason-text", text, values)
         text = f"{what}, which no common stack sends in a RST"
         return Observation("content", "payload", text, values)
@@ -1087,6 +1122,7 @@ def _is_reason(reset: Reset) -> bool:
 # ---- shared, other end ----
 
 
+@once
 def shared(reset: Reset) -> Observation | None:
     """One counter in the RSTs of different peers: one box makes them all."""
     ip_id, half = reset.rst.ip_id, reset.baseline.theirs

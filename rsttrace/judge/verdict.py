@@ -10,6 +10,7 @@ from rsttrace.judge.advice import advice
 from rsttrace.judge.authors import (
     FORGED_FROM,
     PEER_FROM,
+    PRIOR_OF,
     TABLE,
     WORDS,
     Model,
@@ -54,6 +55,9 @@ def judge(reset: Reset, fingerprints: Fingerprints | None = None, table: Model =
     `fingerprints` name the device where the evidence says, or leans to, forged; they weigh nothing.
     `table` holds the numbers (tests replace it).
     """
+    reset.memo.clear()
+    for other in reset.siblings:
+        other.memo.clear()
     proof = proofs.proof(reset)
     if reset.kind.direction == "sent":
         return _sent(reset, proof)
@@ -61,7 +65,7 @@ def judge(reset: Reset, fingerprints: Fingerprints | None = None, table: Model =
     names = tuple(found.name for found in seen if found.name is not None)
     shares = table.weigh(names)
     score = round(logit(1 - peer_share(shares)), 2)
-    considered = tuple(_evidence(found, names, score, table) for found in seen)
+    considered = tuple(_evidence(found, shares, score, table) for found in seen)
     confidence: float | None
     if proof is not None:
         origin, confidence = proof.origin, 1.0
@@ -70,9 +74,8 @@ def judge(reset: Reset, fingerprints: Fingerprints | None = None, table: Model =
         considered = (_proof_evidence(proof, score), *considered)
     else:
         origin, confidence = decide(score)
-        priors = by_author(table.weigh(()))
         authors = tuple(
-            Share(author, round(share, 4), WORDS[author], round(priors[author], 4))
+            Share(author, round(share, 4), WORDS[author], round(PRIOR_OF[author], 4))
             for author, share in by_author(shares).items()
         )
     words = proofs.other_end_words(reset)
@@ -143,15 +146,15 @@ def _sent(reset: Reset, proof: proofs.Proof | None) -> Verdict:
     )
 
 
-def _evidence(found: Observation, names: tuple[str, ...], score: float, table: Model) -> Evidence:
+def _evidence(
+    found: Observation, shares: tuple[float, ...], score: float, table: Model
+) -> Evidence:
     """An observation with its effect: the verdict with it against the verdict without it."""
     if found.name is None:
         return Evidence(found.group, 0.0, found.text, found.values, group=found.group)
-    rest = tuple(name for name in names if name != found.name)
-    without = logit(1 - peer_share(table.weigh(rest)))
     return Evidence(
         rule=found.name,
-        weight=round(score - without, 2),
+        weight=round(score - table.without(shares, found.name), 2),
         text=found.text,
         values=found.values,
         group=found.group,

@@ -18,13 +18,24 @@ from rsttrace.model import (
     LatePacket,
     MadeHere,
     Packet,
+    Peer,
     Process,
     Reset,
+    Scope,
     Seen,
     SentData,
     Socket,
+    TtlCount,
 )
-from rsttrace.tcp import address, flag_letters, options_text, packet
+from rsttrace.tcp import (
+    address,
+    answers,
+    flag_letters,
+    handshake_half,
+    handshake_packet,
+    options_text,
+    packet,
+)
 
 NOT_MEASURED = 0xFFFFFFFF
 
@@ -66,8 +77,45 @@ def _text(raw: Any) -> str:
     return bytes(raw).split(b"\0", 1)[0].decode(errors="backslashreplace")
 
 
-def _half(raw: Any, context: Context, until: int) -> Half | None:
-    """One direction of a flow; of its last packets, those until the RST's own time."""
+def _seen(raw: Any, family: int, wall: int, options: str | None = None) -> Seen:
+    return Seen(
+        time_ns=raw.ts + wall,
+        ttl=raw.ttl,
+        ip_id=raw.ip_id if family == 4 else None,
+        df=bool(raw.df) if family == 4 else None,
+        flags=flag_letters(raw.flags),
+        seq=raw.seq,
+        ack=raw.ack,
+        window=raw.window,
+        payload_len=raw.payload_len,
+        segments=max(1, raw.segments),
+        tsval=raw.tsval if raw.stamped else None,
+        tsecr=raw.tsecr if raw.stamped else None,
+        options=options,
+        tos=raw.tos,
+    )
+
+
+def _options(raw: Any, length: int) -> str:
+    return options_text(bytes(raw)[:length])
+
+
+def _ttls(raw: Any, wall: int) -> tuple[TtlCount, ...]:
+    used = sorted(
+        (slot for slot in raw.ttls if slot.last_ts),
+        key=lambda slot: (-slot.packets - slot.strange, -slot.last_ts, slot.ttl),
+    )
+    return tuple(
+        TtlCount(slot.ttl, slot.packets, slot.first_ts + wall, slot.last_ts + wall, slot.strange)
+        for slot in used
+    )
+
+
+def half(raw: Any, family: int, context: Context, until: int) -> Half | None:
+    """One direction of a flow (``struct rst_half``); of its last packets, those until a time.
+
+    `until` is the RST's own time, of CLOCK_MONOTONIC.
+    """
     if not raw.packets:
         return None
     newest = raw.packets - 1
@@ -75,40 +123,70 @@ def _half(raw: Any, context: Context, until: int) -> Half | None:
     # What a RST provokes (a challenge ACK) may leave before the RST is seen to be dropped.
     kept = [seen for seen in kept if seen.ts <= until]
     wall = context.clock_offset_ns
+    syn = _seen(raw.syn, family, wall) if raw.has_syn else None
+    new_syn = None
+    if raw.has_new_syn:
+        new_options = _options(raw.new_options, raw.new_options_len)
+        new_syn = _seen(raw.new_syn, family, wall, new_options)
     return Half(
         packets=raw.packets,
         ttl=raw.ttl,
         ttl_min=raw.ttl_min,
         ttl_max=raw.ttl_max,
-        syn_ttl=raw.syn_ttl if raw.has_syn else None,
-        syn_window=raw.syn_window if raw.has_syn else None,
+        syn_ttl=syn.ttl if syn else None,
+        syn_window=syn.window if syn else None,
         df_always=bool(raw.df_always),
         timestamps=bool(raw.timestamps),
         mac=_mac(bytes(raw.mac)) if raw.has_mac else None,
         ifindex=raw.ifindex or None,
         first_ns=raw.first_ts + wall,
         last_ns=raw.last_ts + wall,
-        syn_ns=raw.syn_ts + wall if raw.has_syn else None,
+        syn_ns=syn.time_ns if syn else None,
         end=raw.end,
-        syn_options=(
-            options_text(bytes(raw.syn_options)[: raw.syn_options_len]) if raw.has_syn else None
-        ),
-        recent=tuple(
-            Seen(
-                time_ns=seen.ts + wall,
-                ttl=seen.ttl,
-                ip_id=seen.ip_id,
-                df=bool(seen.df),
-                flags=flag_letters(seen.flags),
-                seq=seen.seq,
-                ack=seen.ack,
-                window=seen.window,
-                payload_len=seen.payload_len,
-                segments=max(1, seen.segments),
-            )
-            for seen in kept
-        ),
+        syn_options=_options(raw.syn_options, raw.syn_options_len) if syn else None,
+        recent=tuple(_seen(seen, family, wall) for seen in kept),
+        ttls=_ttls(raw, wall),
+        fin_ns=raw.fin_ts + wall if raw.fin_ts else None,
+        strange=raw.strange,
+        strange_ns=raw.strange_ts + wall if raw.strange else None,
+        syns=raw.syns,
+        confirmed=bool(raw.confirmed),
+        new_syn=new_syn,
+        clock=tuple((clock.tsval, clock.ts + wall) for clock in raw.clock if clock.ts),
+        acked=raw.acked if raw.has_acked else None,
     )
+
+
+def peer_half(raw: Any, family: int, context: Context) -> Half:
+    """The newest confirmed handshake of an address (``struct rst_peer``) as a direction."""
+    return handshake_half(
+        _seen(raw.syn, family, context.clock_offset_ns),
+        _options(raw.options, raw.options_len),
+        _mac(bytes(raw.mac)) if raw.has_mac else None,
+        raw.ifindex or None,
+    )
+
+
+def peer(raw: Any, family: int, context: Context) -> Peer | None:
+    """What is known of an address (``struct rst_peer``)."""
+    if not raw.known:
+        return None
+    syn = _seen(raw.syn, family, context.clock_offset_ns)
+    return Peer(
+        ttls=tuple(filter(None, bytes(raw.ttls))),
+        syn_ttl=syn.ttl,
+        syn_options=_options(raw.options, raw.options_len),
+        syn_window=syn.window,
+        df=syn.df,
+        mac=_mac(bytes(raw.mac)) if raw.has_mac else None,
+        time_ns=syn.time_ns,
+    )
+
+
+def _payload(raw: Any) -> bytes | None:
+    """The first bytes of a packet's payload, as far as they lie behind its TCP header."""
+    start = (raw.l4[12] >> 4) * 4
+    return bytes(raw.l4)[start : min(raw.kept, start + raw.payload_len)] or None
 
 
 def _sent_data(raw: Any, arrived_ns: int, context: Context) -> SentData | None:
@@ -149,17 +227,45 @@ def _trigger(kind: Kind, rst: Packet, baseline: Baseline, time_ns: int) -> Seen 
     if ours is None or not ours.recent:
         return None
     if kind in (Kind.SENT_NETFILTER, Kind.SENT_PASSIVE):
-        # The answered segment: its ack is the RST's seq, or its end the RST's ack (RFC 9293 3.5.2).
-        for seen in ours.recent:
-            end = seen.seq + seen.payload_len + ("S" in seen.flags) + ("F" in seen.flags)
-            if rst.seq == seen.ack or ("A" in rst.flags and rst.ack == end & 0xFFFFFFFF):
-                return seen
-        return None
+        return next((seen for seen in ours.recent if answers(rst, seen)), None)
     if kind.direction == "received":
         # Not what was sent between the RST's arrival and its judgement: the challenge ACK (RFC
         # 5961) that it drew, or what other CPUs sent while it waited in the socket's backlog.
         return next((seen for seen in ours.recent if seen.time_ns <= time_ns), None)
     return None
+
+
+def _baseline(event: Any, family: int, context: Context) -> Baseline:
+    scope = config.SCOPES[event.scope]
+    known = peer(event.peer, family, context)
+    theirs = half(event.theirs, family, context, event.ts)
+    if scope is Scope.PEER:
+        theirs = peer_half(event.peer, family, context)
+    return Baseline(
+        scope=scope,
+        theirs=theirs,
+        ours=half(event.ours, family, context, event.ts),
+        peer_ttls=known.ttls if known else (),
+        peer=known,
+    )
+
+
+def _late(event: Any, packet: Packet, context: Context) -> LatePacket:
+    """A packet after a RST; with a peer, the handshake that the packet has confirmed."""
+    mac, time_ns = _frame(event.here).mac, event.ts + context.clock_offset_ns
+    if event.scope != config.SCOPES.index(Scope.PEER):
+        return LatePacket(time_ns, packet, event.net or None, mac=mac)
+    shake = peer_half(event.peer, packet.family, context)
+    syn = shake.recent[0]
+    return LatePacket(
+        syn.time_ns,
+        handshake_packet(
+            syn, shake.syn_options or "", event.peer.options_len, packet.src, packet.dst
+        ),
+        event.net or None,
+        mac=shake.mac,
+        handshake=True,
+    )
 
 
 def decode(raw: bytes, context: Context) -> Reset | LatePacket:
@@ -169,16 +275,10 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
     rst = _headers(event.rst)
     assert rst is not None  # the kernel side fills it for every kind
     if event.kind == config.LATE:
-        return LatePacket(event.ts + context.clock_offset_ns, rst, event.net or None)
+        return _late(event, rst, context)
     kind = KINDS[event.kind]
     socket = _socket(event.sock)
-    scope = config.SCOPES[event.scope]
-    baseline = Baseline(
-        scope=scope,
-        theirs=_half(event.theirs, context, event.ts),
-        ours=_half(event.ours, context, event.ts),
-        peer_ttls=tuple(filter(None, bytes(event.peer_ttls))),
-    )
+    baseline = _baseline(event, rst.family, context)
     sent_reason = context.enums.get("sk_rst_reason", {}).get(event.reason)
     drop_reason = context.enums.get("skb_drop_reason", {}).get(event.drop_reason)
     trigger: Packet | Seen | None = _headers(event.trigger)
@@ -264,4 +364,5 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
         process=process,
         actor=actor,
         sent_data=_sent_data(event.data, event.ts, context),
+        payload=_payload(event.rst),
     )

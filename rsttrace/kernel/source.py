@@ -13,6 +13,7 @@ from types import TracebackType
 from rsttrace.kernel import config, loader
 from rsttrace.kernel.counts import lookup_per_cpu
 from rsttrace.kernel.decode import Context, decode
+from rsttrace.kernel.followups import WITHIN_S, FollowUps
 from rsttrace.kernel.layout import event_size
 from rsttrace.kernel.protocol import Report, Request
 from rsttrace.model import Kind, LatePacket, Reset
@@ -23,8 +24,8 @@ BUSY, DISCARD = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, _DISCARD_BIT (include/
 CHUNK = 64
 """How many events are decoded before the ring is emptied again."""
 
-BACKLOG = 50_000
-"""How many raw events may wait in our memory (44 MB); more stay in the ring, then are lost there
+BACKLOG = 25_000
+"""How many raw events may wait in our memory (45 MB); more stay in the ring, then are lost there
 and counted."""
 
 TIME = struct.Struct("<Q")
@@ -95,9 +96,11 @@ class LiveSource:
         self._final: dict[Kind, tuple[int, int, int]] | None = None
         self._final_late = 0
         self._backlog: deque[bytes] = deque()
+        self._detached = False
 
     def __enter__(self) -> LiveSource:
         with contextlib.ExitStack() as stack:
+            self._follow_ups = FollowUps()
             self._loaded = loader.load(self._request)
             stack.callback(self._loaded.close)
             self._ring = RingBuffer(self._loaded.ring, config.RING_PAGES * 4096)
@@ -131,7 +134,7 @@ class LiveSource:
         In order of time, with what came after them from the same end; empty when nothing came.
         """
         if not self._backlog:
-            self._ring.wait(seconds)
+            self._ring.wait(min(seconds, WITHIN_S) if self._follow_ups else seconds)
         return self.drain()
 
     def attach_late(self) -> list[str]:
@@ -147,7 +150,11 @@ class LiveSource:
         At most `CHUNK` at once: decoding is slow beside the kernel, and the ring must be emptied
         meanwhile.
         """
-        records = self._ring.read(BACKLOG - len(self._backlog))
+        room = max(0, BACKLOG - len(self._backlog) - len(self._follow_ups))
+        read = self._ring.read(room)
+        records = self._follow_ups.join(read, time.monotonic())
+        if self._detached and len(read) < room:
+            records += self._follow_ups.rest()
         records.sort(key=TIME.unpack_from)  # an event whose cause follows its packet comes late
         self._backlog.extend(records)
         if not self._backlog:
@@ -164,6 +171,7 @@ class LiveSource:
     def detach(self) -> None:
         """Stop the probes; what they have already told can still be drained."""
         self._loaded.detach()
+        self._detached = True
 
     def counts(self) -> dict[Kind, tuple[int, int, int]]:
         """Exact counts kept in the kernel: kind -> (shown, filtered, lost).

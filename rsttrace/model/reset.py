@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Any
 
 from rsttrace.model.comparison import OtherEnd
 
@@ -86,8 +87,13 @@ class Packet:
 class Seen:
     """The fields kept of one earlier packet of a flow. `time_ns` is CLOCK_REALTIME.
 
-    `segments` counts the wire packets that one offloaded (GSO/GRO) buffer stood for: their IP IDs
-    are ``ip_id`` .. ``ip_id + segments - 1``. `window` is ``None`` where a capture cut it off.
+    `ip_id` and `df` are ``None`` for IPv6, which has neither. `segments` counts the wire packets
+    that one offloaded (GSO/GRO) buffer stood for: their IP IDs are ``ip_id`` ..
+    ``ip_id + segments - 1``. `window` is ``None`` where a capture cut it off. `tsval` and `tsecr`
+    are the TCP timestamps (RFC 7323 §3.2), ``None`` where the packet had none. `tos` is the TOS
+    byte or traffic class. Of RSTs and late packets only: `options`, the TCP options in tcpdump's
+    words, `mac`, the source MAC, and, from captures, `checksum_ok`, whether the TCP checksum is
+    right (``None``: cannot be told).
     """
 
     time_ns: int
@@ -110,7 +116,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class TtlCount:
-    """How many packets of one direction came with a TTL."""
+    """How many packets of one direction came with one TTL (hop limit).
+
+    `packets` are those whose numbers, timestamps and flags fit the connection, also while their
+    TTL did not; `strange` are the others. Times are CLOCK_REALTIME.
+    """
 
     ttl: int
     packets: int
@@ -120,28 +130,27 @@ class TtlCount:
 
 
 @dataclass(frozen=True)
-class Peer:
-    """An address's newest confirmed handshake, on any connection."""
-
-    ttls: tuple[int, ...]
-    syn_ttl: int
-    syn_options: str | None
-    syn_window: int
-    df: bool | None
-    mac: str | None
-    time_ns: int
-
-
-@dataclass(frozen=True)
 class Half:
     """One direction of a flow: what its packets looked like before the reset.
+
+    Only packets that fit are learned: those that this end's own stack could have sent and the other
+    end's would accept (``bpf/flow.h`` says which). `strange` counts the others; they are in `ttls`,
+    and nowhere else. `strange_ns` is when the newest of them came.
 
     `ttl` is the newest packet's TTL (hop limit for IPv6), `ttl_min`/`ttl_max` the range over all
     `packets`, `syn_ttl` that of the SYN or SYN-ACK, `syn_options` its TCP options in tcpdump's
     words; ``None`` where none was seen. `df_always` is true when every packet had DF.
     `timestamps` says that a packet carried the TCP timestamp option. `recent` is the newest
     packets, newest first. `end` is the sequence number that follows everything this end was seen
-    to send (SYN and FIN count, RFC 9293 §3.4). Times are CLOCK_REALTIME.
+    to send (SYN and FIN count, RFC 9293 §3.4), `acked` the highest number it acknowledged.
+
+    `ttls` are up to 4 distinct TTLs of this direction's packets, most frequent first. `fin_ns` is
+    when its first FIN came. `syns` says how often its SYN or SYN-ACK was sent (the first one and
+    its retransmissions). `confirmed`: it acknowledged something that the other end sent, so it
+    is no blind sender. `new_syn` is the newest SYN (without ACK) with another sequence number that
+    came while the connection lived. `clock` is (TSval, time) of the first and of the newest packet
+    with timestamps. `checksums_wrong`, of captures only: every packet that was looked at (the first
+    4 whole ones) has a wrong TCP checksum; false where one was right. Times are CLOCK_REALTIME.
     """
 
     packets: int
@@ -173,13 +182,31 @@ class Half:
 
 
 @dataclass(frozen=True)
+class Peer:
+    """The newest confirmed handshake of an address in this namespace (or file), any connection.
+
+    A SYN or SYN-ACK is confirmed once its sender has acknowledged something that we sent: a lone
+    SYN can be sent by anybody in any name. `ttls` are those of that address's newest confirmed
+    handshakes, newest first, without repeating neighbours; the rest is of the newest one: its TTL,
+    TCP options in words, window, DF (``None`` for IPv6), source MAC, and its time (CLOCK_REALTIME).
+    """
+
+    ttls: tuple[int, ...]
+    syn_ttl: int
+    syn_options: str | None
+    syn_window: int | None
+    df: bool | None
+    mac: str | None
+    time_ns: int
+
+
+@dataclass(frozen=True)
 class Baseline:
     """What this flow (else this peer) looked like before the reset.
 
     `theirs` is the direction the RST came from, `ours` the other one. With scope ``peer`` only
-    `theirs` is known, from the newest handshake seen from that address in this namespace.
-    `peer_ttls` are the TTLs of that address's newest handshakes (SYN or SYN-ACK, any connection),
-    newest first, without repeating neighbours.
+    `theirs` is known, from the newest confirmed handshake of that address in this namespace.
+    `peer` is that handshake, whatever the scope; `peer_ttls` are its `ttls`.
     """
 
     scope: Scope = Scope.NONE
@@ -205,9 +232,11 @@ class SentData:
 class LatePacket:
     """What came from an end after a RST in its name, which should have been its last packet.
 
-    The first such packet, and the first that no honest sender would send: a SYN-ACK, or data or a
-    FIN beyond the RST's sequence number (Weaver, Sommer, Paxson, NDSS 2009). `time_ns` is
-    CLOCK_REALTIME; `netns_identity` and `file` as in Reset.
+    The first such packet, and a few that no honest sender would send: a new SYN-ACK, or data or a
+    FIN beyond the RST's sequence number (Weaver, Sommer, Paxson, NDSS 2009). Or (`handshake`) the
+    SYN or SYN-ACK of a later connection of the same address, which it has confirmed (see Peer): it
+    shows how far away and which stack that address's host is. Such a `packet` has no `raw`.
+    `mac` is the source MAC. `time_ns` is CLOCK_REALTIME; `netns_identity` and `file` as in Reset.
     """
 
     time_ns: int
@@ -215,6 +244,7 @@ class LatePacket:
     netns_identity: int | None = None
     file: str | None = None
     mac: str | None = None
+    handshake: bool = False
 
 
 @dataclass(frozen=True)
@@ -400,7 +430,9 @@ class Reset:
     node, `trigger` the packet that provoked the reset, `actor` the process that had somebody else's
     socket reset (``ss -K``). `netns_identity` never repeats, as
     inode numbers do: it tells a namespace from an earlier one with the same `netns`. `sent_data` is
-    what this end's socket sent last, where it is kept (``--payload``).
+    this end's socket sent last, where it is kept (``--payload``). `payload` is the first bytes of
+    the RST's own payload, as far as they were seen (at most 120); ``None``: it has none, or nothing
+    of it was seen.
 
     The third block puts it among its neighbours in time, and may grow after the first verdict:
     `earlier` are RSTs of the same flow and direction before this one, newest first; `later` what
@@ -410,7 +442,8 @@ class Reset:
     again and again: the time between two, in seconds.
 
     `other_end` is what another vantage point says of it (``rsttrace compare``), `probed` what the
-    peer answered when it was asked about it.
+    peer answered when it was asked about it. `memo` is the judge's: what it derives from the rest
+    while it looks at one reset.
     """
 
     time_ns: int
@@ -433,6 +466,7 @@ class Reset:
     seen: int = 1
     netns_identity: int | None = None
     sent_data: SentData | None = None
+    payload: bytes | None = None
 
     netns_name: str | None = None
     neighbor: Neighbor | None = None
@@ -448,10 +482,11 @@ class Reset:
     period_s: float | None = None
 
     other_end: OtherEnd | None = None
-    payload: bytes | None = None
     siblings: tuple[Reset, ...] = ()
     gateway_keeps_ttl: bool = False
     probed: Probed | None = None
+
+    memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def family(self) -> int:

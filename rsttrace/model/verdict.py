@@ -82,9 +82,10 @@ class Verdict:
 
     `confidence` is the probability given to `origin` (``None`` when inconclusive); `score` the
     log-odds of "not the peer". `authors` are all of them, the likeliest first; the one that a proof
-    names; none for what this host sent. `considered` holds every observation that was looked at, `evidence` those
-    that spoke. `hops_rst` and `hops_peer` are router hops implied by the TTLs; ``None`` where a TTL
-    is none that a distance can be read from. `advice` says what to look at next.
+    names; none for what this host sent. `considered` holds every observation that was looked at,
+    `evidence` those that spoke. `hops_rst` and `hops_peer` are router hops implied by the TTLs;
+    ``None`` where a TTL is none that a distance can be read from. `advice` says what to look at
+    next.
     """
 
     origin: Origin

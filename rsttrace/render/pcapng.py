@@ -142,7 +142,7 @@ def rebuilt(seen: model.Seen, rst: model.Packet) -> tuple[bytes, int]:
     if rst.family == 4:
         total = min(20 + length, 0xFFFF)
         df = 0x4000 if seen.df else 0
-        head = struct.pack(">BBHHHBBH", 0x45, 0, total, seen.ip_id, df, seen.ttl, 6, 0)
+        head = struct.pack(">BBHHHBBH", 0x45, 0, total, seen.ip_id or 0, df, seen.ttl, 6, 0)
         head += raw[16:20] + raw[12:16]
         return head[:10] + struct.pack(">H", checksum(head)) + head[12:] + tcp, 20 + length
     head = struct.pack(">IHBB", 6 << 28, min(length, 0xFFFF), 6, seen.ttl)

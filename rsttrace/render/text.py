@@ -342,11 +342,10 @@ def _trigger(reset: model.Reset) -> list[str]:
     )
     if isinstance(trigger, model.Packet):
         return [f"trigger: {whose}, {_packet(trigger)}"]
-    ipv6 = reset.family == 6
     words = [
         *_tcp(trigger),
         f"payload {trigger.payload_len}",
-        *_ip_id(None if ipv6 else trigger.ip_id, None if ipv6 else trigger.df),
+        *_ip_id(trigger.ip_id, trigger.df),
         f"{trigger.segments} segments" if trigger.segments > 1 else "",
     ]
     age = duration(reset.time_ns - trigger.time_ns)

@@ -1,8 +1,8 @@
 """How much the verdicts lean on single numbers: calibration, and the table moved at random.
 
-Calibration asks whether a verdict of 97 % is right 97 times of 100. Robustness moves every number of
-rsttrace/judge/authors.py and every prior by a factor of its own between 1/3 and 3, and leaves out
-each group of observations in turn; what was seen stays as it is.
+Calibration asks whether a verdict of 97 % is right 97 times of 100. Robustness moves every number
+of rsttrace/judge/authors.py and every prior by a factor of its own between 1/3 and 3, and leaves
+out each group of observations in turn; what was seen stays as it is.
 """
 
 from __future__ import annotations
@@ -104,13 +104,14 @@ def robustness(seen: Sequence[Seen]) -> tuple[str, list[str]]:
         kept.append(sum(one.origin(table) == was for one, was in zip(seen, usual)))
     lines = [
         f"{DRAWS} draws, every number and prior moved by 1/{FACTOR:.0f} to {FACTOR:.0f}:",
-        f"  of {len(honest)} honest resets accused: median {median(accused):.0f}, most {max(accused)}",
+        f"  of {len(honest)} honest resets accused: median {median(accused):.0f}, "
+        f"most {max(accused)}",
         f"  verdicts as before, of {len(seen)}: median {median(kept) / len(seen):.1%}, "
         f"least {min(kept) / len(seen):.1%}",
     ]
     failed = []
     if median(accused) > 0:
-        failed.append(f"moved numbers accuse {median(accused):.0f} honest resets in the median draw")
+        failed.append(f"moved numbers accuse {median(accused):.0f} honest resets in a usual draw")
     if max(accused) > 0.01 * len(honest):
         failed.append(f"moved numbers accuse {max(accused)} honest resets in the worst draw")
     if median(kept) < 0.85 * len(seen):

@@ -4,10 +4,14 @@ would have thrice as much to tell."""
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 import scapy.layers.inet as scapy_inet
@@ -18,6 +22,8 @@ from tests.lab.harness import (
     ADDRESSES,
     DEADLINE_S,
     Tracer,
+    linger_zero,
+    mac_of,
     no_socket,
     out_rsts,
     poll_until,
@@ -113,4 +119,59 @@ def test_storm_loses_nothing(routed: Lab) -> None:
     assert {e["kind"] for e in entries} == {"sent-passive"}
     assert [e["id"] for e in entries] == list(range(1, STORM + 1))
     assert last["summary"]["shown"] == STORM
+    assert last["summary"]["not_shown"]["lost"] == 0
+
+
+@contextmanager
+def many_files(count: int) -> Iterator[None]:
+    """Let this process open so many files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(soft, count)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+WAITING = 1201
+"""More than the kernel side keeps the reasons of (`reasons` in bpf/maps.c: 1024)."""
+
+
+def test_resets_that_waited_longer_than_their_reasons_are_kept(routed: Lab) -> None:
+    """tcp_send_reset came long before they leave, and does not come again: each is told."""
+    with ExitStack() as stack:
+        stack.enter_context(many_files(3 * WAITING))
+        with routed.inside("server"):
+            listener = stack.enter_context(socket.create_server((ADDRESSES["server"][0], 7000)))
+        clients = []
+        for _ in range(WAITING):
+            with routed.inside("client"):
+                client = socket.create_connection(listener.getsockname()[:2], DEADLINE_S)
+            clients.append(stack.enter_context(client))
+            stack.enter_context(listener.accept()[0])
+        ports = {client.getsockname()[1] for client in clients}
+        tracer = Tracer("--netns", routed.name("client"), "--kind", "sent", "--summary")
+        stack.callback(tracer.stop)
+        before = out_rsts(routed, "client")
+
+        # The next hop is asked for once, and does not answer.
+        gateway, mac = "10.71.1.254", mac_of(routed, "router", "cl0")
+        routed.ip("router", "link set cl0 arp off")
+        with routed.inside("client"):
+            settings = Path("/proc/sys/net/ipv4/neigh/eth0")
+            (settings / "unres_qlen_bytes").write_text(str(WAITING * 4096))
+            (settings / "retrans_time_ms").write_text("600000")
+        routed.ip("client", f"neigh del {gateway} dev eth0")
+        for client in clients:
+            linger_zero(client)
+            client.close()
+        assert out_rsts(routed, "client") - before == WAITING
+        assert not tracer.entries
+        routed.ip("client", f"neigh replace {gateway} lladdr {mac} dev eth0 nud permanent")
+        tracer.wait_for(lambda: len(tracer.entries) >= WAITING, "all resets", 10 * DEADLINE_S)
+        assert tracer.stop() == 0
+    *entries, last = tracer.entries
+    assert {entry["kind"] for entry in entries} == {"sent-active"}
+    assert Counter(entry["local"]["port"] for entry in entries) == Counter(ports)
     assert last["summary"]["not_shown"]["lost"] == 0

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import scapy.layers.inet as scapy_inet
 
-from rsttrace.capture.flows import Flows, before
+from rsttrace.capture.flows import Flows
 from rsttrace.capture.layers import Dissector, Segment
 from rsttrace.limits import PEERS, RECENT
 from rsttrace.model import Half, Scope
+from rsttrace.tcp import before
 from tests.unit import captures as c
 from tests.unit.captures import ETHERNET, RAW, SECOND, START_NS, Talk
 
@@ -39,19 +40,18 @@ def halves(flows: Flows, rst: bytes) -> tuple[Half, Half]:
 def test_both_directions_of_a_flow() -> None:
     talk, flows = Talk(), Flows(16)
     learn(flows, talk.handshake())
-    stamp = [("NOP", None), ("NOP", None), ("Timestamp", (7, 8))]
-    data = [talk.frame(1, "PA", b"x" * 10, ttl=46, window=7, options=stamp) for _ in range(6)]
-    learn(flows, [*data, talk.frame(1, "A", flags_ip=0, ttl=48)], START_NS + SECOND)
+    data = [talk.frame(1, "PA", b"x" * 10, window=7) for _ in range(6)]
+    learn(flows, [*data, talk.frame(1, "A", flags_ip=0)], START_NS + SECOND)
     theirs, ours = halves(flows, talk.reset())
-    assert (theirs.packets, theirs.ttl, theirs.ttl_min, theirs.ttl_max) == (8, 48, 46, 48)
+    assert (theirs.packets, theirs.ttl, theirs.ttl_min, theirs.ttl_max) == (8, 47, 47, 47)
     assert (theirs.syn_ttl, theirs.syn_window, theirs.syn_ns) == (47, 65160, START_NS + 1_000_000)
     assert theirs.syn_options == "mss 1460,nop,nop,sackOK,nop,wscale 7"
-    assert (theirs.df_always, theirs.timestamps, theirs.mac) == (False, True, c.GATEWAY)
+    assert (theirs.df_always, theirs.timestamps, theirs.mac) == (False, False, c.GATEWAY)
     assert (theirs.first_ns, theirs.last_ns) == (START_NS + 1_000_000, START_NS + 1_006_000_000)
     assert len(theirs.recent) == RECENT
     assert [seen.ip_id for seen in theirs.recent] == [9007, 9006, 9005, 9004]
     newest = theirs.recent[1]
-    assert (newest.flags, newest.window, newest.payload_len, newest.ttl) == ("PA", 7, 10, 46)
+    assert (newest.flags, newest.window, newest.payload_len, newest.ttl) == ("PA", 7, 10, 47)
     assert (newest.df, newest.segments, newest.time_ns) == (True, 1, START_NS + 1_005_000_000)
     assert (ours.packets, ours.syn_ttl, ours.df_always, ours.timestamps) == (2, 64, True, False)
     assert ours.mac == c.OUR_MAC
@@ -80,7 +80,8 @@ def test_a_new_syn_begins_anew(
     assert flow.other is not None
     assert (flow.packets == 1) == renewed
     assert (flow.other.packets == 0) == renewed
-    assert (flow.syn_window == 999) == renewed
+    assert flow.syn is not None
+    assert (flow.syn.window == 999) == renewed
 
 
 def test_a_retransmitted_syn_begins_nothing() -> None:
@@ -147,8 +148,11 @@ def test_used_flows_stay() -> None:
 def test_peers_are_bounded() -> None:
     flows = Flows(16)
     for number in range(PEERS + 50):
-        packet: Any = IP(src=f"10.1.{number >> 8}.{number & 255}", dst="10.0.0.1") / TCP(flags="SA")
-        flows.learn(segment(bytes(packet), link=RAW))
+        ip = IP(src="10.0.0.1", dst=f"10.1.{number >> 8}.{number & 255}")
+        syn, back = ip / TCP(flags="S", seq=7), IP(src=ip.dst, dst=ip.src)
+        flows.learn(segment(bytes(syn), link=RAW))
+        answer = back / TCP(flags="SA", sport=80, dport=20, ack=8)
+        flows.learn(segment(bytes(answer), link=RAW))
     assert len(flows._peers) == PEERS
     old: Any = IP(src="10.1.0.1", dst="10.0.0.1") / TCP(flags="R", sport=9)
     assert flows.baseline(segment(bytes(old), link=RAW)).scope is Scope.NONE

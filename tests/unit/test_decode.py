@@ -8,7 +8,7 @@ import pytest
 from rsttrace.kernel import config, layout
 from rsttrace.kernel.config import NO_REASON
 from rsttrace.kernel.decode import Context, decode
-from rsttrace.model import Endpoint, Kind, LatePacket, Reset, Scope
+from rsttrace.model import Endpoint, Kind, LatePacket, Reset, Scope, TtlCount
 from rsttrace.tcp import address, flag_letters, options_text, packet
 from tests.unit import builders as b
 from tests.unit.builders import CONTEXT, PEER, PEER6, US, US6, decoded, event
@@ -21,12 +21,9 @@ def peer_half(found: Any, **values: Any) -> None:
     given = {
         "first_ts": 100,
         "last_ts": 500,
-        "syn_ts": 100,
         "packets": 5,
         "ifindex": 2,
-        "syn_window": 65160,
         "has_syn": 1,
-        "syn_ttl": 39,
         "ttl": 47,
         "ttl_min": 39,
         "ttl_max": 48,
@@ -38,6 +35,7 @@ def peer_half(found: Any, **values: Any) -> None:
         "syn_options_len": len(LINUX_SYN),
     }
     b.fill(found, **{**given, **values})
+    b.fill(found.syn, ts=100, window=65160, ttl=39, flags=0x12)
 
 
 def seen_number(target: Any, number: int) -> None:
@@ -448,11 +446,18 @@ def test_offloaded_buffers_keep_their_segments() -> None:
 
 
 def test_half_field_by_field() -> None:
-    found = event(scope=2)
-    peer_half(found.theirs)
+    found = event(scope=1)
+    peer_half(
+        found.theirs, fin_ts=450, strange=3, strange_ts=440, syns=2, confirmed=1, acked=5,
+        has_acked=1, has_new_syn=1, new_options=LINUX_SYN, new_options_len=4,
+    )  # fmt: skip
+    b.fill(found.theirs.new_syn, ts=430, flags=0x02, seq=9, ttl=50, stamped=1, tsval=7, tsecr=8)
+    b.fill(found.theirs.clock[0], ts=100, tsval=1)
+    b.fill(found.theirs.ttls[1], ttl=48, packets=1, strange=3, first_ts=110, last_ts=440)
+    b.fill(found.theirs.ttls[3], ttl=47, packets=5, first_ts=120, last_ts=500)
     baseline = decoded(found).baseline
-    assert baseline.scope is Scope.PEER
-    assert baseline.ours is None
+    assert baseline.scope is Scope.FLOW
+    assert (baseline.ours, baseline.peer, baseline.peer_ttls) == (None, None, ())
     theirs = baseline.theirs
     assert theirs is not None
     assert (theirs.packets, theirs.ttl, theirs.ttl_min, theirs.ttl_max) == (5, 47, 39, 48)
@@ -460,6 +465,75 @@ def test_half_field_by_field() -> None:
     assert theirs.syn_options == "mss 1460,sackOK,TS val 1 ecr 2,nop,wscale 7"
     assert (theirs.df_always, theirs.timestamps) == (True, True)
     assert (theirs.mac, theirs.ifindex) == ("00:d0:f8:22:33:44", 2)
+    wall = CONTEXT.clock_offset_ns
+    assert (theirs.fin_ns, theirs.strange, theirs.strange_ns) == (450 + wall, 3, 440 + wall)
+    assert (theirs.syns, theirs.confirmed, theirs.acked) == (2, True, 5)
+    assert theirs.clock == ((1, 100 + wall),)
+    assert theirs.ttls == (
+        TtlCount(47, 5, 120 + wall, 500 + wall),
+        TtlCount(48, 1, 110 + wall, 440 + wall, strange=3),
+    )
+    new = theirs.new_syn
+    assert new is not None
+    assert (new.flags, new.seq, new.ttl, new.time_ns) == ("S", 9, 50, 430 + wall)
+    assert (new.tsval, new.tsecr, new.options) == (7, 8, "mss 1460")
+    assert theirs.checksums_wrong is None  # the card's affair
+
+
+def test_what_was_not_seen_is_none() -> None:
+    found = event(scope=1)
+    peer_half(found.theirs)
+    theirs = decoded(found).baseline.theirs
+    assert theirs is not None
+    assert (theirs.fin_ns, theirs.strange_ns, theirs.new_syn, theirs.acked) == (None,) * 4
+    assert (theirs.ttls, theirs.clock, theirs.confirmed) == ((), (), False)
+
+
+@pytest.mark.parametrize(("family", "ip_id", "df"), [(4, 501, True), (6, None, None)])
+def test_ipv6_packets_have_no_ip_id(family: int, ip_id: int | None, df: bool | None) -> None:
+    found = event(scope=1)
+    if family == 6:
+        b.headers(found.rst, b.ipv6_bytes(), b.tcp_bytes())
+    peer_half(found.theirs, packets=1)
+    seen_number(found.theirs.recent[0], 1)
+    b.fill(found.theirs.recent[0], tos=0x10)
+    theirs = decoded(found).baseline.theirs
+    assert theirs is not None
+    (seen,) = theirs.recent
+    assert (seen.ip_id, seen.df, seen.tos, seen.tsval) == (ip_id, df, 0x10, None)
+
+
+def known_peer(found: Any) -> None:
+    """A confirmed handshake of the peer."""
+    b.fill(
+        found.peer, known=1, has_mac=1, mac=bytes.fromhex("00d0f8223344"), ifindex=2,
+        options=LINUX_SYN.ljust(40, b"\xff"), options_len=len(LINUX_SYN),
+        ttls=bytes([47, 63]),
+    )  # fmt: skip
+    b.fill(
+        found.peer.syn, ts=100, flags=0x12, seq=8, ack=5, window=65160, ttl=47, df=1, ip_id=9,
+        stamped=1, tsval=1, tsecr=2,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("scope", [Scope.NONE, Scope.FLOW, Scope.PEER])
+def test_a_known_peer_is_told_whatever_the_scope(scope: Scope) -> None:
+    found = event(scope=config.SCOPES.index(scope))
+    known_peer(found)
+    if scope is Scope.FLOW:
+        peer_half(found.theirs)
+    baseline = decoded(found).baseline
+    peer, theirs = baseline.peer, baseline.theirs
+    assert peer is not None
+    assert (peer.ttls, peer.syn_ttl, peer.syn_window, peer.df) == ((47, 63), 47, 65160, True)
+    assert peer.syn_options == "mss 1460,sackOK,TS val 1 ecr 2,nop,wscale 7"
+    assert (peer.mac, peer.time_ns) == ("00:d0:f8:22:33:44", 100 + CONTEXT.clock_offset_ns)
+    assert baseline.peer_ttls == peer.ttls
+    assert (theirs is None) == (scope is Scope.NONE)
+    if scope is Scope.PEER:
+        assert theirs is not None
+        assert (theirs.packets, theirs.ttl, theirs.syn_ttl, theirs.end) == (1, 47, 47, 9)
+        assert (theirs.timestamps, theirs.recent[0].flags, theirs.acked) == (True, "SA", 5)
 
 
 def test_all_times_are_wall_clock() -> None:
@@ -491,8 +565,62 @@ def test_the_end_of_what_was_sent_is_any_number(end: int) -> None:
     ],
 )
 def test_ttls_of_the_peers_handshakes(raw: str, ttls: tuple[int, ...]) -> None:
-    found = event(peer_ttls=bytes.fromhex(raw))
-    assert decoded(found).baseline.peer_ttls == ttls
+    found = event()
+    b.fill(found.peer, known=1, ttls=bytes.fromhex(raw))
+    baseline = decoded(found).baseline
+    assert baseline.peer_ttls == ttls
+    assert baseline.peer is not None
+    assert baseline.peer.ttls == ttls
+
+
+def late(found: Any) -> LatePacket:
+    made = decode(found.dumps(), CONTEXT)
+    assert isinstance(made, LatePacket)
+    return made
+
+
+def test_a_late_packet_keeps_its_mac() -> None:
+    found = event()
+    found.kind = config.LATE
+    b.fill(found.here, mac=bytes.fromhex("00d0f8223344"), has_mac=1)
+    packet = late(found)
+    assert (packet.mac, packet.handshake) == ("00:d0:f8:22:33:44", False)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_later_handshake_is_told_as_it_was(family: int) -> None:
+    found = event(scope=2)
+    found.kind = config.LATE
+    l3 = b.ipv4_bytes() if family == 4 else b.ipv6_bytes()
+    b.headers(found.rst, l3, b.tcp_bytes("A", sport=80, dport=4000))  # what confirmed it
+    known_peer(found)
+    told = late(found)
+    assert told.handshake
+    assert (told.time_ns, told.mac) == (100 + CONTEXT.clock_offset_ns, "00:d0:f8:22:33:44")
+    packet = told.packet
+    assert packet.family == family
+    assert (packet.src.port, packet.dst.port, packet.flags) == (80, 4000, "SA")
+    assert (packet.seq, packet.ack, packet.ttl, packet.window) == (8, 5, 47, 65160)
+    assert packet.options == "mss 1460,sackOK,TS val 1 ecr 2,nop,wscale 7"
+    assert packet.length == (60 if family == 4 else 80)
+    assert packet.raw == ""
+
+
+@pytest.mark.parametrize(
+    ("kept", "payload_len", "payload"),
+    [
+        (60, 0, None),
+        (20, 100, None),  # in a fragment of the buffer
+        (60, 100, b"0123456789" * 4),
+        (30, 100, b"0123456789"),
+        (60, 3, b"012"),
+    ],
+)
+def test_a_rsts_own_payload(kept: int, payload_len: int, payload: bytes | None) -> None:
+    found = event()
+    b.headers(found.rst, b.ipv4_bytes(), b.tcp_bytes(), payload_len, b"0123456789" * 4)
+    b.fill(found.rst, kept=kept)
+    assert decoded(found).payload == payload
 
 
 # ---- what came after a reset ----

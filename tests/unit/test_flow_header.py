@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests.unit.flow_header import build, needs_compiler
 
-from rsttrace.kernel import config, layout
-from rsttrace.kernel.facts import FIELD_LINE
-
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
-
-PROGRAM = """\
-#include <assert.h>
-#include <string.h>
-#define bpf_probe_read_kernel(to, size, from) (memcpy(to, from, size), 0)
-#define bpf_get_current_pid_tgid() 0ULL
-#define bpf_get_current_uid_gid() 0ULL
-#define bpf_get_current_comm(to, size) memset(to, 0, size)
-typedef unsigned char __u8; typedef unsigned short __u16; typedef unsigned int __u32;
-typedef unsigned long long __u64; typedef signed int __s32;
-#include "flow.h"
-int main(void)
-{
-"""
+pytestmark = needs_compiler
 
 
 def run(directory: Path, statements: str) -> None:
     """Run statements against flow.h; an assertion that fails there fails here."""
-    (directory / "config.h").write_text(config.defines(config.constants()))
-    names = FIELD_LINE.findall((layout.bpf_directory() / "fields.h").read_text())
-    # Members that no kernel has: GET() gives 0.
-    (directory / "offsets.h").write_text(
-        "".join(f"#define OFF_{name} -1\n#define SIZE_{name} 0\n" for name, *_ in names)
-    )
-    (directory / "flow.c").write_text(f"{PROGRAM}{statements}\nreturn 0;\n}}\n")
-    program = directory / "flow"
-    subprocess.run(
-        ["cc", "-w", f"-I{directory}", f"-I{layout.bpf_directory()}", "-o", program,
-         directory / "flow.c"],
-        check=True,
-    )  # fmt: skip
+    program = build(directory, f"int main(void)\n{{\n{statements}\nreturn 0;\n}}\n")
     done = subprocess.run([program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -54,9 +24,9 @@ def test_a_syn_does_not_wipe_a_flow_that_another_cpu_has_just_used(tmp_path: Pat
         """
         struct flow flow = {.half = {{.packets = 1, .last_ts = 5000}, {.last_ts = 4000}}};
         struct parsed syn = {.flags = TH_SYN, .seq = 7};
-        assert(!begins_anew(&flow, &flow.half[0], &syn, 3999));
-        assert(!begins_anew(&flow, &flow.half[0], &syn, 5000 + IDLE_REUSE_NS));
-        assert(begins_anew(&flow, &flow.half[0], &syn, 5001 + IDLE_REUSE_NS));
+        assert(!begins_anew(&flow.half[0], &flow.half[1], &syn, 0, 3999));
+        assert(!begins_anew(&flow.half[0], &flow.half[1], &syn, 0, 5000 + IDLE_REUSE_NS));
+        assert(begins_anew(&flow.half[0], &flow.half[1], &syn, 0, 5001 + IDLE_REUSE_NS));
         """,
     )
 
@@ -72,5 +42,77 @@ def test_a_packet_is_late_though_another_cpu_noted_the_rst_with_a_later_time(
         assert(is_late(&half, &data, 4999));
         assert(is_late(&half, &data, 5000 + LATE_FOR_NS));
         assert(!is_late(&half, &data, 5001 + LATE_FOR_NS));
+        """,
+    )
+
+
+def test_our_own_packets_always_fit(tmp_path: Path) -> None:
+    """Also where they are far from all that was seen: our stack knows better."""
+    run(
+        tmp_path,
+        """
+        __u8 header[80] = {};
+        struct flow flow = {};
+        struct rst_half *ours = &flow.half[0], *theirs = &flow.half[1];
+        struct rst_frame frame = {};
+        struct parsed data = {.l4 = header, .flags = TH_ACK, .payload_len = 10, .seq = 100};
+        learn_packet(ours, theirs, &data, 0, 0, 5000);
+        data.seq = 1 << 30;
+        data.ttl = 3;
+        learn_packet(ours, theirs, &data, 0, 0, 5001);
+        assert(ours->packets == 2 && !ours->strange && ours->end == (1 << 30) + 10);
+        data.seq = 0;
+        data.ack = (1 << 30) + 10;
+        learn_packet(theirs, ours, &data, 0, &frame, 5002);
+        data.seq = 1 << 30;
+        learn_packet(theirs, ours, &data, 0, &frame, 5003);
+        assert(theirs->packets == 1 && theirs->strange == 1);
+        """,
+    )
+
+
+def test_our_own_new_syn_begins_anew_at_once(tmp_path: Path) -> None:
+    """Our stack connects only where it has no connection any more, however it ended."""
+    run(
+        tmp_path,
+        """
+        __u8 header[80] = {};
+        struct flow flow = {};
+        struct rst_half *ours = &flow.half[0], *theirs = &flow.half[1];
+        struct rst_frame frame = {};
+        struct parsed syn = {.l4 = header, .flags = TH_SYN, .seq = 7};
+        struct parsed answer = {.l4 = header, .flags = TH_SYN | TH_ACK, .seq = 70, .ack = 8};
+        learn_packet(ours, theirs, &syn, 0, 0, 5000);
+        assert(learn_packet(theirs, ours, &answer, 0, &frame, 5001) == CONFIRMED);
+        syn.seq = 1 << 20;
+        learn_packet(ours, theirs, &syn, 0, 0, 5002);
+        assert(ours->packets == 1 && ours->syn.seq == 1 << 20 && !theirs->packets);
+        answer.seq = 71;
+        answer.ack = (1 << 20) + 1;
+        assert(learn_packet(theirs, ours, &answer, 0, &frame, 5003) == CONFIRMED);
+        assert(theirs->packets == 1 && theirs->confirmed && !theirs->strange);
+        """,
+    )
+
+
+def test_our_own_second_syn_ack_is_the_handshake(tmp_path: Path) -> None:
+    """A server whose queue was full has forgotten its first answer; the next has a new number."""
+    run(
+        tmp_path,
+        """
+        __u8 header[80] = {};
+        struct flow flow = {};
+        struct rst_half *ours = &flow.half[0], *theirs = &flow.half[1];
+        struct rst_frame frame = {};
+        struct parsed syn = {.l4 = header, .flags = TH_SYN, .seq = 7};
+        struct parsed answer = {.l4 = header, .flags = TH_SYN | TH_ACK, .seq = 1 << 30, .ack = 8};
+        struct parsed data = {.l4 = header, .flags = TH_ACK, .seq = 8, .ack = 6, .payload_len = 1};
+        learn_packet(theirs, ours, &syn, 0, &frame, 5000);
+        learn_packet(ours, theirs, &answer, 0, 0, 5001);
+        answer.seq = 5;
+        learn_packet(ours, theirs, &answer, 0, 0, 5002);
+        assert(learn_packet(theirs, ours, &data, 0, &frame, 5003) == CONFIRMED);
+        assert(theirs->packets == 2 && !theirs->strange);
+        assert(ours->packets == 1 && ours->syn.seq == 5 && ours->end == 6);
         """,
     )

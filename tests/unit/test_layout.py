@@ -108,7 +108,7 @@ def test_c_defines_no_number_that_python_hands_over() -> None:
 
 
 def test_constants_agree() -> None:
-    for number in (limits.RECENT, limits.PAYLOAD_MAX):  # C masks with them
+    for number in (limits.RECENT, limits.TTLS, limits.PAYLOAD_MAX):  # C masks with them
         assert number & (number - 1) == 0
     assert config.SCOPES[0] is Scope.NONE  # an event begins as zeroes
     assert set(config.SCOPES) == set(Scope)
@@ -121,7 +121,12 @@ def test_constants_agree() -> None:
 RAW_MEMBERS = {
     "_headers": "rst_headers",
     "_frame": "rst_frame",
-    "_half": "rst_half",
+    "_seen": "rst_seen",
+    "_ttls": "rst_half",
+    "half": "rst_half",
+    "peer_half": "rst_peer",
+    "peer": "rst_peer",
+    "_payload": "rst_headers",
     "_socket": "rst_socket",
     "_sent_data": "rst_data",
 }
@@ -165,16 +170,22 @@ def functions_of_decode() -> dict[str, ast.FunctionDef]:
 
 def test_every_member_that_decode_reads_exists() -> None:
     functions = functions_of_decode()
-    read = members_read(functions["decode"], "event")
-    assert {"kind", "sock.uid", "made.task.comm"} <= read
-    assert [path for path in read if not has_member("rst_event", path)] == []
+    for name in ("decode", "_baseline", "_late"):
+        read = members_read(functions[name], "event")
+        assert {"decode": "made.task.comm", "_baseline": "theirs", "_late": "scope"}[name] in read
+        assert [path for path in read if not has_member("rst_event", path)] == []
     for name, struct in RAW_MEMBERS.items():
         read = members_read(functions[name], "raw")
         assert read, f"{name} reads nothing"
         assert [path for path in read if not has_member(struct, path)] == [], name
-    read = members_read(functions["_half"], "seen")
-    assert "segments" in read
-    assert [path for path in read if not has_member("rst_seen", path)] == []
+    for name, root, struct in (
+        ("_ttls", "slot", "rst_ttl"),
+        ("half", "clock", "rst_clock"),
+        ("half", "seen", "rst_seen"),
+    ):
+        read = members_read(functions[name], root)
+        assert read, f"{name} reads nothing of {root}"
+        assert [path for path in read if not has_member(struct, path)] == []
 
 
 def test_no_function_of_decode_is_left_out() -> None:
