@@ -258,8 +258,8 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "asked",
         "asked-same",
         "90    90    30    90    50    70    3     50    4     85    3     90",
-        "From where the peer's answer comes now; a box that owns the address, and a second host that "
-        "the way leads to, answer for themselves",
+        "From where the peer's answer comes now; a box that owns the address, and a second host "
+        "that the way leads to, answer for themselves",
     ),
     (
         "asked",
@@ -284,7 +284,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "asked",
         "asked-nearer",
         "0.1   0.1   0.1   0.1   10    10    43    12    35    2     60    0.1",
-        "More than 3 hops nearer than the peer's answer: before its end stands nothing of the peer's",
+        "More than 3 hops nearer than the peer's answer: nothing of the peer's stands there",
     ),
     (
         "asked",

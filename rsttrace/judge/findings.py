@@ -81,7 +81,7 @@ def duplicate_address(reset: Reset, decided: Decided) -> Evidence | None:
             return _found("duplicate-address", text, macs=[known_mac, mac])
         return None
     known = facts.reference(reset)
-    if half is None or known is None or known.steady in ("peer", "lone", "varied"):
+    if half is None or known is None or known.steady in ("varied", *facts.NOT_THE_FLOWS):
         return None
     farther = apart(reset.rst.ttl, known.ttl)[0]
     if not _settled(half) or farther <= 0:

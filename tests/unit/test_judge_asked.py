@@ -15,7 +15,6 @@ from rsttrace.model import (
     Cause,
     Endpoint,
     Evidence,
-    Frame,
     Half,
     Kind,
     MadeHere,
@@ -94,42 +93,66 @@ def lone_syn(ttl: int) -> Half:
     return steady(ttl, packets=1, syns=1, recent=(seen(ttl=ttl, flags="S", payload_len=0),))
 
 
-NAMED = [
+def based(ttl: int, probed: Probed, baseline: Baseline) -> Reset:
+    """First contact refused, where other connections of the peer were seen."""
+    return changed(refused(ttl, probed), baseline=baseline)
+
+
+def flow_of(ttl: int, theirs: Half, probed: Probed) -> Reset:
+    """A reset of a connection that has shown this of the peer."""
+    return reset(rst(ttl=ttl), theirs=theirs, ours=our_half(), probed=probed)
+
+
+def on_link(mac: str | None, *macs: str) -> Reset:
+    """First contact refused on our own link, from a MAC, where these say to have the address."""
+    return refused(64, holders(*macs), mac=mac, next_hop=DIRECT)
+
+
+ASKED: tuple[tuple[str, Reset, str | None], ...] = (
+    ("nobody", refused(), None),
+    ("silence", refused(47, SILENCE), None),
     # the only thing known of the peer's distance
-    (refused(47, answer(47)), "asked-same"),
-    (refused(47, answer(46, 47, 46)), "asked-same"),
-    (refused(49, answer(47, 47, 47)), "asked-near"),
-    (refused(49, answer(47)), "asked-near-once"),
-    (refused(49, answer(47, 47, 48)), "asked-near-once"),
-    (refused(48, answer(47, 47, 49)), None),
-    (refused(51, answer(47, 47, 47)), "asked-nearer"),
-    (refused(51, answer(47)), "asked-nearer"),
-    (refused(45, answer(47, 47, 47)), "asked-farther"),
-    (refused(111, answer(47, 47, 47)), "asked-other-initial"),
-    (refused(250, answer(47, 47, 47)), "asked-nearer"),
-    (refused(64, answer(47), frame=Frame(1, 2, MAC, 64)), "asked-beyond"),
-    (refused(64, answer(64), frame=Frame(1, 2, MAC, 64)), "asked-same"),
-    (refused(47, SILENCE), None),
+    ("as far", refused(47, answer(47)), "asked-same"),
+    ("as one of several", refused(47, answer(46, 47, 46)), "asked-same"),
+    ("2 hops nearer than three", refused(49, answer(47, 47, 47)), "asked-near"),
+    ("2 hops nearer than one", refused(49, answer(47)), "asked-near-once"),
+    ("nearer than any of three", refused(49, answer(47, 47, 48)), "asked-near-once"),
+    ("between two ways", refused(48, answer(47, 47, 49)), None),
+    ("4 hops nearer than three", refused(51, answer(47, 47, 47)), "asked-nearer"),
+    ("4 hops nearer than one", refused(51, answer(47)), "asked-nearer"),
+    ("farther", refused(45, answer(47, 47, 47)), "asked-farther"),
+    ("as far, other initial TTL", refused(111, answer(47, 47, 47)), "asked-other-initial"),
+    ("nearer, other initial TTL", refused(250, answer(47, 47, 47)), "asked-nearer"),
+    ("the gateway's, the peer is behind", refused(64, answer(47), mac=MAC), "asked-beyond"),
+    ("the gateway's, and so is the answer", refused(64, answer(64), mac=MAC), "asked-same"),
     # another connection's handshake: the answer is newer, unless the RST agrees with that
-    (changed(refused(47, answer(47)), baseline=of_peer(50)), "asked-same"),
-    (changed(refused(49, answer(47, 47, 47)), baseline=of_peer(47)), "asked-near"),
-    (changed(refused(50, answer(47)), baseline=of_peer(50)), None),
-    (changed(refused(51, answer(47)), baseline=of_peer(50, 51)), None),
+    ("as far, others not", based(47, answer(47), of_peer(50)), "asked-same"),
+    ("nearer, as others", based(49, answer(47, 47, 47), of_peer(47)), "asked-near"),
+    ("not as far, but as others", based(50, answer(47), of_peer(50)), None),
+    ("not as far, but as one of the others", based(51, answer(47), of_peer(50, 51)), None),
     # a SYN that nobody confirmed is no reference once there is an answer
-    (reset(rst(ttl=47), theirs=lone_syn(240), ours=our_half(), probed=answer(47)), "asked-same"),
-    (reset(rst(ttl=52), theirs=lone_syn(52), ours=our_half(), probed=answer(47)), "asked-nearer"),
+    ("as far, not as a lone SYN", flow_of(47, lone_syn(240), answer(47)), "asked-same"),
+    ("nearer, as a lone SYN", flow_of(52, lone_syn(52), answer(47)), "asked-nearer"),
     # its own packets tell its distance: an answer from there adds nothing
-    (b.flow(rst(ttl=47), probed=answer(47)), None),
-    (b.flow(rst(ttl=50), probed=answer(47, 47, 47)), None),
-    (b.flow(rst(ttl=47), probed=answer(50)), None),
-    (b.flow(rst(ttl=40), probed=answer(50)), None),
+    ("as its packets, all alike", b.flow(rst(ttl=47), probed=answer(47)), None),
+    ("nearer than both", b.flow(rst(ttl=50), probed=answer(47, 47, 47)), None),
+    ("as its packets, the answer not", b.flow(rst(ttl=47), probed=answer(50)), None),
+    ("all three differ", b.flow(rst(ttl=40), probed=answer(50)), None),
     # but one from where the RST came from, and they did not: the way has changed
-    (b.flow(rst(ttl=50), probed=answer(50)), "asked-same"),
-    (reset(rst(ttl=50), theirs=handshake(47), ours=our_half(), probed=answer(50)), "asked-same"),
-]
+    ("as far, its packets not", b.flow(rst(ttl=50), probed=answer(50)), "asked-same"),
+    ("as far, its handshake not", flow_of(50, handshake(47), answer(50)), "asked-same"),
+    # the link was asked
+    ("the only one", on_link(MAC, MAC), "asked-holder"),
+    ("one of two", on_link(MAC, OTHER_MAC, MAC), "asked-two-holders"),
+    ("none of two", on_link(THIRD_MAC, OTHER_MAC, MAC), "asked-no-holder"),
+    ("no Ethernet", on_link(None, MAC), None),
+)
+"""Why, what was seen, and the row of the table for what was answered."""
+
+ANSWERED = [pytest.param(found, name, id=why) for why, found, name in ASKED if found.probed]
 
 
-@pytest.mark.parametrize(("found", "name"), NAMED)
+@pytest.mark.parametrize(("found", "name"), ANSWERED)
 def test_the_row_of_an_answer(found: Reset, name: str | None) -> None:
     told = observe.asked(found)
     assert told is not None
@@ -138,34 +161,12 @@ def test_the_row_of_an_answer(found: Reset, name: str | None) -> None:
     assert found.probed.text in told.text
 
 
-@pytest.mark.parametrize(("found", "name"), NAMED)
+@pytest.mark.parametrize(("found", "name"), ANSWERED)
 def test_one_distance_counts_once(found: Reset, name: str | None) -> None:
     """Where the answer takes the place of what was seen, the group of distances is silent."""
-    if name in (None, "asked-same", "asked-beyond"):
+    if name in (None, "asked-same", "asked-beyond") or (found.probed and found.probed.macs):
         return
     assert observe.distance_(found).name is None
-
-
-def test_nobody_was_asked() -> None:
-    assert observe.asked(refused()) is None
-
-
-@pytest.mark.parametrize(
-    ("mac", "macs", "name"),
-    [
-        (MAC, (MAC,), "asked-holder"),
-        (MAC, (OTHER_MAC, MAC), "asked-two-holders"),
-        (THIRD_MAC, (OTHER_MAC, MAC), "asked-no-holder"),
-        (None, (MAC,), None),
-    ],
-)
-def test_the_row_of_what_the_link_said(
-    mac: str | None, macs: tuple[str, ...], name: str | None
-) -> None:
-    told = observe.asked(refused(64, holders(*macs), mac=mac, next_hop=DIRECT))
-    assert told is not None
-    assert told.name == name
-    assert told.values["macs"] == list(macs)
 
 
 def test_a_routers_ttl_on_our_own_link_counts_once() -> None:
@@ -222,24 +223,24 @@ def test_no_advice_to_ask_again() -> None:
     assert "--probe " not in after.advice
 
 
-ASKED = [row for row in ROWS.values() if row.group == "asked"]
+ASKED_ROWS = [row for row in ROWS.values() if row.group == "asked"]
 
 
 def test_the_table_has_rows() -> None:
-    assert len(ASKED) == 10
-    assert {row.name for row in ASKED} >= {"asked-same", "asked-nearer", "asked-farther"}
+    assert len(ASKED_ROWS) == 10
+    assert {row.name for row in ASKED_ROWS} >= {"asked-same", "asked-nearer", "asked-farther"}
 
 
 @pytest.mark.parametrize("on_link", [False, True])
 def test_answers_exclude_each_other(on_link: bool) -> None:
     """Of one question no story makes more than all answers; one alone may be told in two ways."""
-    rows = [row for row in ASKED if row.name.endswith(("holder", "holders")) == on_link]
+    rows = [row for row in ASKED_ROWS if row.name.endswith(("holder", "holders")) == on_link]
     rows = [row for row in rows if row.name not in ("asked-near-once", "asked-beyond")]
     for index, name in enumerate(NAMES):
         assert sum(row.likelihoods[index] for row in rows) <= 1.01, name
 
 
-@pytest.mark.parametrize("row", ASKED, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ASKED_ROWS, ids=lambda row: row.name)
 def test_no_row_decides_alone(row: Row) -> None:
     """Each story stays possible, and no answer is a proof."""
     spread = math.log(max(row.likelihoods) / min(row.likelihoods))
