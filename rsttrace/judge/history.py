@@ -326,9 +326,15 @@ def _other(reset: Reset) -> Other:
 def _changed(before: Verdict, after: Verdict) -> bool:
     if before.origin is not after.origin or before.findings != after.findings:
         return True
-    if after.origin is Origin.INCONCLUSIVE and _has_answer(after) and not _has_answer(before):
-        return True  # other authors are left now, though none is sure
+    if _has_answer(after) and not _has_answer(before) and _names_others(before, after):
+        return True
     return abs((before.confidence or 0.0) - (after.confidence or 0.0)) >= MATERIAL
+
+
+def _names_others(before: Verdict, after: Verdict) -> bool:
+    """Whether it tells who it was otherwise, though no surer of whether that was the peer."""
+    likeliest = [found.authors[0].author for found in (before, after) if found.authors]
+    return after.origin is Origin.INCONCLUSIVE or len(set(likeliest)) > 1
 
 
 def _has_answer(verdict: Verdict) -> bool:

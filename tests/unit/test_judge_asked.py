@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -278,8 +279,6 @@ def with_source(ip: str) -> Packet:
 
 
 def changed_packet(packet: Packet, **values: object) -> Packet:
-    from dataclasses import replace
-
     return replace(packet, **values)  # type: ignore[arg-type]
 
 
@@ -417,6 +416,31 @@ def test_an_open_verdict_is_told_again_with_what_the_peer_said() -> None:
     shown(history)
     history.answered(found, answer(47, 47, 47))
     assert shown(history) == [(found, Origin.INCONCLUSIVE)]
+
+
+@pytest.mark.parametrize(
+    ("author", "weight", "is_told"),
+    [
+        (Author.SECOND_HOST, 3.0, True),
+        (Author.INJECTOR, 3.0, False),
+        (Author.SECOND_HOST, 0.0, False),
+    ],
+)
+def test_who_is_likeliest_now_is_told(author: Author, weight: float, is_told: bool) -> None:
+    """The verdict is as sure as before that it was not the peer, and names another."""
+
+    def decide(found: Reset) -> Verdict:
+        if found.probed is None:
+            return verdict(Origin.FORGED, 0.97, Author.INJECTOR)
+        line = Evidence("asked-two-holders", weight, "asked", group="asked")
+        return replace(verdict(Origin.FORGED, 0.98, author), evidence=(line,))
+
+    history = History(decide=decide)
+    found = refused()
+    history.add(found, 0)
+    shown(history)
+    history.answered(found, holders(MAC, OTHER_MAC))
+    assert bool(shown(history)) == is_told
 
 
 def test_an_answer_before_the_first_verdict_is_in_it() -> None:
