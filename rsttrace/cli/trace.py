@@ -75,6 +75,12 @@ from rsttrace.cli.options import (
     help="Ask the link who has an address that seems to be there twice: 3 ARP requests (IPv6: "
     "neighbour solicitations), each address at most once a minute.",
 )
+@click.option(
+    "--probe",
+    is_flag=True,
+    help="Ask the peer of a doubtful reset how far away it is: by an echo, else a SYN, each at "
+    "most once a minute.",
+)
 def command(**options: Any) -> None:
     """Show every TCP reset that this node sends or receives, and who made it."""
     from rsttrace.commands import trace

@@ -13,9 +13,9 @@ from typing import Any, TextIO
 from rsttrace.commands.stop import Stop
 from rsttrace.commands.writer import Stuck, Writer
 from rsttrace.judge.fingerprints import Fingerprints
-from rsttrace.judge.history import History
+from rsttrace.judge.history import Case, History
 from rsttrace.judge.verdict import judge
-from rsttrace.model import Entry, Origin, Reset
+from rsttrace.model import Entry, Origin, Reset, Verdict
 from rsttrace.render.json import entry_line
 from rsttrace.render.pcapng import PcapngWriter
 from rsttrace.render.summary import Tally
@@ -42,6 +42,7 @@ class Options:
     fingerprints: Fingerprints | None = None
     locate: bool = False
     probe_arp: bool = False
+    probe: bool = False
 
 
 class Run:
@@ -57,6 +58,8 @@ class Run:
         live: whether the run's own duration means something, as it does not for captures.
         wanted: which resets to show.
         entry_hook: called with each entry shown.
+        judged_hook: called with each reset that is wanted and its verdict, whichever it is, before
+            it is shown.
 
     Attributes:
         history: where resets and late packets go in.
@@ -76,6 +79,7 @@ class Run:
         live: bool = False,
         wanted: Callable[[Reset], bool] = lambda reset: True,
         entry_hook: Callable[[Entry], None] | None = None,
+        judged_hook: Callable[[Reset, Verdict], None] | None = None,
     ) -> None:
         """Starts the clock of `Options.duration_s`."""
         self.options = options
@@ -92,6 +96,7 @@ class Run:
         self._tally = Tally() if live else Tally(clock=None)
         self._wanted = wanted
         self._entry_hook = entry_hook
+        self._judged_hook = judged_hook
         self._own_netns = os.stat("/proc/self/ns/net").st_ino
         self._file: PcapngWriter | None = None
         self._written = 0
@@ -131,26 +136,41 @@ class Run:
             Stuck: nobody reads, and the run is to end.
         """
         for case in self.history.due(now_ns):
-            reset, verdict, amends = case.reset, case.verdict, case.entry
-            assert verdict is not None
-            # What has been shown is amended, whatever it has become.
-            if amends is None and not self._is_wanted(reset, verdict.origin):
-                continue
-            if self.before is not None:
-                self.before()
-            entry = Entry(self._number(), reset, verdict, amends)
-            if amends is None:
-                case.entry = entry.id
-                self.shown += 1
-            self._write(entry)
-            self._tally.add(entry)
-            if self._file is not None:
-                self._file.add(entry)
-            if self._entry_hook is not None:
-                self._entry_hook(entry)
+            self._show_case(case)
             if self.full:
                 return True
         return False
+
+    def amend(self) -> None:
+        """Show what is judged anew; also beyond ``--count``, if it has been shown already.
+
+        Raises: see `show`.
+        """
+        for case in self.history.due(0):  # nothing was due then: none that waits
+            if case.entry is not None or not self.full:
+                self._show_case(case)
+
+    def _show_case(self, case: Case) -> None:
+        """Show what was judged, if it is wanted."""
+        reset, verdict, amends = case.reset, case.verdict, case.entry
+        assert verdict is not None
+        if self._judged_hook is not None and self._wanted(reset):
+            self._judged_hook(reset, verdict)
+        # What has been shown is amended, whatever it has become.
+        if amends is None and not self._is_wanted(reset, verdict.origin):
+            return
+        if self.before is not None:
+            self.before()
+        entry = Entry(self._number(), reset, verdict, amends)
+        if amends is None:
+            case.entry = entry.id
+            self.shown += 1
+        self._write(entry)
+        self._tally.add(entry)
+        if self._file is not None:
+            self._file.add(entry)
+        if self._entry_hook is not None:
+            self._entry_hook(entry)
 
     def show_judged(self, entry: Entry, made: dict[str, Any]) -> None:
         """Show an entry that another run has judged; `made` is it as a JSON object.

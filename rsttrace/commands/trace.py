@@ -76,6 +76,7 @@ def run_command(options: Mapping[str, Any]) -> None:
             hold_s=options["hold"],
             locate=options["locate"],
             probe_arp=options["probe_arp"],
+            probe=options["probe"],
         ),
     )
 
@@ -102,6 +103,7 @@ def trace(request: Request, options: Options) -> None:
             live=True,
             wanted=lambda reset: on_iface(reset, options.ifaces, enricher),
             entry_hook=probing.ask,
+            judged_hook=probing.ask_peer,
         ) as run,
     ):
         enricher.warm_up()
@@ -157,6 +159,8 @@ class _Tracing:
         """Take in a batch, show what is due."""
         for item in items:
             if isinstance(item, Reset):
+                if self._probing.is_own(item):
+                    continue
                 self._enricher.enrich(item)
             self._run.history.add(item, time.monotonic_ns())
         self._run.show(time.monotonic_ns())

@@ -50,6 +50,7 @@ class Prober:
 
     Attributes:
         source: our address on the way to the peer.
+        ports: our TCP ports, one for each flow.
         packets: how many probes were sent.
         answers: the probes and what came back.
         wait_s: how long to wait for an answer to what is sent next, in seconds.
@@ -120,7 +121,7 @@ class Prober:
             holder.bind(own)
             return int(holder.getsockname()[1])
 
-        self._ports = [reserve(socket.SOCK_STREAM) for _ in range(self._rounds + 1)]
+        self.ports = [reserve(socket.SOCK_STREAM) for _ in range(self._rounds + 1)]
         self._udp_port = reserve(socket.SOCK_DGRAM)
 
     def _open(self, own: tuple[str | int, ...]) -> None:
@@ -133,7 +134,7 @@ class Prober:
         }
         for sock in self._sockets.values():
             sock.bind(own)
-        attach_filter(self._sockets["tcp"], probes.port_filter(family, self._ports))
+        attach_filter(self._sockets["tcp"], probes.port_filter(family, self.ports))
         attach_filter(self._sockets["udp"], probes.port_filter(family, []))
         let_in_answers(self._sockets["icmp"], family)
 
@@ -173,7 +174,7 @@ class Prober:
         source, target = self._source_packed, self._target.packed
         if method == "tcp":
             seq = random.getrandbits(32)
-            ports = (self._ports[flow], self._target.port)
+            ports = (self.ports[flow], self._target.port)
             return (ports[0], seq), probes.tcp_syn(source, target, ports, seq)
         if method == "udp":
             ports = (self._udp_port, UDP_PORT + ttl)

@@ -64,4 +64,6 @@ def advice(
     pairs = [
         (sum(left[who] for who in pair), text) for pair, text in UNDECIDED if pair <= set(left)
     ]
+    if reset.probed is not None:  # the peer has been asked already
+        pairs = [pair for pair in pairs if "--probe " not in pair[1]]
     return max(pairs, key=lambda pair: pair[0])[1] if pairs else FALLBACK

@@ -283,6 +283,72 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "0.01  0.01  0.01  0.01  5     0.1   0.03  0.03  20    1     1     0.03",
         "Resets of one moment with different TTLs: no stack draws or counts them",
     ),
+    # ---- asked: what the peer answered when it was asked (--probe) ----
+    (
+        "asked",
+        "asked-same",
+        "90    90    30    90    50    70    3     50    4     85    3     90",
+        "From where the peer's answer comes now; a box that owns the address, and a second host "
+        "that the way leads to, answer for themselves",
+    ),
+    (
+        "asked",
+        "asked-other-initial",
+        "3     3     5     3     10    5     5     8     5     1     2     1",
+        "As far as the peer's answer, but started with another TTL: ICMP often has one of its own",
+    ),
+    (
+        "asked",
+        "asked-near",
+        "0.2   0.2   0.2   0.2   10    8     43    12    15    2     30    0.3",
+        "1 to 3 hops nearer than several answers, each a flow of its own, at the same moment: that "
+        "one flow's way is shorter (Augustin, Friedman, Teixeira, ToN 2011)",
+    ),
+    (
+        "asked",
+        "asked-near-once",
+        "1     1     1     1     10    8     40    12    15    3     30    1",
+        "1 to 3 hops nearer than one answer, or than some of several: ways differ by flow",
+    ),
+    (
+        "asked",
+        "asked-nearer",
+        "0.1   0.1   0.1   0.1   10    10    43    12    35    2     60    0.1",
+        "More than 3 hops nearer than the peer's answer: nothing of the peer's stands there",
+    ),
+    (
+        "asked",
+        "asked-farther",
+        "6     6     40    6     10    7     6     15    15    3     3     6",
+        "Farther than the peer's answer: a router that passes its ports on answers an echo itself; "
+        "then a REJECT may stand behind that, too",
+    ),
+    (
+        "asked",
+        "asked-beyond",
+        "5     5     5     5     20    15    90    40    80    60    90    30",
+        "Undiminished, while the peer's answer came through our gateway, which takes one: "
+        "so that is no router that takes none",
+    ),
+    (
+        "asked",
+        "asked-two-holders",
+        "3     3     3     3     3     3     3     55    3     3     3     3",
+        "Two MACs say to have the address, one of them the RST's (RFC 5227 §2.4); a host with two "
+        "interfaces in one network does so, too",
+    ),
+    (
+        "asked",
+        "asked-holder",
+        "60    60    60    60    60    10    5     30    10    10    5     40",
+        "The RST's MAC is the only one that says to have the address",
+    ),
+    (
+        "asked",
+        "asked-no-holder",
+        "5     5     5     5     5     5     8     10    40    40    8     5",
+        "The RST's MAC does not say to have the address; a bond and VRRP (RFC 5798 §7.3) have such",
+    ),
     # ---- make: its shape against the peer's stack ----
     (
         "make",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from rsttrace.model import (
@@ -98,8 +98,9 @@ class Reference:
 
     `packets` of the peer came with it. `steady` is ``many``, ``few`` or ``one`` by their number;
     ``varied`` where the peer's packets came with several TTLs, ``peer`` where it is of another
-    connection of that address, ``lone`` where it is of a SYN that nobody confirmed. `others` are
-    TTLs that its other packets or handshakes came with.
+    connection of that address, ``lone`` where it is of a SYN that nobody confirmed, ``asked`` where
+    the peer answered our question. `others` are TTLs that its other packets, handshakes or answers
+    came with.
     """
 
     ttl: int
@@ -108,6 +109,10 @@ class Reference:
     others: tuple[int, ...] = ()
     handshakes: tuple[int, ...] = ()
     is_syn: bool = True
+
+
+NOT_THE_FLOWS = ("peer", "lone", "asked")
+"""Steadiness of a reference that is not of this connection's own, confirmed packets."""
 
 
 def plural(count: int, word: str) -> str:
@@ -200,11 +205,34 @@ def counts_of(half: Half) -> tuple[TtlCount, ...]:
 
 @once
 def reference(reset: Reset) -> Reference | None:
-    """The TTL that stands for the peer: its handshake's, else its packets', else another flow's."""
+    """The TTL that stands for the peer.
+
+    Its handshake's, else its packets', else its other connections'. What it answered when it was
+    asked comes before those, unless they agree with the RST, and makes a handshake steadier: so far
+    away was the peer before the RST and, by one answer or several, after it.
+    """
+    known, probed = _seen_reference(reset), reset.probed
+    if probed is None or probed.ttl is None:
+        return known
+    ttls = (probed.ttl, *probed.ttls)
+    if known is None or known.steady == "lone" or _is_elsewhere(known, reset.rst.ttl):
+        others = tuple(ttl for ttl in dict.fromkeys(ttls) if ttl != probed.ttl)
+        packets = probed.ttls.count(probed.ttl) or 1
+        return Reference(probed.ttl, packets, "asked", others, is_syn=False)
+    if known.steady in ("one", "few") and known.ttl in ttls:
+        return replace(known, steady="many" if probed.ttls.count(known.ttl) > 1 else "few")
+    return known
+
+
+def _is_elsewhere(known: Reference, ttl: int) -> bool:
+    """Whether a TTL is none that the peer's other connections had."""
+    return known.steady == "peer" and ttl not in (known.ttl, *known.handshakes)
+
+
+def _seen_reference(reset: Reset) -> Reference | None:
+    """As `reference`, of what came by itself."""
     half, baseline = flow_half(reset), reset.baseline
     handshakes = baseline.peer.ttls if baseline.peer is not None else baseline.peer_ttls
-    if reset.probed is not None and reset.probed.ttl is not None and half is None:
-        return Reference(reset.probed.ttl, 1, "peer", handshakes=(reset.probed.ttl,))
     if half is None or half.ttl is None:
         theirs = baseline.theirs
         ttl = baseline.peer.syn_ttl if baseline.peer else theirs.syn_ttl if theirs else None

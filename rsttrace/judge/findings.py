@@ -84,7 +84,7 @@ def duplicate_address(reset: Reset, decided: Decided) -> Evidence | None:
             return _found("duplicate-address", text, macs=[known_mac, mac])
         return None
     known = facts.reference(reset)
-    if half is None or known is None or known.steady in ("peer", "lone", "varied"):
+    if half is None or known is None or known.steady in ("varied", *facts.NOT_THE_FLOWS):
         return None
     farther = apart(reset.rst.ttl, known.ttl)[0]
     if not _settled(half) or farther <= facts.NEAR_HOPS:
@@ -146,7 +146,7 @@ def nat_state_lost(reset: Reset, decided: Decided) -> Evidence | None:
         return None
     if not is_bare(reset.rst) or reset.rst.flags != "R" or not facts.is_provoked(reset):
         return None
-    if not decided.likely(Author.BALANCER) or known.steady in ("varied", "lone", "peer"):
+    if not decided.likely(Author.BALANCER) or known.steady in ("varied", *facts.NOT_THE_FLOWS):
         return None
     nearer = -apart(reset.rst.ttl, known.ttl)[0]
     idle = facts.idle_ns(reset) or 0

@@ -15,7 +15,18 @@ from rsttrace.judge import facts
 from rsttrace.judge.findings import looks_like_check
 from rsttrace.judge.observe import SAME_COUNTER
 from rsttrace.judge.verdict import judge
-from rsttrace.model import LatePacket, Other, Packet, Peer, Reset, Seen, Verdict, hops
+from rsttrace.model import (
+    LatePacket,
+    Origin,
+    Other,
+    Packet,
+    Peer,
+    Probed,
+    Reset,
+    Seen,
+    Verdict,
+    hops,
+)
 from rsttrace.tcp import seen_packet
 
 SIBLINGS = 8
@@ -43,6 +54,9 @@ times one time in ten would be."""
 CLOCK_SLACK_NS = 1_000_000
 """What one moment's wall-clock time may differ by when it is told twice (the offset is measured
 anew each time)."""
+
+PROBED_NS = 60_000_000_000
+"""What a peer answered holds for the resets of a minute before and after: so often it is asked."""
 
 MATERIAL = 0.02
 """A change of confidence that is worth another line."""
@@ -93,6 +107,7 @@ class History:
         self._peers: OrderedDict[tuple[object, str], list[Case]] = OrderedDict()
         self._gateways: OrderedDict[tuple[object, str], None] = OrderedDict()
         self._checks: OrderedDict[tuple[object, str, str, int], deque[int]] = OrderedDict()
+        self._probed: OrderedDict[tuple[object, str], Probed] = OrderedDict()
         self._anew: list[Case] = []
 
     def add(self, item: Reset | LatePacket, now_ns: int) -> None:
@@ -105,9 +120,29 @@ class History:
         self._note_check(item)
         if item.kind.direction != "sent":
             self._note_gateway(item)
+            self._note_probed(item)
             self._join_flow(case)
             self._join_peer(case)
             self._join_strangers(case)
+
+    def answered(self, reset: Reset, probed: Probed) -> None:
+        """Take in what the peer of a reset answered when it was asked (``--probe``).
+
+        It counts for all resets of that peer in that namespace (or file) of the last minute, and
+        for those of the next.
+        """
+        peer = (_identity(reset), reset.rst.src.ip)
+        self._probed[peer] = probed
+        self._probed.move_to_end(peer)
+        if len(self._probed) > self._size:
+            self._probed.popitem(last=False)
+        for key, cases in self._flows.items():
+            if key[:2] != peer:
+                continue
+            for case in cases:
+                if abs(probed.time_ns - case.reset.time_ns) <= PROBED_NS:
+                    case.reset.probed = probed
+                    self._touch(case)
 
     def due(self, now_ns: int | None = None) -> Iterator[Case]:
         """Cases to be shown: those whose time has come (all if None), then changed verdicts.
@@ -226,6 +261,12 @@ class History:
                 self._gateways.popitem(last=False)
         reset.gateway_keeps_ttl = key in self._gateways
 
+    def _note_probed(self, reset: Reset) -> None:
+        """Give a reset what its peer has answered lately."""
+        probed = self._probed.get((_identity(reset), reset.rst.src.ip))
+        if probed is not None and abs(reset.time_ns - probed.time_ns) <= PROBED_NS:
+            reset.probed = probed
+
     def _join_strangers(self, case: Case) -> None:
         reset = case.reset
         ip_id = reset.rst.ip_id
@@ -292,4 +333,17 @@ def _other(reset: Reset) -> Other:
 def _changed(before: Verdict, after: Verdict) -> bool:
     if before.origin is not after.origin or before.findings != after.findings:
         return True
+    if _has_answer(after) and not _has_answer(before) and _names_others(before, after):
+        return True
     return abs((before.confidence or 0.0) - (after.confidence or 0.0)) >= MATERIAL
+
+
+def _names_others(before: Verdict, after: Verdict) -> bool:
+    """Whether it tells who it was otherwise, though no surer of whether that was the peer."""
+    likeliest = [found.authors[0].author for found in (before, after) if found.authors]
+    return after.origin is Origin.INCONCLUSIVE or len(set(likeliest)) > 1
+
+
+def _has_answer(verdict: Verdict) -> bool:
+    """Whether the peer's answer to a question has told something."""
+    return any(found.group == "asked" and found.weight for found in verdict.evidence)

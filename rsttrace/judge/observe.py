@@ -30,7 +30,7 @@ from rsttrace.judge.facts import (
     starts_at,
     ttl_word,
 )
-from rsttrace.model import Fate, Half, Packet, Reset, Scope, Seen, hops, initial_ttl
+from rsttrace.model import Fate, Half, Packet, Probed, Reset, Scope, Seen, hops, initial_ttl
 from rsttrace.tcp import distance
 
 
@@ -102,12 +102,15 @@ def distance_(reset: Reset) -> Observation:
     if undiminished is not None:
         return undiminished
     hop = reset.next_hop
-    if known is None:
+    if known is None or known.steady == "asked":
         away = hops(ttl)
         if hop is not None and not hop.is_gateway and hop.ip == reset.rst.src.ip and away:
             text = f"the peer is on our own link, but the RST has passed {plural(away, 'router')}"
             return Observation("distance", "ttl-routed", text, {"ttl": ttl, "hops": away})
+    if known is None:
         return _silent("distance", f"no earlier packet of the peer to compare {word} {ttl} with")
+    if known.steady == "asked":
+        return _silent("distance", f"{word} {ttl}: compared with what the peer answered")
     return _compared(reset, known)
 
 
@@ -232,7 +235,7 @@ def _undiminished(reset: Reset, known: facts.Reference | None) -> Observation | 
             f"would have passed that, which takes one"
         )
         return Observation("distance", "ttl-undiminished", text, values)
-    if known is None or known.steady in ("peer", "lone") or not known_hops or peers_mac != mac:
+    if known is None or known.steady in facts.NOT_THE_FLOWS or not known_hops or peers_mac != mac:
         return None
     text = (
         f"{word} {ttl}, undiminished, from {mac}, over which the peer's packets came through "
@@ -277,6 +280,84 @@ def distances(reset: Reset) -> tuple[int | None, int | None]:
         start = max(start, reference + (theirs or 0))
         theirs = start - reference
     return start - reset.rst.ttl, theirs
+
+
+# ---- asked ----
+
+
+def asked(reset: Reset) -> Observation | None:
+    """What the peer answered when it was asked for its distance, or the link for its MAC.
+
+    Where this connection's own packets tell the distance, an answer adds nothing to them, unless it
+    came from where the RST came from and they did not: then the way has changed, or another host
+    has the address now.
+    """
+    probed, rst = reset.probed, reset.rst
+    if probed is None:
+        return None
+    if probed.macs:
+        return _asked_link(reset, probed)
+    text = f"asked: {probed.text}"
+    if probed.ttl is None:
+        return _silent("asked", text)
+    text += f"; the RST with {rst.ttl}"
+    values = {
+        "method": probed.method,
+        "ttl": probed.ttl,
+        "ttls": list(probed.ttls),
+        "hops": hops(probed.ttl),
+        "rst_ttl": rst.ttl,
+    }
+    return Observation("asked", _asked_distance(reset, probed, probed.ttl), text, values)
+
+
+def _asked_distance(reset: Reset, probed: Probed, ttl: int) -> str | None:
+    """The row for an answer with a TTL, against the RST's; None where the packets say it all."""
+    rst, ttls = reset.rst, {ttl, *probed.ttls}
+    place = distance_(reset).name
+    if rst.ttl in ttls:
+        return None if place in _AGREED else "asked-same"
+    if place == "ttl-undiminished":
+        known = facts.reference(reset)
+        behind = known is not None and known.steady == "asked" and bool(hops(ttl))
+        return "asked-beyond" if behind else None
+    if place is not None:
+        return None
+    farther, _ = apart(rst.ttl, ttl)
+    if farther == 0:
+        return "asked-other-initial"
+    if farther > 0:
+        return "asked-farther"
+    if farther < -facts.NEAR_HOPS:
+        return "asked-nearer"
+    if min(ttls) < rst.ttl < max(ttls):
+        return None  # between two of its ways
+    alike = len(ttls) == 1 and len(probed.ttls) > 1
+    return "asked-near" if alike else "asked-near-once"
+
+
+_AGREED = (
+    "ttl-same",
+    "ttl-of-several",
+    "ttl-as-data",
+    "ttl-other-handshake",
+    "ttl-counting",
+)
+"""Where the RST has a TTL that the peer has shown already, or one that tells no distance."""
+
+
+def _asked_link(reset: Reset, probed: Probed) -> Observation:
+    """The row for who says to have the peer's address on our own link."""
+    mac = reset.frame.mac if reset.frame is not None else None
+    text = f"asked: {probed.text}"
+    values = {"method": probed.method, "macs": list(probed.macs), "mac": mac}
+    if mac is None:
+        return Observation("asked", None, text, values)
+    text += f"; the RST came from {mac}"
+    if mac not in probed.macs:
+        return Observation("asked", "asked-no-holder", text, values)
+    name = "asked-two-holders" if len(probed.macs) > 1 else "asked-holder"
+    return Observation("asked", name, text, values)
 
 
 # ---- make ----
@@ -724,7 +805,7 @@ def numbers(reset: Reset) -> Observation | None:
 def _beyond_reach(reset: Reset) -> Observation | None:
     """The RST acknowledges a packet of ours that died before it could reach the peer."""
     rst, ours, known = reset.rst, reset.baseline.ours, facts.reference(reset)
-    if ours is None or known is None or known.steady in ("peer", "lone") or "A" not in rst.flags:
+    if ours is None or known is None or known.steady in facts.NOT_THE_FLOWS or "A" not in rst.flags:
         return None
     answered = [seen for seen in ours.recent if facts.answers(rst, seen)]
     routers = distances(reset)[1]
@@ -910,7 +991,7 @@ def _is_peers(reset: Reset, seen: Seen) -> bool:
     if seen.checksum_ok is False:
         return False
     known, half = facts.reference(reset), flow_half(reset)
-    if known is not None and known.steady not in ("peer", "lone"):
+    if known is not None and known.steady not in facts.NOT_THE_FLOWS:
         ttls = {known.ttl, *known.others}
         if all(apart(seen.ttl, ttl) != (0, True) for ttl in ttls):
             return False
@@ -1143,6 +1224,7 @@ def other_end_log(reset: Reset) -> Observation | None:
 
 OBSERVERS: tuple[Observer, ...] = (
     distance_,
+    asked,
     make,
     copied,
     history_,

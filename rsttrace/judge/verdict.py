@@ -81,7 +81,11 @@ def judge(reset: Reset, fingerprints: Fingerprints | None = None, table: Model =
     words = proofs.other_end_words(reset)
     if words is not None and not any(found.rule == "other-end" for found in considered):
         considered += (Evidence("other-end", 0.0, *words),)
-    speaking = tuple(found for found in considered if found.proof or abs(found.weight) >= 0.05)
+    speaking = tuple(
+        found
+        for found in considered
+        if found.proof or found.group == "asked" or abs(found.weight) >= 0.05
+    )
     return _verdict(reset, fingerprints, origin, confidence, score, authors, considered, speaking)
 
 

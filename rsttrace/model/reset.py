@@ -402,11 +402,13 @@ class Pod:
 
 @dataclass(frozen=True)
 class Probed:
-    """The peer's distance, as it answered when it was asked (``--probe``).
+    """What the peer answered when it was asked (``--probe``).
 
-    `method` is what was sent: ``echo`` (ICMP echo, RFC 792, RFC 4443) or ``syn`` (to a port that
-    had answered). `ttl` is the TTL (hop limit) of its answer, `mac` who handed that over, `time_ns`
-    (CLOCK_REALTIME) when. `text` says in words what was asked and answered.
+    `method` is what was sent: ``echo`` (ICMP echo, RFC 792, RFC 4443), ``syn`` (to a port that had
+    answered), ``arp`` or ``nd`` (who has its address on our own link). `ttl` is the TTL (hop limit)
+    of its answer, ``None`` where none came or none was asked for; `ttls` those of all answers.
+    `mac` is who handed the answer over, `macs` are all that say to have the address. `time_ns`
+    (CLOCK_REALTIME) is when. `text` says in words what was asked and answered.
     """
 
     method: str
@@ -414,6 +416,8 @@ class Probed:
     mac: str | None
     time_ns: int
     text: str
+    ttls: tuple[int, ...] = ()
+    macs: tuple[str, ...] = ()
 
 
 @dataclass
@@ -437,8 +441,9 @@ class Reset:
     `period_s` is set where connections just like this one (same addresses and service) are reset
     again and again: the time between two, in seconds.
 
-    `other_end` is what another vantage point says of it (``rsttrace compare``). `memo` is the
-    judge's: what it derives from the rest while it looks at one reset.
+    `other_end` is what another vantage point says of it (``rsttrace compare``), `probed` what the
+    peer answered when it was asked about it. `memo` is the judge's: what it derives from the rest
+    while it looks at one reset.
     """
 
     time_ns: int

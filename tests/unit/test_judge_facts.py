@@ -149,7 +149,7 @@ INJECTED = half(ttl=63, ttl_max=63, ttls=b.counted((47, 10), (63, 2)), recent=(s
         pytest.param(reset(), None, id="nothing"),
         pytest.param(flow(theirs=half(ttl=None, syn_ttl=None)), None, id="no-ttl"),
         pytest.param(
-            reset(probed=Probed("echo", 50, None, b.TIME, "an echo")), (50, "peer"), id="asked"
+            reset(probed=Probed("echo", 50, None, b.TIME, "an echo")), (50, "asked"), id="asked"
         ),
         pytest.param(
             flow(probed=Probed("echo", 50, None, b.TIME, "an echo")),

@@ -46,6 +46,7 @@ from tests.unit.builders import (
     seen,
     steady,
 )
+from tests.unit.test_judge_asked import ASKED
 
 MS, SECOND = 10**6, 10**9
 GATEWAY = NextHop("10.0.0.1", MAC, True, 2)
@@ -1154,6 +1155,7 @@ OTHER_END: Rows = [
 
 CASES: dict[str, Rows] = {
     "distance": DISTANCE,
+    "asked": ASKED,
     "make": MAKE,
     "copied": COPIED,
     "history": HISTORY,
