@@ -8,6 +8,8 @@ PACKAGES := python3-bpfcc python3-venv iproute2 nftables tcpdump
 PROGRAMS := dsniff hping3 haproxy iptables conntrack traceroute mtr-tiny
 # Its service would speak LLDP on your network from the next boot on: only on CI's machine.
 PROGRAMS += $(if $(CI),lldpd)
+# A unit test compiles the baseline of bpf/ for user space, to hold it against the captures'.
+COMPILER := gcc libc6-dev
 EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 
 .PHONY: demo test unit lint bench accuracy kernels kernels-build kernels-doc vagrant-validate clean
@@ -80,5 +82,6 @@ $(VENV)/installed: $(VENV)/created pyproject.toml
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/created pyproject.toml
+	@$(call install,$(COMPILER))
 	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/installed

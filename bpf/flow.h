@@ -323,6 +323,7 @@ INLINE void fill_seen(struct rst_seen *r, const struct parsed *p, const void *sk
 /* Learn from a packet that fits; r is its place in h->recent. */
 INLINE void note(struct rst_half *h, const struct rst_seen *r)
 {
+	const struct rst_seen *last = &h->recent[(h->packets - 1) & (RECENT - 1)];
 	__u32 end = r->seq + r->payload_len;
 	__u8 ttl = r->ttl;
 
@@ -338,7 +339,8 @@ INLINE void note(struct rst_half *h, const struct rst_seen *r)
 			h->syn = *r;
 			h->known_ttl = ttl;
 		}
-		h->syns++;
+		if (!h->packets || !(last->flags & TH_SYN) || since(r->ts, last->ts) > COPY_NS)
+			h->syns++;
 	}
 	if (r->flags & TH_FIN) {
 		end++;
@@ -400,6 +402,11 @@ INLINE void begin(struct rst_half *h, struct rst_half *other, const struct parse
 {
 	int renewed = renews(h, other, p);
 
+	/* Our stack has forgotten that it answered this SYN (its queue was full, or SYN cookies). */
+	if (own && (p->flags & TH_ACK) && h->has_syn && h->syn.seq != p->seq) {
+		__builtin_memset(h, 0, sizeof(*h));
+		return;
+	}
 	if (renewed || begins_anew(h, other, p, own, now)) {
 		if (renewed) { /* this half is cleared anyway: keep the SYN there for a moment */
 			h->syn = other->new_syn;

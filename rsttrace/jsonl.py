@@ -35,7 +35,7 @@ from rsttrace.model import (
 )
 
 SCHEMA = 1
-"""The version of the JSON that is understood."""
+"""The version of the JSON: raised only when a field is renamed, removed or changes its meaning."""
 
 LONGEST_LINE = 1 << 20
 """Characters of a line; an entry of ours has some thousands."""

@@ -83,13 +83,12 @@ def flag_bits(letters: str) -> int:
 
 
 def sum16(data: bytes) -> int:
-    """The ones' complement sum of 16-bit words (RFC 1071), folded to 16 bits."""
-    if len(data) & 1:
-        data += b"\0"
-    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
+    """The ones' complement sum of 16-bit words (RFC 1071), folded to 16 bits.
+
+    Folding keeps the remainder modulo 2^16 - 1, and so does reading all words as one number.
+    """
+    number = int.from_bytes(data + b"\0" if len(data) & 1 else data, "big")
+    return number % 0xFFFF or (0xFFFF if number else 0)
 
 
 def checksum(data: bytes) -> int:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from rsttrace.capture.layers import Segment, tcp_checksum_ok
 from rsttrace.limits import (
+    COPY_NS,
     HANDSHAKES_TOLD,
     IDLE_REUSE_NS,
     LATE_FOR_NS,
@@ -105,6 +106,24 @@ class _Options(NamedTuple):
 
     def text(self) -> str:
         return options_text(self.raw, self.length)
+
+
+class _Handshake(NamedTuple):
+    """A SYN or SYN-ACK, and the frame that it came in."""
+
+    syn: _Row
+    options: _Options
+    version: int
+    mac: bytes | None
+    interface: int
+
+    def half(self) -> Half:
+        return handshake_half(
+            self.syn.seen(self.version),
+            self.options.text(),
+            _mac(self.mac),
+            self.interface or None,
+        )
 
 
 class _Ttl:
@@ -272,23 +291,7 @@ class Direction:
         if passes and (self.checked < CHECKED or late):
             passes = self._checksum_fits(segment)
         fits = self._count_ttl(segment.ttl, now, bool(passes))
-        data = segment.data
-        row = _Row(
-            now,
-            segment.ttl,
-            segment.ip_id,
-            segment.df,
-            flags,
-            segment.seq,
-            segment.ack,
-            segment.window,
-            segment.payload_len,
-            1 if segment.length <= ORDINARY_PACKET else self._segments(segment),
-            stamp if len(stamp) == 8 else b"",
-            data[segment.l3 + 1]
-            if segment.version == 4
-            else (data[segment.l3] << 4 | data[segment.l3 + 1] >> 4) & 0xFF,
-        )
+        row = self._row(segment, stamp)
         if not fits:
             self.strange += 1
             self.strange_ns = now
@@ -296,7 +299,7 @@ class Direction:
                 self.new_syn, self.new_options = row, _syn_options(segment, stamped)
             return False
         if segment.mac >= 0:
-            self.mac = data[segment.mac : segment.mac + 6]
+            self.mac = segment.data[segment.mac : segment.mac + 6]
         self.interface = segment.interface
         self.note(row, _syn_options(segment, stamped) if flags & SYN else None)
         if stamped:
@@ -307,6 +310,24 @@ class Direction:
             return False
         self.confirmed = True
         return self.syn is not None
+
+    def _row(self, segment: Segment, stamp: bytes) -> _Row:
+        data, l3 = segment.data, segment.l3
+        v4 = segment.version == 4
+        return _Row(
+            segment.time_ns,
+            segment.ttl,
+            segment.ip_id,
+            segment.df,
+            segment.flags,
+            segment.seq,
+            segment.ack,
+            segment.window,
+            segment.payload_len,
+            1 if segment.length <= ORDINARY_PACKET else self._segments(segment),
+            stamp if len(stamp) == 8 else b"",
+            data[l3 + 1] if v4 else (data[l3] << 4 | data[l3 + 1] >> 4) & 0xFF,
+        )
 
     def note(self, row: _Row, options: _Options | None) -> None:
         """Learn from a packet that fits. `options`: those of a SYN or SYN-ACK."""
@@ -362,9 +383,14 @@ class Direction:
                 return self.syn_seq == seq
             if flags & ACK and other.syn_seq is not None and not other.acknowledged_by(ack):
                 return False
-        fits = _near(seq, self.end, other.acked)
-        if fits and flags & ACK and other.end is not None:
-            fits = _near(ack, other.end, self.acked)
+        end, other_end = self.end, other.end
+        fits = (  # _near(), its first step in place
+            end is not None and (seq - end + NEAR) & 0xFFFFFFFF <= 2 * NEAR
+        ) or _near(seq, end, other.acked)
+        if fits and flags & ACK and other_end is not None:
+            fits = (ack - other_end + NEAR) & 0xFFFFFFFF <= 2 * NEAR or _near(
+                ack, other_end, self.acked
+            )
         if not fits and flags & (SYN | ACK) == ACK:
             fits = self._both_are_elsewhere(segment, other)
         return fits
@@ -430,7 +456,9 @@ class Direction:
 
     def _note_syn(self, row: _Row, options: _Options) -> None:
         if self.syn is not None:
-            self.syns += 1  # of those with another number none fits
+            last = self.recent[-1]
+            if not last.flags & SYN or since(row.time_ns, last.time_ns) > COPY_NS:
+                self.syns += 1  # of those with another number none fits
             return
         self.syn, self.syn_seq, self.syn_options = row, row.seq, options
         self.syns = 1
@@ -458,12 +486,11 @@ class Direction:
         size = mss - 12 if mss and mss > 64 and segment.timestamps else mss or ORDINARY_SEGMENT
         return max(1, -(-segment.payload_len // size))
 
-    def handshake(self) -> Half:
+    def handshake(self) -> _Handshake:
         """What its SYN or SYN-ACK alone tells."""
         assert self.syn is not None
-        options = self.syn_options.text() if self.syn_options is not None else None
-        mac = self.mac.hex(":") if self.mac is not None else None
-        return handshake_half(self.syn.seen(self.version), options, mac, self.interface or None)
+        assert self.syn_options is not None
+        return _Handshake(self.syn, self.syn_options, self.version, self.mac, self.interface)
 
     def half(self) -> Half | None:
         """As the judge knows it."""
@@ -484,7 +511,7 @@ class Direction:
             syn_window=syn.window if syn is not None else None,
             df_always=self.df_always,
             timestamps=self.timestamps,
-            mac=self.mac.hex(":") if self.mac is not None else None,
+            mac=_mac(self.mac),
             ifindex=self.interface or None,
             first_ns=self.first_ns,
             last_ns=self.last_ns,
@@ -508,24 +535,25 @@ class Direction:
 class _Known:
     """The newest confirmed handshake of an address, and the TTLs of those before."""
 
-    __slots__ = ("half", "ttls")
+    __slots__ = ("handshake", "ttls")
 
-    def __init__(self, half: Half, ttls: tuple[int, ...]) -> None:
-        self.half = half
+    def __init__(self, handshake: _Handshake, ttls: tuple[int, ...]) -> None:
+        self.handshake = handshake
         self.ttls = ttls
 
+    def half(self) -> Half:
+        return self.handshake.half()
+
     def peer(self) -> Peer:
-        half = self.half
-        assert half.syn_ttl is not None
-        assert half.syn_ns is not None
+        syn = self.handshake.syn.seen(self.handshake.version)
         return Peer(
             ttls=self.ttls,
-            syn_ttl=half.syn_ttl,
-            syn_options=half.syn_options,
-            syn_window=half.syn_window,
-            df=half.recent[0].df,
-            mac=half.mac,
-            time_ns=half.syn_ns,
+            syn_ttl=syn.ttl,
+            syn_options=self.handshake.options.text(),
+            syn_window=syn.window,
+            df=syn.df,
+            mac=_mac(self.handshake.mac),
+            time_ns=syn.time_ns,
         )
 
 
@@ -625,45 +653,50 @@ class Flows:
             if theirs is not None:
                 return Baseline(Scope.FLOW, theirs, ours, ttls, peer)
         if known is not None:
-            return Baseline(Scope.PEER, known.half, ours, ttls, peer)
+            return Baseline(Scope.PEER, known.half(), ours, ttls, peer)
         return Baseline(Scope.NONE, None, ours, ttls, peer)
 
     def _learn_peer(self, segment: Segment, direction: Direction) -> None:
         """A direction's handshake has been confirmed by this packet."""
-        half = direction.handshake()
-        sender = segment.source + segment.tag
-        known, ttl = self._peers.get(sender), half.syn_ttl or 0
+        handshake = direction.handshake()
+        sender, ttl = segment.source + segment.tag, handshake.syn.ttl
+        known = self._peers.get(sender)
         ttls = known.ttls if known is not None else ()
-        self._peers[sender] = _Known(half, ttls if ttls[:1] == (ttl,) else (ttl, *ttls)[:PEER_TTLS])
+        if ttls[:1] != (ttl,):
+            ttls = (ttl, *ttls)[:PEER_TTLS]
+        self._peers[sender] = _Known(handshake, ttls)
         self._peers.move_to_end(sender)
         if len(self._peers) > PEERS:
             self._peers.popitem(last=False)
         watch = self._watched.get(sender)
         if watch is not None:
-            self._tell(watch, segment, direction, half)
+            self._tell(watch, segment, handshake)
 
-    def _tell(self, watch: _Watch, segment: Segment, direction: Direction, half: Half) -> None:
+    def _tell(self, watch: _Watch, segment: Segment, handshake: _Handshake) -> None:
         """Of a handshake after a RST in its sender's name, if it adds something."""
-        syn = half.recent[0]
+        syn = handshake.syn
         if watch.key == segment.key or syn.time_ns <= watch.time_ns:
             return
         if len(watch.ttls) >= HANDSHAKES_TOLD or syn.ttl in watch.ttls:
             return
         watch.ttls.append(syn.ttl)
-        options = direction.syn_options
         ports = segment.data[segment.l4 : segment.l4 + 4]
         self.met = LatePacket(
             syn.time_ns,
             handshake_packet(
-                syn,
-                half.syn_options or "",
-                options.length if options is not None else 0,
+                syn.seen(handshake.version),
+                handshake.options.text(),
+                handshake.options.length,
                 Endpoint(address(segment.source), int.from_bytes(ports[:2], "big")),
                 Endpoint(address(segment.destination), int.from_bytes(ports[2:], "big")),
             ),
-            mac=half.mac,
+            mac=_mac(handshake.mac),
             handshake=True,
         )
+
+
+def _mac(raw: bytes | None) -> str | None:
+    return raw.hex(":") if raw is not None else None
 
 
 def since(now: int, then: int) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from collections.abc import Mapping
+from typing import Any
 
 from rsttrace.commands.filters import check_repeats, filter_of
 from rsttrace.commands.options import shown
@@ -17,7 +17,7 @@ from rsttrace.enrich import Enricher, NetnsDirectory
 from rsttrace.kernel import hooks
 from rsttrace.kernel.protocol import Report, Request
 from rsttrace.kernel.source import LiveSource
-from rsttrace.model import Entry, LatePacket, Reset
+from rsttrace.model import LatePacket, Reset
 
 BLIND_SPOTS = {
     "kprobes": "resets inside IPsec, and packets sent past the queueing layer (AF_XDP, "
@@ -86,22 +86,12 @@ def run_command(options: Mapping[str, Any]) -> None:
     )
 
 
-def trace(
-    request: Request,
-    options: Options,
-    *,
-    out: TextIO | None = None,
-    status: Callable[[str], None] | None = None,
-    entry_hook: Callable[[Entry], None] | None = None,
-) -> None:
+def trace(request: Request, options: Options) -> None:
     """Trace until a signal, the duration, the count, or the reader ends it.
 
     Args:
         request: what to load, with the filters that the kernel applies.
         options: what to show.
-        out: where entries go; stdout by default.
-        status: takes lines about the run; stderr by default.
-        entry_hook: called with each entry shown.
 
     Raises:
         RsttraceError: nothing can be traced.
@@ -112,32 +102,24 @@ def trace(
         Enricher(viewpoint_netns=options.viewpoint_netns) as enricher,
         LiveSource(request) as source,
         Probing(options) as probing,
-    ):
-
-        def on_entry(entry: Entry) -> None:
-            probing.ask(entry)
-            if entry_hook is not None:
-                entry_hook(entry)
-
-        with Run(
+        Run(
             options,
             stop,
-            out=out,
-            status=status,
             live=True,
             wanted=lambda reset: on_iface(reset, options.ifaces, enricher),
-            entry_hook=on_entry,
-        ) as run:
-            enricher.warm_up()
-            run.say("\n".join([started_line(source.report), *unseen_lines(source.report)]))
-            if options.verbose and source.log:
-                run.say(source.log)
-            try:
-                _Tracing(run, source, enricher, probing).run()
-            except Stuck:
-                run.say("warning: nobody reads the output; ending without the rest")
-            probing.tell_left_out(run)
-            _end(run, source)
+            entry_hook=probing.ask,
+        ) as run,
+    ):
+        enricher.warm_up()
+        run.say("\n".join([started_line(source.report), *unseen_lines(source.report)]))
+        if options.verbose and source.log:
+            run.say(source.log)
+        try:
+            _Tracing(run, source, enricher, probing).run()
+        except Stuck:
+            run.say("warning: nobody reads the output; ending without the rest")
+        probing.tell_left_out(run)
+        _end(run, source)
 
 
 class _Tracing:

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from rsttrace.compare.clocks import Tick, Timing, measure
 from rsttrace.compare.position import ForgedReset, position_of
@@ -52,9 +53,16 @@ class ResetSighting:
         return frozenset((self.rst.src.port, self.rst.dst.port))
 
 
+class ResetMatch(NamedTuple):
+    """One RST at both points."""
+
+    a: ResetSighting
+    b: ResetSighting
+
+
 @dataclass
 class PointResets:
-    """The resets that a point tells of: a log's, or (`logged` is false) those of a capture.
+    """All resets that a point tells of: a log's, or (`logged` is false) those of a capture.
 
     `complete` is false where the point itself says that resets are missing. `packets` counts a
     capture's TCP packets.
@@ -103,8 +111,8 @@ def compare_logs(points: Mapping[Point, PointResets]) -> Result:
     for a, b in matches:
         matched[Point.A, a.number], matched[Point.B, b.number] = b, a
     others: Others = {}
-    for point, told in points.items():
-        for item in told.sightings:
+    for point, resets in points.items():
+        for item in resets.sightings:
             same = matched.get((point, item.number))
             others[point, item.number] = _judge(point, item, same, points[point.other], timing)
     positions = _positions(points, others)
@@ -130,17 +138,17 @@ def compare_logs(points: Mapping[Point, PointResets]) -> Result:
     return Result(comparison, others, timing)
 
 
-def _file(point: Point, told: PointResets) -> PointFile:
+def _file(point: Point, resets: PointResets) -> PointFile:
     return PointFile(
         point=point,
-        file=told.file,
-        logged=told.logged,
-        packets=told.packets,
+        file=resets.file,
+        logged=resets.logged,
+        packets=resets.packets,
         flows=None,
-        resets=len(told.sightings),
-        first_ns=told.first_ns,
-        last_ns=told.last_ns,
-        problem=told.problem,
+        resets=len(resets.sightings),
+        first_ns=resets.first_ns,
+        last_ns=resets.last_ns,
+        problem=resets.problem,
     )
 
 
@@ -149,9 +157,7 @@ def _key(sighting: ResetSighting) -> tuple[object, ...]:
     return rst.seq, rst.ack, rst.flags, rst.payload_len, rst.ip_id
 
 
-def _match(
-    ours: Sequence[ResetSighting], theirs: Sequence[ResetSighting]
-) -> list[tuple[ResetSighting, ResetSighting]]:
+def _match(ours: Sequence[ResetSighting], theirs: Sequence[ResetSighting]) -> list[ResetMatch]:
     """The same RST, sent at one end and received at the other: by its own fields and a port."""
     waiting: dict[tuple[object, ...], list[ResetSighting]] = defaultdict(list)
     for sighting in sorted(theirs, key=lambda item: item.time_ns):
@@ -167,7 +173,7 @@ def _match(
         other = next(candidates, None)
         if other is not None:
             waiting[_key(sighting)].remove(other)
-            matches.append((sighting, other))
+            matches.append(ResetMatch(sighting, other))
     return matches
 
 
@@ -183,27 +189,27 @@ def _judge(
     point: Point,
     sighting: ResetSighting,
     same: ResetSighting | None,
-    told: PointResets,
+    theirs: PointResets,
     timing: Timing | None,
 ) -> OtherEnd:
-    """What the other point, which `told` its resets and knows the `same` one, says of a RST."""
+    """What the other point says of a RST: by its own resets, and the `same` one if it has it."""
     received = sighting.kind.direction == "received"
-    silent = OtherEnd(Fate.UNKNOWN, point.other, told.file, logged=told.logged)
+    silent = OtherEnd(Fate.UNKNOWN, point.other, theirs.file, logged=theirs.logged)
     if same is not None:
-        frame = None if told.logged else same.number
+        frame = None if theirs.logged else same.number
         if not received:
             return replace(silent, fate=Fate.ARRIVED, frame=frame)
-        own = told.logged and same.kind is not Kind.SENT_RAW
+        own = theirs.logged and same.kind is not Kind.SENT_RAW
         why = "the other end says that it sent it"
         return replace(silent, fate=Fate.LEFT, why=why, frame=frame, at_sender=own)
     if not received:
         return replace(silent, why=f"{point.other} does not tell of it, which proves nothing")
-    fate, why = _absent(point, sighting, told, timing)
+    fate, why = _absent(point, sighting, theirs, timing)
     return replace(silent, fate=fate, why=why)
 
 
 def _absent(
-    point: Point, sighting: ResetSighting, told: PointResets, timing: Timing | None
+    point: Point, sighting: ResetSighting, theirs: PointResets, timing: Timing | None
 ) -> tuple[Fate, str]:
     """What it means that the other end does not tell of a RST that came in here."""
     there = point.other
@@ -218,14 +224,14 @@ def _absent(
         ahead = upper if upper is not None else lower
     assert ahead is not None
     moment = sighting.time_ns + (ahead if point is Point.A else -ahead)
-    first, last = told.first_ns, told.last_ns
+    first, last = theirs.first_ns, theirs.last_ns
     if first is None or last is None or not first <= moment <= last:
         return Fate.UNKNOWN, f"{there} tells of nothing before, or nothing after that moment"
-    if not told.complete:
+    if not theirs.complete:
         return Fate.UNKNOWN, f"{there}'s summary says that resets are missing"
-    if not told.sends:
+    if not theirs.sends:
         return Fate.UNKNOWN, f"{there} tells of no RST that it sent: it may be filtered"
-    if sighting.ports not in told.ports:
+    if sighting.ports not in theirs.ports:
         return Fate.UNKNOWN, f"{there} tells of no RST of this connection: it may be filtered"
     return (
         Fate.NEVER_SENT,
@@ -238,13 +244,13 @@ def _positions(
 ) -> dict[tuple[Point, int], Position]:
     """From the TTLs of resets that never left, and how far the ends say that they are apart."""
     found = {}
-    for point, told in points.items():
+    for point, resets in points.items():
         twins = {
             (item.rst.src.port, item.rst.dst.port): item
             for item in points[point.other].sightings
             if others[point.other, item.number].fate is Fate.NEVER_SENT
         }
-        for item in told.sightings:
+        for item in resets.sightings:
             if others[point, item.number].fate is not Fate.NEVER_SENT:
                 continue
             twin = twins.get((item.rst.dst.port, item.rst.src.port))
@@ -274,15 +280,15 @@ def _flows(
     """The connections, by their addresses and ports."""
     rows: dict[frozenset[Endpoint], list[ComparedReset]] = {}
     ends: dict[frozenset[Endpoint], dict[Point, tuple[Endpoint, Endpoint]]] = {}
-    for point, told in points.items():
-        for item in told.sightings:
+    for point, resets in points.items():
+        for item in resets.sightings:
             key = frozenset((item.local, item.remote))
             near, far = item.local, item.remote
             ends.setdefault(key, {})[point] = (near, far) if point is Point.A else (far, near)
             rows.setdefault(key, []).append(
                 ComparedReset(
                     point=point,
-                    frame=None if told.logged else item.number,
+                    frame=None if resets.logged else item.number,
                     received=item.kind.direction == "received",
                     src=item.rst.src,
                     dst=item.rst.dst,
@@ -291,7 +297,7 @@ def _flows(
                 )
             )
     made = []
-    for key, resets in rows.items():
+    for key, compared in rows.items():
         both = len(ends[key]) == 2
         text = "the same addresses and ports at both points" if both else "seen at one point only"
         made.append(
@@ -301,7 +307,7 @@ def _flows(
                 how="addresses" if both else "one-sided",
                 sure="possible" if both else "unknown",
                 text=text,
-                resets=tuple(resets),
+                resets=tuple(compared),
             )
         )
     return tuple(made)

@@ -76,10 +76,10 @@ def position_of(forged: ForgedReset) -> Position:
 
 def _both_distances(here: Point, near: int, far: int) -> str:
     from_a, from_b = (near, far) if here is Point.A else (far, near)
-    return f"{hops_text(from_a)} from A, {from_b} from B"
+    return f"{_hops_text(from_a)} from A, {from_b} from B"
 
 
-def hops_text(count: int) -> str:
+def _hops_text(count: int) -> str:
     """``1 hop``, ``2 hops``."""
     return f"{count} hop" if count == 1 else f"{count} hops"
 
@@ -106,7 +106,7 @@ def _by_ttl(forged: ForgedReset, notes: list[str]) -> _Distance:
     word, mine = forged.word, hops(forged.ttl)
     twin = hops(forged.twin_ttl) if forged.twin_ttl is not None else None
     if total is None:
-        text = f"{hops_text(mine)} from {here} by its {word}; how far {there} is was not seen"
+        text = f"{_hops_text(mine)} from {here} by its {word}; how far {there} is was not seen"
         return _Distance(mine, None, "router", "possible", text)
     if forged.ttl == forged.usual:
         if forged.swapped:
@@ -145,18 +145,18 @@ def _one_end(forged: ForgedReset, mine: int, total: int, notes: list[str]) -> _D
     here, there, word = forged.point, forged.point.other, forged.word
     if mine > total:
         text = (
-            f"{hops_text(mine)} from {here}, farther than {there} ({total}): not on the way "
+            f"{_hops_text(mine)} from {here}, farther than {there} ({total}): not on the way "
             "between them"
         )
         notes.append("another host with that address would answer so, or its initial TTL is odd")
         return _Distance(mine, None, "elsewhere", "likely", text)
     far = max(0, total - 1 - mine)
-    text = f"{hops_text(mine)} from {here}, about {far} from {there}"
+    text = f"{_hops_text(mine)} from {here}, about {far} from {there}"
     if forged.usual is not None and initial_ttl(forged.ttl) != initial_ttl(forged.usual):
         notes.append(f"its initial {word} is another than {there}'s: {initial_ttl(forged.ttl)}")
     if mine:
         notes.append(
-            f"if it copies the {word} of what it answers, it is {hops_text(mine // 2)} from {here}"
+            f"if it copies the {word} of what it answers, it is {_hops_text(mine // 2)} from {here}"
         )
     return _Distance(mine, far, "router", "likely", text)
 

@@ -18,7 +18,7 @@ from rsttrace.capture.reader import Capture
 from rsttrace.errors import CaptureError
 from rsttrace.limits import IDLE_REUSE_NS
 from rsttrace.model import NO_TIME, Endpoint
-from rsttrace.tcp import ACK, FIN, RST, SYN, address, before
+from rsttrace.tcp import ACK, FIN, RST, SYN, address, advance, before, sequence_length
 
 SKETCH = 12
 """Sequence numbers kept of each connection, to find it at the other point."""
@@ -64,8 +64,7 @@ class Sighting(NamedTuple):
     @property
     def end(self) -> int:
         """The sequence number after its last byte; SYN and FIN count (RFC 9293 §3.4)."""
-        taken = self.payload_len + bool(self.flags & SYN) + bool(self.flags & FIN)
-        return (self.seq + taken) & 0xFFFFFFFF
+        return advance(self.seq, sequence_length(self.flags, self.payload_len))
 
 
 class Mark(NamedTuple):
@@ -155,7 +154,7 @@ class FlowSummary:
     @property
     def reverse_key(self) -> bytes:
         """The other direction's `address_key`."""
-        return reverse(self.address_key, self.version)
+        return _reverse(self.address_key, self.version)
 
     @property
     def ends(self) -> tuple[Endpoint, Endpoint]:
@@ -167,7 +166,7 @@ class FlowSummary:
         return Endpoint(ips[0], ports[0]), Endpoint(ips[1], ports[1])
 
 
-def reverse(key: bytes, version: int) -> bytes:
+def _reverse(key: bytes, version: int) -> bytes:
     """Addresses and ports the other way round."""
     if version == 4:
         return key[4:8] + key[:4] + key[10:12] + key[8:10]
@@ -211,7 +210,7 @@ class FlowPackets:
         )
 
 
-def segments(
+def _segments(
     capture: Capture, progress: Progress = None, ended: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[int, Segment]]:
     """Frame number and TCP segment of each packet that has a time."""
@@ -253,7 +252,7 @@ def survey(
     with Capture(file) as capture:
         if capture.size is None:
             raise no_pipe(file)
-        for frame, segment in segments(capture, progress, ended):
+        for frame, segment in _segments(capture, progress, ended):
             now = segment.time_ns
             found.packets += 1
             found.first_ns = now if found.first_ns is None else min(found.first_ns, now)
@@ -407,7 +406,7 @@ def gather(
     for collector in collectors:
         wanted.setdefault(collector.flow.key, []).append(collector)
     with Capture(file) as capture:
-        for frame, segment in segments(capture, progress, ended):
+        for frame, segment in _segments(capture, progress, ended):
             way, found = 0, wanted.get(segment.key)
             if found is None:
                 way, found = 1, wanted.get(segment.reverse_key)
@@ -416,12 +415,12 @@ def gather(
             for collector in found:
                 flow = collector.flow
                 if flow.first_frame <= frame <= flow.last_frame:
-                    collector.add(sighting_of(segment, way, frame))
+                    collector.add(_sighting_of(segment, way, frame))
                     break
     return {collector.flow.first_frame: collector.packets() for collector in collectors}
 
 
-def sighting_of(segment: Segment, way: int, frame: int) -> Sighting:
+def _sighting_of(segment: Segment, way: int, frame: int) -> Sighting:
     """What is kept of a packet."""
     data = segment.data
     options = data[segment.l4 + 20 : min(segment.l4 + segment.offset * 4, segment.end)]

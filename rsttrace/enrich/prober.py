@@ -34,6 +34,7 @@ from rsttrace.enrich.rawsocket import (
 from rsttrace.enrich.target import Target, address_family, same_address
 from rsttrace.errors import RsttraceError
 from rsttrace.model import ProbeAnswer
+from rsttrace.tcp import advance
 
 UDP_PORT = 33434
 """Where traceroute(8) begins: ports that nobody is likely to serve."""
@@ -213,7 +214,7 @@ class Prober:
             return
         if not same_address(received.ip, self._target.ip) or not segment.flags & probes.ACK:
             return
-        key = (segment.target_port, (segment.ack - 1) & 0xFFFFFFFF)
+        key = (segment.target_port, advance(segment.ack, -1))
         if segment.flags & probes.RST:
             self._answered("tcp", key, "rst", received)
         elif segment.flags & probes.SYN:

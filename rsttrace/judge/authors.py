@@ -135,7 +135,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "distance",
         "ttl-near-few",
-        "0.5   0.7   0.5   0.7   10    45    40    15    15    2     30    0.3",
+        "0.3   0.4   0.5   0.4   10    45    40    15    15    2     30    0.3",
         "1 to 3 hops nearer than some packets",
     ),
     (
@@ -435,7 +435,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "history",
         "we-closed",
-        "25    15    15    3     3     10    6     3     4     4     3     3",
+        "25    15    15    3     3     15    15    3     4     4     3     3",
         "After our FIN: the peer may throw away what is left",
     ),
     (

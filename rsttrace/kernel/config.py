@@ -24,8 +24,8 @@ COUNT_SHOWN, COUNT_FILTERED, COUNT_LOST = range(COUNT_KINDS)
 NO_REASON = 0xFFFFFFFF
 """rst_event.reason and drop_reason where the kernel gave none."""
 
-RING_PAGES = 2048
-"""Ring buffer size in 4 KiB pages (8 MiB): 9,000 events while Python handles a chunk of 64."""
+RING_PAGES = 4096
+"""Ring buffer size in 4 KiB pages (16 MiB): 9,000 events while Python handles a chunk of 64."""
 
 
 def constants() -> dict[str, int]:
@@ -45,6 +45,7 @@ def constants() -> dict[str, int]:
         "TTLS": limits.TTLS,
         "OTHER_TTL_FITS": limits.OTHER_TTL_FITS,
         "NEAR": limits.NEAR,
+        "COPY_NS": limits.COPY_NS,
         "PEER_TTLS": limits.PEER_TTLS,
         "OPTIONS_READ": limits.OPTIONS_READ,
         "IDLE_REUSE_NS": limits.IDLE_REUSE_NS,

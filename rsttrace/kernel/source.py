@@ -24,8 +24,8 @@ BUSY, DISCARD = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, _DISCARD_BIT (include/
 CHUNK = 64
 """How many events are decoded before the ring is emptied again."""
 
-BACKLOG = 50_000
-"""How many raw events may wait in our memory (44 MB); more stay in the ring, then are lost there
+BACKLOG = 25_000
+"""How many raw events may wait in our memory (45 MB); more stay in the ring, then are lost there
 and counted."""
 
 TIME = struct.Struct("<Q")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rsttrace.jsonl import SCHEMA
 from rsttrace.model import (
     Clocks,
     ComparedFlow,
@@ -18,7 +19,6 @@ from rsttrace.model import (
 )
 from rsttrace.render.drawing import Drawing, plain_lines, wrapped
 from rsttrace.render.escape import safe
-from rsttrace.render.json import SCHEMA
 from rsttrace.render.times import duration, iso_time
 from rsttrace.render.words import endpoint_text
 

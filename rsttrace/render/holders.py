@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from rsttrace.jsonl import SCHEMA
 from rsttrace.model import AddressHolders, Holder
 from rsttrace.render.drawing import WIDTH, plain_lines, wrapped
 from rsttrace.render.escape import safe
-from rsttrace.render.json import SCHEMA, bridge_object
+from rsttrace.render.json import bridge_object
 from rsttrace.render.words import bridge_text
 
 _ASKED = {"arp": "ARP request", "nd": "neighbour solicitation"}

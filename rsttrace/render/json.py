@@ -10,14 +10,12 @@ import re
 from typing import Any
 
 from rsttrace import model
+from rsttrace.jsonl import SCHEMA
 from rsttrace.render import neighbors
 from rsttrace.render.authors import listed
 from rsttrace.render.payload import describe
 from rsttrace.render.times import iso_time
 from rsttrace.stacks import stack
-
-SCHEMA = 1
-"""The version of the JSON: raised only when a field is renamed, removed or changes its meaning."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rsttrace.jsonl import SCHEMA
 from rsttrace.model import Attempt, Hop, Path, Placement, ProbeAnswer
 from rsttrace.render.drawing import WIDTH, Drawing, plain_lines, wrapped
 from rsttrace.render.escape import safe
-from rsttrace.render.json import SCHEMA, bridge_object, switch_object
+from rsttrace.render.json import bridge_object, switch_object
 from rsttrace.render.words import device_facts, endpoint_text
 
 _NAME = 253

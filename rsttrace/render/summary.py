@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rsttrace import model
+from rsttrace.jsonl import SCHEMA
 from rsttrace.render.common import Common, Features, features
 from rsttrace.render.escape import safe
-from rsttrace.render.json import SCHEMA
 from rsttrace.render.times import duration, iso_time
 
 REMEMBERED = 4096

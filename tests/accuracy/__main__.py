@@ -16,15 +16,19 @@ from typing import NamedTuple
 import click
 
 from rsttrace.errors import RsttraceError
-from tests.accuracy import captures, forged, honest, record, robust
-from tests.accuracy.case import Case, Outcome
+from tests.accuracy import captures, record, robust
+from tests.accuracy.case import Outcome
+from tests.accuracy.cases import all_cases
 from tests.accuracy.run import play_all
-from tests.accuracy.table import MUST, by_label, by_source, failures, table
-
-
-def all_cases() -> list[Case]:
-    """Every live case."""
-    return [*forged.cases(), *honest.cases()]
+from tests.accuracy.table import (
+    MUST,
+    by_label,
+    by_source,
+    failures,
+    same_to_the_host,
+    table,
+    without_twin,
+)
 
 
 def show(outcome: Outcome) -> str:
@@ -47,11 +51,14 @@ def report(title: str, outcomes: Sequence[Outcome]) -> list[str]:
     print(table(outcomes, "label", by_label))
     print()
     print(table(outcomes, "source", by_source))
+    if twins := same_to_the_host(outcomes):
+        print(f"\nundecidable, as the host sees it, with the case that looks the same:\n\n{twins}")
     wrong = [
         outcome
         for outcome in outcomes
         if outcome.accused
         or outcome.entry is None
+        or (outcome.label == "box" and outcome.verdict == "peer")
         or (outcome.label == "forged" and outcome.trust in MUST and not outcome.found)
     ]
     if wrong:
@@ -81,6 +88,7 @@ def played(pattern: str, verbose: bool, kept: record.Recording | None) -> Found:
             result = play_all(cases, verbose, Path(file.name))
             kept.played, kept.events = result.played, record.unpack(Path(file.name))
     wrong = report("live lab", result.outcomes)
+    wrong += without_twin(result.outcomes, (case.name for case in all_cases()))
     for name, why in result.skipped.items():
         print(f"skipped: {name}: {why}")
     for name, why in result.broken.items():

@@ -14,9 +14,20 @@ TRUST = ("proven", "decidable", "late", "undecidable", "honest")
 
 proven: more than two hops nearer than a peer whose data was seen, or it carries what no other
 stack can know or make (our IP ID, several resets that contradict each other, payload, another's
-MAC). decidable: its shape is not one that this peer's stack makes, at a distance that says nothing.
-late: only by what the peer does afterwards. undecidable: nothing on the wire tells it from an
-honest one. honest: made by the owner of the source address (for genuine resets).
+MAC). decidable: its shape or its numbers are not what this peer's stack makes, or it is of the
+shape of a host without that socket, in the middle of a connection, and from another distance than
+all of the peer's packets. late: only by what the peer does afterwards. undecidable: an honest one
+looks the same to that host (for a genuine reset: a forged one); `Play.tell` names the case. honest:
+made by the peer's host (for genuine resets).
+"""
+
+LABELS = ("genuine", "forged", "box", "indistinguishable")
+"""Who made a reset.
+
+genuine: the peer's host. forged: anybody else. box: a NAT box, proxy or balancer that owns or
+translates the address in front of the peer: it is not the peer, and no accusation of an honest host
+either; "peer" is wrong. indistinguishable: a matter of words (a program of the peer's host that
+writes packets of its own, a gateway that owns the address).
 """
 
 
@@ -25,8 +36,9 @@ class Case:
     """One thing that happens. `play` makes it happen on a stage and waits until it is over.
 
     `source` is who makes the resets. In an `honest` case the owner of the source address makes all
-    of them; in others, what left the peer's own interface is genuine, and all else is forged.
-    `fast`: a part of ``make test``.
+    of them; in others, what left the peer's own interface is genuine, and all else is `label`.
+    `fast`: a part of ``make test``. `waits`: it spends its time waiting, and touches nothing that
+    other cases of its stage use: such cases are played at the same time.
     """
 
     name: str
@@ -37,14 +49,16 @@ class Case:
     family: int = V4
     fast: bool = False
     programs: tuple[str, ...] = ()
+    label: str = "forged"
+    waits: bool = False
 
 
 @dataclass
 class Outcome:
     """One reset that reached a victim: the truth and what rsttrace said of it (`entry`).
 
-    `trust`: see `TRUST`; `entry` is None where nothing was said. `first` is the first entry where a
-    later one amends it.
+    `label`, `trust`: see `LABELS`, `TRUST`; `entry` is None where nothing was said. `first` is the
+    first entry where a later one amends it. `twin`: the case that looks the same.
     """
 
     case: str
@@ -54,6 +68,7 @@ class Outcome:
     trust: str
     entry: Json | None
     first: Json | None = None
+    twin: str | None = None
 
     @property
     def verdict(self) -> str:

@@ -1,9 +1,10 @@
-"""A box on the path that forges resets in the ways that no program at hand does.
+"""Boxes on the path that forge resets in the ways that no program at hand does.
 
-Run inside a router's namespace: ``python -m tests.accuracy.forge BOX``. It watches what the router
-forwards; a payload ``FORGE BOX SHAPE VICTIMS MODE`` of a client makes it send resets of that shape
-to the victims (``client``, ``server`` or ``both``), in the other end's name. MODE is ``drop`` where
-a firewall rule beside it drops the request, so that the server never sees it, else ``pass``.
+``python -m tests.accuracy.forge BOX=NETNS …``: a box in each namespace (a path under /run/netns) of
+a router. It watches what the router forwards; a payload ``FORGE BOX SHAPE VICTIMS MODE`` of a
+client makes it send resets of that shape to the victims (``client``, ``server`` or ``both``), in
+the other end's name. MODE is ``drop`` where a firewall rule beside it drops the request, so that
+the server never sees it, else ``pass``.
 
 The shapes are those of the table "what forged resets look like" in docs/evidence.md's sources:
 each function's docstring names who sends such.
@@ -11,19 +12,24 @@ each function's docstring names who sends such.
 
 from __future__ import annotations
 
+import os
 import random
+import select
 import socket
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pyroute2.netns import setns
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 PACKET_HOST = 0
+RST = 0x04
 WORD = b"FORGE "
 Way = tuple[str, bytes]  # interface and MAC by which a host's packets come
 
@@ -32,13 +38,15 @@ Way = tuple[str, bytes]  # interface and MAC by which a host's packets come
 class View:
     """What a box knows when it forges: a victim's last packet and its peer's last (or None).
 
-    `seq` is what the victim expects next, `ack` what the peer would acknowledge.
+    `seq` is what the victim expects next, `ack` what the peer would acknowledge. `age_ms`: how long
+    ago the peer's last packet was.
     """
 
     ours: Any
     peers: Any
     seq: int
     ack: int
+    age_ms: int = 0
 
     @property
     def window(self) -> int:
@@ -49,6 +57,19 @@ class View:
     def ours_id(self) -> int:
         """The victim's last IP ID; over IPv6, which has none, 0."""
         return int(self.ours.id) if IP in self.ours else 0
+
+    @property
+    def peers_id(self) -> int:
+        """The peer's last IP ID; over IPv6, or if nothing was seen, 0."""
+        return int(self.peers.id) if self.peers is not None and IP in self.peers else 0
+
+    def stamps(self) -> tuple[int, int]:
+        """What the peer would put into a timestamp option next: TSval, TSecr (RFC 7323 §3.2)."""
+        theirs, ours = (
+            dict(o for o in p[TCP].options if o[0] == "Timestamp").get("Timestamp", (0, 0))
+            for p in (self.peers, self.ours)
+        )
+        return theirs[0] + self.age_ms, ours[0]
 
     def copied_ttl(self) -> int:
         """A TTL that arrives as the peer's packets do: they have yet to lose one here."""
@@ -66,16 +87,22 @@ class View:
         window: int = 0,
         seq: int | None = None,
         ack: int | None = None,
+        tos: int = 0,
         payload: bytes = b"",
         **tcp: Any,
     ) -> Any:
         """A RST to the victim from its peer; ack is 0 where the flags have no A."""
         if IP in self.ours:
             network = IP(
-                src=self.ours.dst, dst=self.ours.src, ttl=ttl, id=ip_id, flags="DF" if df else 0
+                src=self.ours.dst,
+                dst=self.ours.src,
+                ttl=ttl,
+                id=ip_id,
+                flags="DF" if df else 0,
+                tos=tos,
             )
         else:
-            network = IPv6(src=self.ours.dst, dst=self.ours.src, hlim=ttl)
+            network = IPv6(src=self.ours.dst, dst=self.ours.src, hlim=ttl, tc=tos)
         if ack is None:
             ack = self.ack if "A" in flags else 0
         segment = TCP(
@@ -192,6 +219,114 @@ def reserved(view: View) -> list[Any]:
     return [view.rst(reserved=0b100)]
 
 
+def pf(view: View) -> list[Any]:
+    """OpenBSD's and FreeBSD's pf: TOS 0x10 (pf_send_tcp: IPTOS_LOWDELAY), else as no socket."""
+    return [view.rst("RA", tos=0x10)]
+
+
+def counting(view: View) -> list[Any]:
+    """Boxes whose TTL counts from reset to reset."""
+    return [view.rst(ttl=64 - number, ip_id=some_id(), df=False) for number in range(3)]
+
+
+def turned(view: View) -> list[Any]:
+    """Turns the victim's packet around: its ID, window, options and TTL, two bits changed."""
+    ours = view.ours
+    return [
+        view.rst(
+            "RA",
+            ttl=int(ours.ttl if IP in ours else ours.hlim),
+            ip_id=view.ours_id,
+            window=view.window,
+            options=ours[TCP].options,
+        )
+    ]
+
+
+def gateway_128(view: View) -> list[Any]:
+    """A gateway whose stack begins at 128."""
+    return [view.rst(ttl=128)]
+
+
+def gateway_255(view: View) -> list[Any]:
+    """A gateway whose stack begins at 255."""
+    return [view.rst(ttl=255)]
+
+
+def _live(view: View, tsval: int, tsecr: int) -> list[Any]:
+    """As the peer's live socket aborts; only the timestamps are to be named."""
+    return [
+        view.rst(
+            "RA",
+            ttl=view.copied_ttl(),
+            ip_id=view.peers_id + 1 & 0xFFFF,
+            window=0 if view.peers is None else int(view.peers[TCP].window),
+            options=[
+                ("NOP", None),
+                ("NOP", None),
+                ("Timestamp", (tsval & 0xFFFFFFFF, tsecr & 0xFFFFFFFF)),
+            ],
+        )
+    ]
+
+
+def live(view: View) -> list[Any]:
+    """All that a box can copy of a live socket: TTL, ID, window, timestamps that go on."""
+    return _live(view, *view.stamps())
+
+
+def stamps_foreign(view: View) -> list[Any]:
+    """The timestamps of some other host."""
+    return _live(view, 1234, 99)
+
+
+def stamps_val(view: View) -> list[Any]:
+    """A TSval that is not of the peer's clock; the TSecr is ours."""
+    return _live(view, random.randrange(1, 1 << 31), view.stamps()[1])
+
+
+def stamps_past(view: View) -> list[Any]:
+    """A TSval of the peer's clock ten seconds ago."""
+    return _live(view, view.stamps()[0] - 10_000, view.stamps()[1])
+
+
+def stamps_secr(view: View) -> list[Any]:
+    """A TSecr that we never sent, ten minutes ahead of our clock; the TSval is the peer's."""
+    return _live(view, view.stamps()[0], view.stamps()[1] + 600_000)
+
+
+def unstamped(view: View) -> list[Any]:
+    """A live socket's reset but for the agreed timestamps."""
+    packet = live(view)[0]
+    packet[TCP].options = []
+    return [packet]
+
+
+def nearer(view: View) -> list[Any]:
+    """The shape of a host without a socket, one hop nearer than the peer."""
+    return [view.rst(ttl=view.copied_ttl() + 1)]
+
+
+def farther(view: View) -> list[Any]:
+    """The same, one hop farther than the peer."""
+    return [view.rst(ttl=view.copied_ttl() - 1)]
+
+
+def at_the_peers_distance(shape: Callable[[View], list[Any]]) -> Callable[[View], list[Any]]:
+    """A shape whose maker copies the peer's TTL."""
+
+    def copied(view: View) -> list[Any]:
+        packets = shape(view)
+        for packet in packets:
+            if IP in packet:
+                packet.ttl = view.copied_ttl()
+            else:
+                packet.hlim = view.copied_ttl()
+        return packets
+
+    return copied
+
+
 SHAPES: dict[str, Callable[[View], list[Any]]] = {
     shape.__name__: shape
     for shape in (
@@ -214,6 +349,32 @@ SHAPES: dict[str, Callable[[View], list[Any]]] = {
         reserved,
     )
 }
+"""Those that are played at many places of the path."""
+
+MORE_SHAPES: dict[str, Callable[[View], list[Any]]] = {
+    shape.__name__: shape
+    for shape in (
+        pf,
+        counting,
+        turned,
+        gateway_128,
+        gateway_255,
+        live,
+        stamps_foreign,
+        stamps_val,
+        stamps_past,
+        stamps_secr,
+        unstamped,
+        nearer,
+        farther,
+    )
+}
+COPIES = ("mirror", "window_mirror", "suricata", "sandvine", "random_id", "payload", "pf")
+ALL_SHAPES = {
+    **SHAPES,
+    **MORE_SHAPES,
+    **{f"{name}_ttl": at_the_peers_distance({**SHAPES, **MORE_SHAPES}[name]) for name in COPIES},
+}
 
 
 def data(packet: Any) -> bytes:
@@ -221,52 +382,99 @@ def data(packet: Any) -> bytes:
     return bytes(packet[Raw].load) if Raw in packet else b""
 
 
-def forge(trigger: Any, back: Any, words: list[str]) -> list[tuple[Any, Any]]:
-    """What to send for a trigger: (packet to be answered, RST) pairs. `back`: the server's last."""
+def forge(trigger: Any, back: Any, age_ms: int, words: list[str]) -> list[tuple[Any, Any]]:
+    """What to send for a trigger: (packet to be answered, RST) pairs.
+
+    `back`: the server's last packet, and how old it is.
+    """
     shape, victims, mode = words
     length = len(data(trigger))
     tcp = trigger[TCP]
     made = []
     if victims in ("client", "both"):
-        view = View(trigger, back, tcp.ack, tcp.seq + length)
-        made += [(trigger, rst) for rst in SHAPES[shape](view)]
+        view = View(trigger, back, tcp.ack, tcp.seq + length, age_ms)
+        made += [(trigger, rst) for rst in ALL_SHAPES[shape](view)]
     if victims in ("server", "both"):
         view = View(back, trigger, tcp.seq + (0 if mode == "drop" else length), tcp.ack)
-        made += [(back, rst) for rst in SHAPES[shape](view)]
+        made += [(back, rst) for rst in ALL_SHAPES[shape](view)]
     return made
 
 
-def flow(packet: Any) -> tuple[str, str, int, int]:
-    """A packet's addresses and ports."""
-    return packet.src, packet.dst, packet[TCP].sport, packet[TCP].dport
+Key = tuple[bytes, bytes, bytes, bytes]  # addresses and ports, as on the wire
+
+
+def parse(raw: bytes) -> tuple[Key, int, bytes] | None:
+    """(flow, flags, payload) of a TCP packet, without scapy: there are many of them."""
+    if raw[0] >> 4 == 4:
+        start, length, protocol = (raw[0] & 15) * 4, int.from_bytes(raw[2:4], "big"), raw[9]
+        source, target = raw[12:16], raw[16:20]
+    else:
+        start, length, protocol = 40, 40 + int.from_bytes(raw[4:6], "big"), raw[6]
+        source, target = raw[8:24], raw[24:40]
+    if protocol != socket.IPPROTO_TCP or len(raw) < start + 20:
+        return None
+    key = (source, target, raw[start : start + 2], raw[start + 2 : start + 4])
+    return key, raw[start + 13], raw[start + (raw[start + 12] >> 4) * 4 : length]
+
+
+def packet_of(raw: bytes) -> Any:
+    """A packet for scapy."""
+    return IP(raw) if raw[0] >> 4 == 4 else IPv6(raw)
+
+
+class Box:
+    """What forges in one namespace."""
+
+    def __init__(self, name: str, netns: str) -> None:
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        setns(netns, flags=0)
+        try:
+            protocol = socket.htons(0x0003)
+            self.wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, protocol)
+        finally:
+            setns(home)
+            os.close(home)
+        self.wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        self._word = WORD + name.encode() + b" "
+        self._ways: dict[Key, tuple[bytes, Way, float]] = {}
+
+    def read(self) -> None:
+        """Take in a packet, and forge if it says so."""
+        raw, (interface, protocol, kind, _, mac) = self.wire.recvfrom(65535)
+        if kind != PACKET_HOST or protocol not in (ETH_P_IP, ETH_P_IPV6):
+            return
+        found = parse(raw)
+        if found is None or found[1] & RST:
+            return
+        key, _, payload_bytes = found
+        self._ways[key] = (raw, (interface, mac), time.monotonic())
+        if not payload_bytes.startswith(self._word):
+            return
+        reverse = (key[1], key[0], key[3], key[2])
+        if reverse not in self._ways:
+            print(f"no way back for {key}", flush=True)
+            return
+        words = payload_bytes.decode().split()[2:]
+        answer, _, then = self._ways[reverse]
+        trigger, back = packet_of(raw), packet_of(answer)
+        age_ms = round((time.monotonic() - then) * 1000)
+        for answered, rst in forge(trigger, back, age_ms, words):
+            way, hardware = self._ways[key if answered is trigger else reverse][1]
+            # A packet socket: the kernel must not fill in an IP ID (raw(7): it does where it is 0).
+            self.wire.sendto(bytes(rst), (way, protocol, 0, 0, hardware))
 
 
 def main() -> None:
     """Watch and forge until killed."""
-    box = sys.argv[1].encode()
-    watch = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0003))
-    ways: dict[tuple[str, str, int, int], tuple[Any, Way]] = {}
+    boxes = {}
+    for word in sys.argv[1:]:
+        box = Box(*word.split("="))
+        boxes[box.wire] = box
     print("forging", flush=True)
     while True:
-        raw, (interface, protocol, kind, _, mac) = watch.recvfrom(65535)
-        if kind != PACKET_HOST or protocol not in (ETH_P_IP, ETH_P_IPV6):
-            continue
-        packet = IP(raw) if protocol == ETH_P_IP else IPv6(raw)
-        if TCP not in packet or packet[TCP].flags.R:
-            continue
-        key = flow(packet)
-        ways[key] = (packet, (interface, mac))
-        payload_bytes = data(packet)
-        if not payload_bytes.startswith(WORD + box + b" "):
-            continue
-        reverse = (key[1], key[0], key[3], key[2])
-        if reverse not in ways:
-            print(f"no way back for {key}", flush=True)
-            continue
-        for answered, rst in forge(packet, ways[reverse][0], payload_bytes.decode().split()[2:]):
-            way, hardware = ways[flow(answered)][1]
-            # A packet socket: the kernel must not fill in an IP ID (raw(7): it does where it is 0).
-            watch.sendto(bytes(rst), (way, protocol, 0, 0, hardware))
+        readable, _, _ = select.select(list(boxes), [], [])
+        for wire in readable:
+            boxes[wire].read()
 
 
 if __name__ == "__main__":

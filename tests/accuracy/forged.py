@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from rsttrace.errors import LabError
 from tests.accuracy.case import Case
 from tests.accuracy.forge import SHAPES
-from tests.accuracy.stage import V4, V6, Conn, Stage, both_reset, numbers
+from tests.accuracy.stage import V4, V6, Conn, Play, Stage, both_reset, numbers
 from tests.accuracy.stages import ForgersStage, LanStage, SwapStage
 from tests.lab.harness import expect_reset, mac_of, provoke
 
@@ -22,11 +22,7 @@ COPIED_TTL = {"snort", "copier"}
 NO_SOCKET_SHAPE = {"copier", "dpvs", "behind", "bad_checksum"}
 NO_SOCKET_SHAPE_V6 = {*NO_SOCKET_SHAPE, "random_id"}
 FAR = 2
-"""Up to so many hops, a reroute explains the difference (docs/evidence.md, hop-distance)."""
-
-FAR_BARE = 3
-"""Up to so many, a NAT box in front of the peer that lost its state answers in this shape: the
-honest cases have one three hops before its host, and nothing on the wire tells the two apart."""
+"""Up to so many, a reroute might explain the difference, were it not for all else."""
 
 DROP_WORD = """
 chain forward {{
@@ -42,32 +38,37 @@ def difference(box: str, victim: str) -> int:
     return Stage.hops + 1 - place if victim == "client" else place
 
 
-def by_distance(box: str, victim: str, near: str, *, bare: bool = False) -> str:
-    """`TRUST` of a reset born with TTL 64 at a box; `near` where the distance does not tell.
-
-    `bare`: it has the shape of a host's answer that has no socket.
-    """
-    return "proven" if difference(box, victim) > (FAR_BARE if bare else FAR) else near
+def by_distance(nearer: int) -> str:
+    """`TRUST` of a reset in mid-connection, by how many hops its maker is nearer than the peer."""
+    return "proven" if nearer > FAR else "decidable"
 
 
-def trust(shape: str, family: int, box: str, victim: str, short: bool) -> str:
-    """`TRUST` of a shape that a box sends to a victim."""
-    bare = shape in (NO_SOCKET_SHAPE_V6 if family == V6 else NO_SOCKET_SHAPE)
-    # IPv6 has neither ID nor DF that would give a shape away.
-    near = "undecidable" if bare or family == V6 else "decidable"
-    if shape in CONTRADICTORY or (family == V4 and shape in ("mirror", "mirror_next")):
-        return "proven"
-    # Of the handshake alone the distance tells little: a SYN proxy may have answered it.
-    if shape in COPIED_TTL or short:
-        return near
-    return by_distance(box, victim, near, bare=bare)
+def tell(play: Play, shape: str, box: str, victim: str, short: bool) -> None:
+    """How sure it is who made a shape that a box sends to a victim; `short`: no data before."""
+    bare = shape in (NO_SOCKET_SHAPE_V6 if play.family == V6 else NO_SOCKET_SHAPE)
+    if shape in CONTRADICTORY or (play.family == V4 and shape in ("mirror", "mirror_next")):
+        play.tell(victim, "proven")
+    elif shape == "copier":
+        whose = "" if victim == "client" else "client's "
+        when = "at once" if short else "mid, requests"
+        play.tell(victim, "undecidable", f"{whose}socket vanished, {when}")
+    elif shape in COPIED_TTL or (short and (victim == "client" or not bare)):
+        # No kernel of the peer's kind makes it, or it is the gateway's own (TTL undiminished).
+        play.tell(victim, "decidable")
+    elif short:
+        play.tell(victim, "undecidable", SHORT_TWIN)
+    else:
+        play.tell(victim, by_distance(difference(box, victim)))
+
+
+SHORT_TWIN = "shorter way, client's socket vanished at once"
 
 
 def shaped(stage: ForgersStage, shape: str, box: str, mode: str, rounds: int) -> None:
     """A forger of ours resets both ends when a request names it."""
     play = stage.play
     for victim in ("client", "server"):
-        play.trust[victim] = trust(shape, play.family, box, victim, rounds == 0)
+        tell(play, shape, box, victim, rounds == 0)
     with stage.connection() as conn:
         conn.talk(rounds)
         if mode == "drop":
@@ -108,8 +109,7 @@ chain forward {{
 def nft_reject(stage: Stage, box: str, rounds: int) -> None:
     """An nftables firewall rejects what each end says."""
     for victim in ("client", "server"):
-        near = "undecidable"
-        stage.play.trust[victim] = by_distance(box, victim, near, bare=True) if rounds else near
+        tell(stage.play, "dpvs", box, victim, rounds == 0)
     with stage.connection() as conn, stage.rules(box, REJECT.format(port=stage.play.port)):
         conn.talk(rounds)
         provoke(conn.client, b"FORGE")
@@ -120,8 +120,7 @@ def nft_reject(stage: Stage, box: str, rounds: int) -> None:
 
 def nft_reject_goes_on(stage: Stage, box: str) -> None:
     """The firewall rejects a request while the server is still sending."""
-    # A NAT box that lost its state, and a peer behind it that goes on, look the same near the peer.
-    stage.play.trust["client"] = by_distance(box, "client", "undecidable", bare=True)
+    stage.play.tell("client", by_distance(difference(box, "client")))
     with stage.connection() as conn, stage.rules(box, REJECT.format(port=stage.play.port)):
         conn.talk()
         provoke(conn.client, b"FORGE")
@@ -138,7 +137,7 @@ def iptables_reject(stage: Stage, box: str) -> None:
         for way in ("--dport", "--sport")
     ]
     for victim in ("client", "server"):
-        play.trust[victim] = by_distance(box, victim, "undecidable", bare=True)
+        play.tell(victim, by_distance(difference(box, victim)))
     with stage.connection() as conn:
         conn.talk()
         for rule in rules:
@@ -178,7 +177,7 @@ def with_server_alive(conn: Conn) -> None:
 
 def hping3(stage: Stage, box: str) -> None:
     """hping3 -R with the right numbers: random ID, no DF, window 512, TTL 64, to the client."""
-    stage.play.trust["client"] = by_distance(box, "client", "decidable")
+    stage.play.tell("client", by_distance(difference(box, "client")))
     with stage.connection() as conn:
         conn.talk()
         reset_by_hping3(stage, box, conn.client)
@@ -203,9 +202,12 @@ def swapped(stage: SwapStage, how: str) -> None:
     """A bridge turns the server's answer into a reset and keeps its IP ID."""
     # "perfect" keeps all of the answer's header: a live socket's reset looks just so. Over IPv6,
     # which has no ID, "bare" is what a host without a socket sends.
-    bare = "undecidable" if stage.play.family == V6 else "decidable"
-    trust = {"perfect": "undecidable", "bare": bare, "window": "decidable", "payload": "proven"}
-    stage.play.trust["client"] = trust.get(how, "decidable")
+    if how == "perfect":
+        stage.play.tell("client", "undecidable", "lingers")
+    elif how == "bare" and stage.play.family == V6:
+        stage.play.tell("client", "undecidable", "socket vanished, near, requests")
+    else:
+        stage.play.tell("client", "proven" if how == "payload" else "decidable")
     with stage.connection() as conn:
         conn.talk()
         conn.ask(f"SWAP {how} ".encode())
@@ -227,8 +229,8 @@ def lan_hping3(stage: LanStage) -> None:
 def lan_tcpkill(stage: LanStage) -> None:
     """tcpkill on a host of the client's network, which is a hub: it sees all packets."""
     # Its TTL is the client's at the server, and how many of its resets get there is a matter of
-    # luck: of two only the shape tells, which the TTL contradicts.
-    stage.play.trust.update(client="proven", server="undecidable")
+    # luck: there only the shape tells.
+    stage.play.trust.update(client="proven", server="decidable")
     with stage.connection() as conn:
         conn.talk()
         command = ["tcpkill", "-i", "eth0", "-3", "tcp", "port", str(stage.play.port)]
@@ -263,7 +265,7 @@ def lan_neighbour_spoofed_mac(stage: LanStage) -> None:
 
     play = stage.play
     play.hops = 0
-    play.trust["client"] = "undecidable"
+    play.tell("client", "undecidable", "socket of a neighbour vanished")
     address = f"10.82.0.{stage.NEIGHBOUR}"
     with stage.listen_at("neighbour", address) as listener, stage.caller() as client:
         client.connect((address, play.port))

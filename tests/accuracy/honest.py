@@ -22,8 +22,9 @@ from collections.abc import Callable, Iterator
 from scapy.layers.l2 import ARP, Ether
 
 from tests.accuracy.case import Case
+from tests.accuracy.forged import SHORT_TWIN
 from tests.accuracy.stack import STYLES
-from tests.accuracy.stage import V4, V6, Conn, Stage, abort
+from tests.accuracy.stage import TRAFFIC, V4, V6, Conn, Stage, abort, vanish
 from tests.accuracy.stages import LanStage, RebootStage
 from tests.lab.harness import DEADLINE_S, expect_reset, mac_of, poll_until, provoke, send_frame
 
@@ -80,7 +81,8 @@ def destroyed(stage: Stage, conn: Conn) -> None:
 
 
 def own_firewall(stage: Stage, conn: Conn) -> None:
-    """The server's own firewall rejects."""
+    """The server's own firewall rejects: its TTL, but the shape of a host without that socket."""
+    stage.play.tell("client", "undecidable", "copier at r1")
     rule = f"tcp dport {stage.play.port} reject with tcp reset"
     chain = f"chain i {{ type filter hook input priority 0; {rule}; }}"
     with stage.rules("server", chain):
@@ -257,6 +259,7 @@ def masquerade(stage: Stage, box: str, speaker: str) -> None:
             provoke(conn.server, b"an answer")
             stage.arrived("server", 1)
         else:  # the box gives it another port, of which the server knows nothing
+            stage.play.tell("client", "undecidable", "copier at r3")
             provoke(conn.client, b"a request")
             stage.arrived("client", 1)
 
@@ -410,6 +413,7 @@ def transparent_killed(stage: Stage) -> None:
 
 def transparent_bypassed(stage: Stage) -> None:
     """Routes change and no longer pass HAProxy: the server itself answers, and knows nothing."""
+    stage.play.tell("client", "undecidable", "second host beside w6 of mid, requests")
     v6 = stage.play.family == V6
     there = (
         f"{stage.play.server}/128 via fd80:20::2"
@@ -493,6 +497,44 @@ def rerouted_at_last(stage: Stage, end: End) -> None:
         conn.talk()
         stage.lab.route("r4", *longer_way(stage))
         end(stage, conn)
+
+
+def shorter_at_last(stage: Stage, end: End, traffic: str | None) -> None:
+    """All packets came by the longer way; the reset is the first to take the shorter one."""
+    stage.lab.route("r4", *longer_way(stage))
+    with stage.busy(traffic) as conn:
+        stage.lab.ip("r4", *(f"route del {route}" for route in longer_way(stage)))
+        end(stage, conn)
+
+
+def shorter_then_refused(stage: Stage) -> None:
+    """A connection by the longer way; the next one is refused by the shorter one."""
+    play = stage.play
+    play.tell("client", "undecidable", "REJECT at w4 of mid refuses, peer met before")
+    stage.lab.route("r4", *longer_way(stage))
+    port, play.port = play.port, play.port - 10_000
+    with stage.connection() as conn:
+        conn.talk(1)
+        conn.server.close()
+        assert conn.client.recv(1) == b""
+    play.port = port
+    stage.lab.ip("r4", *(f"route del {route}" for route in longer_way(stage)))
+    refused(stage)
+
+
+def shorter_and_vanished(stage: Stage) -> None:
+    """The way from the client gets shorter, and its socket is gone, right after the handshake."""
+    play = stage.play
+    play.tell("server", "undecidable", "nft reject at r1, first request")
+    route = f"{play.server}/128 via fd80:20::2"
+    if play.family == V4:
+        route = f"{play.server}/32 via 10.80.20.2"
+    stage.lab.route("r2", route)
+    with stage.connection() as conn:
+        stage.lab.ip("r2", f"route del {route}")
+        vanish(conn.client)
+        provoke(conn.server, b"hello?")
+        stage.arrived("server", 1)
 
 
 def two_paths(stage: Stage, end: End) -> None:
@@ -637,6 +679,17 @@ def neighbours(stage: LanStage, end: End) -> None:
         server.close()
 
 
+def neighbour_vanished(stage: LanStage) -> None:
+    """A neighbour's host loses a socket."""
+    stage.play.tell("client", "undecidable", "neighbour's MAC spoofed")
+
+    def vanishes(stage: Stage, conn: Conn) -> None:
+        vanish(conn.server)
+        provoke(conn.client, b"still there?")
+
+    neighbours(stage, vanishes)
+
+
 # ---- other stacks ----
 
 
@@ -671,10 +724,14 @@ def cases() -> Iterator[Case]:
             stage: type[Stage] = Stage,
             fast: bool = False,
             programs: tuple[str, ...] = (),
+            waits: bool = False,
+            honest: bool = True,
+            label: str = "forged",
             family: int = family,
             version: str = version,
         ) -> Case:
-            return Case(f"{name} {version}", source, True, play, stage, family, fast, programs)
+            name = f"{name} {version}"
+            return Case(name, source, honest, play, stage, family, fast, programs, label, waits)
 
         for end in (*ENDS, *MORE_ENDS):
             name = end.__name__.replace("_", " ")
@@ -694,8 +751,20 @@ def cases() -> Iterator[Case]:
             yield case(
                 f"reroute at the reset, {name}", "path change", made(rerouted_at_last, end=end)
             )
+            for traffic in (*TRAFFIC, None):
+                yield case(
+                    f"shorter way at the reset, {name}, {traffic or 'at once'}",
+                    "path change",
+                    made(shorter_at_last, end=end, traffic=traffic),
+                    waits=True,
+                    fast=traffic == "bulk",
+                )
             yield case(f"ECMP by flow, {name}", "path change", made(two_paths, end=end))
             yield case(f"ECMP by packet, {name}", "path change", made(sprayed, end=end))
+        yield case(
+            "shorter way, then refused", "path change", shorter_then_refused, waits=True, fast=True
+        )
+        yield case(SHORT_TWIN, "path change", shorter_and_vanished, waits=True, fast=True)
         for box in ("r1", "r3"):
             for speaker in ("server", "client"):
                 yield case(
@@ -704,6 +773,8 @@ def cases() -> Iterator[Case]:
                     made(masquerade, box=box, speaker=speaker),
                     programs=("conntrack",),
                     fast=True,
+                    honest=speaker == "client",
+                    label="box",
                 )
         for box in ("r5", "r3"):
             yield case(
@@ -712,6 +783,8 @@ def cases() -> Iterator[Case]:
                 made(published, box=box),
                 programs=("conntrack",),
                 fast=True,
+                honest=False,
+                label="box",
             )
         for box in ("r2", "r4"):
             for end in (lingers_unheard, closed, client_lingers):
@@ -735,8 +808,15 @@ def cases() -> Iterator[Case]:
             transparent_bypassed,
             front,
         ):
+            name = play.__name__.replace("_", " ")
+            own = play in (transparent_bypassed, front)  # the owner of the address answers
             yield case(
-                f"HAProxy {play.__name__.replace('_', ' ')}", "HAProxy", play, programs=("haproxy",)
+                f"HAProxy {name}",
+                "HAProxy",
+                play,
+                programs=("haproxy",),
+                honest=own,
+                label="box",
             )
         for listening in (True, False):
             what = "answered" if listening else "refused"
@@ -789,5 +869,6 @@ def cases() -> Iterator[Case]:
             f"asymmetric way back, {name}", "path change", True, made(asymmetric, end=end), LanStage
         )
         yield Case(f"neighbours, {name}", "linux", True, made(neighbours, end=end), LanStage)
+    yield Case("socket of a neighbour vanished", "linux", True, neighbour_vanished, LanStage)
     yield Case("duplicated, refused", "path change", True, duplicated_refusal)
     yield Case("TTL of each connection", "varied TTL", True, connection_ttl)

@@ -56,8 +56,7 @@ class Recording:
 
     def live(self, decide: Decide = shipped) -> list[Outcome]:
         """What is said of the live lab's resets."""
-        said = entries(self.events, decide)
-        return [outcome for one in self.played for outcome in outcomes_of(one, said)]
+        return outcomes_of(self.played, entries(self.events, decide))
 
     def captured(self, decide: Decide = shipped) -> list[Outcome]:
         """What is said of the labelled captures."""

@@ -7,29 +7,33 @@ import itertools
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Optional
 
 from rsttrace.demo.lab import Lab
 from tests.accuracy.case import Case, Outcome
-from tests.accuracy.sniff import Honest, Sighting, parse
-from tests.accuracy.stage import Stage
+from tests.accuracy.sniff import Honest, Sighting, Wire, parse
+from tests.accuracy.stage import Play, Stage
 from tests.lab.harness import TRACE, Fence, Json, Tracer, missing
+
+AT_ONCE = 12
+"""How many cases that wait are played at the same time."""
 
 
 @dataclass
 class Played:
     """A case that was played: where its resets were seen, by which ends, and what went wrong.
 
-    `roles`: the watched ends, by the inodes of their namespaces. For the rest see `Case`, `Play`.
+    `roles`: the watched ends, by the inodes of their namespaces. For the rest see `Case`.
     """
 
     name: str
     source: str
     honest: bool
-    port: int
-    hops: int
-    trust: dict[str, str]
+    label: str
+    play: Play
     roles: dict[int, str]
     arrived: list[Sighting] = field(default_factory=list)
     left: list[Sighting] = field(default_factory=list)
@@ -71,24 +75,24 @@ def play_all(cases: Sequence[Case], tell: bool = False, record: Path | None = No
         try:
             fence = Fence(lab)
             fence.cross(tracer)
-            numbers = itertools.count(1)
+            next_number = 1
             ready.sort(key=lambda case: case.stage.__name__)
             for kind, group in itertools.groupby(ready, key=lambda case: case.stage):
-                with kind(next(numbers)) as stage:
-                    for case in group:
-                        played.append(_play(stage, case, tell))
-                        numbers = itertools.count(stage.play.number + 1)
+                with kind(next_number) as stage:
+                    these = list(group)
+                    played += _play_group(stage, these, tell)
+                    next_number += len(these)
                     fence.cross(tracer)
                     for one in played:
                         if not one.arrived:
-                            one.arrived = stage.sniffer.seen(one.port, False)
-                            one.left = stage.sniffer.seen(one.port, True)
+                            one.arrived = stage.sniffer.seen(one.play.port, False)
+                            one.left = stage.sniffer.seen(one.play.port, True)
         finally:
             tracer.stop()
     for one in played:
         if one.error is not None:
             result.broken[one.name] = one.error
-        result.outcomes += outcomes_of(one, tracer.entries)
+    result.outcomes = outcomes_of(played, tracer.entries)
     result.played = played
     return result
 
@@ -97,6 +101,14 @@ def recorded(program: Sequence[str], target: Path) -> list[str]:
     """A command of rsttrace, as one that also writes down what its judge is given."""
     at = program.index("rsttrace")
     return [*program[:at], "tests.accuracy.recorder", str(target), *program[at + 1 :]]
+
+
+def _play_group(stage: Stage, cases: Sequence[Case], tell: bool) -> list[Played]:
+    """A stage's cases: those that wait at the same time, the others one after another."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        waiting = [pool.submit(_play, stage, case, tell) for case in cases if case.waits]
+        done = [future.result() for future in waiting]
+    return done + [_play(stage, case, tell) for case in cases if not case.waits]
 
 
 def _play(stage: Stage, case: Case, tell: bool) -> Played:
@@ -111,9 +123,7 @@ def _play(stage: Stage, case: Case, tell: bool) -> Played:
         error = traceback.format_exc()
     with contextlib.suppress(OSError):  # it may be another namespace by now
         inodes |= {stage.lab.inode(role): role for role, _ in stage.watched}
-    return Played(
-        case.name, case.source, case.honest, play.port, play.hops, play.trust, inodes, error=error
-    )
+    return Played(case.name, case.source, case.honest, case.label, play, inodes, error=error)
 
 
 def settled(entries: Iterable[Json]) -> list[tuple[Json, Json | None]]:
@@ -127,26 +137,37 @@ def settled(entries: Iterable[Json]) -> list[tuple[Json, Json | None]]:
     return [(last[n], first[n] if first[n] is not last[n] else None) for n in first]
 
 
-def outcomes_of(one: Played, entries: Iterable[Json]) -> list[Outcome]:
-    """Each RST that arrived at a watched end, with what was said of it."""
-    told: dict[tuple[str, object, int], list[tuple[Json, Json | None]]] = {}
+Said = tuple[Json, Optional[Json]]
+
+
+def outcomes_of(played: Iterable[Played], entries: Iterable[Json]) -> list[Outcome]:
+    """Each RST that arrived at a watched end in these cases, with what was said of it."""
+    by_port: dict[int, list[Said]] = {}
     for last, first in settled(e for e in entries if "summary" not in e or "kind" in e):
-        if last["direction"] != "received" or last["netns"] not in one.roles:
-            continue
-        if one.port not in (last["local"]["port"], last["remote"]["port"]):
+        if last["direction"] == "received":
+            for end in ("local", "remote"):
+                by_port.setdefault(last[end]["port"], []).append((last, first))
+    return [outcome for one in played for outcome in _outcomes(one, by_port.get(one.play.port, ()))]
+
+
+def _outcomes(one: Played, said: Iterable[Said]) -> list[Outcome]:
+    told: dict[tuple[str, Wire, int], list[Said]] = {}
+    for last, first in said:
+        if last["netns"] not in one.roles:
             continue
         found = parse(bytes.fromhex(last["rst"]["raw"]))
         assert found is not None, last
-        key = (one.roles[last["netns"]], *found)
-        told.setdefault(key, []).append((last, first))
-    honest = Honest(one.left, one.hops)
+        told.setdefault((one.roles[last["netns"]], *found), []).append((last, first))
+    honest = Honest(one.left, one.play.hops)
     outcomes = []
     for role, _, wire, ttl in one.arrived:
         genuine = one.honest or honest.take(wire, ttl)
-        trust = "honest" if genuine else one.trust.get(role, "proven")
-        label = "genuine" if genuine else "forged"
+        told_trust = one.play.trust.get(role, "honest" if one.honest else "proven")
+        trust = "honest" if genuine and not one.honest else told_trust
+        label = one.play.labels.get(role, "genuine" if genuine else one.label)
         queue = told.get((role, wire, ttl), [])
         entry, first = queue.pop(0) if queue else (None, None)
         source = one.source if one.honest or not genuine else "linux, drawn by a forger"
-        outcomes.append(Outcome(one.name, source, role, label, trust, entry, first))
+        twin = one.play.twins.get(role) if trust == "undecidable" else None
+        outcomes.append(Outcome(one.name, source, role, label, trust, entry, first, twin))
     return outcomes

@@ -111,6 +111,8 @@ class Sniffer:
                     continue
                 if address[2] not in (PACKET_HOST, PACKET_OUTGOING):
                     continue  # a hub's copy of what others say
+                if address[0] == "lo" and address[2] == PACKET_OUTGOING:
+                    continue  # what a machine tells itself has not left it
                 found = parse(packet)
                 if found is not None:
                     outgoing = address[2] == PACKET_OUTGOING

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -32,15 +34,32 @@ CLIENTS, SERVERS = ("10.79.0.0/16", "fd79::/64"), ("10.81.0.0/16", "fd81::/64")
 class Play:
     """One case's own things: its addresses and port, which no other case uses.
 
-    `trust` says, for each victim, how sure it is that a forged RST there is one: see
-    `tests.accuracy.case.TRUST`. `hops`: routers between the ends that talk.
+    `hops`: routers between the ends that talk. `end` is the server's role, `net` the second number
+    of its network. The rest is about the resets at each victim (role): see `tell` and `word`.
     """
 
     number: int
     port: int
     family: int
     hops: int
+    end: str = "server"
+    net: int = 81
     trust: dict[str, str] = field(default_factory=dict)
+    twins: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def tell(self, role: str, trust: str, twin: str | None = None) -> None:
+        """How sure it is who made the resets that reach a victim: see `tests.accuracy.case.TRUST`.
+
+        `twin`: for undecidable ones, the name (without version) of the case that looks the same.
+        """
+        self.trust[role] = trust
+        if twin is not None:
+            self.twins[role] = twin
+
+    def word(self, role: str, label: str) -> None:
+        """Label all resets at a victim, whoever made them: see `tests.accuracy.case.LABELS`."""
+        self.labels[role] = label
 
     @property
     def client(self) -> str:
@@ -53,8 +72,8 @@ class Play:
     def server(self) -> str:
         """The server's address in this case."""
         if self.family == V6:
-            return f"fd81::{self.number:x}"
-        return f"10.81.{self.number >> 8}.{self.number & 255}"
+            return f"fd{self.net}::{self.number:x}"
+        return f"10.{self.net}.{self.number >> 8}.{self.number & 255}"
 
 
 class Conn:
@@ -77,10 +96,35 @@ class Conn:
         """The server sends, the client reads."""
         _pass(self.server, self.client, data)
 
-    def close(self) -> None:
-        """Close both."""
-        self.client.close()
-        self.server.close()
+    def leave(self) -> None:
+        """Both are gone without a word: what a case leaves behind must not speak of it."""
+        for sock in (self.client, self.server):
+            if sock.fileno() != -1:
+                vanish(sock)
+
+
+def bulk(conn: Conn) -> None:
+    """A transfer: some hundred packets."""
+    conn.ask(b"a request")
+    for _ in range(16):
+        conn.answer(b"page " * 12_000)
+    conn.ask(b"thanks " * 9_000)
+
+
+def requests(conn: Conn) -> None:
+    """Thirty requests and answers."""
+    for _ in range(10):
+        conn.talk()
+
+
+def idle(conn: Conn) -> None:
+    """A few requests, then nothing for longer than any timer of TCP that is at work."""
+    conn.talk()
+    assert not select.select([conn.client, conn.server], [], [], 1.5)[0]
+
+
+TRAFFIC: dict[str, Callable[[Conn], None]] = {"bulk": bulk, "requests": requests, "idle": idle}
+"""What a connection did before."""
 
 
 def _pass(sender: socket.socket, receiver: socket.socket, data: bytes) -> None:
@@ -117,9 +161,15 @@ class Stage:
 
     def __init__(self, first: int = 1) -> None:
         self.lab = Lab(self.prefix)
-        self._next = first
+        self._numbers = itertools.count(first)
         self._stack = contextlib.ExitStack()
-        self.play = Play(0, 0, V4, 0)
+        self._local = threading.local()  # cases that wait are played at the same time
+
+    @property
+    def play(self) -> Play:
+        """The case that this thread plays."""
+        found: Play = self._local.play
+        return found
 
     def __enter__(self) -> Stage:
         self._stack.enter_context(self.lab)
@@ -198,13 +248,13 @@ class Stage:
 
     def begin(self, family: int) -> Play:
         """A new case: addresses and a port of its own."""
-        self.play = Play(self._next, 20000 + self._next, family, self.hops)
-        self._next += 1
+        number = next(self._numbers)
+        self._local.play = Play(number, 20000 + number, family, self.hops)
         return self.play
 
-    def listen(self, role: str = "server", ttl: int | None = None) -> socket.socket:
+    def listen(self, role: str | None = None, ttl: int | None = None) -> socket.socket:
         """A listener on the case's server address."""
-        return self.listen_at(role, self.play.server, ttl)
+        return self.listen_at(role or self.play.end, self.play.server, ttl)
 
     def listen_at(self, role: str, address: str, ttl: int | None = None) -> socket.socket:
         """A listener on the case's port."""
@@ -213,7 +263,7 @@ class Stage:
             listener = socket.socket(family)
         _free(listener)
         if ttl is not None:
-            listener.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+            set_ttl(listener, ttl)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, self.play.port))
         listener.listen(64)
@@ -235,6 +285,12 @@ class Stage:
         sock.connect((self.play.server, self.play.port))
         return sock
 
+    def dial_deferred(self) -> socket.socket:
+        """Connect to a listener that makes sockets only for data, and is gone before it comes."""
+        with self.listen() as listener:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
+            return self.dial()
+
     @contextlib.contextmanager
     def connection(self, ttl: int | None = None) -> Iterator[Conn]:
         """A connection from client to server; the listener is gone at once."""
@@ -248,7 +304,15 @@ class Stage:
         try:
             yield conn
         finally:
-            conn.close()
+            conn.leave()
+
+    @contextlib.contextmanager
+    def busy(self, traffic: str | None, ttl: int | None = None) -> Iterator[Conn]:
+        """A connection after some `TRAFFIC`; None: after its handshake."""
+        with self.connection(ttl) as conn:
+            if traffic is not None:
+                TRAFFIC[traffic](conn)
+            yield conn
 
     def arrived(self, role: str, count: int) -> None:
         """Wait until so many RSTs of this case have reached an end's interface."""
@@ -311,6 +375,20 @@ def _free(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+
+
+def set_ttl(sock: socket.socket, ttl: int) -> None:
+    """A program chooses the TTL (hop limit) of its socket (ip(7), ipv6(7))."""
+    if sock.family == V6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, ttl)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+
+
+def vanish(sock: socket.socket) -> None:
+    """A socket is gone without a word, as where a container is checkpointed or moved."""
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    sock.close()
 
 
 def abort(sock: socket.socket) -> None:

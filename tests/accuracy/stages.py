@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from tests.accuracy.stage import CLIENTS, SERVERS, Stage
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from rsttrace.demo.lab import NAMES
+from tests.accuracy.stage import CLIENTS, SERVERS, V6, Play, Stage
 from tests.lab.harness import no_offload
+
+
+def forgers(stage: Stage, boxes: Sequence[str]) -> None:
+    """One program that forges in each of these namespaces."""
+    places = [f"{box}={NAMES / stage.lab.name(box)}" for box in boxes]
+    stage.lab.spawn(boxes[0], stage.python("tests.accuracy.forge", *places), ready="forging")
 
 
 class ForgersStage(Stage):
@@ -13,8 +23,7 @@ class ForgersStage(Stage):
 
     def build(self) -> None:
         super().build()
-        for box in ("r1", "r3", "r5"):
-            self.lab.spawn(box, self.python("tests.accuracy.forge", box), ready="forging")
+        forgers(self, ("r1", "r3", "r5"))
 
 
 class SwapStage(Stage):
@@ -122,3 +131,100 @@ class RebootStage(Stage):
 
     def _has(self, role: str, interface: str) -> bool:
         return f" {interface}@" in self.lab.exec(role, ["ip", "-o", "link"])
+
+
+class WayStage(Stage):
+    """client - w1 - … - w12 - far, with mid behind w4 and near behind w2; forgers in all routers.
+
+    A second host (s1, s3, s4, s6, s11), with a stack of its own, stands beside w1, w3, w4, w6, w11:
+    it gets an end's address, too, and what a route sends to it.
+    """
+
+    prefix = "rstaccw"
+    hops = 12
+    ENDS: ClassVar[dict[str, tuple[int, int]]] = {"near": (2, 84), "mid": (4, 83), "far": (12, 81)}
+    SECOND = (1, 3, 4, 6, 11)
+    watched = tuple(
+        (role, interface)
+        for role in ("client", "near", "mid", "far")
+        for interface in ("eth0", "lo")
+    )
+
+    def build(self) -> None:
+        routers = [f"w{number}" for number in range(1, self.hops + 1)]
+        seconds = [f"s{number}" for number in self.SECOND]
+        self.lab.add("client", *routers, *self.ENDS, *seconds)
+        self.chain(["client", *routers, "far"])
+        self.own("client", CLIENTS)
+        self.own("far", SERVERS)
+        for number, (end, (hops, net)) in enumerate((e, self.ENDS[e]) for e in ("near", "mid")):
+            nets = servers(net)
+            self.branch(f"w{hops}", end, 30 + number)
+            self.own(end, nets)
+            self.toward(f"w{hops}", nets, 30 + number, far=True)
+            for cable, role in enumerate(["client", *routers[: hops - 1]]):
+                self.toward(role, nets, cable, far=True)
+                real = 30 + number  # for NAT boxes on the way
+                self.lab.route(
+                    role,
+                    f"10.80.{real}.0/30 via 10.80.{cable}.2",
+                    f"fd80:{real}::/64 via fd80:{cable}::2",
+                )
+        for number in self.SECOND:
+            self.branch(f"w{number}", f"s{number}", 40 + number)
+        forgers(self, routers)
+
+    def branch(self, router: str, role: str, cable: int) -> None:
+        """A host on a cable of its own beside a router."""
+        self.cable(router, f"to{role}", role, "eth0", cable)
+        self.lab.route(role, f"default via 10.80.{cable}.1")
+        self.lab.route(role, f"::/0 via fd80:{cable}::1")
+
+    def real(self) -> str:
+        """The server's own address on its cable, for what stands in front of it."""
+        cable = {"near": 30, "mid": 31, "far": self.hops}[self.play.end]
+        return f"fd80:{cable}::2" if self.play.family == V6 else f"10.80.{cable}.2"
+
+    def to(self, end: str) -> Play:
+        """The server of this case is `end`."""
+        self.play.end = end
+        self.play.hops, self.play.net = self.ENDS[end]
+        return self.play
+
+    def divert(self, number: int) -> None:
+        """From now on what is for this case's server goes to the second host beside a router."""
+        self._own(number, self.play.server)
+        for role, route in self._diversion(number):
+            self.lab.route(role, route)
+
+    def undivert(self, number: int) -> None:
+        """As it was before."""
+        for role, route in self._diversion(number):
+            self.lab.ip(role, f"route del {route}")
+
+    def divert_back(self, number: int) -> None:
+        """From now on what is for this case's client goes to the second host beside a router."""
+        self._own(number, self.play.client)
+        self.lab.route(f"w{number}", via(self.play.client, 40 + number))
+
+    def _diversion(self, number: int) -> Iterator[tuple[str, str]]:
+        server = self.play.server
+        for router in range(min(self.play.hops, number), number):
+            yield f"w{router}", via(server, router)
+        yield f"w{number}", via(server, 40 + number)
+
+    def _own(self, number: int, address: str) -> None:
+        prefix = 128 if ":" in address else 32
+        self.lab.ip(f"s{number}", f"route add local {address}/{prefix} dev lo")
+
+
+def via(address: str, cable: int) -> str:
+    """A route to one address, over a cable's far end."""
+    if ":" in address:
+        return f"{address}/128 via fd80:{cable}::2"
+    return f"{address}/32 via 10.80.{cable}.2"
+
+
+def servers(net: int) -> tuple[str, str]:
+    """Both families' networks of an end."""
+    return f"10.{net}.0.0/16", f"fd{net}::/64"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tests.accuracy.case import TRUST, Outcome
 
-# found, missed: forged ones called forged, or the peer's. cleared: others called the peer's.
+# found, missed: those of others called forged, or the peer's. cleared: honest ones called peer.
 COLUMNS = ("found", "missed", "false accusation", "cleared", "inconclusive", "untold")
 
 
@@ -17,9 +17,9 @@ def column(outcome: Outcome) -> str:
         return "false accusation"
     if outcome.verdict in ("inconclusive", "untold"):
         return outcome.verdict
-    if outcome.label != "forged":
-        return "found" if outcome.verdict == "forged" else "cleared"
-    return "found" if outcome.found else "missed"
+    if outcome.verdict == "forged":
+        return "found"
+    return "missed" if outcome.label in ("forged", "box") else "cleared"
 
 
 def table(outcomes: Iterable[Outcome], title: str, row: Callable[[Outcome], str]) -> str:
@@ -48,8 +48,11 @@ def by_source(outcome: Outcome) -> str:
     return f"{outcome.source}, {outcome.label}"
 
 
-MUST = {"proven": 1.0, "decidable": 0.95, "late": 0.95, "high": 0.95, "medium-high": 0.95}
+MUST = {"proven": 1.0, "decidable": 0.97, "late": 0.95, "high": 0.95, "medium-high": 0.95}
 """What share of the forged resets of each trust must be found."""
+
+CLEARED = 0.95
+"""What share of the genuine resets of a flow that was seen must be called the peer's."""
 
 
 def failures(outcomes: Sequence[Outcome]) -> list[str]:
@@ -58,6 +61,9 @@ def failures(outcomes: Sequence[Outcome]) -> list[str]:
     accused = [outcome for outcome in outcomes if outcome.accused]
     if accused:
         found.append(f"{len(accused)} honest resets were called forged; not one may be")
+    boxes = [o for o in outcomes if o.label == "box" and o.verdict == "peer"]
+    if boxes:
+        found.append(f"{len(boxes)} resets of boxes were called the peer's; not one may be")
     untold = [outcome for outcome in outcomes if outcome.entry is None]
     if untold:
         found.append(f"nothing was said of {len(untold)} resets that arrived")
@@ -69,4 +75,50 @@ def failures(outcomes: Sequence[Outcome]) -> list[str]:
                 f"of {len(these)} forged resets ({trust}), {hits} were found: "
                 f"{hits / len(these):.1%} where {share:.0%} must be"
             )
+    known = [o for o in outcomes if o.label == "genuine" and o.trust in SURE and _flow_seen(o)]
+    cleared = sum(outcome.verdict == "peer" for outcome in known)
+    if cleared < CLEARED * len(known):
+        found.append(
+            f"of {len(known)} genuine resets of flows that were seen, {cleared} were called the "
+            f"peer's: {cleared / len(known):.1%} where {CLEARED:.0%} must be"
+        )
     return found
+
+
+SURE = ("honest", "high")
+
+
+def _flow_seen(outcome: Outcome) -> bool:
+    return outcome.entry is not None and outcome.entry["baseline"]["scope"] == "flow"
+
+
+def same_to_the_host(outcomes: Iterable[Outcome]) -> str:
+    """The undecidable resets with the cases that look the same: what was said of each.
+
+    One line for each pair of cases, without their versions.
+    """
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for outcome in outcomes:
+        if outcome.trust == "undecidable":
+            key = (f"{outcome.label}: {_plain(outcome.case)}", outcome.twin or "")
+            counts.setdefault(key, Counter())[outcome.verdict] += 1
+    return "\n".join(
+        f"{name}, as {twin}: " + ", ".join(f"{n} {verdict}" for verdict, n in count.most_common())
+        for (name, twin), count in sorted(counts.items())
+    )
+
+
+def without_twin(outcomes: Iterable[Outcome], names: Iterable[str]) -> list[str]:
+    """Undecidable resets whose twin is no case (`names`: of all of them), in words."""
+    known = {_plain(name) for name in names}
+    return sorted(
+        {
+            f"{_plain(o.case)}, at {o.role}: undecidable, and no case is called {o.twin!r}"
+            for o in outcomes
+            if o.trust == "undecidable" and o.twin not in known
+        }
+    )
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix(" v4").removesuffix(" v6")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.accuracy import forged, honest
 from tests.accuracy.case import Case, Outcome
+from tests.accuracy.cases import all_cases
 from tests.accuracy.run import Result, play_all
-from tests.accuracy.table import MUST, by_label, failures, table
+from tests.accuracy.table import MUST, by_label, failures, table, without_twin
 from tests.lab.harness import skip_without
 
-CASES = [case for case in (*forged.cases(), *honest.cases()) if case.fast]
+CASES = [case for case in all_cases() if case.fast]
 FORGED = [case for case in CASES if not case.honest]
 
 
@@ -54,3 +54,13 @@ def test_forged_resets_are_found(trust: str, result: Result) -> None:
     assert outcomes
     assert hits >= MUST[trust] * len(outcomes), f"{hits} of {len(outcomes)}:\n{missed}"
     assert not [line for line in failures(outcomes) if trust in line]
+
+
+def test_undecidable_ones_have_an_honest_twin(result: Result) -> None:
+    assert without_twin(result.outcomes, (case.name for case in all_cases())) == []
+
+
+def test_no_box_is_taken_for_the_peer(result: Result) -> None:
+    boxes = [outcome for outcome in result.outcomes if outcome.label == "box"]
+    assert boxes
+    assert not [told(outcome) for outcome in boxes if outcome.verdict == "peer"]

@@ -26,6 +26,7 @@ from rsttrace.model import (
     Scope,
     Seen,
     Socket,
+    TtlCount,
 )
 
 US, PEER = "10.0.0.5", "10.9.8.7"
@@ -221,7 +222,7 @@ def seen(**values: Any) -> Seen:
 
 
 def half(**values: Any) -> Half:
-    """The peer's direction: twelve packets from 17 hops away."""
+    """The peer's direction: twelve packets from 17 hops away; with `timestamps` all have them."""
     given: dict[str, Any] = {
         "packets": 12,
         "ttl": 47,
@@ -238,7 +239,16 @@ def half(**values: Any) -> Half:
         "syn_ns": TIME - 8_985_000_000,
         "recent": (seen(),),
     }
-    return Half(**{**given, **values})
+    made = Half(**{**given, **values})
+    if not made.timestamps:
+        return made
+    stamped = (packet if packet.tsval is not None else stamp(packet) for packet in made.recent)
+    return dataclasses.replace(made, recent=tuple(stamped))
+
+
+def stamp(packet: Seen) -> Seen:
+    """A copy with the timestamps that TIMESTAMPS are."""
+    return dataclasses.replace(packet, tsval=1, tsecr=2)
 
 
 OUR_DATA = seen(
@@ -266,8 +276,27 @@ def steady(ttl: int, **values: Any) -> Half:
     return half(**{**known, "recent": (seen(ttl=ttl),), **values})
 
 
+def handshake(ttl: int = 47, **values: Any) -> Half:
+    """The peer's direction, of which its SYN-ACK alone was seen."""
+    syn_ack = seen(flags="SA", ttl=ttl, ip_id=0, seq=999, ack=5000, payload_len=0)
+    return steady(ttl, **{"packets": 1, "syns": 1, "recent": (syn_ack,), **values})
+
+
+def lone_syn(ttl: int = 47, **values: Any) -> Half:
+    """The direction of a client of which one SYN came, which anybody can send in its name."""
+    syn = seen(flags="S", ttl=ttl, seq=999, ack=0, payload_len=0, time_ns=TIME - 2_000_000)
+    given = {"packets": 1, "syns": 1, "recent": (syn,), "syn_ns": syn.time_ns}
+    return steady(ttl, **{**given, "first_ns": syn.time_ns, "last_ns": syn.time_ns, **values})
+
+
+def counted(*ttls: tuple[int, int]) -> tuple[TtlCount, ...]:
+    """TTLs and how many packets came with each."""
+    first, last = TIME - 9_000_000_000, TIME - 20_000_000
+    return tuple(TtlCount(ttl, packets, first, last) for ttl, packets in ttls)
+
+
 def rst(**values: Any) -> Packet:
-    """A RST from the peer that no rule has anything to say about, but for its hop distance."""
+    """A RST as the peer's packets come: DF, an IP ID of no counter, from 17 hops away."""
     given: dict[str, Any] = {
         "src": Endpoint(PEER, PEER_PORT),
         "dst": Endpoint(US, US_PORT),
@@ -365,11 +394,38 @@ def idle(found: Reset, seconds: int = 300) -> Reset:
     )
 
 
+def another(found: Reset, packet: Seen) -> Reset:
+    """Another RST of the same connection, as the history keeps it beside `found`."""
+    made = dataclasses.replace(
+        found.rst,
+        ttl=packet.ttl,
+        ip_id=None if found.family == 6 else packet.ip_id,
+        df=None if found.family == 6 else packet.df,
+        flags=packet.flags,
+        seq=packet.seq,
+        ack=packet.ack,
+        window=packet.window,
+        payload_len=packet.payload_len,
+        options=packet.options or "",
+    )
+    return changed(found, rst=made, time_ns=packet.time_ns, earlier=(), later=(), siblings=())
+
+
+def closed(found: Reset, ago_ns: int = 10_000_000) -> Reset:
+    """A copy whose peer had sent its FIN."""
+    theirs = found.baseline.theirs
+    assert theirs is not None
+    return with_baseline(found, theirs=dataclasses.replace(theirs, fin_ns=TIME - ago_ns))
+
+
 def among(found: Reset, earlier: tuple[Seen, ...] = (), later: tuple[Seen, ...] = ()) -> Reset:
     """A copy among other packets of the same end, as the history puts it."""
     ours = found.baseline.ours
     acks = frozenset(seen.ack for seen in (ours.recent if ours else ()) if "A" in seen.flags)
-    return changed(found, earlier=earlier, later=later, our_acks=acks)
+    resets = [packet for packet in (*reversed(earlier), *later) if "R" in packet.flags]
+    alone = changed(found, our_acks=acks)
+    siblings = tuple(another(alone, packet) for packet in resets)
+    return changed(alone, earlier=earlier, later=later, siblings=siblings)
 
 
 def changed(found: Reset, **values: Any) -> Reset:

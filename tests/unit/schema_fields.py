@@ -46,7 +46,9 @@ def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
     """The node with what its ``$ref`` refers to; its own words win."""
     if "$ref" not in node:
         return node
-    target: dict[str, Any] = schema["$defs"][node["$ref"].rpartition("/")[2]]
+    target: dict[str, Any] = schema
+    for step in node["$ref"].removeprefix("#/").split("/"):
+        target = target[step]
     return {**target, **node}
 
 

@@ -172,11 +172,16 @@ def wrong_ttl(count: int) -> Callable[[Script], Script]:
 SCRIPTS: dict[str, Callable[[Script], Script]] = {
     "a handshake and data": lambda s: s.shake().data(1, 6).data(0, 2).data(1),
     "a SYN alone": lambda s: s.put(0, "S", options=LINUX),
-    "a retransmitted SYN": lambda s: s.put(0, "S", options=LINUX).again().wait(SECOND).again(2),
+    "a retransmitted SYN": lambda s: s.put(0, "S", options=LINUX).wait(SECOND).again().again(2),
+    "a SYN seen on three devices": lambda s: (
+        s.put(0, "S", options=LINUX).again().again().wait(SECOND).again()
+    ),
     "a retransmitted SYN from elsewhere": lambda s: (
         s.put(0, "S", options=LINUX).again(ttl=60).again(ttl=60).again(ttl=60).again(ttl=60)
     ),
-    "a retransmitted SYN-ACK": lambda s: s.shake().again(2).data(1, 2).again(4),
+    "a retransmitted SYN-ACK": lambda s: (
+        s.shake().again(2).data(1, 2).again(4).wait(SECOND).again()
+    ),
     "SYN options without timestamps": lambda s: plain(s).put(1, "PA", b"x").put(0, "A"),
     "one end without timestamps": lambda s: s.shake(LINUX, [("MSS", 1460)]).put(1, "PA", b"x"),
     "a MSS alone, cut short": lambda s: plain(s).put(1, "PA", b"x", options=[("EOL", None)]),
@@ -427,7 +432,7 @@ class Captured:
             ends = [direction, direction.other] if low_first else [direction.other, direction]
         return Known(
             [live(end.half()) if end is not None else None for end in ends],
-            [(known.peer(), known.half) if known else (None, None) for known in peers],
+            [(known.peer(), known.half()) if known else (None, None) for known in peers],
             [end is not None and end.closed for end in ends],
         )
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import random
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from rsttrace.enrich.target import Limits, resolve
 from rsttrace.errors import UsageError
 from rsttrace.render.json import entry_object
 from tests.unit.path_samples import STRAIGHT
+from tests.unit.test_compare_lines import changed as changed_somewhere
 from tests.unit.test_render_samples import FORGED, PEER, UNSURE
 
 ENTRY: dict[str, Any] = entry_object(FORGED)
@@ -82,6 +85,29 @@ def test_what_is_no_clue(wrong: str) -> None:
         clue_from(given, "it")
     assert words in str(error.value)
     assert str(error.value).replace("\n", " ").isprintable()
+
+
+def test_which_line_it_is_and_what_is_wrong_with_it() -> None:
+    wrong = changed(hops={"rst": "1", "peer": 3})
+    with pytest.raises(UsageError, match=r"it, line 3 is not an entry .*: hops\.rst is missing"):
+        clue_from(lines(ENTRY, {"another": "program's"}, wrong, entry_object(PEER)), "it")
+
+
+def test_only_the_entry_that_counts_has_to_be_whole() -> None:
+    """Lines of other programs and of other versions may stand beside it."""
+    others = [changed(kind="received-tomorrow"), changed(origin="aliens"), {"schema": 9}, [1], 7]
+    assert clue_from(lines(*others, ENTRY), "it")[2].entry == ENTRY["id"]
+
+
+def test_nothing_but_a_usage_error_comes_of_nonsense() -> None:
+    chance = random.Random(11)
+    found = 0
+    for _ in range(2000):
+        entry = changed_somewhere(ENTRY, chance)
+        with contextlib.suppress(UsageError):
+            clue_from(lines(entry), "it")
+            found += 1
+    assert 200 < found < 1900
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from rsttrace.errors import ConfigError, RsttraceError, UsageError
 from rsttrace.judge import fingerprints
 from rsttrace.judge.fingerprints import BUILT_IN, FIELDS, Fingerprints, known_names, load, names
 from rsttrace.judge.verdict import judge
-from rsttrace.model import Endpoint, Kind, Origin, Reset, Seen
+from rsttrace.model import Endpoint, Kind, Origin, Reset, Scope, Seen
 from tests.unit import builders as b
 from tests.unit.builders import OUR_DATA, TIME, flow, half, our_half, reset, rst, rst6, seen, steady
-from tests.unit.test_verdict import GENUINE
+from tests.unit.test_judge_verdict import GENUINE
 
 DOC = Path(__file__).parents[2] / "docs" / "fingerprints.md"
 NOWHERE = Path("/nonexistent/fingerprints.d")
@@ -103,7 +103,10 @@ SAMPLES: dict[str, list[Reset]] = {
         flow(rst6(ttl=TTL), theirs=half(df_always=False)),
         flow(rst6(ttl=TTL, flags="RA", seq=0, ack=5117), theirs=half(df_always=False)),
     ],
-    "pf-return": [flow(rst(ttl=TTL, ip_id=777, tos=0x10, flags="RA", ack=5117))],
+    "pf-return": [
+        flow(rst(ttl=TTL, ip_id=777, tos=0x10, flags="RA", ack=5117)),
+        flow(rst(ttl=TTL, ip_id=777, tos=0x10)),
+    ],
     "mirroring-firewall": [
         flow(rst(ttl=TTL, ip_id=13052)),
         flow(rst(ttl=TTL, ip_id=13053)),
@@ -297,8 +300,7 @@ def test_forged_is_named_and_explained() -> None:
 
 
 def test_leaning_to_forged_is_named() -> None:
-    unseen = half(syn_ttl=None, syn_window=None, syn_ns=None)
-    given = b.changed(SAMPLES["netfilter-reject"][0], baseline=flow(theirs=unseen).baseline)
+    given = b.changed(SAMPLES["netfilter-reject"][0], baseline=flow(scope=Scope.PEER).baseline)
     found = judge(given, KNOWN)
     assert found.origin is Origin.INCONCLUSIVE
     assert found.score > 0

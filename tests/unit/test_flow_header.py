@@ -93,3 +93,26 @@ def test_our_own_new_syn_begins_anew_at_once(tmp_path: Path) -> None:
         assert(theirs->packets == 1 && theirs->confirmed && !theirs->strange);
         """,
     )
+
+
+def test_our_own_second_syn_ack_is_the_handshake(tmp_path: Path) -> None:
+    """A server whose queue was full has forgotten its first answer; the next has a new number."""
+    run(
+        tmp_path,
+        """
+        __u8 header[80] = {};
+        struct flow flow = {};
+        struct rst_half *ours = &flow.half[0], *theirs = &flow.half[1];
+        struct rst_frame frame = {};
+        struct parsed syn = {.l4 = header, .flags = TH_SYN, .seq = 7};
+        struct parsed answer = {.l4 = header, .flags = TH_SYN | TH_ACK, .seq = 1 << 30, .ack = 8};
+        struct parsed data = {.l4 = header, .flags = TH_ACK, .seq = 8, .ack = 6, .payload_len = 1};
+        learn_packet(theirs, ours, &syn, 0, &frame, 5000);
+        learn_packet(ours, theirs, &answer, 0, 0, 5001);
+        answer.seq = 5;
+        learn_packet(ours, theirs, &answer, 0, 0, 5002);
+        assert(learn_packet(theirs, ours, &data, 0, &frame, 5003) == CONFIRMED);
+        assert(theirs->packets == 2 && !theirs->strange);
+        assert(ours->packets == 1 && ours->syn.seq == 5 && ours->end == 6);
+        """,
+    )

@@ -125,7 +125,18 @@ def test_the_contract() -> None:
     assert list(made) == [
         *("schema", "id", "amends", "time", "kind", "direction", "origin", "confidence", "score"),
         *("summary", "cause", "local", "remote", "family", "rst", "trigger", "sent_data"),
-        *("baseline", "evidence", "hops", "findings", "device", "neighbor", "next_hop", "ingress"),
+        *(
+            "baseline",
+            "authors",
+            "advice",
+            "evidence",
+            "hops",
+            "findings",
+            "device",
+            "neighbor",
+            "next_hop",
+            "ingress",
+        ),
         *("made_here", "netns", "netns_name", "file", "frame", "socket", "process"),
         "actor",
         *("container", "pod", "seen"),
@@ -292,6 +303,7 @@ def test_values_of_any_type_are_written() -> None:
             "nested": {"list": [None, None]},
         },
         "proof": True,
+        "group": None,
     }
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from rsttrace.judge.authors import WORDS
 from rsttrace.model import (
+    Author,
     Baseline,
     BridgePort,
     Cause,
@@ -33,6 +35,7 @@ from rsttrace.model import (
     Reset,
     Scope,
     Seen,
+    Share,
     Socket,
     SwitchPort,
     Verdict,
@@ -118,40 +121,73 @@ FOUND = dataclasses.replace(
     bridge=BridgePort("br0", 4, "eth0", 2),
     switch=SwitchPort("eth0", "sw3.example", "00:d0:f8:aa:bb:cc", "Gi1/0/7", "rack 4"),
 )
+
+
+def _factors(peer: float, others: float, **known: float) -> dict[Author, float]:
+    """How probable each author makes an observation, most of them alike."""
+    named = {Author[name]: value for name, value in known.items()}
+    return {who: named.get(who, peer if who.is_peer else others) for who in Author}
+
+
 IP_ID = Evidence(
     "ip-id-ours",
     4.2,
     "IP ID 13052 repeats our own packet sent 0.4 ms earlier; the server's last was 23403",
     {"rst": 13052, "ours": [13052, 13051], "theirs": 23403},
+    group="copied",
+    factors=_factors(0.0002, 0.0005, MIRROR=0.6),
 )
 TTL = Evidence(
-    "ttl", 2.5, "TTL 63 where the server's packets arrive with 47", {"rst": 63, "theirs": 47}
+    "ttl-nearer",
+    2.5,
+    "TTL 63 where the server's packets arrive with 47",
+    {"rst": 63, "theirs": 47},
+    group="distance",
+    factors=_factors(0.0003, 0.15, MIRROR=0.6, SWAP=0.0003),
 )
-SEQ = Evidence("seq-exact", -0.6, "sequence number is exactly the next one expected")
-WINDOW = Evidence("window-ours", 0.0, "window 0 tells nothing")
+SHAPE = Evidence(
+    "plain-answer",
+    -0.6,
+    "window 0, no options, and nothing in it that the server's packets have not",
+    group="make",
+    factors=_factors(0.2, 0.1),
+)
+WINDOW = Evidence("link", 0.0, "no link-layer address to compare", group="link")
 SECOND_HOST = Evidence(
     "duplicate-address", 0.0, "10.9.8.7 is on our own link with two MACs", {"macs": ["a", "b"]}
 )
 MADE = Evidence("made-here", 0.0, "this node's firewall made it", proof=True)
 
+
+def _shares(*known: tuple[Author, float]) -> tuple[Share, ...]:
+    """All authors, the likeliest first; those that are not named share what is left."""
+    named = dict(known)
+    rest = (1 - sum(named.values())) / (len(Author) - len(named))
+    found = [Share(who, named.get(who, rest), WORDS[who], 0.1) for who in Author]
+    return tuple(sorted(found, key=lambda share: -share.probability))
+
+
 _FORGED = Verdict(
     origin=Origin.FORGED,
     confidence=0.9978,
     score=6.1,
-    evidence=(IP_ID, TTL, SEQ),
-    considered=(IP_ID, TTL, SEQ, WINDOW),
+    evidence=(IP_ID, TTL, SHAPE),
+    considered=(IP_ID, TTL, SHAPE, WINDOW),
     hops_rst=1,
     hops_peer=17,
+    authors=_shares((Author.MIRROR, 0.78), (Author.INJECTOR, 0.21), (Author.REJECT, 0.005)),
+    advice="--locate names the hop; ask whoever runs it for an IPS or firewall policy",
 )
 _PEER = Verdict(
     origin=Origin.PEER,
     confidence=0.97,
     score=-3.5,
-    evidence=(SEQ,),
-    considered=(SEQ, WINDOW),
+    evidence=(SHAPE,),
+    considered=(SHAPE, WINDOW),
     hops_rst=17,
     hops_peer=17,
     summary="peer closed with unread data",
+    authors=_shares((Author.PEER_SOCKET, 0.95), (Author.INJECTOR, 0.02)),
 )
 _LOCAL = Verdict(origin=Origin.LOCAL, confidence=1.0, score=0.0)
 _UNSURE = Verdict(
@@ -161,6 +197,8 @@ _UNSURE = Verdict(
     evidence=(dataclasses.replace(TTL, weight=0.7, text="TTL 63, and no earlier packet"),),
     considered=(WINDOW,),
     hops_rst=1,
+    authors=_shares((Author.REJECT, 0.5), (Author.PEER_HOST, 0.35), (Author.BALANCER, 0.11)),
+    advice="the peer's distance tells them apart: --probe asks for it (an echo, or a SYN)",
 )
 
 
@@ -219,6 +257,7 @@ FORGED_HERE = Entry(
         score=2.5,
         evidence=(MADE, TTL, SECOND_HOST),
         considered=(MADE, TTL),
+        authors=(Share(Author.REJECT, 1.0, WORDS[Author.REJECT]),),
         findings=("duplicate-address", "new-finding"),
         device_name="netfilter REJECT",
         device_fingerprint="netfilter-reject",

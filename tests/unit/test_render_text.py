@@ -24,6 +24,7 @@ from rsttrace.model import (
     Socket,
     SwitchPort,
 )
+from rsttrace.render.authors import makers_text, table_lines
 from rsttrace.render.picture import picture_lines
 from rsttrace.render.text import entry_lines
 from rsttrace.render.words import verdict_text
@@ -44,7 +45,7 @@ from tests.unit.test_render_samples import (
     POD,
     RST,
     SAMPLES,
-    SEQ,
+    SHAPE,
     THEIRS,
     TIME,
     UNSURE,
@@ -93,9 +94,11 @@ def test_the_look_of_the_design() -> None:
     assert entry_lines(bare, own_netns=POD) == [
         "17:30:03.412  received  FORGED 99%    10.0.0.5:51234 <- 10.9.8.7:3306"
         "  mysql[4711] pod shop/web-0",
-        "    by a device 1 hop away (the server is 17 hops away), handed to us by"
+        "    by a box that turns our own packet around 78 %, a device that injects packets of its own"
+        " 21 %, 1 hop away (the server is 17 hops away), handed to us by"
         " 00:d0:f8:22:33:44 (Ruijie Networks) = 192.168.1.1, our gateway, on eth0",
         "    + IP ID 13052 repeats our own packet sent 0.4 ms earlier; the server's last was 23403",
+        "    → --locate names the hop; ask whoever runs it for an IPS or firewall policy",
     ]
     assert entry_lines(PEER, own_netns=NODE) == [
         "17:30:03.412  received  PEER 97%      10.0.0.5:51234 <- 10.9.8.7:3306"
@@ -212,24 +215,57 @@ def test_the_same_sentence_is_not_said_twice(before: str) -> None:
 
 def test_evidence_is_shown_where_it_is_needed() -> None:
     assert len(entry_lines(PEER)) == 1
-    assert len(entry_lines(with_verdict(LOCAL_ACTIVE, evidence=(SEQ,)))) == 1
+    assert len(entry_lines(with_verdict(LOCAL_ACTIVE, evidence=(SHAPE,)))) == 1
     for entry in (FORGED, UNSURE):
         assert any(line.startswith("    + TTL 63") for line in entry_lines(entry))
-    for entry in (PEER, with_verdict(LOCAL_ACTIVE, evidence=(SEQ,))):
-        assert f"    - {SEQ.text}" in entry_lines(entry, verbose=True)
-        assert any("seq-exact" in line for line in entry_lines(entry, explain=True))
+    for entry in (PEER, with_verdict(LOCAL_ACTIVE, evidence=(SHAPE,))):
+        assert f"    - {SHAPE.text}" in entry_lines(entry, verbose=True)
+        assert any("plain-answer" in line for line in entry_lines(entry, explain=True))
 
 
-def test_explain_lists_every_rule_and_the_sum() -> None:
-    lines = entry_lines(FORGED, explain=True)[2 + len(picture_lines(FORGED, width=76)) :]
+def explained(entry: Entry) -> list[str]:
+    """What --explain says below the drawing, without the table and the advice."""
+    lines = entry_lines(entry, explain=True)
+    last = next(n for n, line in enumerate(lines) if "the verdict is " in line)
+    return [line.strip() for line in lines[: last + 1]]
+
+
+def test_explain_lists_every_observation_and_what_they_say_together() -> None:
+    lines = explained(FORGED)[2 + len(picture_lines(FORGED, width=76)) :]
     assert [line.split()[:2] for line in lines] == [
         ["+4.2", "ip-id-ours"],
-        ["+2.5", "ttl"],
-        ["-0.6", "seq-exact"],
-        ["0.0", "window-ours"],
-        ["+6.1", "sum"],
+        ["+2.5", "ttl-nearer"],
+        ["-0.6", "plain-answer"],
+        ["0.0", "link"],
+        ["+6.1", "together"],
     ]
-    assert lines[-1].endswith("probability that it is forged: 99.8%; the verdict is FORGED 99%")
+    assert lines[-1].endswith(
+        "probability that it is not the peer's: 99.8%; the verdict is FORGED 99%"
+    )
+
+
+def test_explain_ends_with_the_table_and_the_advice() -> None:
+    *_, advice = lines = entry_lines(FORGED, explain=True)
+    assert [line.strip() for line in lines][-1 - len(table_lines(FORGED.verdict)) : -1] == (
+        table_lines(FORGED.verdict)
+    )
+    assert advice.strip() == f"→ {FORGED.verdict.advice}"
+    assert entry_lines(FORGED, explain=True, plain=True)[-1].strip().startswith("-> ")
+
+
+def test_the_advice_is_said_where_the_verdict_is_doubtful() -> None:
+    for entry in (FORGED, UNSURE):
+        assert entry.verdict.advice in entry_lines(entry)[-1]
+    advised = with_verdict(PEER, advice="look")
+    assert not any("look" in line for line in entry_lines(advised))
+    made_here = with_verdict(FORGED_HERE, advice="look")
+    assert not any("→" in line for line in entry_lines(made_here))
+
+
+def test_an_open_verdict_names_who_is_left() -> None:
+    (line,) = (line for line in entry_lines(UNSURE) if "left: " in line)
+    assert line.strip() == f"left: {makers_text(UNSURE.verdict)}"
+    assert not any("left: " in line for line in entry_lines(FORGED))
 
 
 @pytest.mark.parametrize(
@@ -245,35 +281,35 @@ def test_explain_lists_every_rule_and_the_sum() -> None:
         (float("-inf"), "under 0.1%"),
     ],
 )
-def test_the_sum_as_a_probability(score: float, expected: str) -> None:
-    last = entry_lines(with_verdict(UNSURE, score=score), explain=True)[-1]
-    assert f"forged: {expected};" in last
+def test_the_score_as_a_probability(score: float, expected: str) -> None:
+    last = explained(with_verdict(UNSURE, score=score))[-1]
+    assert f"not the peer's: {expected};" in last
 
 
 def test_a_proof_needs_no_sum() -> None:
-    lines = entry_lines(FORGED_HERE, explain=True)
-    assert any(line.startswith("    proof  made-here ") for line in lines)
+    lines = explained(FORGED_HERE)
+    assert any(line.startswith("proof  made-here ") for line in lines)
     assert lines[-1].endswith("not used: a proof decides alone; the verdict is FORGED 100%")
 
 
 def test_evidence_that_was_not_listed_as_considered_is_not_lost() -> None:
     entry = with_verdict(FORGED, considered=())
-    assert sum("ip-id-ours" in line for line in entry_lines(entry, explain=True)) == 1
+    assert sum("ip-id-ours" in line for line in explained(entry)) == 1
 
 
 @pytest.mark.parametrize(
     ("hops_rst", "hops_peer", "expected"),
     [
-        (1, 17, "by a device 1 hop away (the server is 17 hops away)"),
-        (0, 1, "by a device on our own link (the server is 1 hop away)"),
-        (3, 0, "by a device 3 hops away (the server is on our own link)"),
-        (3, None, "by a device 3 hops away"),
-        (None, 4, "by a device somewhere on the path (the server is 4 hops away)"),
+        (1, 17, "by a device, 1 hop away (the server is 17 hops away)"),
+        (3, 0, "by a device, 3 hops away (the server is on our own link)"),
+        (0, 1, "by a device, our own gateway itself (the server is 1 hop away)"),
+        (3, None, "by a device, 3 hops away"),
+        (None, 4, "by a device, somewhere on the path (the server is 4 hops away)"),
     ],
 )
 def test_distance(hops_rst: int | None, hops_peer: int | None, expected: str) -> None:
-    entry = with_verdict(FORGED, hops_rst=hops_rst, hops_peer=hops_peer)
-    assert entry_lines(entry)[1].partition(", ")[0].strip() == expected
+    entry = with_verdict(FORGED, hops_rst=hops_rst, hops_peer=hops_peer, authors=())
+    assert entry_lines(entry)[1].partition(", handed")[0].strip() == expected
 
 
 def _flags(flags: str) -> Seen:

@@ -1,0 +1,149 @@
+"""Captures with one trap each (tests/cases), read as a user reads them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from rsttrace.render.schema import schema_text
+
+CASES = Path(__file__).parents[1] / "cases"
+VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema_text()))
+DEADLINE_S = 60
+
+Entry = dict[str, Any]
+Check = Callable[[Entry], bool]
+
+
+@cache
+def read(name: str) -> dict[int, Entry]:
+    """The last word on each frame that is a reset."""
+    command = [sys.executable, "-m", "rsttrace", "read", "-o", "json", str(CASES / f"{name}.pcap")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    for entry in found:
+        VALIDATOR.validate(entry)
+    return {entry["frame"]: entry for entry in found}
+
+
+def words(entry: Entry) -> str:
+    """All that is said of a reset."""
+    device = entry["device"]["name"] or ""
+    texts = [item["text"] for item in entry["evidence"]]
+    told = (entry["summary"], entry["cause"]["text"], entry["advice"], device, *texts)
+    return " ".join(text or "" for text in told)
+
+
+def origin(*wanted: str) -> Check:
+    return lambda entry: entry["origin"] in wanted
+
+
+def found(name: str) -> Check:
+    return lambda entry: name in entry["findings"]
+
+
+def not_found(name: str) -> Check:
+    return lambda entry: name not in entry["findings"]
+
+
+def says(pattern: str) -> Check:
+    return lambda entry: re.search(pattern, words(entry)) is not None
+
+
+def never_says(pattern: str) -> Check:
+    return lambda entry: re.search(pattern, words(entry)) is None
+
+
+def hops(rst: int | None) -> Check:
+    return lambda entry: entry["hops"]["rst"] == rst
+
+
+def apart(most: int) -> Check:
+    return lambda entry: abs(entry["hops"]["rst"] - entry["hops"]["peer"]) <= most
+
+
+NOT_ACCUSED = origin("peer", "inconclusive", "local")
+FORGED, PEER = origin("forged"), origin("peer")
+
+EACH: list[tuple[str, int | None, tuple[Check, ...]]] = [
+    ("ts-values-v4", 9, (FORGED,)),
+    ("ts-values-v6", 9, (FORGED,)),
+    ("nmap-syn-scan-lan", None, (NOT_ACCUSED, found("port-scan"))),
+    ("nmap-syn-scan-remote", None, (NOT_ACCUSED, found("port-scan"))),
+    ("synflood-backscatter-bothways", None, (NOT_ACCUSED, not_found("duplicate-address"))),
+    ("synflood-backscatter-oneway", None, (NOT_ACCUSED, not_found("duplicate-address"))),
+    ("syn-retransmitted-rtt", None, (NOT_ACCUSED,)),
+    ("syn-retransmitted-wrong-accusation", None, (NOT_ACCUSED,)),
+    ("syn-retransmitted-wrong-accusation-control", None, (NOT_ACCUSED,)),
+    ("fin-ack-is-no-rtt-sample-one-hop-off", None, (NOT_ACCUSED,)),
+    ("fin-ack-is-no-rtt-sample-windows", None, (NOT_ACCUSED,)),
+    ("ttl-boundary-33-32-bsd", None, (NOT_ACCUSED, apart(1))),
+    ("ttl-boundary-32-33-bsd", None, (NOT_ACCUSED, apart(1))),
+    ("ttl-control-40-39-bsd", None, (NOT_ACCUSED, apart(1))),
+    ("ttl-32-linux-says-0-hops", 6, (PEER, hops(32))),
+    ("data-injected-after-genuine-rst2", None, (PEER,)),
+    ("after-the-reset", None, (PEER,)),
+    ("before-the-reset", None, (PEER,)),
+    ("pair-after-no-socket", 5, (FORGED,)),
+    ("pair-after-no-socket", 6, (FORGED,)),
+    ("all-checksums-wrong-anonymised", None, (PEER, never_says("hand-made"))),
+    ("any-honest", 39, (origin("peer", "local"), not_found("peer-of-several"))),
+    ("any-honest", 40, (origin("peer", "local"), not_found("peer-of-several"))),
+    ("any-honest", 43, (NOT_ACCUSED,)),
+    ("any-honest", 44, (NOT_ACCUSED,)),
+    ("counting-ttl", 6, (FORGED, hops(None))),
+    ("counting-ttl", 9, (origin("local"), not_found("health-check"))),
+    ("pf-reset", 7, (FORGED, lambda entry: "pf" in (entry["device"]["name"] or ""))),
+    ("port-reuse", 9, (NOT_ACCUSED, found("port-reuse"))),
+    ("reason-in-payload", 6, (NOT_ACCUSED, says("BIG-IP"))),
+]
+"""A file, a frame (None: all of them), and what is right there."""
+
+
+@pytest.mark.parametrize(
+    ("name", "frame", "checks"),
+    EACH,
+    ids=[name if frame is None else f"{name}-{frame}" for name, frame, _ in EACH],
+)
+def test_what_is_right(name: str, frame: int | None, checks: tuple[Check, ...]) -> None:
+    entries = read(name)
+    looked_at = list(entries.values()) if frame is None else [entries[frame]]
+    assert looked_at
+    for entry in looked_at:
+        said = (entry["frame"], entry["origin"], entry["findings"], entry["hops"], words(entry))
+        assert all(check(entry) for check in checks), said
+
+
+def test_a_retransmitted_syn_says_what_its_control_says() -> None:
+    one, control = (
+        [entry["origin"] for entry in read(f"syn-retransmitted-wrong-accusation{end}").values()]
+        for end in ("", "-control")
+    )
+    assert one == control
+
+
+def test_across_the_boundary_is_as_its_control() -> None:
+    one, control = (
+        next(iter(read(name).values()))
+        for name in ("ttl-boundary-33-32-bsd", "ttl-control-40-39-bsd")
+    )
+    assert one["origin"] == control["origin"]
+    assert one["score"] == pytest.approx(control["score"], abs=0.2)
+
+
+def test_every_file_is_looked_at_and_described() -> None:
+    files = {path.stem for path in CASES.glob("*.pcap*")}
+    assert files == {name for name, _, _ in EACH}
+    rows = (CASES / "README.md").read_text(encoding="utf-8")
+    described = {name for name in files if f"`{name}`" in rows}
+    assert files - described == {"syn-retransmitted-wrong-accusation-control"}  # its `-control`
