@@ -234,12 +234,13 @@ def test_slow_path_forger_one_hop_away(
         verdict = judge(reset)
         assert verdict.origin is Origin.FORGED
         # One hop nearer than the server is not enough to accuse a REJECT: its time is.
-        timing = [found.weight for found in verdict.evidence if found.rule == "timing"]
+        timing = [found for found in verdict.evidence if found.group == "timing"]
         if not timing:  # the copier is a program: an emulated one may take half a short round trip
             assert forged_by == "copier"
             assert times["data"] > times["min_rtt"] * 0.4
         else:
-            assert min(timing) >= 1.5
+            assert timing[0].rule.startswith("too-soon")
+            assert timing[0].weight > 0
 
 
 @DELAYS
