@@ -1,7 +1,7 @@
 """What a verdict costs: CPU time for each reset, without and with fingerprints. No root needed.
 
 Run as ``python -m tests.bench.judging``; also a part of ``make bench``. The resets are those of the
-unit tests that earn each weight: a mix of everything that the rules know.
+unit tests of each observation: a mix of everything that can be seen.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import time
 
 from rsttrace.judge import fingerprints
 from rsttrace.judge.verdict import judge
-from tests.unit.test_judge_rules import EARNED
+from tests.unit.test_judge_observe import CASES
 
 ROUNDS, TURNS = 5, 20
 
 
 def main() -> None:
     """Measure and print."""
-    resets = [reset for _, reset in EARNED.values() if reset.kind.direction == "received"]
+    resets = [reset for rows in CASES.values() for _, reset, _ in rows]
     plans = {"no fingerprints": None, "with fingerprints": fingerprints.load(())}
     spent: dict[str, list[float]] = {name: [] for name in plans}
     for _ in range(ROUNDS):
@@ -29,7 +29,7 @@ def main() -> None:
                     judge(reset, known)
             spent[name].append((time.process_time() - began) / TURNS / len(resets))
     base = statistics.median(spent["no fingerprints"])
-    print(f"judging {len(resets)} kinds of evidence")
+    print(f"judging {len(resets)} resets, one for each thing that can be seen")
     for name, seconds in spent.items():
         median = statistics.median(seconds)
         print(f"    {median / base:5.2f} x  {name}: {median * 1e6:.0f} µs a reset", flush=True)

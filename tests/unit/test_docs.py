@@ -1,4 +1,4 @@
-"""The documents name what is there: files, rooms, who may import whom."""
+"""Documents and comments name what is there: files, modules, rooms, who may import whom."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ ROOT = Path(__file__).parents[2]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "vagrant" / "README.md"])
 ROOMS = "bpf|rsttrace|tests|docs|vagrant"
-MADE = ("vagrant/dist/", "docs/mine.toml")
-"""What is made later, or an example."""
+SOURCES = sorted(
+    path
+    for room in ROOMS.split("|")
+    for path in (ROOT / room).rglob("*")
+    if path.suffix in (".py", ".c", ".h", ".sh", ".toml") and "dist" not in path.parts
+)
+MADE = ("vagrant/dist/", "rsttrace.cgroup")
+"""What is made later, and a word of a guest's kernel command line."""
 
 
 def named(text: str) -> set[str]:
@@ -22,10 +28,31 @@ def named(text: str) -> set[str]:
     return set(re.findall(rf"(?<![\w./-])(?:{ROOMS})/(?:[\w.-]+/)*(?:[\w.-]+\.\w+)?", text))
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_every_file_that_a_document_names_exists(path: Path) -> None:
-    found = named(path.read_text(encoding="utf-8"))
-    assert {name for name in found if not (ROOT / name).exists()} <= set(MADE)
+def modules(text: str) -> set[str]:
+    """Every module of ours that a text names, with what it names there (``rsttrace.tcp.distance``)."""
+    return set(re.findall(r"(?<![\w./-])(?:rsttrace|tests)(?:\.[A-Za-z_]\w*)+", text))
+
+
+def is_there(name: str) -> bool:
+    """Whether a module, and what is named in it, exists."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        path = ROOT.joinpath(*parts[:length])
+        if path.is_dir():
+            path /= "__init__.py"
+        else:
+            path = path.with_suffix(".py")
+        if path.is_file():
+            rest = parts[length : length + 1]
+            return not rest or re.search(rf"\b{rest[0]}\b", path.read_text()) is not None
+    return False
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTS, *SOURCES], ids=lambda path: path.name)
+def test_every_file_and_module_that_is_named_exists(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert {name for name in named(text) if not (ROOT / name).exists()} <= set(MADE)
+    assert {name for name in modules(text) if not is_there(name)} <= set(MADE)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
