@@ -29,7 +29,7 @@ def main() -> None:
                     judge(reset, known)
             spent[name].append((time.process_time() - began) / TURNS / len(resets))
     base = statistics.median(spent["no fingerprints"])
-    print(f"judging {len(resets)} resets, one for each thing that can be seen")
+    print(f"judging {len(resets)} resets of the unit tests")
     for name, seconds in spent.items():
         median = statistics.median(seconds)
         print(f"    {median / base:5.2f} x  {name}: {median * 1e6:.0f} µs a reset", flush=True)

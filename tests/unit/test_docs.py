@@ -29,7 +29,7 @@ def named(text: str) -> set[str]:
 
 
 def modules(text: str) -> set[str]:
-    """Every module of ours that a text names, with what it names there (``rsttrace.tcp.distance``)."""
+    """Every module that a text names, with what it names there (``rsttrace.tcp.distance``)."""
     return set(re.findall(r"(?<![\w./-])(?:rsttrace|tests)(?:\.[A-Za-z_]\w*)+", text))
 
 
