@@ -422,9 +422,11 @@ class Direction:
         slot.packets += 1
         if not self.packets or ttl == self.known_ttl or slot.packets >= OTHER_TTL_FITS:
             return True
-        # Undiminished: this capture's own host, or one on its link, whose programs may set any TTL.
-        # Live, what this host sends always fits.
-        return self.known_ttl in FULL_TTLS
+        # Undiminished, unlike the other end's: the host of this capture, whose programs may set any
+        # TTL. Live, what this host sends always fits.
+        other = self.other
+        far = other is not None and other.packets and other.known_ttl not in FULL_TTLS
+        return bool(far and self.known_ttl in FULL_TTLS)
 
     def _slot(self, ttl: int, now: int) -> _Ttl:
         for slot in self.ttls:
