@@ -58,7 +58,7 @@ FIELD(cgroup_kn, cgroup, kn)
 FIELD(kn_id, kernfs_node, id)
 FIELD(rt_flags, rtable, rt_flags)
 FIELD(rt6_flags, rt6_info, rt6i_flags) OPTIONAL
-/* arguments of a probed function; the members differ by architecture (see loader.py) */
+/* arguments of a probed function; the members differ by architecture (see facts.py) */
 FIELD(regs_arg1, pt_regs, ARG1)
 FIELD(regs_arg2, pt_regs, ARG2)
 FIELD(regs_arg3, pt_regs, ARG3)

@@ -384,18 +384,16 @@ INLINE void note(struct rst_half *h, const struct rst_seen *r)
 }
 
 /* A SYN that begins a new connection on a tuple that an old one used. Not a retransmission, and
- * not a SYN thrown into a live flow: that must not wipe what the flow has taught us. Our own stack
- * sends one only where it has no connection any more. */
+ * not a SYN thrown into a live flow, however long that was quiet: that must not wipe what the flow
+ * has taught us, and renews() finds out. Our own stack sends one only where it has no connection
+ * any more. */
 INLINE int begins_anew(const struct rst_half *h, const struct rst_half *other,
-		       const struct parsed *p, int own, __u64 now)
+		       const struct parsed *p, int own)
 {
 	if ((p->flags & (TH_SYN | TH_ACK)) != TH_SYN || (h->has_syn && h->syn.seq == p->seq) ||
 	    (!h->packets && !other->packets))
 		return 0;
-	if (h->closed || other->closed || (own && h->packets))
-		return 1;
-	return (!h->packets || since(now, h->last_ts) > IDLE_REUSE_NS) &&
-	       (!other->packets || since(now, other->last_ts) > IDLE_REUSE_NS);
+	return h->closed || other->closed || (own && h->packets);
 }
 
 /* A SYN-ACK that takes a SYN which did not fit: the other end has no such connection any more (one
@@ -407,8 +405,7 @@ INLINE int renews(const struct rst_half *h, const struct rst_half *other, const 
 }
 
 /* Either end begins a connection, anew or again. */
-INLINE void begin(struct rst_half *h, struct rst_half *other, const struct parsed *p, int own,
-		  __u64 now)
+INLINE void begin(struct rst_half *h, struct rst_half *other, const struct parsed *p, int own)
 {
 	int renewed = renews(h, other, p);
 
@@ -417,7 +414,7 @@ INLINE void begin(struct rst_half *h, struct rst_half *other, const struct parse
 		__builtin_memset(h, 0, sizeof(*h));
 		return;
 	}
-	if (renewed || begins_anew(h, other, p, own, now)) {
+	if (renewed || begins_anew(h, other, p, own)) {
 		if (renewed) { /* this half is cleared anyway: keep the SYN there for a moment */
 			h->syn = other->new_syn;
 			__builtin_memcpy(h->syn_options, other->new_options, OPTIONS);
@@ -459,7 +456,7 @@ INLINE int learn_packet(struct rst_half *h, struct rst_half *other, struct parse
 	if (!p->stamped && p->options_len >= 12)
 		find_timestamps(p);
 	if (p->flags & TH_SYN)
-		begin(h, other, p, own, now);
+		begin(h, other, p, own);
 	if (!own && is_late(h, p, now))
 		told = LATE;
 	passes = own || (numbers_fit(h, other, p) && timestamps_fit(h, other, p));

@@ -370,6 +370,7 @@ def _evidence(item: Any) -> Evidence:
         text=members.text("text"),
         values=values if isinstance(values, dict) else {},
         proof=bool(members.flag_or_none("proof")),
+        group=members.text_or_none("group") or "",
     )
 
 

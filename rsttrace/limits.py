@@ -36,7 +36,8 @@ OPTIONS_READ = 16
 stack writes more than a dozen options."""
 
 IDLE_REUSE_NS = 60 * 1_000_000_000
-"""A SYN on an open flow that was quiet for longer begins it anew."""
+"""A SYN on a connection that was quiet for longer begins another one, where two captures are
+compared: there, nobody tells whether it was taken."""
 
 LATE_FOR_NS = 60 * 1_000_000_000
 """So long after a RST its sender is watched."""

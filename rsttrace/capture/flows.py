@@ -15,7 +15,6 @@ from rsttrace.capture.layers import Segment, tcp_checksum_ok
 from rsttrace.limits import (
     COPY_NS,
     HANDSHAKES_TOLD,
-    IDLE_REUSE_NS,
     LATE_FOR_NS,
     LATE_TOLD,
     NEAR,
@@ -314,7 +313,7 @@ class Direction:
     def _row(self, segment: Segment, stamp: bytes) -> _Row:
         data, l3 = segment.data, segment.l3
         v4 = segment.version == 4
-        return _Row(
+        row = (
             segment.time_ns,
             segment.ttl,
             segment.ip_id,
@@ -328,6 +327,7 @@ class Direction:
             stamp if len(stamp) == 8 else b"",
             data[l3 + 1] if v4 else (data[l3] << 4 | data[l3 + 1] >> 4) & 0xFF,
         )
+        return tuple.__new__(_Row, row)  # what _Row() does, but three times as fast
 
     def note(self, row: _Row, options: _Options | None) -> None:
         """Learn from a packet that fits. `options`: those of a SYN or SYN-ACK."""
@@ -732,12 +732,7 @@ def _begins_anew(direction: Direction, other: Direction, segment: Segment) -> bo
     """As begins_anew() of bpf/flow.h: not a retransmission, not a SYN into a live flow."""
     if direction.syn_seq == segment.seq or not (direction.packets or other.packets):
         return False
-    if direction.closed or other.closed:
-        return True
-    now = segment.time_ns
-    return all(
-        not half.packets or since(now, half.last_ns) > IDLE_REUSE_NS for half in (direction, other)
-    )
+    return direction.closed or other.closed
 
 
 def _near(number: int, newest: int | None, oldest: int | None) -> bool:

@@ -27,7 +27,7 @@ from rsttrace.errors import UsageError
 from rsttrace.judge.verdict import other_end, reconsider
 from rsttrace.model import NO_TIME, Comparison, Entry, Fate, LatePacket, OtherEnd, Point, Reset
 from rsttrace.render.compare import comparison_lines, comparison_object
-from rsttrace.render.json import object_line
+from rsttrace.render.json import authors_object, evidence_object, object_line
 
 MOST_RESETS = 50_000
 """Resets of a capture that are compared with a log."""
@@ -288,16 +288,8 @@ class _Entries:
                 "score": line.object.get("score")
                 if verdict is line.entry.verdict
                 else verdict.score,
-                "evidence": [
-                    {
-                        "rule": item.rule,
-                        "weight": item.weight,
-                        "text": item.text,
-                        "values": item.values,
-                        "proof": item.proof,
-                    }
-                    for item in verdict.evidence
-                ],
+                "authors": authors_object(verdict),
+                "evidence": [evidence_object(item) for item in verdict.evidence],
             }
             latest = max(latest, self._by_a(point, reset.time_ns) + hold_ns)
             yield _Event(latest, (entry, made))

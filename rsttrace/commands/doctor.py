@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from rsttrace.commands.run import to_stderr
 from rsttrace.kernel.doctor import diagnose
+from rsttrace.render.doctor import doctor_lines, doctor_object
 from rsttrace.render.json import object_line
 
 
 def run_command(output: str, *, verbose: bool, plan: str) -> int:
     """The command; the exit code: 0 if tracing works here, 1 if not."""
     diagnosis = diagnose(plan)
-    lines = [object_line(diagnosis.object())] if output == "json" else diagnosis.text_lines()
+    lines = [object_line(doctor_object(diagnosis))] if output == "json" else doctor_lines(diagnosis)
     print("\n".join(lines), flush=True)
     if verbose and diagnosis.log:
         to_stderr(diagnosis.log)

@@ -14,18 +14,11 @@ from rsttrace.commands.run import Options, Run
 from rsttrace.commands.stop import stop_on_signals
 from rsttrace.commands.writer import GRACE_S, POLL_S, Stuck
 from rsttrace.enrich import Enricher, NetnsDirectory
-from rsttrace.kernel import hooks
+from rsttrace.kernel import knowledge
+from rsttrace.kernel.hooks import Plan
 from rsttrace.kernel.protocol import Report, Request
 from rsttrace.kernel.source import LiveSource
 from rsttrace.model import LatePacket, Reset
-
-BLIND_SPOTS = {
-    "kprobes": "resets inside IPsec, and packets sent past the queueing layer (AF_XDP, "
-    "PACKET_QDISC_BYPASS)",
-    "tracepoints": "which firewall chain of this host rejected; resets inside IPsec, and packets "
-    "sent past the queueing layer (AF_XDP, PACKET_QDISC_BYPASS)",
-}
-"""What a plan cannot see even with every hook attached."""
 
 
 def started_line(report: Report) -> str:
@@ -45,10 +38,11 @@ def unseen_lines(report: Report) -> list[str]:
     ]
     if report.missing_fields:
         lines.append(f"  unknown on this kernel: {', '.join(report.missing_fields)}")
-    unknown = hooks.unknown(hooks.Plan(report.plan), report.knows)
+    plan = Plan(report.plan)
+    unknown = knowledge.unknown(plan, report.knows)
     if unknown:
         lines.append(f"  unknown on this kernel with this plan: {'; '.join(unknown)}")
-    lines.append(f"  unseen with this plan: {BLIND_SPOTS[report.plan]}")
+    lines.append(f"  unseen with this plan: {knowledge.BLIND_SPOTS[plan]}")
     return lines
 
 

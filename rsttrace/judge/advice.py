@@ -31,7 +31,7 @@ UNDECIDED: tuple[tuple[frozenset[Author], str], ...] = (
         "only the other end knows: capture there and compare",
     ),
 )
-"""What tells two authors apart that a verdict leaves open; the first pair that is left counts."""
+"""What tells two authors apart that a verdict leaves open; the likeliest pair counts."""
 
 NAMED: dict[Author, str] = {
     Author.BALANCER: "look at the idle timeouts and the state table of the NAT box or load "
@@ -60,5 +60,8 @@ def advice(
         return None
     if origin is Origin.FORGED:
         return NAMED.get(authors[0].author)
-    left = {share.author for share in authors[:3] if share.probability >= LEFT}
-    return next((text for pair, text in UNDECIDED if pair <= left), FALLBACK)
+    left = {share.author: share.probability for share in authors[:3] if share.probability >= LEFT}
+    pairs = [
+        (sum(left[who] for who in pair), text) for pair, text in UNDECIDED if pair <= set(left)
+    ]
+    return max(pairs, key=lambda pair: pair[0])[1] if pairs else FALLBACK

@@ -27,7 +27,7 @@ STORIES: tuple[tuple[str, Author, float], ...] = (
     ("socket", Author.PEER_SOCKET, 30.0),
     ("host", Author.PEER_HOST, 30.0),
     # The same author, behind a proxy that had answered for it until then.
-    ("behind", Author.PEER_HOST, 0.3),
+    ("behind", Author.PEER_HOST, 1.0),
     ("firewall", Author.PEER_FIREWALL, 1.5),
     ("raw", Author.PEER_RAW, 0.1),
     ("balancer", Author.BALANCER, 3.0),
@@ -78,7 +78,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "distance",
         "ttl-same",
-        "95    85    1     85    50    25    3     20    3     90    5     97",
+        "95    85    1     85    50    25    3     20    3     90    10    97",
         "A host sends all its packets the same way; a REJECT is as far only on a bridge beside it, "
         "backends of one balancer stand side by side",
     ),
@@ -212,9 +212,21 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "distance",
+        "ttl-other-start-behind",
+        "0.03  0.1   10    0.4   15    5     0.3   25    35    1     1     0.03",
+        "The same, and farther: a proxy may have answered for another stack",
+    ),
+    (
+        "distance",
         "ttl-other-start",
-        "0.03  0.1   10    0.4   15    10    15    25    35    1     20    0.03",
-        "Another distance and another initial TTL than the peer's: another stack, elsewhere",
+        "0.03  0.1   0.5   0.4   15    10    15    25    35    1     20    0.03",
+        "Nearer, and with another initial TTL than the peer's: another stack, elsewhere",
+    ),
+    (
+        "distance",
+        "ttl-too-far-one",
+        "0.3   0.5   20    0.5   15    5     0.1   35    35    2     1     0.1",
+        "The same, against the handshake alone: a proxy far in front may have answered",
     ),
     (
         "distance",
@@ -282,7 +294,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "make",
         "plain-answer",
-        "20    40    40    8     8     12    4     20    10    10    1     8",
+        "20    40    40    8     8     12    4     20    10    10    15    8",
         "R or RA, window 0, no options, DF and IP ID of the kind that the peer's packets have",
     ),
     (
@@ -336,13 +348,13 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "make",
         "alien",
-        "0.01  0.01  3     0.1   30    10    1     8     45    45    40    8",
+        "0.01  0.01  15    0.1   30    10    1     8     45    45    40    8",
         "Something that the peer's stack, known by its SYN and habits, never sends",
     ),
     (
         "make",
         "alien-many",
-        "0.003 0.003 1     0.05  30    5     0.5   5     50    50    50    8",
+        "0.003 0.003 5     0.05  30    5     0.5   5     50    50    50    8",
         "Several things that the peer's stack never sends",
     ),
     (
@@ -354,34 +366,40 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "make",
         "zero-no-df",
-        "0.3   0.7   0.7   2     20    8     2     3     15    15    1     3",
+        "0.3   0.7   3     2     20    8     2     3     15    15    1     3",
         "IP ID 0 without DF, which the peer's packets do not have: a packet that may be fragmented "
         "needs an ID (RFC 6864 §4.1)",
     ),
     (
         "make",
         "df-lost",
-        "1     3     3     5     20    10    3     8     30    30    5     3",
+        "1     3     15    5     20    10    3     8     30    30    5     3",
         "No DF, where all of the peer's packets had it",
     ),
     (
         "make",
         "df-lost-one",
-        "3     5     5     6     20    10    4     10    28    28    8     4",
+        "3     5     15    6     20    10    4     10    28    28    8     4",
         "No DF, where the peer's handshake had it",
     ),
     (
         "make",
         "generic",
-        "10    10    10    10    20    15    8     20    25    25    20    10",
+        "10    10    15    10    20    15    8     20    25    25    20    10",
         "No shape that tells anybody apart",
     ),
     # ---- copied: what is ours in it ----
     (
         "copied",
         "ip-id-ours",
-        "0.02  0.02  0.02  0.02  0.05  0.1   0.02  0.05  0.3   0.3   60    0.3",
+        "0.01  0.01  0.02  0.02  0.05  0.1   0.02  0.05  0.3   0.3   60    0.3",
         "The IP ID of one of our own packets (or the next): by chance 1 of 8,000",
+    ),
+    (
+        "copied",
+        "ip-id-and-window-ours",
+        "0.001 0.001 0.001 0.001 0.01  0.01  0.001 0.003 0.1   0.1   40    0.1",
+        "Both of our own packets: its maker turned one around",
     ),
     (
         "copied",
@@ -399,7 +417,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "history",
         "refused",
-        "0.05  50    50    30    2     25    40    10    8     8     8     0.3",
+        "0.05  50    2     30    2     25    40    10    8     8     8     0.3",
         "The answer to our SYN, the first thing that came from the peer",
     ),
     (
@@ -490,6 +508,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "numbers",
+        "tripled",
+        "0.1   0.1   0.1   0.3   10    0.3   0.3   0.3   15    10    3     1",
+        "The same RST three times or more, where the peer's other packets came once: to be sure",
+    ),
+    (
+        "numbers",
         "moves-on",
         "0.02  0.02  0.02  0.1   5     0.1   0.1   0.1   30    20    5     1",
         "Several RSTs whose numbers answer nothing and move, though the peer sent nothing (Weaver, "
@@ -547,8 +571,14 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "aftermath",
+        "accepted",
+        "0.003 0.003 1     0.03  3     5     0.3   20    30    30    30    3",
+        "A SYN-ACK for the very SYN that was refused, sent once: two answered it",
+    ),
+    (
+        "aftermath",
         "asked-again",
-        "0.5   0.7   10    15    15    10    30    20    20    20    20    10",
+        "0.5   0.7   3     15    15    10    30    20    20    20    20    10",
         "The peer repeated its SYN-ACK, though we had answered it",
     ),
     (

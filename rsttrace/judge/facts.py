@@ -293,9 +293,10 @@ def continues(ip_id: int | None, half: Half | None) -> bool:
 def is_bare(rst: Packet) -> bool:
     """Linux without a socket: tcp_v4_send_reset, tcp_v6_send_reset (and nf_send_reset).
 
-    ID 0 with DF, window 0, no options; ``R`` with ack 0, or ``RA`` with seq 0.
+    ID 0 with DF, window 0, no options; ``R`` with ack 0, or ``RA`` with seq 0. What else it should
+    not have, such as data, is another question.
     """
-    if rst.window != 0 or rst.payload_len or rst.options or rst.reserved:
+    if rst.window != 0 or rst.options:
         return False
     if rst.ip_id is not None and (rst.ip_id != 0 or not rst.df):
         return False
@@ -466,7 +467,10 @@ def least_rtt_ns(reset: Reset) -> tuple[int, int] | None:
         samples = max(samples, 1)
     measured = 0
     for sent in ours.recent:
-        if not sent.payload_len or "F" in sent.flags or was_sent_before(sent, ours):
+        again = any(
+            seen.seq == sent.seq and length_of(seen) for seen in ours.recent if seen != sent
+        )
+        if not sent.payload_len or "F" in sent.flags or again or was_sent_before(sent, ours):
             continue
         end = (sent.seq + length_of(sent)) & 0xFFFFFFFF
         acks = [

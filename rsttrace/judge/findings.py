@@ -27,6 +27,9 @@ REUSE_NS = 5_000_000_000
 LEFT = 0.2
 """An author this likely is one of those that the verdict leaves."""
 
+SECOND_LEFT = 0.08
+"""A second host is rarer, and worth a word earlier: one question to the link settles it."""
+
 
 @dataclass(frozen=True)
 class Decided:
@@ -67,7 +70,7 @@ def duplicate_address(reset: Reset, decided: Decided) -> Evidence | None:
     """
     if reset.kind.direction == "sent" or not _honest_shape(reset) or decided.proved:
         return None
-    if not decided.likely(Author.SECOND_HOST):
+    if not decided.likely(Author.SECOND_HOST, SECOND_LEFT):
         return None
     half, hop = flow_half(reset), reset.next_hop
     mac = reset.frame.mac if reset.frame else None
@@ -84,8 +87,8 @@ def duplicate_address(reset: Reset, decided: Decided) -> Evidence | None:
     if half is None or known is None or known.steady in ("peer", "lone", "varied"):
         return None
     farther = apart(reset.rst.ttl, known.ttl)[0]
-    if not _settled(half) or farther <= 0:
-        return None
+    if not _settled(half) or farther <= facts.NEAR_HOPS:
+        return None  # a reroute does that
     mine, peer = hops(reset.rst.ttl), hops(known.ttl)
     text = (
         f"a host's ordinary reset from {mine} hops away, farther than {source} ({peer}): a second "

@@ -140,6 +140,12 @@ class History:
             case.touched = True
             self._anew.append(case)
 
+    def _touch_flow(self, case: Case) -> None:
+        """What is new of one RST counts for those of its connection that were made like it."""
+        reset = case.reset
+        for other in self._flows.get(_key(_identity(reset), reset.rst), (case,)):
+            self._touch(other)
+
     def _add_late(self, late: LatePacket) -> None:
         identity = _identity(late)
         if late.handshake:
@@ -189,6 +195,7 @@ class History:
             other.reset.our_acks = acks
             other.reset.siblings = (*other.reset.siblings, reset)[-SIBLINGS:]
             self._follow(other, this)
+            self._touch(other)
         reset.siblings = tuple(other.reset for other in cases)
         reset.earlier = tuple(
             seen_packet(other.reset.rst, other.reset.time_ns, _mac(other.reset))
@@ -236,7 +243,7 @@ class History:
             if near and recent and other.rst.src.ip != reset.rst.src.ip:
                 reset.others = (*reset.others, _other(other))[-SIBLINGS:]
                 other.others = (*other.others, _other(reset))[-SIBLINGS:]
-                self._touch(stranger)
+                self._touch_flow(stranger)
         strangers.append(case)
 
     def _note_check(self, reset: Reset) -> None:

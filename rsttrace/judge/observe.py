@@ -161,10 +161,12 @@ def _compared(reset: Reset, known: facts.Reference) -> Observation:
         raw = half is None or facts.is_raw_syn(half) or half.syn_options is None
         return found("ttl-lone" if raw else "ttl-lone-whole", compared)
     if not alike and farther <= TOO_FAR:
-        return found("ttl-other-start", f"{compared}; another initial {word}, too")
-    if farther > TOO_FAR:
-        return found("ttl-too-far", compared)
+        name = "ttl-other-start" if farther < 0 else "ttl-other-start-behind"
+        return found(name, f"{compared}; another initial {word}, too")
     steady = _aged(reset, known.steady)
+    if farther > TOO_FAR:
+        few = known.steady in ("one", "peer")  # no route grows by so much
+        return found("ttl-too-far-one" if few else "ttl-too-far", compared)
     near = abs(farther) <= facts.NEAR_HOPS
     if near:
         return found(f"ttl-{'near' if farther < 0 else 'behind'}-{steady}", compared)
@@ -183,17 +185,18 @@ def _aged(reset: Reset, steady: str) -> str:
 def _programs(reset: Reset, known: facts.Reference, farther: int) -> str | None:
     """Whether the peer's TTL was perhaps set by its program, and the RST has its host's.
 
-    Not where its socket is alive: that would send its own.
+    Where that TTL may be an ordinary one as well, not while its socket is alive: that would send
+    its own.
     """
     if not is_bare(reset.rst) or farther >= 0:
-        return None
-    history = history_(reset)
-    if history is not None and history.name in ("alive", "quiet", "unanswered"):
         return None
     name, away = stack_name(reset), hops(reset.rst.ttl)
     odd = starts_at(known.ttl, None, name) - known.ttl >= facts.UNLIKELY_HOPS
     if odd or (initial_ttl(known.ttl) == 32 and name is None):
         return "ttl-program"
+    history = history_(reset)
+    if history is not None and history.name in ("alive", "quiet", "unanswered"):
+        return None
     return "ttl-program-perhaps" if known.ttl + away in facts.PROGRAM_TTLS else None
 
 
@@ -256,10 +259,11 @@ def distances(reset: Reset) -> tuple[int | None, int | None]:
     if _counting(reset) is not None:
         return None, theirs
     reference = known.ttl if known is not None and known.steady != "lone" else None
-    linux_like = name if reference is not None else None
     start = starts_at(reset.rst.ttl, reference, None)
     if reference is not None and abs(reset.rst.ttl - reference) <= facts.SAME_START:
-        start = max(start, starts_at(reference, None, linux_like))
+        # Two that started alike, though 32 or 64 lies between them.
+        start = max(start, reference + (theirs or 0))
+        theirs = start - reference
     return start - reset.rst.ttl, theirs
 
 
@@ -455,11 +459,11 @@ def _live(
     ours = reset.baseline.ours
     our_windows = {seen.window for seen in (ours.recent if ours else ())}
     own = rst.window in windows_ - our_windows and rst.seq == half.end
-    if own and not is_linux(reset) and rst.df in (None, half.df_always) and not rst.payload_len:
+    if own and not is_linux(reset) and rst.df in (None, half.df_always):
         text = f"RST+ACK with the peer's own next number and window ({rst.window})"
         return Observation("make", "live-window", text, values)
     unknown = facts.id_step(rst.ip_id, half) is None
-    if unknown and agrees and not rst.payload_len:
+    if unknown and agrees:
         text = "RST+ACK with a sequence number of its own, as a live socket's"
         return Observation("make", "live-plain", text, values)
     return None
@@ -476,7 +480,7 @@ def _habits(reset: Reset, half: Half | None, values: dict[str, Any]) -> Observat
     step = facts.id_step(rst.ip_id, half)
     if goes_on or (step is not None and 1 <= step <= facts.MISSED_IDS):
         return Observation("make", "continues", f"IP ID {rst.ip_id} goes on from {last}", values)
-    plain = rst.flags in ("R", "RA") and not (rst.window or rst.options or rst.payload_len)
+    plain = rst.flags in ("R", "RA") and not (rst.window or rst.options)
     known = half is not None and bool(half.packets) and rst.df in (None, half.df_always)
     if plain and known and (rst.ip_id is None or rst.ip_id or not rst.df):
         text = "window 0, no options, and nothing in it that the peer's packets have not"
@@ -501,10 +505,13 @@ def _habits(reset: Reset, half: Half | None, values: dict[str, Any]) -> Observat
 @once
 def copied(reset: Reset) -> Observation | None:
     """What the RST has of ours: the IP ID of one of our packets (or the next), our window."""
-    found = _id_of_ours(reset)
+    found, window = _id_of_ours(reset), _window_of_ours(reset)
     if found is not None and found.name is not None:
-        return found
-    window = _window_of_ours(reset)
+        if window is None or window.name != "window-ours":
+            return found
+        text = f"{found.text}; {window.text}"
+        values = {**found.values, **window.values}
+        return Observation("copied", "ip-id-and-window-ours", text, values)
     return window if window is not None else found
 
 
@@ -696,7 +703,7 @@ def timing(reset: Reset) -> Observation | None:
 @once
 def numbers(reset: Reset) -> Observation | None:
     """The RST's sequence and ack numbers against what both ends sent."""
-    for look in (_moves_on, _beyond_reach, _behind_data):
+    for look in (_moves_on, _tripled, _beyond_reach, _behind_data):
         found = look(reset)
         if found is not None:
             return found
@@ -765,9 +772,26 @@ def _moves_on(reset: Reset) -> Observation | None:
     return Observation("numbers", "moves-on", text, {"resets": len(own), "steps": steps[:8]})
 
 
+def _tripled(reset: Reset) -> Observation | None:
+    """The same RST several times, where the peer's other packets came once."""
+    copies = [
+        other
+        for other in reset.siblings
+        if _is_copy(other, reset) and abs(other.time_ns - reset.time_ns) <= TOGETHER_NS
+    ]
+    half = flow_half(reset)
+    if len(copies) < 2 or half is None or not reset.rst.ip_id:
+        return None
+    known = [(seen.ip_id, seen.seq, seen.flags) for seen in half.recent]
+    if len(known) != len(set(known)):
+        return None  # packets are doubled on their way, or where they were captured
+    text = f"the very same RST came {len(copies) + 1} times: hosts send one"
+    return Observation("numbers", "tripled", text, {"copies": len(copies) + 1})
+
+
 def _pair(reset: Reset, beyond: list[Reset]) -> bool:
     """Whether this RST's twin is one of those beyond: one maker sends a pair (seq N and N + k)."""
-    return any(_alike(other, reset) and not is_bare(reset.rst) for other in beyond)
+    return any(_is_like(other, reset) and not is_bare(reset.rst) for other in beyond)
 
 
 def _is_copy(one: Reset, other: Reset) -> bool:
@@ -808,7 +832,10 @@ def link(reset: Reset) -> Observation | None:
         return Observation("link", "mac-own", text, values)
     reference = facts.reference(reset)
     moved = reference is not None and apart(reset.rst.ttl, reference.ttl)[0] != 0
-    if known is not None:
+    if known is not None and half is not None and reset.frame is not None:
+        if half.ifindex and reset.frame.ifindex and half.ifindex != reset.frame.ifindex:
+            text = f"came in by another interface than the peer's packets, from {mac}"
+            return _silent("link", text)
         if mac == known:
             text = f"same source MAC as the peer's packets ({mac}); bridges use it too"
             return Observation("link", "mac-same", text, values)
@@ -827,6 +854,9 @@ def link(reset: Reset) -> Observation | None:
             )
             return Observation("link", "mac-another", text, values)
         return Observation("link", "mac-stranger", text, values)
+    if direct and expected not in (None, mac) and not hops(reset.rst.ttl):
+        text = f"came from MAC {mac} on our own link, where the peer's MAC is {expected}"
+        return Observation("link", "mac-another", text, values)
     if expected is None:
         return _silent("link", "neither the flow's nor the next hop's MAC is known")
     if mac == expected:
@@ -851,7 +881,7 @@ def aftermath(reset: Reset) -> Observation | None:
         found = _went_on(reset, seen)
         if found is None:
             continue
-        if found.name == "went-on":
+        if found.name in ("went-on", "accepted"):
             return found
         perhaps = perhaps or found
     if perhaps is not None:
@@ -896,7 +926,8 @@ def _went_on(reset: Reset, seen: Seen) -> Observation | None:
     if "S" in seen.flags:
         if _accepts_what_was_refused(reset, seen):
             text = f"{age} later the peer answered the same SYN with a SYN-ACK"
-            return Observation("aftermath", "went-on", text, values)
+            once_sent = reset.baseline.ours is None or reset.baseline.ours.syns <= 1
+            return Observation("aftermath", "accepted" if once_sent else "went-on", text, values)
         if "A" in seen.flags and (seen.seq + 1) & 0xFFFFFFFF in reset.our_acks:
             text = f"{age} later the peer repeated its SYN-ACK: it has not seen our ACK"
             return Observation("aftermath", "asked-again", text, values)
@@ -1100,6 +1131,11 @@ def _alike(one: Reset, other: Reset) -> bool:
     return _build(one.rst) == _build(other.rst)
 
 
+def _is_like(one: Reset, other: Reset) -> bool:
+    """The same, and from as far away."""
+    return _alike(one, other) and abs(one.rst.ttl - other.rst.ttl) <= 1
+
+
 def _build(rst: Packet) -> tuple[object, ...]:
     number = rst.ip_id if rst.ip_id is None or rst.ip_id <= 1 else 2
     return rst.flags, rst.df, number, bool(rst.window), is_stamped(rst), bool(rst.reserved)
@@ -1115,11 +1151,7 @@ def _strength(name: str) -> float:
 def observe(reset: Reset) -> list[Observation]:
     """All that is seen of a RST, and of those of its connection that were made like it."""
     found = [seen for look in OBSERVERS if (seen := look(reset)) is not None]
-    alike = [
-        other
-        for other in reset.siblings
-        if _alike(other, reset) and abs(other.rst.ttl - reset.rst.ttl) <= 1
-    ]
+    alike = [other for other in reset.siblings if _is_like(other, reset)]
     if not alike:
         return found
     first = min((*alike, reset), key=lambda other: other.time_ns)

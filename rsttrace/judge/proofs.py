@@ -65,15 +65,15 @@ def made_here(reset: Reset) -> Proof | None:
 def other_end(reset: Reset) -> Proof | None:
     """It was seen leaving the peer at another vantage point, or never left there."""
     other = reset.other_end
-    if other is None or other.logged:
+    if other is None:
         return None
     there, values = _there(reset)
     at = "" if other.frame is None else f", frame {other.frame}"
     if other.fate is Fate.LEFT and other.at_sender:
         text = f"the peer itself sent it: seen leaving there, at {there}{at}"
         return Proof("other-end", Origin.PEER, None, text, values)
-    if other.fate is not Fate.NEVER_SENT:
-        return None
+    if other.fate is not Fate.NEVER_SENT or other.logged:
+        return None  # that a log is whole cannot be seen from it
     text = f"never left {there}: {other.why}"
     if other.swapped_frame is not None:
         sure = "the same IP ID" if other.swapped_sure else "the same sequence number"

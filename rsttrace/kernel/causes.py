@@ -1,4 +1,4 @@
-"""Causes: the kernel's reasons and states in plain sentences.
+"""Causes: the kernel's reasons in plain sentences, told apart by kind and state.
 
 Kernel reasons arrive by name (the numbers are the running kernel's own; values were inserted
 mid-enum over time). Sources: ``include/net/rstreason.h``, ``include/net/dropreason-core.h`` and the
@@ -8,22 +8,6 @@ callers named beside each entry.
 from __future__ import annotations
 
 from rsttrace.model import Cause, Kind
-
-STATES = {
-    1: "ESTABLISHED",
-    2: "SYN_SENT",
-    3: "SYN_RECV",
-    4: "FIN_WAIT1",
-    5: "FIN_WAIT2",
-    6: "TIME_WAIT",
-    7: "CLOSE",
-    8: "CLOSE_WAIT",
-    9: "LAST_ACK",
-    10: "LISTEN",
-    11: "CLOSING",
-    12: "NEW_SYN_RECV",
-}
-"""include/net/tcp_states.h (user space API: these numbers do not change)."""
 
 PASSIVE = {
     "NO_SOCKET": ("no-socket", "no such connection here"),
@@ -63,7 +47,7 @@ MPTCP = {
 §3.6; include/uapi/linux/mptcp.h)."""
 
 MP_FASTCLOSE, MP_TCPRST = "mptcp 7", "mptcp 8"
-"""How a RST's MPTCP option begins in the words of `decode.options_text`: kind, subtype (RFC 8684
+"""How a RST's MPTCP option begins in the words of `tcp.options_text`: kind, subtype (RFC 8684
 §3.5, §3.6)."""
 
 ACCEPTED = {
@@ -97,6 +81,12 @@ REJECTED = {
     "XFRM_POLICY": ("ipsec-policy", "dropped by an IPsec policy"),
 }
 """skb_drop_reason of a RST that reset nothing."""
+
+
+RAW_SOCKET = Cause("raw-socket", "a process wrote it through a raw socket")
+
+HALF_OPEN = (None, "NOT_SPECIFIED")
+"""Drop reasons of a RST that ends a half-open connection (tcp_check_req() gives none)."""
 
 
 def _reason(name: str) -> str:
@@ -220,6 +210,22 @@ def sent_active(
         name, text = ACTIVE[reason]
         return Cause(name, text, reason)
     return Cause(reason.lower().replace("_", "-"), _reason(reason), reason)
+
+
+def firewall(chain: str | None) -> Cause:
+    """Why nf_send_reset() answered, in one of the firewall's chains (None: it is not known)."""
+    where = f" ({chain})" if chain else ""
+    return Cause("firewall-reject", f"this host's firewall rejected it{where}")
+
+
+def judged_state(kind: Kind, reason: str | None, state: str | None, judged: bool) -> str | None:
+    """The state of what a received RST was for.
+
+    `state` is that of the socket we were given, `judged` says that it was by the function that
+    judged the RST. tcp_check_req() judges a request socket, and what we are given is its listener.
+    """
+    request = kind is Kind.RECEIVED_REJECTED and reason in HALF_OPEN and not judged
+    return "SYN_RECV" if request and state == "LISTEN" else state
 
 
 def received(kind: Kind, reason: str | None, state: str | None) -> Cause:

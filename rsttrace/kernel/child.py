@@ -9,12 +9,10 @@ attached probe. The probes live as long as the tracer holds the descriptors; not
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import socket
 import struct
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,76 +20,11 @@ if __name__ == "__main__":  # started by path in isolated mode: find our own pac
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from rsttrace.errors import KernelError, RsttraceError
-from rsttrace.kernel import cgroup, config, hooks, kprobe, layout, lockdown, sources, stubs
+from rsttrace.kernel import cgroup, hooks, kprobe, lockdown
 from rsttrace.kernel.bcc import import_bcc
 from rsttrace.kernel.facts import Facts
+from rsttrace.kernel.program import compile_program, config_header
 from rsttrace.kernel.protocol import HookStatus, Report, Request, receive_request, send_answer
-
-
-def config_header(request: dict[str, Any], facts: Facts, plan: hooks.Plan, follows: bool) -> str:
-    """The text of config.h: everything the C side is told at compile time."""
-    enums = facts.enums()
-    drop = enums["skb_drop_reason"]
-    mask = 0
-    for kind, number in config.KIND_NUMBERS.items():
-        mask |= (kind.value in request["kinds"]) << number
-    knows = facts.knows()
-    active = facts.arguments("tcp_send_active_reset")
-    answer = facts.arguments("tcp_v4_send_reset")
-
-    def position(arguments: list[str] | None, name: str) -> int:
-        return arguments.index(name) + 1 if arguments and name in arguments else 0
-
-    values = {
-        **config.constants(),
-        "KIND_MASK": mask,
-        "RING_PAGES": config.RING_PAGES,
-        "FLOWS": request["flows"],
-        "BASELINE": int(request["baseline"]),
-        "PAYLOAD": request["payload"],
-        "FILTER_NETNS": int(bool(request["netns"])),
-        "FILTER_PORTS": int(bool(request["ports"])),
-        "FILTER_NETS": int(bool(request["nets"])),
-        "HAVE_DROP_REASON": int(knows["drop_reason"]),
-        "HAVE_RX_SK": int(knows["drop_socket"]),
-        "SEND_RESET_HAS_REASON": int(knows["reset_reason"]),
-        "TCP_RESET_HAS_SKB": int(knows["reset_skb"]),
-        "SEND_RESET_REASON_ARG": position(answer, "reason"),
-        "ACTIVE_RESET_REASON_ARG": position(active, "reason"),
-        "PLAN_KPROBES": int(plan is hooks.Plan.KPROBES),
-        "ACTIVE_REASON_FOLLOWS": int(follows and plan is hooks.Plan.TRACEPOINTS),
-        # No reason has the value 0xfffffffe: a name that this kernel lacks never matches.
-        **{f"DROP_{name}": drop.get(name, 0xFFFFFFFE) for name in ("NO_SOCKET", "OTHERHOST")},
-    }
-    return config.defines(values)
-
-
-def compile_program(bcc: Any, facts: Facts, directory: Path, config_text: str) -> Any:
-    """Compile the BPF program.
-
-    Raises:
-        KernelError: the compiler refuses; its own words are on our stderr.
-    """
-    bpf = layout.bpf_directory()
-    (directory / "config.h").write_text(config_text)
-    (directory / "offsets.h").write_text(facts.offsets())
-    # An unnamed struct member of a tagged type needs it (kernels from 6.19's ns_tree on).
-    flags = ["-w", "-g0", "-fms-extensions", f"-I{directory}", f"-I{bpf}"]
-    text = sources.joined(
-        bpf, f'_Static_assert(sizeof(struct rst_event) == {layout.event_size()}, "layout");\n'
-    )
-    if facts.btf is not None:
-        stubs.write(directory / "kernel")
-        os.environ["BCC_KERNEL_SOURCE"] = str(directory / "kernel")
-    else:
-        os.environ.pop("BCC_KERNEL_SOURCE", None)  # bcc finds them by the running kernel's release
-    try:
-        return bcc.BPF(text=text, cflags=flags)
-    except Exception as error:
-        raise KernelError(
-            f"the BPF program does not compile for {platform.release()}: {error}",
-            hint="run `rsttrace doctor -v` and report its output",
-        ) from None
 
 
 def kernel_functions() -> frozenset[str]:
@@ -231,20 +164,16 @@ def load(request: Request, directory: Path) -> tuple[Report, list[int]]:
     facts = Facts()
     plan = choose_plan(request.plan)
     knows = facts.knows()
-    chosen = hooks.for_plan(
-        plan,
-        2 + knows["drop_reason"] + knows["drop_socket"],
-        payload=request.payload > 0,
-    )
+    chosen = hooks.for_plan(plan, knows, payload=request.payload > 0)
     functions = kernel_functions() if plan is hooks.Plan.KPROBES else frozenset()
     for follows in (True, False):
         program = compile_program(
-            bcc, facts, directory, config_header(asdict(request), facts, plan, follows)
+            bcc, facts, directory, config_header(request, facts, plan, follows)
         )
         fill_filters(program, request)
         statuses, descriptors = attach_all(bcc, program, chosen, functions)
         failed = {status.target for status in statuses if not status.attached}
-        # Without tcp_send_reset nothing would complete a held event: compile again without holding.
+        # Without tcp_send_reset no reason follows: compile again, so that no event waits for one.
         if "tcp_send_reset" not in failed or plan is hooks.Plan.KPROBES:
             break
         for descriptor in descriptors:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rsttrace import limits
-from rsttrace.kernel import causes
 from rsttrace.model import Kind, Scope
 
 KIND_NUMBERS = {kind: number for number, kind in enumerate(Kind)}
@@ -24,6 +23,25 @@ COUNT_SHOWN, COUNT_FILTERED, COUNT_LOST = range(COUNT_KINDS)
 NO_REASON = 0xFFFFFFFF
 """rst_event.reason and drop_reason where the kernel gave none."""
 
+TCP_STATES = {
+    1: "ESTABLISHED",
+    2: "SYN_SENT",
+    3: "SYN_RECV",
+    4: "FIN_WAIT1",
+    5: "FIN_WAIT2",
+    6: "TIME_WAIT",
+    7: "CLOSE",
+    8: "CLOSE_WAIT",
+    9: "LAST_ACK",
+    10: "LISTEN",
+    11: "CLOSING",
+    12: "NEW_SYN_RECV",
+}
+"""include/net/tcp_states.h (user space API: these numbers do not change)."""
+
+NETFILTER_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
+"""enum nf_inet_hooks, include/uapi/linux/netfilter.h."""
+
 RING_PAGES = 4096
 """Ring buffer size in 4 KiB pages (16 MiB): 9,000 events while Python handles a chunk of 64."""
 
@@ -38,7 +56,7 @@ def constants() -> dict[str, int]:
         "COUNT_FILTERED": COUNT_FILTERED,
         "COUNT_LOST": COUNT_LOST,
         "COUNT_KINDS": COUNT_KINDS,
-        **{f"ST_{name}": number for number, name in causes.STATES.items()},
+        **{f"ST_{name}": number for number, name in TCP_STATES.items()},
         "NO_REASON": NO_REASON,
         "PEERS": limits.PEERS,
         "RECENT": limits.RECENT,
@@ -48,7 +66,6 @@ def constants() -> dict[str, int]:
         "COPY_NS": limits.COPY_NS,
         "PEER_TTLS": limits.PEER_TTLS,
         "OPTIONS_READ": limits.OPTIONS_READ,
-        "IDLE_REUSE_NS": limits.IDLE_REUSE_NS,
         "LATE_FOR_NS": limits.LATE_FOR_NS,
         "LATE_TOLD": limits.LATE_TOLD,
         "HANDSHAKES_TOLD": limits.HANDSHAKES_TOLD,

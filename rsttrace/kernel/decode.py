@@ -41,12 +41,6 @@ NOT_MEASURED = 0xFFFFFFFF
 
 KINDS = tuple(config.KIND_NUMBERS)
 
-HALF_OPEN = (None, "NOT_SPECIFIED")
-"""Drop reasons of a RST that ends a half-open connection (tcp_check_req gives none)."""
-
-NETFILTER_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
-"""enum nf_inet_hooks, include/uapi/linux/netfilter.h."""
-
 
 @dataclass(frozen=True)
 class Context:
@@ -206,7 +200,7 @@ def _socket(raw: Any) -> Socket | None:
     connected = bool(raw.rport)
     return Socket(
         cookie=raw.cookie or None,
-        state=causes.STATES.get(raw.state),
+        state=config.TCP_STATES.get(raw.state),
         srtt_us=(raw.srtt_us or None) if full else None,
         min_rtt_us=raw.min_rtt_us if full and raw.min_rtt_us != NOT_MEASURED else None,
         inode=raw.inode or None,
@@ -270,84 +264,27 @@ def _late(event: Any, packet: Packet, context: Context) -> LatePacket:
 
 def decode(raw: bytes, context: Context) -> Reset | LatePacket:
     """One event as a Reset, or as what the end that was reset went on to send."""
-    parser = structures()
-    event = parser.rst_event(raw)
+    event = structures().rst_event(raw)
     rst = _headers(event.rst)
     assert rst is not None  # the kernel side fills it for every kind
+    time_ns = event.ts + context.clock_offset_ns
     if event.kind == config.LATE:
         return _late(event, rst, context)
     kind = KINDS[event.kind]
-    socket = _socket(event.sock)
     baseline = _baseline(event, rst.family, context)
-    sent_reason = context.enums.get("sk_rst_reason", {}).get(event.reason)
-    drop_reason = context.enums.get("skb_drop_reason", {}).get(event.drop_reason)
-    trigger: Packet | Seen | None = _headers(event.trigger)
-    state = socket.state if socket else None
-    probed = trigger is not None
-    if trigger is None:
-        trigger = _trigger(kind, rst, baseline, event.ts + context.clock_offset_ns)
-    if kind is Kind.SENT_PASSIVE:
-        cause = causes.sent_passive(
-            sent_reason,
-            state,
-            trigger.flags if trigger else None,
-            data=bool(trigger and trigger.payload_len),
-            probed=probed,
-            options=rst.options,
-        )
-    elif kind is Kind.SENT_ACTIVE:
-        fin = state in ("CLOSE_WAIT", "LAST_ACK", "CLOSING")
-        cause = causes.sent_active(
-            sent_reason,
-            causes.STATES.get(event.sock.state_now),
-            bool(event.sock.owned),
-            0 < event.sock.unread - fin < 1 << 31,
-            rst.options,
-        )
-    elif kind is Kind.SENT_NETFILTER:
-        chain = f" ({NETFILTER_HOOKS[event.hook - 1]})" if 0 < event.hook <= 5 else ""
-        cause = Cause("firewall-reject", f"this host's firewall rejected it{chain}")
-    elif kind is Kind.SENT_RAW:
-        cause = Cause("raw-socket", "a process wrote it through a raw socket")
-    else:
-        half_open = drop_reason in HALF_OPEN and not event.judged
-        if kind is Kind.RECEIVED_REJECTED and state == "LISTEN" and half_open:
-            # tcp_check_req(): the request socket is judged, its listener is what we are given.
-            state = "SYN_RECV"
-            socket = replace(socket, state=state) if socket else None
-        cause = causes.received(kind, drop_reason, state)
-    sent = kind.direction in ("sent", "forwarded")
-    local, remote = (rst.src, rst.dst) if sent else (rst.dst, rst.src)
+    socket = _socket(event.sock)
+    if socket is not None:
+        reason, judged = _drop_reason(event, context), bool(event.judged)
+        state = causes.judged_state(kind, reason, socket.state, judged)
+        socket = replace(socket, state=state)
+    trigger = _headers(event.trigger) or _trigger(kind, rst, baseline, time_ns)
+    cause = _cause(event, rst, socket, trigger, context)
+    local, remote = (rst.dst, rst.src) if kind.direction == "received" else (rst.src, rst.dst)
     if socket and socket.local and socket.remote:
         local, remote = socket.local, socket.remote
-    process = None
-    uid = socket.uid if socket else event.sock.uid if event.sock.present else None
-    if event.has_owner:
-        process = Process(event.owner.pid, _text(event.owner.comm), uid)
-    elif uid is not None:
-        process = Process(None, None, uid)
-    actor = None
-    if event.has_actor:
-        actor = Process(event.actor.pid, _text(event.actor.comm), event.actor.uid)
-    if actor is not None and cause.name == "mptcp-fastclose":
-        # close() of the MPTCP socket locks its subflows, which still have their state: this is the
-        # owner, or (a timeout after close) a kernel worker
-        if process is None or process.pid is None:
-            process = Process(actor.pid, actor.comm, uid)
-        actor = None
-    made = None
-    if event.made.present and kind.direction != "sent":
-        made_kind = KINDS[event.made.kind]
-        made = MadeHere(
-            netns=event.made.netns,
-            kind=made_kind,
-            pid=event.made.task.pid if event.made.has_task else None,
-            comm=_text(event.made.task.comm) if event.made.has_task else None,
-            hook=NETFILTER_HOOKS[event.made.hook - 1] if 0 < event.made.hook <= 5 else None,
-            source=address(bytes(event.made.source)),
-        )
+    process, actor = _tasks(event, socket, cause)
     return Reset(
-        time_ns=event.ts + context.clock_offset_ns,
+        time_ns=time_ns,
         kind=kind,
         cause=cause,
         local=local,
@@ -360,9 +297,89 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
         socket=socket,
         frame=_frame(event.here),
         ingress_frame=_frame(event.ingress) if event.has_ingress else None,
-        made_here=made,
+        made_here=_made_here(event.made) if kind.direction != "sent" else None,
         process=process,
         actor=actor,
         sent_data=_sent_data(event.data, event.ts, context),
         payload=_payload(event.rst),
+    )
+
+
+def _cause(
+    event: Any,
+    rst: Packet,
+    socket: Socket | None,
+    trigger: Packet | Seen | None,
+    context: Context,
+) -> Cause:
+    kind = KINDS[event.kind]
+    state = socket.state if socket else None
+    reason = context.enums.get("sk_rst_reason", {}).get(event.reason)
+    if kind is Kind.SENT_PASSIVE:
+        return causes.sent_passive(
+            reason,
+            state,
+            trigger.flags if trigger else None,
+            data=bool(trigger and trigger.payload_len),
+            probed=bool(event.trigger.present),
+            options=rst.options,
+        )
+    if kind is Kind.SENT_ACTIVE:
+        fin = state in ("CLOSE_WAIT", "LAST_ACK", "CLOSING")  # it has a sequence number, no data
+        return causes.sent_active(
+            reason,
+            config.TCP_STATES.get(event.sock.state_now),
+            bool(event.sock.owned),
+            0 < event.sock.unread - fin < 1 << 31,
+            rst.options,
+        )
+    if kind is Kind.SENT_NETFILTER:
+        return causes.firewall(_chain(event.hook))
+    if kind is Kind.SENT_RAW:
+        return causes.RAW_SOCKET
+    return causes.received(kind, _drop_reason(event, context), state)
+
+
+def _drop_reason(event: Any, context: Context) -> str | None:
+    return context.enums.get("skb_drop_reason", {}).get(event.drop_reason)
+
+
+def _tasks(
+    event: Any, socket: Socket | None, cause: Cause
+) -> tuple[Process | None, Process | None]:
+    """The socket's process, and the one that had somebody else's socket reset."""
+    process = None
+    uid = socket.uid if socket else event.sock.uid if event.sock.present else None
+    if event.has_owner:
+        process = Process(event.owner.pid, _text(event.owner.comm), uid)
+    elif uid is not None:
+        process = Process(None, None, uid)
+    if not event.has_actor:
+        return process, None
+    actor = Process(event.actor.pid, _text(event.actor.comm), event.actor.uid)
+    if cause.name != "mptcp-fastclose":
+        return process, actor
+    # close() of the MPTCP socket locks its subflows, which still have their state: this is the
+    # owner, or (a timeout after close) a kernel worker
+    if process is None or process.pid is None:
+        process = Process(actor.pid, actor.comm, uid)
+    return process, None
+
+
+def _chain(number: int) -> str | None:
+    """The firewall's chain by rst_event.hook (netfilter's number + 1; 0: unknown)."""
+    known = 0 < number <= len(config.NETFILTER_HOOKS)
+    return config.NETFILTER_HOOKS[number - 1] if known else None
+
+
+def _made_here(raw: Any) -> MadeHere | None:
+    if not raw.present:
+        return None
+    return MadeHere(
+        netns=raw.netns,
+        kind=KINDS[raw.kind],
+        pid=raw.task.pid if raw.has_task else None,
+        comm=_text(raw.task.comm) if raw.has_task else None,
+        hook=_chain(raw.hook),
+        source=address(bytes(raw.source)),
     )

@@ -9,7 +9,7 @@ import platform
 import re
 
 from rsttrace.errors import KernelError, RsttraceError
-from rsttrace.kernel import headers, layout
+from rsttrace.kernel import headers, knowledge, layout
 from rsttrace.kernel.btf import Btf
 
 HEADERS = (
@@ -138,11 +138,5 @@ class Facts:
         return self.btf.parameters(name) if self.btf else headers.parameters(name)
 
     def knows(self) -> dict[str, bool]:
-        """What this kernel tells of a reset, by the names of `hooks.KNOWLEDGE`."""
-        kfree = self.arguments("btf_trace_kfree_skb") or []
-        return {
-            "drop_reason": len(kfree) >= 3,
-            "drop_socket": len(kfree) >= 4,
-            "reset_reason": len(self.arguments("btf_trace_tcp_send_reset") or []) >= 3,
-            "reset_skb": "skb" in (self.arguments("tcp_reset") or []),
-        }
+        """What this kernel tells of a reset, by the names of `knowledge.KNOWLEDGE`."""
+        return knowledge.look(self.arguments)

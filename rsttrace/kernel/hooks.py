@@ -6,6 +6,7 @@ Hooks are chosen by what the running kernel has, never by its version number.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -22,11 +23,10 @@ class Hook:
 
     `program` is the function in bpf/, `target` the tracepoint or kernel function it hooks (some
     are hooked twice: bpf/events.c says why, at `looked()`), `plan` the plan it belongs to (None:
-    both), `unseen` what the user misses without it, `module` the module whose
-    loading may bring the target later (None: it is there or never), `without_rx_sk` and
-    `without_drop_reason` that only kernels need it whose kfree_skb tracepoint names no socket, or
-    no reason. `cgroup`: attached to the root of the cgroup tree (v2), and only where payload is to
-    be kept.
+    both), `unseen` what the user misses without it, `module` the module whose loading may bring
+    the target later (None: it is there or never), `unless` what a kernel must not know to need it
+    (a name of `knowledge.KNOWLEDGE`; None: every kernel needs it). `cgroup`: attached to the root
+    of the cgroup tree (v2), and only where payload is to be kept.
     """
 
     program: str
@@ -35,8 +35,7 @@ class Hook:
     plan: Plan | None = None
     unseen: str = ""
     module: str | None = None
-    without_rx_sk: bool = False
-    without_drop_reason: bool = False
+    unless: str | None = None
     cgroup: bool = False
 
 
@@ -145,7 +144,7 @@ HOOKS = (
         kprobe=True,
         plan=Plan.KPROBES,
         unseen="the socket of a rejected reset (connected)",
-        without_rx_sk=True,
+        unless="drop_socket",
     ),
     Hook(
         "kp_tcp_judge",
@@ -153,7 +152,7 @@ HOOKS = (
         kprobe=True,
         plan=Plan.KPROBES,
         unseen="the socket of a rejected reset (connecting, closing or listening)",
-        without_rx_sk=True,
+        unless="drop_socket",
     ),
     Hook(
         "kp_tcp_judge",
@@ -161,7 +160,7 @@ HOOKS = (
         kprobe=True,
         plan=Plan.KPROBES,
         unseen="the socket of a rejected reset (TIME_WAIT)",
-        without_rx_sk=True,
+        unless="drop_socket",
     ),
     Hook(
         "kp_tcp_check_req",
@@ -169,7 +168,7 @@ HOOKS = (
         kprobe=True,
         plan=Plan.KPROBES,
         unseen="the socket of a rejected reset (SYN_RECV)",
-        without_rx_sk=True,
+        unless="drop_socket",
     ),
     Hook(
         "kp_kfree_skb",
@@ -177,7 +176,7 @@ HOOKS = (
         kprobe=True,
         plan=Plan.KPROBES,
         unseen="resets that a socket rejected",
-        without_drop_reason=True,
+        unless="drop_reason",
     ),
 )
 
@@ -193,47 +192,13 @@ PACKET_LAYER = ("netif_receive_skb", "net_dev_queue")
 """Without these two nothing can be traced at all."""
 
 
-def for_plan(plan: Plan, kfree_skb: int = 4, *, payload: bool = False) -> tuple[Hook, ...]:
-    """The hooks that a plan uses.
+def for_plan(plan: Plan, knows: Mapping[str, bool], *, payload: bool = False) -> tuple[Hook, ...]:
+    """The hooks that a plan uses on a kernel that knows so much (`knowledge.KNOWLEDGE`).
 
-    `kfree_skb` is how many arguments that tracepoint has: skb, location, reason (c504e5c2f964,
-    5.17), socket (c53795d48ee8, 6.11). `payload`: what sockets send is to be kept.
+    `payload`: what sockets send is to be kept.
     """
     return (EGRESS,) * payload + tuple(
         hook
         for hook in HOOKS
-        if hook.plan in (None, plan)
-        and not (hook.without_rx_sk and kfree_skb >= 4)
-        and not (hook.without_drop_reason and kfree_skb >= 3)
+        if hook.plan in (None, plan) and not (hook.unless is not None and knows.get(hook.unless))
     )
-
-
-KNOWLEDGE = {
-    "drop_reason": "kfree_skb tells why a packet was dropped (c504e5c2f964, 5.17)",
-    "drop_socket": "kfree_skb tells whose packet was dropped (c53795d48ee8, 6.11)",
-    "reset_reason": "tcp_send_reset tells why, and of resets without a socket, too (19822a980e19, "
-    "b533fb9cf4f7, 6.10)",
-    "reset_skb": "tcp_reset() is given the RST (049fe386d353, 5.12)",
-}
-"""What a kernel may tell of a reset, beside which hooks it has. Looked for in the arguments of its
-tracepoints and functions, never by its version."""
-
-
-def unknown(plan: Plan, knows: dict[str, bool]) -> list[str]:
-    """What a plan cannot find out on a kernel that knows so much, in plain words.
-
-    What is unknown is null in the output, or is told by a less exact cause.
-    """
-    only_tracepoints = plan is Plan.TRACEPOINTS
-    words = []
-    if not knows.get("drop_reason"):
-        words.append("why a received reset was ignored")
-        if only_tracepoints:
-            words.append("whether it had a socket; resets that a connected socket ignored")
-    elif not knows.get("drop_socket") and only_tracepoints:
-        words.append("the socket of a received reset that was ignored")
-    if not knows.get("reset_reason"):
-        words.append("the kernel's reason for a reset that it sends")
-        if only_tracepoints:
-            words.append("whether an answer without a socket was for a connection in TIME_WAIT")
-    return words

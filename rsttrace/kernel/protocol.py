@@ -60,7 +60,7 @@ class Report:
     """What the loading child found and did.
 
     `source` is ``btf`` or ``headers``; `enums` maps the kernel's enum names to value -> name;
-    `knows` says what this kernel tells of a reset (`hooks.KNOWLEDGE`); `missing_fields` lists
+    `knows` says what this kernel tells of a reset (`knowledge.KNOWLEDGE`); `missing_fields` lists
     structure members that it does not have.
     """
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
-import select
-import struct
 import time
-from collections import deque
 from types import TracebackType
 
 from rsttrace.kernel import config, loader
@@ -15,11 +11,10 @@ from rsttrace.kernel.counts import lookup_per_cpu
 from rsttrace.kernel.decode import Context, decode
 from rsttrace.kernel.followups import WITHIN_S, FollowUps
 from rsttrace.kernel.layout import event_size
+from rsttrace.kernel.order import InOrder
 from rsttrace.kernel.protocol import Report, Request
+from rsttrace.kernel.ring import RingBuffer
 from rsttrace.model import Kind, LatePacket, Reset
-
-PAGE = mmap.PAGESIZE
-BUSY, DISCARD = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, _DISCARD_BIT (include/uapi/linux/bpf.h)
 
 CHUNK = 64
 """How many events are decoded before the ring is emptied again."""
@@ -27,58 +22,6 @@ CHUNK = 64
 BACKLOG = 25_000
 """How many raw events may wait in our memory (45 MB); more stay in the ring, then are lost there
 and counted."""
-
-TIME = struct.Struct("<Q")
-"""rst_event.ts, its first member."""
-
-
-class RingBuffer:
-    """Reads a BPF ring buffer through its memory map (kernel/bpf/ringbuf.c).
-
-    The consumer position is one page we may write; the producer position and the data, mapped
-    twice in a row so that no record ever wraps, are read-only.
-    """
-
-    def __init__(self, descriptor: int, size: int) -> None:
-        self._size = size
-        self._consumer = mmap.mmap(
-            descriptor, PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=0
-        )
-        self._producer = mmap.mmap(
-            descriptor, PAGE + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=PAGE
-        )
-        self._data = memoryview(self._producer)[PAGE:]
-        self._poll = select.epoll()
-        self._poll.register(descriptor, select.EPOLLIN)
-
-    def wait(self, seconds: float) -> None:
-        """Wait for a record, at most so long. A signal ends the wait early."""
-        with contextlib.suppress(InterruptedError):
-            self._poll.poll(seconds)
-
-    def read(self, limit: int) -> list[bytes]:
-        """What there is now, at most so many. Stops at a record that a CPU is still writing."""
-        records: list[bytes] = []
-        (position,) = struct.unpack_from("<Q", self._consumer, 0)
-        (end,) = struct.unpack_from("<Q", self._producer, 0)
-        while position < end and len(records) < limit:
-            at = position % self._size
-            (header,) = struct.unpack_from("<I", self._data, at)
-            if header & BUSY:
-                break
-            length = header & ~(BUSY | DISCARD)
-            if not header & DISCARD:
-                records.append(bytes(self._data[at + 8 : at + 8 + length]))
-            position += (length + 8 + 7) & ~7
-        struct.pack_into("<Q", self._consumer, 0, position)
-        return records
-
-    def close(self) -> None:
-        """Unmap it."""
-        self._poll.close()
-        self._data.release()
-        self._producer.close()
-        self._consumer.close()
 
 
 class LiveSource:
@@ -95,7 +38,7 @@ class LiveSource:
         self._stack = contextlib.ExitStack()
         self._final: dict[Kind, tuple[int, int, int]] | None = None
         self._final_late = 0
-        self._backlog: deque[bytes] = deque()
+        self._order = InOrder()
         self._detached = False
 
     def __enter__(self) -> LiveSource:
@@ -114,9 +57,14 @@ class LiveSource:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._final_late = self.late_lost()
-        self._final = self.counts()
-        self._stack.close()
+        try:
+            self._final_late = self.late_lost()
+            self._final = self.counts()
+        except OSError:
+            if error is None:  # else that one is to be told
+                raise
+        finally:
+            self._stack.close()
 
     @property
     def report(self) -> Report:
@@ -129,13 +77,19 @@ class LiveSource:
         return self._loaded.log
 
     def wait(self, seconds: float) -> list[Reset | LatePacket]:
-        """Some resets as they come, after waiting at most so long for the first.
+        """Some resets as they come, after waiting at most so long for the first, and for its turn.
 
         In order of time, with what came after them from the same end; empty when nothing came.
+        The turn comes `order.HELD_NS` after the event: one that took longer into the ring buffer
+        may come after a younger one.
         """
-        if not self._backlog:
+        if not self._order:
             self._ring.wait(min(seconds, WITHIN_S) if self._follow_ups else seconds)
-        return self.drain()
+        found = self.drain()
+        while not found and (due_ns := self._order.due_ns()) is not None:
+            time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
+            found = self.drain()
+        return found
 
     def attach_late(self) -> list[str]:
         """Hook into functions whose module has been loaded meanwhile; returns their names.
@@ -145,19 +99,20 @@ class LiveSource:
         return [hook.target for hook in self._loaded.attach_late()]
 
     def drain(self) -> list[Reset | LatePacket]:
-        """The next resets, in order of time; empty when there is no more now.
+        """The next resets whose turn it is, in order of time; after `detach`, empty at the end.
 
         At most `CHUNK` at once: decoding is slow beside the kernel, and the ring must be emptied
         meanwhile.
         """
-        room = max(0, BACKLOG - len(self._backlog) - len(self._follow_ups))
-        read = self._ring.read(room)
-        records = self._follow_ups.join(read, time.monotonic())
-        if self._detached and len(read) < room:
-            records += self._follow_ups.rest()
-        records.sort(key=TIME.unpack_from)  # an event whose cause follows its packet comes late
-        self._backlog.extend(records)
-        if not self._backlog:
+        now_ns = time.monotonic_ns()
+        room = max(0, BACKLOG - len(self._order) - len(self._follow_ups))
+        records, all_of_it = self._ring.read(room)
+        self._order.add(self._follow_ups.join(records, now_ns / 1e9))
+        if self._detached and len(records) < room:
+            self._order.add(self._follow_ups.rest())
+        read_ns = None if self._detached else now_ns if all_of_it else 0
+        chunk = self._order.take(CHUNK, read_ns)
+        if not chunk:
             return []
         context = Context(
             clock_offset_ns=time.clock_gettime_ns(time.CLOCK_REALTIME)
@@ -165,7 +120,6 @@ class LiveSource:
             enums=self.report.enums,
         )
         size = event_size()
-        chunk = [self._backlog.popleft() for _ in range(min(CHUNK, len(self._backlog)))]
         return [decode(record[:size].ljust(size, b"\0"), context) for record in chunk]
 
     def detach(self) -> None:

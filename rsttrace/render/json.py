@@ -55,16 +55,13 @@ def entry_object(entry: model.Entry, *, explain: bool = False, utc: bool = False
         "trigger": _trigger(reset, ipv6),
         "sent_data": _sent_data(reset),
         "baseline": _baseline(reset.baseline, ipv6),
-        "authors": [
-            {"author": share.author, "probability": share.probability, "text": share.text}
-            for share in listed(verdict)
-        ],
+        "authors": authors_object(verdict),
         "advice": verdict.advice,
-        "evidence": [_evidence(item) for item in verdict.evidence],
+        "evidence": [evidence_object(item) for item in verdict.evidence],
     }
     if explain:
         made["considered"] = [
-            {**_evidence(item), "factors": _factors(item)} for item in verdict.considered
+            {**evidence_object(item), "factors": _factors(item)} for item in verdict.considered
         ]
     made.update(
         {
@@ -212,7 +209,16 @@ def _baseline(baseline: model.Baseline, ipv6: bool) -> dict[str, Any]:
     }
 
 
-def _evidence(evidence: model.Evidence) -> dict[str, Any]:
+def authors_object(verdict: model.Verdict) -> list[dict[str, Any]]:
+    """Who may have made it, as an entry lists them."""
+    return [
+        {"author": share.author, "probability": share.probability, "text": share.text}
+        for share in listed(verdict)
+    ]
+
+
+def evidence_object(evidence: model.Evidence) -> dict[str, Any]:
+    """An item of an entry's evidence."""
     return {
         "rule": evidence.rule,
         "weight": evidence.weight,

@@ -155,7 +155,7 @@ def _sentence(reset: model.Reset, verdict: model.Verdict) -> str:
 
 def _path(reset: model.Reset, verdict: model.Verdict) -> list[str]:
     """How far away it was made, and who handed it to us."""
-    rst, peer = _distance(verdict.hops_rst, reset), _distance(verdict.hops_peer, reset)
+    rst, peer = _distance(verdict.hops_rst), _distance(verdict.hops_peer)
     clauses = []
     if verdict.origin is model.Origin.FORGED and not reset.made_here:
         maker = makers_text(verdict) or "a device"
@@ -167,6 +167,9 @@ def _path(reset: model.Reset, verdict: model.Verdict) -> list[str]:
             clauses.append(f"by {maker}, somewhere on the path: {own}")
             peer = None
         else:
+            neighbor = neighbors.neighbor(reset)
+            if verdict.hops_rst == 0 and neighbor is not None and neighbor.is_gateway:
+                rst = "our own gateway itself"
             clauses.append(f"by {maker}, {rst or 'somewhere on the path'}")
     elif rst:
         clauses.append(f"by its TTL {rst}")
@@ -183,13 +186,11 @@ def _path(reset: model.Reset, verdict: model.Verdict) -> list[str]:
     return [", ".join(clauses)] if clauses else []
 
 
-def _distance(hops: int | None, reset: model.Reset) -> str | None:
+def _distance(hops: int | None) -> str | None:
     if hops is None:
         return None
     if hops == 0:
-        neighbor = neighbors.neighbor(reset)
-        gateway = neighbor is not None and neighbor.is_gateway
-        return "our own gateway itself" if gateway else "on our own link"
+        return "on our own link"
     return "1 hop away" if hops == 1 else f"{hops} hops away"
 
 

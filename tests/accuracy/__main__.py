@@ -19,12 +19,14 @@ from rsttrace.errors import RsttraceError
 from tests.accuracy import captures, record, robust
 from tests.accuracy.case import Outcome
 from tests.accuracy.cases import all_cases
-from tests.accuracy.run import play_all
+from tests.accuracy.reading import read_capture
+from tests.accuracy.run import Dumps, play_all
 from tests.accuracy.table import (
     MUST,
     by_label,
     by_source,
     failures,
+    false_findings,
     same_to_the_host,
     table,
     without_twin,
@@ -45,14 +47,19 @@ def show(outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
-def report(title: str, outcomes: Sequence[Outcome]) -> list[str]:
-    """Print the tables and what went wrong; returns the bars that were not passed."""
+def report(title: str, outcomes: Sequence[Outcome], live: bool = True) -> list[str]:
+    """Print the tables and what went wrong; returns the bars that were not passed.
+
+    `live`: of the live lab, where all is known that happened.
+    """
     print(f"\n{title}\n")
     print(table(outcomes, "label", by_label))
     print()
     print(table(outcomes, "source", by_source))
     if twins := same_to_the_host(outcomes):
         print(f"\nundecidable, as the host sees it, with the case that looks the same:\n\n{twins}")
+    if live and (false := false_findings(outcomes)):
+        print("\nfound, and did not happen:\n\n" + "\n".join(false))
     wrong = [
         outcome
         for outcome in outcomes
@@ -82,19 +89,22 @@ def played(pattern: str, verbose: bool, kept: record.Recording | None) -> Found:
     """The live lab; with `kept`, also records it there."""
     cases = [case for case in all_cases() if re.search(pattern, case.name)]
     if kept is None:
-        result = play_all(cases, verbose)
+        result = play_all(cases, verbose, dumps=Dumps())
     else:
-        with tempfile.NamedTemporaryFile() as file:
-            result = play_all(cases, verbose, Path(file.name))
-            kept.played, kept.events = result.played, record.unpack(Path(file.name))
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            result = play_all(cases, verbose, folder / "live", Dumps(folder))
+            kept.take(result.played, folder)
     wrong = report("live lab", result.outcomes)
     wrong += without_twin(result.outcomes, (case.name for case in all_cases()))
+    if result.dumped:
+        wrong += report("live lab, captured by tcpdump on the way", result.dumped)
     for name, why in result.skipped.items():
         print(f"skipped: {name}: {why}")
     for name, why in result.broken.items():
         print(f"broken: {name}:\n{why}")
         wrong.append(f"{name} could not be played")
-    return result.outcomes, wrong
+    return result.outcomes + result.dumped, wrong
 
 
 def captures_read(folder: Path | None, kept: record.Recording | None) -> Found:
@@ -112,10 +122,10 @@ def captures_read(folder: Path | None, kept: record.Recording | None) -> Found:
         kept.labels = captures.labels(folder)
         for name in sorted({label.file for label in kept.labels}):
             with tempfile.NamedTemporaryFile() as file:
-                captures.read(folder / name, Path(file.name))
+                read_capture(folder / name, Path(file.name))
                 kept.read[name] = record.unpack(Path(file.name))
         found = kept.captured()
-    return found, report("captures", found)
+    return found, report("captures", found, live=False)
 
 
 def judged_again(recording: record.Recording, halves: Halves, pattern: str) -> Found:
@@ -123,12 +133,17 @@ def judged_again(recording: record.Recording, halves: Halves, pattern: str) -> F
     outcomes: list[Outcome] = []
     wrong: list[str] = []
     if halves.live and recording.played:
-        outcomes += [one for one in recording.live() if re.search(pattern, one.case)]
-        wrong += report("live lab (recorded)", outcomes)
+        for title, found in (
+            ("live lab", recording.live()),
+            ("live lab, captured by tcpdump on the way", recording.dumped()),
+        ):
+            these = [one for one in found if re.search(pattern, one.case)]
+            wrong += report(f"{title} (recorded)", these) if these else []
+            outcomes += these
     if halves.captured and recording.labels:
         found = recording.captured()
         outcomes += found
-        wrong += report("captures (recorded)", found)
+        wrong += report("captures (recorded)", found, live=False)
     return outcomes, wrong
 
 

@@ -8,17 +8,14 @@ the frame (as Wireshark counts), the label, how sure it is, and where the captur
 from __future__ import annotations
 
 import csv
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rsttrace.errors import RsttraceError
 from tests.accuracy.case import Outcome
-from tests.accuracy.run import settled
+from tests.accuracy.reading import read_capture, settled
 from tests.lab.harness import Json
 
 ROOT = Path(__file__).parents[2]
@@ -73,25 +70,6 @@ def labels(folder: Path) -> list[Label]:
         ]
 
 
-def read(path: Path, record: Path | None = None) -> list[Json]:
-    """What ``rsttrace read`` says of a capture.
-
-    Every kind is asked for: which end is ours is the reader's guess, and a label does not say.
-    With `record`, what its judge is given is written there.
-
-    Raises:
-        RsttraceError: the command failed.
-    """
-    program = ["rsttrace"] if record is None else ["tests.accuracy.recorder", str(record)]
-    command = [*program, "read", "-o", "json", "--kind", "all", str(path)]
-    done = subprocess.run(
-        [sys.executable, "-m", *command], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    if done.returncode:
-        raise RsttraceError(f"rsttrace read failed on {path.name}: {done.stderr.strip()}")
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 def outcomes(labelled: Sequence[Label], said: Mapping[str, Iterable[Json]]) -> list[Outcome]:
     """Every labelled reset, with what was said of it; `said`: the entries, by file."""
     by_frame = {
@@ -123,4 +101,6 @@ def judge(folder: Path) -> list[Outcome]:
     """
     check(folder)
     found = labels(folder)
-    return outcomes(found, {name: read(folder / name) for name in sorted({x.file for x in found})})
+    return outcomes(
+        found, {name: read_capture(folder / name) for name in sorted({x.file for x in found})}
+    )

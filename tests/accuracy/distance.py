@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import select
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.accuracy.case import Case
 from tests.accuracy.forged import DROP_WORD, REJECT, by_distance
-from tests.accuracy.stage import TRAFFIC, V4, V6, Conn, Play, abort, both_reset, vanish
+from tests.accuracy.honest import End, client_lingers, closed, lingers, unread
+from tests.accuracy.stage import TRAFFIC, V4, V6, Conn, Play, both_reset, vanish
 from tests.accuracy.stages import WayStage
-from tests.lab.harness import DEADLINE_S, expect_reset, provoke
+from tests.lab.harness import DEADLINE_S, provoke
 
 PLACES = {"near": (1, 2), "mid": (1, 2, 3, 4), "far": (1, 2, 6, 10, 11, 12)}
 """Where on the way to each server a box is put."""
@@ -340,39 +340,11 @@ def deferred(stage: WayStage, end: str) -> None:
 # ---- honest ends on long and short ways ----
 
 
-def ends(stage: WayStage, end: str, traffic: str, how: Callable[[WayStage, Conn], None]) -> None:
+def ends(stage: WayStage, end: str, traffic: str, how: End) -> None:
     """The server resets a connection that was busy."""
     stage.to(end)
     with stage.busy(traffic) as conn:
         how(stage, conn)
-
-
-def lingers(stage: WayStage, conn: Conn) -> None:
-    """The server aborts."""
-    abort(conn.server)
-    expect_reset(conn.client)
-
-
-def client_lingers(stage: WayStage, conn: Conn) -> None:
-    """The client aborts."""
-    abort(conn.client)
-    expect_reset(conn.server)
-
-
-def closed(stage: WayStage, conn: Conn) -> None:
-    """The server has closed; then the client writes."""
-    conn.server.close()
-    assert conn.client.recv(1) == b""
-    conn.client.sendall(b"too late")
-    stage.arrived("client", 1)
-
-
-def unread(stage: WayStage, conn: Conn) -> None:
-    """The server closes with data unread."""
-    conn.client.sendall(b"never read")
-    assert select.select([conn.server], [], [], DEADLINE_S)[0]
-    conn.server.close()
-    expect_reset(conn.client)
 
 
 def cases() -> Iterator[Case]:

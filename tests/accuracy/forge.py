@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import random
-import select
+import selectors
 import socket
 import sys
 import time
@@ -469,12 +469,14 @@ def main() -> None:
     boxes = {}
     for word in sys.argv[1:]:
         box = Box(*word.split("="))
-        boxes[box.wire] = box
+        boxes[box.wire.fileno()] = box
+    selector = selectors.DefaultSelector()
+    for wire in boxes:
+        selector.register(wire, selectors.EVENT_READ)
     print("forging", flush=True)
     while True:
-        readable, _, _ = select.select(list(boxes), [], [])
-        for wire in readable:
-            boxes[wire].read()
+        for key, _ in selector.select():
+            boxes[key.fd].read()
 
 
 if __name__ == "__main__":

@@ -210,7 +210,6 @@ def swapped(stage: SwapStage, how: str) -> None:
         stage.play.tell("client", "proven" if how == "payload" else "decidable")
     with stage.connection() as conn:
         conn.talk()
-        conn.ask(f"SWAP {how} ".encode())
         conn.server.sendall(b"SWAP " + how.encode())
         if how != "checksum":  # the client's stack drops that one
             expect_reset(conn.client)

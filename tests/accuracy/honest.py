@@ -62,7 +62,7 @@ def client_lingers(stage: Stage, conn: Conn) -> None:
     """The client resets the server."""
     abort(conn.client)
     expect_reset(conn.server)
-    stage.arrived("server", 1)
+    stage.arrived(stage.play.end, 1)
 
 
 def crossing(stage: Stage, conn: Conn) -> None:

@@ -25,7 +25,7 @@ from rsttrace.model import Entry, Reset, Verdict
 from rsttrace.render.json import entry_line
 from tests.accuracy import captures
 from tests.accuracy.case import Outcome
-from tests.accuracy.run import Played, outcomes_of
+from tests.accuracy.run import Played, outcomes_of, outcomes_of_dumps
 from tests.lab.harness import Json
 
 Decide = Callable[[Reset], Verdict]
@@ -45,6 +45,8 @@ def _fingerprints() -> Fingerprints:
 class Recording:
     """A run of the live lab (`played`, `events`) and of the captures (`labels`, `read` by file).
 
+    `dumps` are the captures taken in the live lab, by name.
+
     Events are pickles: see `tests.accuracy.recorder`. They stay packed, as each judging changes
     what it is given.
     """
@@ -53,10 +55,22 @@ class Recording:
     events: list[bytes] = field(default_factory=list)
     labels: list[captures.Label] = field(default_factory=list)
     read: dict[str, list[bytes]] = field(default_factory=dict)
+    dumps: dict[str, list[bytes]] = field(default_factory=dict)
+
+    def take(self, played: list[Played], folder: Path) -> None:
+        """Take in a run of the live lab, whose records are in a folder: ``live``, and dumps."""
+        self.played, self.events = played, unpack(folder / "live")
+        names = {name for one in played for name in one.dumps.values()}
+        self.dumps = {name: unpack(folder / name) for name in names}
 
     def live(self, decide: Decide = shipped) -> list[Outcome]:
         """What is said of the live lab's resets."""
         return outcomes_of(self.played, entries(self.events, decide))
+
+    def dumped(self, decide: Decide = shipped) -> list[Outcome]:
+        """What is said of the captures that were taken in the live lab."""
+        said = {name: entries(events, decide) for name, events in self.dumps.items()}
+        return outcomes_of_dumps(self.played, said)
 
     def captured(self, decide: Decide = shipped) -> list[Outcome]:
         """What is said of the labelled captures."""

@@ -6,14 +6,15 @@ import contextlib
 import itertools
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional
 
 from rsttrace.demo.lab import Lab
 from tests.accuracy.case import Case, Outcome
+from tests.accuracy.reading import read_capture, settled
 from tests.accuracy.sniff import Honest, Sighting, Wire, parse
 from tests.accuracy.stage import Play, Stage
 from tests.lab.harness import TRACE, Fence, Json, Tracer, missing
@@ -26,7 +27,8 @@ AT_ONCE = 12
 class Played:
     """A case that was played: where its resets were seen, by which ends, and what went wrong.
 
-    `roles`: the watched ends, by the inodes of their namespaces. For the rest see `Case`.
+    `roles`: the watched ends, by the inodes of their namespaces. `dumps`: the names of the captures
+    (`Dumps`) in which its packets are, by role. For the rest see `Case`.
     """
 
     name: str
@@ -38,6 +40,28 @@ class Played:
     arrived: list[Sighting] = field(default_factory=list)
     left: list[Sighting] = field(default_factory=list)
     error: str | None = None
+    dumps: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Dumps:
+    """What rsttrace says of the captures that were taken while cases were played, by their names.
+
+    With `record`, a folder, what its judge is given is written there, one file for each.
+    """
+
+    record: Path | None = None
+    said: dict[str, list[Json]] = field(default_factory=dict)
+
+    def take(self, stage: Stage) -> dict[str, str]:
+        """Ends a stage's captures and reads them; returns their names by role."""
+        names = {}
+        for role, dump in stage.dumps.items():
+            dump.stop()
+            names[role] = f"{stage.prefix}-{role}"
+            target = None if self.record is None else self.record / names[role]
+            self.said[names[role]] = read_capture(dump.path, target)
+        return names
 
 
 @dataclass
@@ -46,6 +70,7 @@ class Result:
 
     played: list[Played] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
+    dumped: list[Outcome] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -54,11 +79,16 @@ class Result:
         return [outcome for outcome in self.outcomes if outcome.case == case]
 
 
-def play_all(cases: Sequence[Case], tell: bool = False, record: Path | None = None) -> Result:
+def play_all(
+    cases: Sequence[Case],
+    tell: bool = False,
+    record: Path | None = None,
+    dumps: Dumps | None = None,
+) -> Result:
     """Play cases, stage by stage, under one tracer that takes each namespace for a machine.
 
     With `tell`, names each on stderr as it is played. With `record`, what the tracer's judge is
-    given is written there.
+    given is written there. With `dumps`, the captures that stages take are read, too.
     """
     result = Result()
     ready = []
@@ -78,11 +108,14 @@ def play_all(cases: Sequence[Case], tell: bool = False, record: Path | None = No
             next_number = 1
             ready.sort(key=lambda case: case.stage.__name__)
             for kind, group in itertools.groupby(ready, key=lambda case: case.stage):
-                with kind(next_number) as stage:
+                with kind(next_number, dump=dumps is not None) as stage:
                     these = list(group)
                     played += _play_group(stage, these, tell)
                     next_number += len(these)
                     fence.cross(tracer)
+                    taken = {} if dumps is None else dumps.take(stage)
+                    for one in played[-len(these) :]:
+                        one.dumps = taken
                     for one in played:
                         if not one.arrived:
                             one.arrived = stage.sniffer.seen(one.play.port, False)
@@ -93,6 +126,8 @@ def play_all(cases: Sequence[Case], tell: bool = False, record: Path | None = No
         if one.error is not None:
             result.broken[one.name] = one.error
     result.outcomes = outcomes_of(played, tracer.entries)
+    if dumps is not None:
+        result.dumped = outcomes_of_dumps(played, dumps.said)
     result.played = played
     return result
 
@@ -126,41 +161,79 @@ def _play(stage: Stage, case: Case, tell: bool) -> Played:
     return Played(case.name, case.source, case.honest, case.label, play, inodes, error=error)
 
 
-def settled(entries: Iterable[Json]) -> list[tuple[Json, Json | None]]:
-    """(last word, first word if that was another) for each reset; an entry may be amended."""
-    first: dict[int, Json] = {}
-    last: dict[int, Json] = {}
-    for entry in entries:
-        number = entry["amends"] if entry["amends"] is not None else entry["id"]
-        first.setdefault(number, entry)
-        last[number] = entry
-    return [(last[n], first[n] if first[n] is not last[n] else None) for n in first]
-
-
 Said = tuple[Json, Optional[Json]]
+Key = tuple[str, Wire, int]
+"""A RST at an end: the role, its headers, its TTL."""
 
 
 def outcomes_of(played: Iterable[Played], entries: Iterable[Json]) -> list[Outcome]:
     """Each RST that arrived at a watched end in these cases, with what was said of it."""
+    by_port = _by_port(e for e in entries if "summary" not in e or "kind" in e)
+    made = []
+    for one in played:
+        told: dict[Key, list[Said]] = {}
+        for last, first in by_port.get(one.play.port, ()):
+            if last["netns"] in one.roles:
+                role = one.roles[last["netns"]]
+                told.setdefault((role, *_wire(last)), []).append((last, first))
+        made += _outcomes(one, one.arrived, told)
+    return made
+
+
+def outcomes_of_dumps(
+    played: Iterable[Played], said: Mapping[str, Iterable[Json]]
+) -> list[Outcome]:
+    """The same for captures: of an end, what arrived there; of a router, what passed it.
+
+    A router's capture is asked of honest resets alone: how sure it is who made the others was said
+    for the ends. What a host made itself is no question to a capture.
+    """
+    by_port = {name: _by_port(entries) for name, entries in said.items()}
+    made: list[Outcome] = []
+    for one in played:
+        if one.source.startswith("own"):
+            continue
+        for role, name in one.dumps.items():
+            told: dict[Key, list[Said]] = {}
+            router = role not in one.roles.values()
+            for last, first in by_port[name].get(one.play.port, ()):
+                wire, ttl = _wire(last)
+                told.setdefault((role, wire, 0 if router else ttl), []).append((last, first))
+            arrived = [
+                found._replace(role=role, ttl=0 if router else found.ttl)
+                for found in one.arrived
+                if found.role == role or (router and (role, found.wire, 0) in told)
+            ]
+            if not router or one.honest:
+                made += _named(_outcomes(one, arrived, told), "tcpdump on any")
+    return made
+
+
+def _named(outcomes: Iterable[Outcome], where: str) -> list[Outcome]:
+    return [replace(outcome, role=f"{outcome.role}, {where}") for outcome in outcomes]
+
+
+def _by_port(entries: Iterable[Json]) -> dict[int, list[Said]]:
     by_port: dict[int, list[Said]] = {}
-    for last, first in settled(e for e in entries if "summary" not in e or "kind" in e):
-        if last["direction"] == "received":
+    for last, first in settled(entries):
+        if last["direction"] != "sent":
             for end in ("local", "remote"):
                 by_port.setdefault(last[end]["port"], []).append((last, first))
-    return [outcome for one in played for outcome in _outcomes(one, by_port.get(one.play.port, ()))]
+    return by_port
 
 
-def _outcomes(one: Played, said: Iterable[Said]) -> list[Outcome]:
-    told: dict[tuple[str, Wire, int], list[Said]] = {}
-    for last, first in said:
-        if last["netns"] not in one.roles:
-            continue
-        found = parse(bytes.fromhex(last["rst"]["raw"]))
-        assert found is not None, last
-        told.setdefault((one.roles[last["netns"]], *found), []).append((last, first))
+def _wire(entry: Json) -> tuple[Wire, int]:
+    found = parse(bytes.fromhex(entry["rst"]["raw"]))
+    assert found is not None, entry
+    return found
+
+
+def _outcomes(
+    one: Played, arrived: Iterable[Sighting], told: Mapping[Key, list[Said]]
+) -> list[Outcome]:
     honest = Honest(one.left, one.play.hops)
     outcomes = []
-    for role, _, wire, ttl in one.arrived:
+    for role, _, wire, ttl in arrived:
         genuine = one.honest or honest.take(wire, ttl)
         told_trust = one.play.trust.get(role, "honest" if one.honest else "proven")
         trust = "honest" if genuine and not one.honest else told_trust

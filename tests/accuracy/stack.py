@@ -28,6 +28,8 @@ class Style:
     """A stack's habits: initial TTL, step of the IP ID counter, DF, and the look of its resets.
 
     `stamped`: its SYN-ACK has FreeBSD's order of options, and all but its resets timestamps.
+    `mirrors`: each packet has the IP ID and the window of the one that it answers. `reason`: text
+    that its resets carry (RFC 9293 §3.5.2).
     """
 
     ttl: Callable[[], int]
@@ -37,6 +39,8 @@ class Style:
     ack_filled: bool
     window: int = 0
     stamped: bool = False
+    mirrors: bool = False
+    reason: bytes = b""
 
 
 def varied_ttls() -> Iterator[int]:
@@ -60,6 +64,10 @@ STYLES = {
     "no-df": Style(lambda: 64, lambda: 1, False, "R", False),
     # FreeBSD, where its IDs count: tcp_output() puts no timestamps into a RST.
     "bsd": Style(lambda: 64, lambda: 1, True, "RA", True, stamped=True),
+    # Small devices that answer in the buffer of the packet that they got.
+    "mirrors": Style(lambda: 64, lambda: 0, True, "RA", True, mirrors=True),
+    # BIG-IP, if told to (tm.rstcause.pkt).
+    "states-reason": Style(lambda: 255, lambda: 1, True, "RA", True, reason=b"BIG-IP: [0x2] rst"),
     # A stack that varies its TTL from packet to packet.
     "varied-ttl": Style(varied_ttls().__next__, lambda: 1, True, "RA", True),
 }
@@ -94,7 +102,8 @@ class Stack:
         if data.startswith(b"RESET"):
             del self._next[who]
             ack = end if self._style.ack_filled else 0
-            return self._send(packet, self._style.flags, ours, ack, self._style.window)
+            style = self._style
+            return self._send(packet, style.flags, ours, ack, style.window, style.reason)
         if data:
             self._next[who] = ours + len(data) & 0xFFFFFFFF
             options = [NOP, NOP, *self._stamp(packet)] if self._style.stamped else []
@@ -126,7 +135,7 @@ class Stack:
                 src=packet.dst,
                 dst=packet.src,
                 ttl=style.ttl(),
-                id=self._id,
+                id=packet.id if style.mirrors else self._id,
                 flags="DF" if style.df else 0,
             )
         else:
@@ -137,7 +146,7 @@ class Stack:
             flags=flags,
             seq=seq & 0xFFFFFFFF,
             ack=ack & 0xFFFFFFFF,
-            window=window,
+            window=packet[TCP].window if style.mirrors else window,
             options=list(options),
         )
         return network / segment / data if data else network / segment

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import select
+import selectors
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rsttrace.demo.lab import Lab
+from tests.accuracy.dump import Dump
 from tests.accuracy.sniff import Sniffer
 from tests.lab.harness import DEADLINE_S, expect_reset, linger_zero
 
@@ -120,7 +122,10 @@ def requests(conn: Conn) -> None:
 def idle(conn: Conn) -> None:
     """A few requests, then nothing for longer than any timer of TCP that is at work."""
     conn.talk()
-    assert not select.select([conn.client, conn.server], [], [], 1.5)[0]
+    with selectors.DefaultSelector() as selector:
+        for sock in (conn.client, conn.server):
+            selector.register(sock, selectors.EVENT_READ)
+        assert not selector.select(1.5)
 
 
 TRAFFIC: dict[str, Callable[[Conn], None]] = {"bulk": bulk, "requests": requests, "idle": idle}
@@ -158,11 +163,14 @@ class Stage:
     prefix = "rstacc"
     hops = ROUTERS
     watched: Sequence[tuple[str, str]] = (("client", "eth0"), ("server", "eth0"))
+    dumped: Sequence[str] = ()
+    """Where tcpdump runs as well, if asked for."""
 
-    def __init__(self, first: int = 1) -> None:
+    def __init__(self, first: int = 1, *, dump: bool = False) -> None:
         self.lab = Lab(self.prefix)
         self._numbers = itertools.count(first)
         self._stack = contextlib.ExitStack()
+        self._dump = dump
         self._local = threading.local()  # cases that wait are played at the same time
 
     @property
@@ -177,6 +185,11 @@ class Stage:
             self.build()
             self.sniffer = Sniffer(self.lab, self.watched)
             self._stack.callback(self.sniffer.close)
+            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+            self.dumps: dict[str, Dump] = {}
+            for role in self.dumped if self._dump else ():
+                self.dumps[role] = Dump(self.lab, role, folder / f"{role}.pcap")
+                self._stack.callback(self.dumps[role].stop)
         except BaseException:
             self._stack.close()
             raise

@@ -26,6 +26,30 @@ class ForgersStage(Stage):
         forgers(self, ("r1", "r3", "r5"))
 
 
+class JitterStage(Stage):
+    """The chain, with 20 to 32 ms each way before the server, and forgers in r1 and r4."""
+
+    prefix = "rstaccj"
+
+    def build(self) -> None:
+        self.lab.add("tap")
+        super().build()
+        command = self.python("tests.accuracy.tap", "left", "right", "20", "12")
+        self.lab.spawn("tap", command, ready="bridging")
+        for role, interface in (("r5", "out"), ("server", "eth0")):
+            no_offload(self.lab, role, interface)
+        forgers(self, ("r1", "r4"))
+
+    def cable(self, near: str, near_if: str, far: str, far_if: str, number: int) -> None:
+        if far != "server":
+            super().cable(near, near_if, far, far_if, number)
+            return
+        self.lab.link(near, near_if, "tap", "left")
+        self.lab.link(far, far_if, "tap", "right")
+        self.lab.addresses(near, near_if, f"10.80.{number}.1/30", f"fd80:{number}::1/64")
+        self.lab.addresses(far, far_if, f"10.80.{number}.2/30", f"fd80:{number}::2/64")
+
+
 class SwapStage(Stage):
     """client - r1 - (tap) - r2 - server: the tap is a bridge that turns answers into resets."""
 
@@ -60,27 +84,44 @@ class SwapStage(Stage):
 
 
 class LanStage(Stage):
-    """A hub with client, attacker, neighbour and two gateways; behind them r3, r4 and the server.
+    """A hub with client, attacker, neighbour, a NAT box and two gateways; behind these the server.
 
-    client 10.82.0.1, gateway address 10.82.0.254 (held by gwa, later perhaps by gwb).
+    client 10.82.0.1, gateway address 10.82.0.254 (held by gwa, later perhaps by gwb), then r3 and
+    r4. `inner` is behind the NAT box: its packets have the box's address.
     """
 
     prefix = "rstaccl"
     hops = 3
     NEIGHBOUR = 5
     ATTACKER = 6
+    NATBOX = 7
+    INNER = "10.80.35.2"
     GATEWAY = "10.82.0.254"
-    watched = (("client", "eth0"), ("server", "eth0"), ("neighbour", "eth0"))
+    watched = (
+        ("client", "eth0"),
+        ("server", "eth0"),
+        ("neighbour", "eth0"),
+        ("neighbour", "eth1"),
+        ("inner", "eth0"),
+    )
 
     def build(self) -> None:
-        self.lab.add("hub", "client", "attacker", "neighbour", "gwa", "gwb", "r3", "r4", "server")
+        self.lab.add("hub", "client", "attacker", "neighbour", "natbox", "inner")
+        self.lab.add("gwa", "gwb", "r3", "r4", "server")
         # ageing_time 0: it learns nothing and sends everything everywhere, as a hub does.
         self.lab.ip("hub", "link add br0 type bridge ageing_time 0", "link set br0 up")
-        hosts = {"client": 1, "attacker": self.ATTACKER, "neighbour": self.NEIGHBOUR}
+        hosts = {
+            "client": 1,
+            "attacker": self.ATTACKER,
+            "neighbour": self.NEIGHBOUR,
+            "natbox": self.NATBOX,
+        }
         for role in (*hosts, "gwa", "gwb"):
             port = f"p{role}"
             self.lab.link(role, "eth0", "hub", port)
             self.lab.ip("hub", f"link set {port} master br0")
+        self.lab.link("neighbour", "eth1", "hub", "psecond")
+        self.lab.ip("hub", "link set psecond master br0")
         for role, number in hosts.items():
             self.lab.addresses(role, "eth0", f"10.82.0.{number}/24")
             if role != "client":
@@ -103,6 +144,9 @@ class LanStage(Stage):
         self.lab.route("server", f"{CLIENTS[0]} via 10.80.33.1")
         self.lab.ip("client", f"route add local {CLIENTS[0]} dev lo")
         self.lab.ip("server", f"route add local {SERVERS[0]} dev lo")
+        self.lab.router("natbox")
+        self.cable("natbox", "in", "inner", "eth0", 35)
+        self.lab.route("inner", "default via 10.80.35.1")
 
 
 class RebootStage(Stage):
@@ -144,6 +188,7 @@ class WayStage(Stage):
     hops = 12
     ENDS: ClassVar[dict[str, tuple[int, int]]] = {"near": (2, 84), "mid": (4, 83), "far": (12, 81)}
     SECOND = (1, 3, 4, 6, 11)
+    dumped = ("client", "w1")
     watched = tuple(
         (role, interface)
         for role in ("client", "near", "mid", "far")

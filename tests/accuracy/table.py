@@ -108,6 +108,26 @@ def same_to_the_host(outcomes: Iterable[Outcome]) -> str:
     )
 
 
+TRUE_OF = {
+    "duplicate-address": ("second host", "neighbour", "scapy: frame", "hping3"),
+    "health-check": ("HAProxy health check",),
+    "nat-state-lost": ("NAT state lost", "balancer"),
+    "split-identity": ("SYNPROXY", "HAProxy"),
+}
+"""Findings that say what happened, and the sources of which each may be true."""
+
+
+def false_findings(outcomes: Iterable[Outcome]) -> list[str]:
+    """What was found and did not happen, in words: one line for each finding and source."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for outcome in outcomes:
+        found = () if outcome.entry is None else outcome.entry.get("findings", ())
+        for finding in found:
+            if outcome.source not in TRUE_OF.get(finding, (outcome.source,)):
+                counts[finding, f"{outcome.source} ({outcome.label})"] += 1
+    return [f"{finding} at {source}: {n}" for (finding, source), n in sorted(counts.items())]
+
+
 def without_twin(outcomes: Iterable[Outcome], names: Iterable[str]) -> list[str]:
     """Undecidable resets whose twin is no case (`names`: of all of them), in words."""
     known = {_plain(name) for name in names}

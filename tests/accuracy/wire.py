@@ -7,13 +7,14 @@ turn packets into resets in place; and two resets of one connection with differe
 from __future__ import annotations
 
 import functools
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.accuracy.case import Case
 from tests.accuracy.forge import COPIES
 from tests.accuracy.forged import COUNT, DROP_WORD, by_distance
-from tests.accuracy.stage import V4, V6, Play, abort, both_reset
+from tests.accuracy.stage import V4, V6, Conn, Play, abort, both_reset
 from tests.accuracy.stages import SwapStage, WayStage
 from tests.lab.harness import expect_reset, provoke
 
@@ -68,7 +69,10 @@ def pf(stage: WayStage, end: str, box: int) -> None:
 
 
 def two_makers(stage: WayStage, end: str, shape: str, trust: str) -> None:
-    """A box resets the client; the server, to which the request goes on, aborts."""
+    """A box resets the client; the server, to which the request goes on, aborts.
+
+    Its RST comes too late now and then: its ACK has drawn one from the client's host before.
+    """
     play = stage.to(end)
     play.tell("client", trust)
     with stage.busy("requests") as conn:
@@ -76,7 +80,7 @@ def two_makers(stage: WayStage, end: str, shape: str, trust: str) -> None:
         provoke(conn.client, request)
         assert conn.server.recv(len(request)) == request
         abort(conn.server)
-        stage.arrived("client", COUNT.get(shape, 1) + 1)
+        stage.arrived("client", COUNT.get(shape, 1))
 
 
 # ---- swaps in place ----
@@ -104,13 +108,15 @@ def again(stage: SwapStage, how: str, victim: str, count: int) -> None:
     stage.play.tell(victim, "late")
     with stage.connection() as conn:
         conn.talk()
+        # Acknowledges all, or what is sent again is an earlier packet.
+        (conn.ask if victim == "client" else conn.answer)(b"and now?")
         sender, receiver = _towards(conn, victim)
         sender.sendall(f"SWAP {how}".encode())
         expect_reset(receiver)
         stage.arrived(victim, count)
 
 
-def _towards(conn: Any, victim: str) -> Any:
+def _towards(conn: Conn, victim: str) -> tuple[socket.socket, socket.socket]:
     return (conn.server, conn.client) if victim == "client" else (conn.client, conn.server)
 
 

@@ -1,7 +1,7 @@
 """What a verdict costs: CPU time for each reset, without and with fingerprints. No root needed.
 
 Run as ``python -m tests.bench.judging``; also a part of ``make bench``. The resets are those of the
-unit tests of each observation: a mix of everything that can be seen.
+unit tests for each observation: a mix of everything that the judge knows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ ROUNDS, TURNS = 5, 20
 
 def main() -> None:
     """Measure and print."""
-    resets = [reset for rows in CASES.values() for _, reset, _ in rows]
+    resets = [
+        reset
+        for rows in CASES.values()
+        for _, reset, name in rows
+        if name is not None and reset.kind.direction == "received"
+    ]
     plans = {"no fingerprints": None, "with fingerprints": fingerprints.load(())}
     spent: dict[str, list[float]] = {name: [] for name in plans}
     for _ in range(ROUNDS):
@@ -29,7 +34,7 @@ def main() -> None:
                     judge(reset, known)
             spent[name].append((time.process_time() - began) / TURNS / len(resets))
     base = statistics.median(spent["no fingerprints"])
-    print(f"judging {len(resets)} resets of the unit tests")
+    print(f"judging {len(resets)} resets")
     for name, seconds in spent.items():
         median = statistics.median(seconds)
         print(f"    {median / base:5.2f} x  {name}: {median * 1e6:.0f} µs a reset", flush=True)

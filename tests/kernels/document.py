@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rsttrace.commands.trace import BLIND_SPOTS
-from rsttrace.kernel.hooks import KNOWLEDGE
+from rsttrace.kernel.hooks import Plan
+from rsttrace.kernel.knowledge import BLIND_SPOTS, KNOWLEDGE
 from tests.kernels import build
 from tests.kernels.kernels import GUESTS
 
@@ -104,8 +104,8 @@ def render(facts: Facts) -> str:
         *table(
             ["", *titles],
             [
-                [text, *("yes" if facts[name]["knows"][key] else "no" for name in names)]
-                for key, text in KNOWLEDGE.items()
+                [ability.text, *("yes" if facts[name]["knows"][key] else "no" for name in names)]
+                for key, ability in KNOWLEDGE.items()
             ],
         ),
         "## Hooks",
@@ -134,7 +134,7 @@ def render(facts: Facts) -> str:
     lines += [
         "",
         *(
-            f"On every kernel the {plan} plan does not see: {BLIND_SPOTS[plan]}.\n"
+            f"On every kernel the {plan} plan does not see: {BLIND_SPOTS[Plan(plan)]}.\n"
             for plan in PLANS
         ),
         "## Kinds and causes proven",

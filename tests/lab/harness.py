@@ -33,9 +33,10 @@ import pytest
 
 from rsttrace.demo.lab import Lab
 from rsttrace.errors import LabError
-from rsttrace.kernel import syscalls
+from rsttrace.kernel import knowledge, syscalls
 from rsttrace.kernel.facts import Facts
 from rsttrace.kernel.hooks import Plan
+from rsttrace.model import Kind
 
 PLAN = os.environ.get("RSTTRACE_LAB_PLAN", "auto")
 DEADLINE_S = float(os.environ.get("RSTTRACE_LAB_DEADLINE", "20"))
@@ -189,14 +190,16 @@ class Tracer:
 
 @cache
 def knows() -> dict[str, bool]:
-    """What this kernel tells of a reset (`rsttrace.kernel.hooks.KNOWLEDGE`)."""
+    """What this kernel tells of a reset (`rsttrace.kernel.knowledge.KNOWLEDGE`)."""
     return Facts().knows()
 
 
 def no_socket(tracer: Tracer) -> str:
     """The cause of an answer for which there is no socket: before 6.10 the tracepoint is silent."""
-    plain = tracer.plan is Plan.TRACEPOINTS and not knows()["reset_reason"]
-    return "no-connection" if plain else "no-socket"
+    told = knowledge.Told(Kind.SENT_PASSIVE, "no-socket", None)
+    found = knowledge.left(told, tracer.plan, knows())
+    assert found is not None
+    return found.cause
 
 
 def cause(entry: Json) -> tuple[str, str, str, str | None]:

@@ -10,7 +10,7 @@ import pytest
 import scapy.layers.inet as scapy_inet
 
 from rsttrace.demo.lab import Lab
-from rsttrace.kernel.config import Request
+from rsttrace.kernel.protocol import Request
 from rsttrace.kernel.source import LiveSource
 from rsttrace.model import Kind, LatePacket, Reset, Scope
 from tests.lab.harness import (

@@ -14,12 +14,12 @@ from rsttrace.kernel.sources import SOURCES
 
 COMPILE = """
 import sys, tempfile
-from dataclasses import asdict
 from pathlib import Path
 from rsttrace.errors import KernelError
-from rsttrace.kernel import child, hooks, layout
+from rsttrace.kernel import hooks, layout
 from rsttrace.kernel.bcc import import_bcc
 from rsttrace.kernel.facts import Facts
+from rsttrace.kernel.program import compile_program, config_header
 from rsttrace.kernel.protocol import Request
 from rsttrace.model import Kind
 
@@ -28,10 +28,10 @@ layout.bpf_directory = lambda: bpf
 bcc = import_bcc()
 with tempfile.TemporaryDirectory() as name:
     facts = Facts()
-    request = asdict(Request(kinds=tuple(k.value for k in Kind), flows=64, payload=64))
-    text = child.config_header(request, facts, hooks.Plan.KPROBES, True)
+    request = Request(kinds=tuple(k.value for k in Kind), flows=64, payload=64)
+    text = config_header(request, facts, hooks.Plan.KPROBES, True)
     try:
-        child.compile_program(bcc, facts, Path(name), text)
+        compile_program(bcc, facts, Path(name), text)
     except KernelError as error:
         print(error.what)
 """

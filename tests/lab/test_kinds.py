@@ -2,7 +2,7 @@
 
 Each case is repeated a prime number of times, and each namespace must show exactly the entries
 expected: no more (phantoms), no less. The rows are written for a kernel that tells everything;
-`can_know` says what is left of them where a kernel, or a plan, tells less.
+`rsttrace.kernel.knowledge` says what is left of them where a kernel, or a plan, tells less.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ import scapy.layers.inet as scapy_inet
 import scapy.layers.inet6 as scapy_inet6
 
 from rsttrace.demo.lab import Lab
+from rsttrace.kernel import knowledge
 from rsttrace.kernel.hooks import Plan
+from rsttrace.model import Kind
 from tests.lab.harness import (
     DEADLINE_S,
     Fence,
@@ -424,8 +426,8 @@ class Row(NamedTuple):
     setup: Callable[[Lab], None] = nothing
     families: tuple[int, ...] = (V4, V6)
     rounds: int = 3
-    drop: str = ""
-    """How the stack frees the rejected RST, where kernels differ in what that tells."""
+    tcp_drop: bool = False
+    """The stack frees the rejected RST by tcp_drop(): kernels differ in what that tells."""
 
 
 FORWARDED = Seen("forwarded", "forwarded", "peer", None, "sent-passive")
@@ -565,7 +567,7 @@ ROWS = [
         server=(RAW,),
         client=(REJECTED._replace(cause="challenge-ack", state="ESTABLISHED"),),
         router=(FORWARDED_RAW,),
-        drop="tcp_drop",
+        tcp_drop=True,
     ),
     Row(
         "out-of-window",
@@ -573,7 +575,7 @@ ROWS = [
         server=(RAW,),
         client=(REJECTED._replace(cause="out-of-window", state="ESTABLISHED"),),
         router=(FORWARDED_RAW,),
-        drop="tcp_drop",
+        tcp_drop=True,
     ),
     Row(
         "two-at-once",
@@ -589,7 +591,7 @@ ROWS = [
             Seen("sent-passive", "no-socket", "local"),
         ),
         router=(FORWARDED_RAW, FORWARDED_RAW, FORWARDED),
-        drop="tcp_drop",
+        tcp_drop=True,
     ),
     Row(
         "bad-checksum",
@@ -639,7 +641,7 @@ ROWS = [
         client=(RAW,),
         server=(REJECTED._replace(cause="listen", state="LISTEN"),),
         router=(FORWARDED_RAW,),
-        drop="tcp_drop",
+        tcp_drop=True,
     ),
     Row(
         "listener-receives-with-ack",
@@ -673,31 +675,12 @@ def seen(entry: Json) -> Seen:
 
 
 def can_know(row: Row, one: Seen, plan: Plan, knows: dict[str, bool]) -> Seen | None:
-    """What a plan can find out of an entry on a kernel that knows so much (`hooks.KNOWLEDGE`).
-
-    Unknown is null, or a cause that says less, never a guess. None: it sees nothing of it.
-    """
-    by_tracepoint = plan is Plan.TRACEPOINTS
-    if one.kind == "sent-passive" and by_tracepoint and not knows["reset_reason"]:
-        # The tracepoint is silent without a full socket.
-        if one.cause in ("no-socket", "time-wait"):
-            return one._replace(cause="no-connection", state=None)
-    elif one.kind == "received-unmatched" and by_tracepoint and not knows["drop_reason"]:
-        return one._replace(kind="received-rejected", cause="ignored")
-    elif one.kind == "received-rejected" and not knows["drop_reason"]:
-        if by_tracepoint and row.drop == "tcp_drop":  # not through the tracepoint
-            return None
-        if by_tracepoint:
-            return one._replace(cause="ignored", state=None)
-        if one.cause in ("challenge-ack", "out-of-window", "bad-checksum"):
-            return one._replace(cause="ignored")
-    elif one.kind == "received-rejected" and by_tracepoint and not knows["drop_socket"]:
-        if one.cause in ("bad-checksum", "out-of-window", "closed"):
-            return one._replace(state=None)
-        if row.drop == "tcp_drop":  # in window, or to a listener: the same reason
-            return one._replace(cause="ignored", state=None)
-        return one._replace(cause="dropped", state=None)
-    return one
+    """What a plan can find out of an entry on a kernel that knows so much; None: nothing."""
+    told = knowledge.Told(Kind(one.kind), one.cause, one.state)
+    found = knowledge.left(told, plan, knows, tcp_drop=row.tcp_drop)
+    if found is None:
+        return None
+    return one._replace(kind=found.kind.value, cause=found.cause, state=found.state)
 
 
 def expectations(row: Row, tracer: Tracer) -> dict[str, list[Seen]]:

@@ -1,7 +1,7 @@
 """Both plans at once, on the same traffic: what they say agrees, event by event.
 
-Where they differ, the kernel tells the tracepoint plan less: `can_know` (kinds, causes, states) and
-the lists below (everything else) name all of it, by what the kernel has.
+Where they differ, the kernel tells the tracepoint plan less: `rsttrace.kernel.knowledge` (kinds,
+causes, states) and the lists below (everything else) name all of it, by what the kernel has.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rsttrace.demo.lab import Lab
-from rsttrace.kernel import hooks, kprobe
+from rsttrace.kernel import hooks, knowledge, kprobe
 from rsttrace.kernel.hooks import Plan
 from tests.lab.conftest import routed_lab
 from tests.lab.harness import Fence, Json, Tracer, expect_reset, knows, linger_zero, pair
@@ -144,7 +144,7 @@ HEADERS_OF_TRIGGER = frozenset(
 """What there is no record of for a packet seen earlier; only a probe hands the packet over."""
 
 
-def may_be_null(path: str, full: Json) -> bool:
+def may_be_null(path: str, full: Json, row: Row) -> bool:
     """Whether the tracepoint plan may say null where the kprobe plan's entry is `full`."""
     kind, group = full["kind"], path.partition(".")[0]
     silent = not knows()["reset_reason"]  # tcp_send_reset, without a full socket
@@ -153,9 +153,8 @@ def may_be_null(path: str, full: Json) -> bool:
     if path in HEADERS_OF_TRIGGER:
         return kind == "sent-netfilter" or (kind == "sent-passive" and silent)
     if group in ("socket", "process"):
-        return (kind == "received-rejected" and not knows()["drop_socket"]) or (
-            kind == "sent-passive" and silent and full["socket"]["state"] == "TIME_WAIT"
-        )
+        less = can_know(row, seen(full), Plan.TRACEPOINTS, knows())
+        return less is not None and less.state is None is not seen(full).state
     return False
 
 
@@ -205,7 +204,9 @@ def compare(row: Row, by_kprobe: list[Json], by_tracepoint: list[Json]) -> None:
                 a, b = one.get(path), other.get(path)
                 if a == b or (path in LOOKED_UP and None in (a, b)):
                     continue
-                allowed = may_be_null(path, full) if b is None else may_say_less(path, full, row)
+                allowed = (
+                    may_be_null(path, full, row) if b is None else may_say_less(path, full, row)
+                )
                 assert allowed, (path, a, b, full, less)
 
 
@@ -219,9 +220,8 @@ def test_every_hook_attaches(both: Both, record_property: Callable[[str, object]
     """Nothing of a plan is missing, and what this kernel does not know is said at the start."""
     record_property("knows", knows())
     for tracer in both:
-        unknown = hooks.unknown(tracer.plan, knows())
-        arguments = 2 + knows()["drop_reason"] + knows()["drop_socket"]
-        wanted = hooks.for_plan(tracer.plan, arguments, payload=True)
+        unknown = knowledge.unknown(tracer.plan, knows())
+        wanted = hooks.for_plan(tracer.plan, knows(), payload=True)
         record_property(
             f"{tracer.plan.value}-plan",
             {

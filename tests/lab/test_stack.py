@@ -13,11 +13,11 @@ from rsttrace.kernel.hooks import Plan
 
 STACKS = """
 import json, struct, sys, tempfile
-from dataclasses import asdict
 from pathlib import Path
-from rsttrace.kernel import child, hooks
+from rsttrace.kernel import hooks
 from rsttrace.kernel.bcc import import_bcc
 from rsttrace.kernel.facts import Facts
+from rsttrace.kernel.program import compile_program, config_header
 from rsttrace.kernel.protocol import Request
 from rsttrace.model import Kind
 
@@ -36,11 +36,11 @@ def depth(code):
 bcc = import_bcc()
 with tempfile.TemporaryDirectory() as name:
     facts = Facts()
-    request = asdict(Request(kinds=tuple(k.value for k in Kind), flows=64))
+    request = Request(kinds=tuple(k.value for k in Kind), flows=64)
     plan = hooks.Plan(sys.argv[1])
-    text = child.config_header(request, facts, plan, True)
-    program = child.compile_program(bcc, facts, Path(name), text)
-    names = {hook.program for hook in hooks.for_plan(plan)}
+    text = config_header(request, facts, plan, True)
+    program = compile_program(bcc, facts, Path(name), text)
+    names = {hook.program for hook in hooks.for_plan(plan, facts.knows())}
     print(json.dumps({name: depth(program.dump_func(name)) for name in names}))
 """
 

@@ -18,12 +18,13 @@ from rsttrace.model import Origin
 from tests.accuracy import captures, record, robust
 from tests.accuracy.case import Outcome
 from tests.accuracy.cases import all_cases
-from tests.accuracy.run import settled
+from tests.accuracy.reading import read_capture, settled
 from tests.accuracy.sniff import Honest, Sighting, Wire, parse
 from tests.accuracy.table import (
     by_label,
     column,
     failures,
+    false_findings,
     same_to_the_host,
     table,
     without_twin,
@@ -120,6 +121,14 @@ def test_bars() -> None:
 def test_cases_have_names_of_their_own() -> None:
     names = [case.name for case in all_cases()]
     assert len(names) == len(set(names))
+
+
+def test_a_finding_must_have_happened() -> None:
+    found = outcome("genuine", "honest", "peer")
+    assert found.entry is not None
+    found.entry["findings"] = ["health-check", "connection-refused"]
+    assert false_findings([found]) == ["health-check at a box (genuine): 1"]
+    assert false_findings([replace(found, source="HAProxy health check")]) == []
 
 
 def test_an_undecidable_reset_has_a_twin() -> None:
@@ -258,7 +267,7 @@ def test_the_report_has_both() -> None:
 def test_a_recording_is_judged_as_the_run_was(tmp_path: Path) -> None:
     capture, records = tmp_path / "incident.pcap", tmp_path / "records"
     write(capture, pcap(incident()))
-    said = captures.read(capture, records)
+    said = read_capture(capture, records)
     assert [entry["origin"] for entry in said] == ["forged"]
     label = captures.Label(str(capture), said[0]["frame"], "1", "a box", "forged", "high")
     kept = record.Recording(labels=[label], read={str(capture): record.unpack(records)})
@@ -274,7 +283,7 @@ def test_a_recording_is_judged_as_the_run_was(tmp_path: Path) -> None:
 def test_another_judge_is_asked_where_one_is_given(tmp_path: Path) -> None:
     capture, records = tmp_path / "incident.pcap", tmp_path / "records"
     write(capture, pcap(incident()))
-    captures.read(capture, records)
+    read_capture(capture, records)
     wanted = replace(judge(reset()), origin=Origin.PEER)
     said = record.entries(record.unpack(records), lambda found: wanted)
     assert [entry["origin"] for entry in said] == ["peer"]

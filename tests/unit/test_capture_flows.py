@@ -61,8 +61,7 @@ def test_both_directions_of_a_flow() -> None:
     ("before_syn", "gap_ns", "renewed"),
     [
         ([], SECOND, False),  # a SYN into a live flow
-        ([], 59 * SECOND, False),
-        ([], 61 * SECOND, True),
+        ([], 600 * SECOND, False),  # however long it was quiet: our SYN-ACK will tell
         ([(0, "FA")], SECOND, True),
         ([(1, "FA")], SECOND, True),
     ],

@@ -179,10 +179,24 @@ def test_timestamps_that_were_cut_off_are_neither_there_nor_missing() -> None:
     half = flows.baseline(segment(talk.reset())).theirs
     assert half is not None
     assert (half.packets, half.strange) == (2, 0)
+    flows.learn(segment(talk.frame(1, "A", options=stamp)))
     flows.learn(segment(talk.frame(1, "A")))
     half = flows.baseline(segment(talk.reset())).theirs
     assert half is not None
-    assert (half.packets, half.strange) == (2, 1)
+    assert (half.packets, half.strange) == (3, 1)
+
+
+def test_timestamps_that_a_box_takes_off_are_not_missed() -> None:
+    """Both SYNs had them, and no packet after the handshake: something on the way removes them."""
+    stamp = [("NOP", None), ("NOP", None), ("Timestamp", (7, 8))]
+    talk = Talk()
+    flows = Flows(16)
+    for side, flags in ((0, "S"), (1, "SA")):
+        flows.learn(segment(talk.frame(side, flags, options=stamp)))
+    flows.learn(segment(talk.frame(1, "A")))
+    half = flows.baseline(segment(talk.reset())).theirs
+    assert half is not None
+    assert (half.packets, half.strange) == (2, 0)
 
 
 def test_addresses_in_whose_name_resets_came_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

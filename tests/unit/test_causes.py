@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from rsttrace.kernel import causes
+from rsttrace.kernel import causes, config
 from rsttrace.kernel.causes import received, sent_active, sent_passive
 from rsttrace.model import Cause, Kind
 from tests.unit.builders import STATES
@@ -15,7 +15,7 @@ NEW = "TCP_BRAND_NEW_REASON"
 PASSIVE_REASONS = (None, NEW, *causes.PASSIVE)
 ACTIVE_REASONS = (None, NEW, "TCP_STATE", *causes.ACTIVE)
 RECEIVED_REASONS = (None, NEW, "TCP_RESET", "NO_SOCKET", "NOT_SPECIFIED", *causes.REJECTED)
-ALL_STATES = (None, *causes.STATES.values())
+ALL_STATES = (None, *config.TCP_STATES.values())
 TRIGGERS = (None, "", "S", "SA", "A", "PA", "FA", "FPA", "U", "SPAUEW")
 RECEIVED = tuple(kind for kind in Kind if kind.direction != "sent")
 
@@ -34,7 +34,7 @@ def check(cause: Cause, reason: str | None) -> None:
 
 
 def test_states_are_the_kernels() -> None:
-    numbers = {name: number for number, name in causes.STATES.items()}
+    numbers = {name: number for number, name in config.TCP_STATES.items()}
     assert {name: numbers[name] for name in STATES} == STATES
     assert len(numbers) == 12
 

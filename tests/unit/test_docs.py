@@ -1,87 +1,128 @@
-"""Documents and comments name what is there: files, modules, rooms, who may import whom."""
+"""The documentation of the evidence and of the JSON says what the code does."""
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from pathlib import Path
 
+import jsonschema
 import pytest
 
-from tests.unit import test_imports as imports
+from rsttrace.judge import authors, findings
+from rsttrace.judge.authors import GROUPS, NAMES, ROWS, STORIES, WORDS
+from rsttrace.model import Author
+from rsttrace.render.schema import schema_text
+from tests import docs
+from tests.docs import EVIDENCE, JSON, PARTS
 
-ROOT = Path(__file__).parents[2]
-ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "vagrant" / "README.md"])
-ROOMS = "bpf|rsttrace|tests|docs|vagrant"
-SOURCES = sorted(
-    path
-    for room in ROOMS.split("|")
-    for path in (ROOT / room).rglob("*")
-    if path.suffix in (".py", ".c", ".h", ".sh", ".toml") and "dist" not in path.parts
+EVIDENCE_TEXT = EVIDENCE.read_text(encoding="utf-8")
+VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema_text()))
+
+
+def section(title: str) -> str:
+    """What stands below a heading, up to the next one of its level or above."""
+    level = title.partition(" ")[0]
+    found = re.split(rf"^{re.escape(title)}$", EVIDENCE_TEXT, maxsplit=1, flags=re.MULTILINE)
+    assert len(found) == 2, title
+    return re.split(rf"^#{{1,{len(level)}}} ", found[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def first_cells(text: str) -> list[str]:
+    """The names in the first column of a section's tables, in order."""
+    rows = re.findall(r"^\| ((?:`[\w-]+`(?:, )?)+) \|", text, re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`([\w-]+)`", row)]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [(path, name) for path, parts in PARTS.items() for name in parts]
 )
-MADE = ("vagrant/dist/", "rsttrace.cgroup")
-"""What is made later, and a word of a guest's kernel command line."""
+def test_what_is_generated_is_up_to_date(path: object, name: str) -> None:
+    """Else: python3 -m tests.docs, and read the diff."""
+    document = EVIDENCE if path == EVIDENCE else JSON
+    text = document.read_text(encoding="utf-8")
+    assert docs.replaced(text, name, PARTS[document][name]()) == text
 
 
-def named(text: str) -> set[str]:
-    """Every path of ours that a text names."""
-    return set(re.findall(rf"(?<![\w./-])(?:{ROOMS})/(?:[\w.-]+/)*(?:[\w.-]+\.\w+)?", text))
+def test_markers_that_are_not_there_are_noticed() -> None:
+    with pytest.raises(ValueError, match="no markers for 'nothing'"):
+        docs.replaced(EVIDENCE_TEXT, "nothing", "")
+    with pytest.raises(ValueError, match="no markers"):
+        docs.replaced("<!-- x -->\n", "x", "")
 
 
-def modules(text: str) -> set[str]:
-    """Every module that a text names, with what it names there (``rsttrace.tcp.distance``)."""
-    return set(re.findall(r"(?<![\w./-])(?:rsttrace|tests)(?:\.[A-Za-z_]\w*)+", text))
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_observation_is_described_in_its_group(group: str) -> None:
+    text = section(f"### {group}").partition("<!-- numbers")[0]
+    described = first_cells(text)
+    assert sorted(described) == sorted(n for n, row in ROWS.items() if row.group == group)
 
 
-def is_there(name: str) -> bool:
-    """Whether a module, and what is named in it, exists."""
-    parts = name.split(".")
-    for length in range(len(parts), 0, -1):
-        path = ROOT.joinpath(*parts[:length])
-        if path.is_dir():
-            path /= "__init__.py"
-        else:
-            path = path.with_suffix(".py")
-        if path.is_file():
-            rest = parts[length : length + 1]
-            return not rest or re.search(rf"\b{rest[0]}\b", path.read_text()) is not None
-    return False
+def test_every_author_is_described() -> None:
+    text = section("## The authors")
+    assert re.findall(r"^### `([\w-]+)`$", text, re.MULTILINE) == [a.value for a in Author]
+    for author in Author:
+        assert re.search(r"\*\*Twins?:?\*\*", section(f"### `{author.value}`")), author
 
 
-@pytest.mark.parametrize("path", [*DOCUMENTS, *SOURCES], ids=lambda path: path.name)
-def test_every_file_and_module_that_is_named_exists(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert {name for name in named(text) if not (ROOT / name).exists()} <= set(MADE)
-    assert {name for name in modules(text) if not is_there(name)} <= set(MADE)
+def test_every_finding_is_described() -> None:
+    names = [finder.__name__.replace("_", "-") for finder in findings.FINDERS]
+    assert first_cells(section("## Findings")) == names
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_every_link_leads_somewhere(path: Path) -> None:
-    links = re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8"))
-    assert [
-        link for link in links if "://" not in link and not (path.parent / link).resolve().exists()
-    ] == []
-
-
-def test_the_architecture_names_every_room() -> None:
-    rooms = {path.parent for path in imports.PACKAGE.glob("*/__init__.py")}
-    modules = {
-        path
-        for path in imports.PACKAGE.glob("*.py")
-        if path.name not in ("__init__.py", "__main__.py")
+def test_every_proof_is_described() -> None:
+    assert set(first_cells(section("## What a verdict is"))) == {
+        *("sent-hook", "made-here", "other-end")
     }
-    sources = set((ROOT / "bpf").iterdir())
-    assert len(rooms) > 8
-    assert len(modules) > 4
-    wanted = {f"{path.relative_to(ROOT)}/" for path in rooms}
-    wanted |= {str(path.relative_to(ROOT)) for path in modules | sources}
-    assert wanted - named(ARCHITECTURE) == set()
 
 
-def test_the_architecture_says_who_may_import_whom() -> None:
-    rows = re.findall(r"^\| ((?:`\w+` ?)+) \|", ARCHITECTURE, re.MULTILINE)
-    groups = [set(re.findall(r"\w+", row)) for row in rows if "/" not in row]
-    top = {imports.part(imports.dotted(path)) for path in imports.MODULES} - {"", "__main__"}
-    below = {*imports.LEAVES, *imports.SHARED, *imports.LAYERS}
-    expected = [set(imports.LEAVES), set(imports.SHARED), set(imports.LAYERS), top - below]
-    assert [group for group in groups if len(group) > 1] == expected
+def test_the_documented_thresholds_are_the_thresholds() -> None:
+    text = section("## What a verdict is")
+    assert f"| **{authors.FORGED_FROM:.0%}** or more | `forged` |".replace("%", " %") in text
+    assert f"| **{1 - authors.PEER_FROM:.0%}** or less | `peer` |".replace("%", " %") in text
+    for share in (authors.FORGED_FROM, 1 - authors.PEER_FROM):
+        assert f"{math.log(share / (1 - share)):+.2f}" in text
+
+
+def test_numbers_are_written_as_they_are() -> None:
+    assert [docs.percent(share) for share in (0.95, 0.00003, 0.003, 1.0)] == [
+        *("95", "0.003", "0.3", "100")
+    ]
+    for group in GROUPS:
+        lines = docs.numbers_part(group).splitlines()[2:]
+        for line in lines:
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            row = ROWS[cells[0].strip("`")]
+            numbers = [float(cell) / 100 for cell in cells[1 : 1 + len(STORIES)]]
+            assert numbers == pytest.approx(row.likelihoods)
+            assert cells[-1] == row.why
+
+
+def test_a_reason_breaks_no_table() -> None:
+    for text in (*(row.why for row in ROWS.values()), *WORDS.values()):
+        assert "|" not in text
+        assert "\n" not in text
+
+
+def test_the_columns_are_the_stories() -> None:
+    assert docs.numbers_part("timing").splitlines()[0].split(" | ")[1:-1] == list(NAMES)
+    assert all(f"`{name}`" in docs.authors_part() for name in NAMES)
+
+
+def test_the_example_is_an_entry_of_the_schema() -> None:
+    entry = docs.example_entry()
+    VALIDATOR.validate(entry)
+    assert entry["origin"] == "forged"
+    assert entry["authors"]
+    assert entry["advice"]
+
+
+def test_the_names_of_the_json_are_those_of_the_table() -> None:
+    schema = json.loads(schema_text())
+    listed = schema["$defs"]["entry"]["properties"]["authors"]["items"]["properties"]["author"]
+    assert listed["enum"] == [author.value for author in Author]
+    group = schema["$defs"]["evidence"]["properties"]["group"]["description"]
+    assert re.findall(r"`([\w-]+)`", group) == list(GROUPS)
+    found = schema["$defs"]["entry"]["properties"]["findings"]["description"]
+    names = [finder.__name__.replace("_", "-") for finder in findings.FINDERS]
+    assert re.findall(r"`([a-z]+(?:-[a-z]+)+)`", found) == names

@@ -318,7 +318,7 @@ def test_the_peer_is_never_named_a_device() -> None:
 
 def test_a_second_host_with_the_address_is_no_device() -> None:
     """Shaped as a REJECT is, but from behind the peer, where no firewall between us stands."""
-    given = with_rst(SAMPLES["netfilter-reject"][0], ttl=40)
+    given = with_rst(SAMPLES["netfilter-reject"][0], ttl=36)
     found = judge(given, KNOWN)
     assert found.score > 0
     assert "duplicate-address" in found.findings

@@ -204,7 +204,8 @@ def test_a_syn_ack_may_have_few_options() -> None:
         (rst(ip_id=0, df=False), False),
         (rst(ip_id=5), False),
         (rst(ip_id=0, window=1), False),
-        (rst(ip_id=0, payload_len=1), False),
+        (rst(ip_id=0, payload_len=1), True),  # what it carries is another question
+        (rst(ip_id=0, reserved=4), True),
         (rst(ip_id=0, options="nop,nop,TS val 1 ecr 2"), False),
         (rst6(), True),
         (rst6(flags="RA", seq=0), True),

@@ -353,7 +353,7 @@ def test_handshakes_of_others_tell_nothing() -> None:
 def test_a_gateway_that_takes_nothing_off_is_remembered() -> None:
     """A confirmed handshake came over it with a full TTL: some clouds' routers do that."""
     gateway = NextHop("10.0.0.1", b.MAC, True, 2)
-    ends = {"mac": b.MAC, "next_hop": gateway}
+    ends: dict[str, Any] = {"mac": b.MAC, "next_hop": gateway}
     near = half(ttl=64, ttl_min=64, ttl_max=64, syn_ttl=64, confirmed=True)
     history = History()
     history.add(one(1, ttl=64, theirs=None, ours=None, **ends), 0)

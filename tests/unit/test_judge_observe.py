@@ -172,7 +172,9 @@ DISTANCE: Rows = [
     ),
     ("8 hops farther", flow(rst(ttl=39)), "ttl-farther"),
     ("9 hops farther", flow(rst(ttl=38)), "ttl-too-far"),
-    ("another stack, elsewhere", flow(rst(ttl=120)), "ttl-other-start"),
+    ("another stack, nearer", flow(rst(ttl=120)), "ttl-other-start"),
+    ("another stack, farther", flow(rst(ttl=106)), "ttl-other-start-behind"),
+    ("9 hops farther than the handshake", flow(rst(ttl=38), theirs=handshake()), "ttl-too-far-one"),
     ("its program may have set 60", closed(flow(rst(ttl=51, ip_id=0))), "ttl-program-perhaps"),
     ("its program set 40", closed(flow(rst(ttl=61, ip_id=0), theirs=steady(37))), "ttl-program"),
     ("no program sets 59", closed(flow(rst(ttl=52, ip_id=0))), "ttl-nearer"),
@@ -518,6 +520,16 @@ COPIED: Rows = [
     ),
     ("IPv6 has no ID", flow(rst6(), ours=our_half(recent=(seen(ip_id=0),))), None),
     ("our window", windows_of(501, 2053, 501), "window-ours"),
+    (
+        "our ID and our window",
+        changed(windows_of(501, 2053, 501), rst=rst(ip_id=13052, window=501)),
+        "ip-id-and-window-ours",
+    ),
+    (
+        "our ID, and a window that both have",
+        changed(windows_of(501, 501, 501), rst=rst(ip_id=13052, window=501)),
+        "ip-id-ours",
+    ),
     ("our window, and the peer's is near", windows_of(501, 509, 501), "window-ours-near"),
     (
         "our window, and the peer's is unknown",
@@ -645,7 +657,7 @@ def timed(
 
 
 RETRANSMITTED = (sent(0.4, seq=5000, payload_len=117), sent(3, seq=5117, payload_len=0, flags="A"))
-SHAKEN = {
+SHAKEN: dict[str, Any] = {
     "theirs": half(packets=1, syn_ns=b.TIME - 5 * MS),
     "ours": our_half(packets=2, syn_ns=b.TIME - 20 * MS),
 }
@@ -703,6 +715,7 @@ def answered_with_ttl(ttl: int, theirs: Half | None = None) -> Reset:
 
 
 WRAPPED = 2**32 - 100
+COPY = b.earlier_rst(ip_id=40000)
 QUIET = half(last_ns=b.TIME - 3 * MS)
 TWO_BEYOND = (
     b.earlier_rst(seq=1500, time_ns=b.TIME + 1),
@@ -819,6 +832,25 @@ NUMBERS: Rows = [
         None,
     ),
     (
+        "the very same RST three times, where other packets came once",
+        b.among(flow(), earlier=(COPY, COPY)),
+        "tripled",
+    ),
+    ("the very same RST twice", b.among(flow(), earlier=(COPY,)), None),
+    (
+        "three copies, and other packets came twice, too",
+        b.among(flow(theirs=half(recent=(seen(), seen()))), earlier=(COPY, COPY)),
+        None,
+    ),
+    (
+        "three answers without a socket, to three packets of ours",
+        b.among(
+            flow(rst(ip_id=0)),
+            earlier=(b.earlier_rst(ip_id=0), b.earlier_rst(ip_id=0)),
+        ),
+        None,
+    ),
+    (
         "across the wrap",
         b.among(
             flow(rst(seq=400), ours=our_half(recent=(sent(1, ack=WRAPPED),))),
@@ -830,7 +862,7 @@ NUMBERS: Rows = [
 
 # ---- link ----
 
-ON_OUR_LINK = {"theirs": steady(64), "next_hop": ON_LINK}
+ON_OUR_LINK: dict[str, Any] = {"theirs": steady(64), "next_hop": ON_LINK}
 
 LINK: Rows = [
     ("the flow's MAC", flow(mac=MAC, next_hop=GATEWAY), "mac-same"),
@@ -922,10 +954,18 @@ AFTERMATH: Rows = [
         ),
         "went-on",
     ),
-    ("accepts what was refused", refused(rst(flags="RA", seq=0, ack=5001, ip_id=0)), "went-on"),
+    ("accepts what was refused", refused(rst(flags="RA", seq=0, ack=5001, ip_id=0)), "accepted"),
     (
         "accepts what was refused, and other handshakes are known",
         refused(rst(flags="RA", seq=9, ack=5001), theirs=half(), scope=Scope.PEER),
+        "accepted",
+    ),
+    (
+        "accepts what was refused, but our SYN was sent twice",
+        refused(
+            rst(flags="RA", seq=0, ack=5001, ip_id=0),
+            ours=our_half(recent=(SYN_SENT,), packets=2, syns=2),
+        ),
         "went-on",
     ),
     (
@@ -1253,7 +1293,7 @@ def test_numbers_behind_across_the_wrap() -> None:
 
 
 @pytest.mark.parametrize("field", [{"reserved": 0b0100}, {"payload_len": 12}])
-def test_what_content_says_the_shape_does_not_say_again(field: dict[str, int]) -> None:
+def test_what_content_says_the_shape_does_not_say_again(field: dict[str, Any]) -> None:
     """One cause counts once: a reserved bit is no other stack's shape as well."""
     for packet in (rst(ip_id=0), rst(), rst(flags="RA", ip_id=503, window=9)):
         clean, odd = (

@@ -155,6 +155,14 @@ def test_a_log_that_lacks_it_is_no_proof() -> None:
     assert proofs.other_end(flow(other_end=other)) is None
 
 
+def test_a_log_of_the_sender_that_has_it_is_a_proof() -> None:
+    """What is in a log was seen; only what is not in it may have been left out."""
+    other = OtherEnd(Fate.LEFT, Point.B, "b.jsonl", at_sender=True, logged=True)
+    found = proofs.other_end(flow(other_end=other))
+    assert found is not None
+    assert found.origin is Origin.PEER
+
+
 def test_no_other_end_says_nothing() -> None:
     assert proofs.other_end(flow()) is None
     assert proofs.other_end_words(flow()) is None

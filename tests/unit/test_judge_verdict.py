@@ -522,9 +522,22 @@ def test_split_identity_far_apart_is_not_forged() -> None:
     assert judge(flow(rst(ttl=47, ip_id=0), theirs=theirs)).origin is not Origin.FORGED
 
 
-def test_split_identity_before_any_data_is_not_forged() -> None:
-    for packet in (rst(ttl=47, ip_id=0), rst(ttl=47, df=False), rst(ttl=47, flags="RA")):
-        assert judge(flow(packet, theirs=handshake(60))).origin is not Origin.FORGED
+BEGUN = our_half(packets=2, recent=(dataclasses.replace(b.OUR_DATA, flags="A", payload_len=0),))
+"""Our direction right after the handshake."""
+
+
+@pytest.mark.parametrize(
+    ("proxy", "packet"),
+    [
+        *((ttl, rst(ttl=47, ip_id=0)) for ttl in (50, 53, 56, 60)),
+        *((ttl, rst(ttl=47, flags="RA")) for ttl in (50, 53, 56, 60)),
+        *((ttl, rst(ttl=47, df=False)) for ttl in (50, 53)),
+    ],
+)
+def test_split_identity_before_any_data_is_not_forged(proxy: int, packet: Packet) -> None:
+    """A SYN proxy answered, and its server, 3 to 13 hops behind, resets."""
+    given = flow(packet, theirs=handshake(proxy), ours=BEGUN)
+    assert judge(given).origin is not Origin.FORGED
 
 
 @pytest.mark.parametrize("delta", [-2, -1, 1, 2])
@@ -988,11 +1001,17 @@ def test_names_and_places_are_no_evidence() -> None:
             id="two-linux-ends-with-near-windows-and-a-reroute",
         ),
         pytest.param(
-            flow(rst(ttl=42, df=False), theirs=handshake()),
+            flow(rst(ttl=42, df=False), theirs=handshake(), ours=BEGUN),
             id="syn-proxy-answered-then-a-reset-without-df",
         ),
         pytest.param(
-            flow(rst(ttl=42, ip_id=0), theirs=handshake(), mac=OTHER_MAC, next_hop=BACKUP),
+            flow(
+                rst(ttl=42, ip_id=0),
+                theirs=handshake(),
+                ours=BEGUN,
+                mac=OTHER_MAC,
+                next_hop=BACKUP,
+            ),
             id="syn-proxy-on-another-router",
         ),
         pytest.param(

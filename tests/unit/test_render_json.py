@@ -40,6 +40,7 @@ from rsttrace.render.json import entry_line, entry_object
 from rsttrace.render.path import path_object
 from rsttrace.render.schema import schema_text
 from rsttrace.render.summary import Tally
+from tests.docs import replaced
 from tests.unit.path_samples import attempts, hop, path
 from tests.unit.schema_fields import field_table, fields
 from tests.unit.test_render_samples import (
@@ -551,7 +552,6 @@ def _documentation() -> str:
         tally.add(entry)
     tally.not_shown(filtered=3, aggregated=0, lost=0)
     parts = {
-        "example": _block(entry_object(FORGED)),
         "fields": field_table("entry"),
         "path example": _block(PATH),
         "path fields": field_table("path"),
@@ -564,12 +564,7 @@ def _documentation() -> str:
     }
     text = DOCS.read_text(encoding="utf-8")
     for name, part in parts.items():
-        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        before, found, rest = text.partition(begin)
-        _, found_end, after = rest.partition(end)
-        assert found, name
-        assert found_end, name
-        text = f"{before}{begin}{part}\n{end}{after}"
+        text = replaced(text, name, part)
     return text
 
 

@@ -94,8 +94,8 @@ def test_the_look_of_the_design() -> None:
     assert entry_lines(bare, own_netns=POD) == [
         "17:30:03.412  received  FORGED 99%    10.0.0.5:51234 <- 10.9.8.7:3306"
         "  mysql[4711] pod shop/web-0",
-        "    by a box that turns our own packet around 78 %, a device that injects packets of its own"
-        " 21 %, 1 hop away (the server is 17 hops away), handed to us by"
+        "    by a box that turns our own packet around 78 %, a device that injects packets of its"
+        " own 21 %, 1 hop away (the server is 17 hops away), handed to us by"
         " 00:d0:f8:22:33:44 (Ruijie Networks) = 192.168.1.1, our gateway, on eth0",
         "    + IP ID 13052 repeats our own packet sent 0.4 ms earlier; the server's last was 23403",
         "    → --locate names the hop; ask whoever runs it for an IPS or firewall policy",
@@ -255,7 +255,7 @@ def test_explain_ends_with_the_table_and_the_advice() -> None:
 
 def test_the_advice_is_said_where_the_verdict_is_doubtful() -> None:
     for entry in (FORGED, UNSURE):
-        assert entry.verdict.advice in entry_lines(entry)[-1]
+        assert entry_lines(entry)[-1].endswith(entry.verdict.advice or "?")
     advised = with_verdict(PEER, advice="look")
     assert not any("look" in line for line in entry_lines(advised))
     made_here = with_verdict(FORGED_HERE, advice="look")
