@@ -13,13 +13,17 @@ from typing import Any
 
 from tests.accuracy.case import Case
 from tests.accuracy.forged import DROP_WORD, REJECT, by_distance
-from tests.accuracy.honest import End, client_lingers, closed, lingers, unread
+from tests.accuracy.honest import REFUSED_TWIN, End, client_lingers, closed, lingers, unread
 from tests.accuracy.stage import TRAFFIC, V4, V6, Conn, Play, both_reset, vanish
 from tests.accuracy.stages import WayStage
 from tests.lab.harness import DEADLINE_S, provoke
 
 PLACES = {"near": (1, 2), "mid": (1, 2, 3, 4), "far": (1, 2, 6, 10, 11, 12)}
 """Where on the way to each server a box is put."""
+
+
+FARTHER_TWIN = "HAProxy transparent bypassed"
+"""Behind a transparent proxy the host itself is farther away than what made the handshake."""
 
 
 def nearer(play: Play, box: int, victim: str) -> int:
@@ -93,7 +97,7 @@ def refused_by_host(stage: WayStage, end: str, known: str) -> None:
     """The host itself refuses it: the twin of the case above."""
     play = stage.to(end)
     if known == "never":
-        play.tell("client", "undecidable", "REJECT at w2 of mid refuses, peer met never")
+        play.tell("client", "undecidable", REFUSED_TWIN)
     if known == "before":
         other_port(stage)
     _refused(stage)
@@ -158,7 +162,7 @@ def masqueraded(stage: WayStage, end: str, box: int, traffic: str) -> None:
     play = stage.to(end)
     chain = (
         "chain p { type nat hook postrouting priority 100; "
-        f"tcp dport {play.port} masquerade fully-random; }}"
+        f"tcp dport {play.port} masquerade to :40000-60000 fully-random; }}"
     )
     play.tell(end, by_distance(nearer(play, box, end)))
     with stage.rules(f"w{box}", chain), stage.busy(traffic) as conn:
@@ -244,10 +248,12 @@ def second_host(stage: WayStage, end: str, beside: int, traffic: str, goes_on: b
     distance = play.hops - beside
     if distance > 2:
         play.tell("client", "proven")
-    elif distance:
+    elif distance > 0:
         play.tell("client", "decidable")
+    elif distance:
+        play.tell("client", "undecidable", FARTHER_TWIN)
     elif goes_on:
-        play.tell("client", "late")
+        play.tell("client", "undecidable", "own firewall goes on")
     else:
         play.tell("client", "undecidable", f"socket vanished, {end}, {traffic}")
     with stage.busy(traffic) as conn:
@@ -296,10 +302,8 @@ def vanished(stage: WayStage, end: str, traffic: str | None, client: bool) -> No
 def copier(stage: WayStage, end: str, box: int, traffic: str, goes_on: bool) -> None:
     """The twin of `vanished`: a box copies the TTL and the shape of a host without a socket."""
     play = stage.to(end)
-    if goes_on:
-        play.tell("client", "late")
-    else:
-        play.tell("client", "undecidable", f"socket vanished, {end}, {traffic}")
+    twin = "own firewall goes on" if goes_on else f"socket vanished, {end}, {traffic}"
+    play.tell("client", "undecidable", twin)
     drop = (
         contextlib.nullcontext()
         if goes_on
@@ -315,10 +319,13 @@ def copier(stage: WayStage, end: str, box: int, traffic: str, goes_on: bool) -> 
 
 
 def one_off(stage: WayStage, end: str, box: int, shape: str, traffic: str) -> None:
-    """A box whose resets come from one hop less or more than the peer: no host without a socket."""
+    """A box whose resets come from one hop less or more than the peer's packets."""
     play = stage.to(end)
     for victim in ("client", end):
-        play.tell(victim, "decidable")
+        if shape == "nearer":
+            play.tell(victim, "decidable")
+        else:
+            play.tell(victim, "undecidable", FARTHER_TWIN)
     with stage.rules(f"w{box}", DROP_WORD.format(port=play.port)), stage.busy(traffic) as conn:
         conn.client.sendall(f"FORGE w{box} {shape} both drop\n".encode())
         both_reset(conn)

@@ -19,8 +19,6 @@ CONTRADICTORY = {"gfw", "moving", "payload", "reserved", "slb"}
 """What no stack does, wherever it comes from (slb: from 24 hops away where the peer is 5 away)."""
 
 COPIED_TTL = {"snort", "copier"}
-NO_SOCKET_SHAPE = {"copier", "dpvs", "behind", "bad_checksum"}
-NO_SOCKET_SHAPE_V6 = {*NO_SOCKET_SHAPE, "random_id"}
 FAR = 2
 """Up to so many, a reroute might explain the difference, were it not for all else."""
 
@@ -45,23 +43,20 @@ def by_distance(nearer: int) -> str:
 
 def tell(play: Play, shape: str, box: str, victim: str, short: bool) -> None:
     """How sure it is who made a shape that a box sends to a victim; `short`: no data before."""
-    bare = shape in (NO_SOCKET_SHAPE_V6 if play.family == V6 else NO_SOCKET_SHAPE)
-    if shape in CONTRADICTORY or (play.family == V4 and shape in ("mirror", "mirror_next")):
+    if (shape in CONTRADICTORY and not (short and shape == "slb")) or (
+        play.family == V4 and shape in ("mirror", "mirror_next")
+    ):
         play.tell(victim, "proven")
     elif shape == "copier":
         whose = "" if victim == "client" else "client's "
         when = "at once" if short else "mid, requests"
         play.tell(victim, "undecidable", f"{whose}socket vanished, {when}")
-    elif shape in COPIED_TTL or (short and (victim == "client" or not bare)):
-        # No kernel of the peer's kind makes it, or it is the gateway's own (TTL undiminished).
+    elif shape in COPIED_TTL or short:
+        # No kernel of the peer's kind makes it, or it is the gateway's own (TTL undiminished), or
+        # the peer's host would have changed its distance and lost a socket at the same time.
         play.tell(victim, "decidable")
-    elif short:
-        play.tell(victim, "undecidable", SHORT_TWIN)
     else:
         play.tell(victim, by_distance(difference(box, victim)))
-
-
-SHORT_TWIN = "shorter way, client's socket vanished at once"
 
 
 def shaped(stage: ForgersStage, shape: str, box: str, mode: str, rounds: int) -> None:
@@ -86,8 +81,14 @@ def _trigger(stage: Stage, conn: Conn, shape: str, box: str, mode: str) -> None:
 
 
 def goes_on(stage: ForgersStage, shape: str, box: str) -> None:
-    """Only the client is reset; the server knows nothing of it and answers."""
-    stage.play.trust["client"] = "late"
+    """Only the client is reset; the server knows nothing of it and answers.
+
+    So it is where the peer's own firewall rejects: the rest of the shape must tell.
+    """
+    if shape == "copier":
+        stage.play.tell("client", "undecidable", "own firewall goes on")
+    else:
+        stage.play.tell("client", "decidable")
     with stage.connection() as conn:
         conn.talk()
         request = f"FORGE {box} {shape} client pass\n".encode()

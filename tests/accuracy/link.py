@@ -171,8 +171,9 @@ def address_twice(stage: LanStage, goes_on: bool) -> None:
         stage.lab.addresses("attacker", "eth0", f"{address}/16")
         announce(stage, "attacker", address, mac_of(stage.lab, "attacker", "eth0"))
         provoke(conn.client, b"still there?")
-        if goes_on:
-            provoke(conn.server, b"the answer")
+        if goes_on:  # what the client's host says to that goes to the other one
+            conn.server.sendall(b"the answer")
+            stage.left("client", 1)
 
 
 def card_changed(stage: LanStage, end: End) -> None:

@@ -98,7 +98,8 @@ def before_reject(stage: Stage, kind: str, box: str, firewall: str) -> None:
     with stage.connection() as conn, stage.rules(firewall, REJECT.format(port=port)):
         conn.talk()
         inject(stage, box, made(stage, conn, kind))
-        provoke(conn.client, b"FORGE")
+        conn.client.sendall(b"FORGE")  # a page with a FIN is read to its end first
+        stage.arrived("client", 1)
 
 
 def before_hping3(stage: Stage, kind: str, box: str) -> None:
@@ -135,7 +136,7 @@ def raw_syn(stage: Stage, ttl: int, window: int, options: list[Any]) -> None:
     """A scanner: a SYN of its own making, and its kernel resets our SYN-ACK."""
     play = stage.play
     syn = TCP(
-        sport=random.randrange(20_000, 30_000),
+        sport=random.randrange(40_000, 60_000),
         dport=play.port,
         flags="S",
         seq=number(),

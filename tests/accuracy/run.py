@@ -15,12 +15,16 @@ from typing import Optional
 from rsttrace.demo.lab import Lab
 from tests.accuracy.case import Case, Outcome
 from tests.accuracy.reading import read_capture, settled
-from tests.accuracy.sniff import Honest, Sighting, Wire, parse
+from tests.accuracy.sniff import RST, Honest, Sighting, Wire, parse
 from tests.accuracy.stage import Play, Stage
 from tests.lab.harness import TRACE, Fence, Json, Tracer, missing
 
 AT_ONCE = 12
 """How many cases that wait are played at the same time."""
+
+
+DRAWN_TWIN = "copier at w2 of mid, requests"
+"""A host whose socket a forgery has ended answers as one that copies its TTL would."""
 
 
 @dataclass
@@ -235,12 +239,15 @@ def _outcomes(
     outcomes = []
     for role, _, wire, ttl in arrived:
         genuine = one.honest or honest.take(wire, ttl)
-        told_trust = one.play.trust.get(role, "honest" if one.honest else "proven")
-        trust = "honest" if genuine and not one.honest else told_trust
+        trust = one.play.trust.get(role, "honest" if one.honest else "proven")
+        twin = one.play.twins.get(role)
+        if genuine and not one.honest:  # what a forgery drew from its victims
+            bare = wire.flags == RST and wire.window == 0
+            trust, twin = ("undecidable", DRAWN_TWIN) if bare else ("honest", None)
         label = one.play.labels.get(role, "genuine" if genuine else one.label)
         queue = told.get((role, wire, ttl), [])
         entry, first = queue.pop(0) if queue else (None, None)
         source = one.source if one.honest or not genuine else "linux, drawn by a forger"
-        twin = one.play.twins.get(role) if trust == "undecidable" else None
+        twin = twin if trust == "undecidable" else None
         outcomes.append(Outcome(one.name, source, role, label, trust, entry, first, twin))
     return outcomes

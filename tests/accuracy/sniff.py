@@ -148,14 +148,18 @@ class Sniffer:
 
 
 class Honest:
-    """Tells the peers' own RSTs from others by what left the peers' interfaces."""
+    """Tells the peers' own RSTs from others by what left the peers' interfaces.
+
+    Addresses and ports are left out: a NAT box may have changed them.
+    """
 
     def __init__(self, sent: Iterable[Sighting], hops: int) -> None:
-        self._left = Counter((found.wire, found.ttl - hops) for found in sent)
+        self._left = Counter((found.wire[3:], found.ttl - hops) for found in sent)
 
     def take(self, wire: Wire, ttl: int) -> bool:
         """Whether a RST that arrived so is one that a peer sent; each counts once."""
-        if not self._left[wire, ttl]:
+        key = (wire[3:], ttl)
+        if not self._left[key]:
             return False
-        self._left[wire, ttl] -= 1
+        self._left[key] -= 1
         return True

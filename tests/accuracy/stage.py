@@ -335,6 +335,14 @@ class Stage:
             f"{count} RSTs at {role}, port {port}",
         )
 
+    def left(self, role: str, count: int) -> None:
+        """Wait until so many RSTs of this case have left an end's interface."""
+        port = self.play.port
+        self.sniffer.wait(
+            lambda: len(self.sniffer.seen(port, True, role)) >= count,
+            f"{count} RSTs from {role}, port {port}",
+        )
+
     @contextlib.contextmanager
     def rules(self, role: str, body: str, family: str = "inet") -> Iterator[None]:
         """nftables chains in a namespace for as long as the case lasts."""

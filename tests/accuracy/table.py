@@ -61,7 +61,9 @@ def failures(outcomes: Sequence[Outcome]) -> list[str]:
     accused = [outcome for outcome in outcomes if outcome.accused]
     if accused:
         found.append(f"{len(accused)} honest resets were called forged; not one may be")
-    boxes = [o for o in outcomes if o.label == "box" and o.verdict == "peer"]
+    boxes = [
+        o for o in outcomes if o.label == "box" and o.verdict == "peer" and o.trust != "undecidable"
+    ]
     if boxes:
         found.append(f"{len(boxes)} resets of boxes were called the peer's; not one may be")
     untold = [outcome for outcome in outcomes if outcome.entry is None]

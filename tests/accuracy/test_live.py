@@ -61,6 +61,6 @@ def test_undecidable_ones_have_an_honest_twin(result: Result) -> None:
 
 
 def test_no_box_is_taken_for_the_peer(result: Result) -> None:
-    boxes = [outcome for outcome in result.outcomes if outcome.label == "box"]
+    boxes = [o for o in result.outcomes if o.label == "box" and o.trust != "undecidable"]
     assert boxes
     assert not [told(outcome) for outcome in boxes if outcome.verdict == "peer"]

@@ -11,7 +11,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from tests.accuracy import forge
-from tests.accuracy.run import Played, outcomes_of, outcomes_of_dumps
+from tests.accuracy.run import DRAWN_TWIN, Played, outcomes_of, outcomes_of_dumps
 from tests.accuracy.sniff import Sighting, parse
 from tests.accuracy.stage import V4, Play
 from tests.accuracy.tap import Tap
@@ -149,10 +149,10 @@ def test_a_box_reads_only_tcp() -> None:
 NETNS = 4026532000
 
 
-def rst(source: tuple[str, int] = SERVER, target: tuple[str, int] = CLIENT, ttl: int = 60) -> Any:
+def rst(ttl: int = 60, flags: str = "R") -> Any:
     """A reset."""
-    return IP(src=source[0], dst=target[0], ttl=ttl) / TCP(
-        sport=source[1], dport=target[1], flags="R", seq=1
+    return IP(src=SERVER[0], dst=CLIENT[0], ttl=ttl) / TCP(
+        sport=SERVER[1], dport=CLIENT[1], flags=flags, seq=1, window=0
     )
 
 
@@ -193,7 +193,8 @@ def test_what_left_the_peer_is_genuine_and_all_else_is_the_cases_label() -> None
     one = played()
     one.left = [sighting("server", True, rst(ttl=64))]
     (found,) = outcomes_of([one], said)
-    assert (found.label, found.trust, found.accused) == ("genuine", "honest", True)
+    assert (found.label, found.trust, found.accused) == ("genuine", "undecidable", True)
+    assert found.twin == DRAWN_TWIN  # as a host without a socket: so does who copies it
     assert outcomes_of([played(honest=True)], [])[0].verdict == "untold"
 
 
@@ -202,7 +203,8 @@ def test_a_case_may_say_how_sure_and_by_which_word() -> None:
     one.play.tell("client", "undecidable", "another case")
     (found,) = outcomes_of([one], [])
     assert (found.trust, found.twin) == ("undecidable", "another case")
-    one.left = [sighting("server", True, rst(ttl=64))]  # the peer's own is sure all the same
+    one.arrived = [sighting("client", False, rst(flags="RA"))]
+    one.left = [sighting("server", True, rst(flags="RA", ttl=64))]  # a live socket's own is sure
     (found,) = outcomes_of([one], [])
     assert (found.trust, found.twin) == ("honest", None)
     one.play.word("client", "indistinguishable")
