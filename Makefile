@@ -18,7 +18,8 @@ demo: $(VENV)/installed ## real verdicts on a live lab
 	$(SUDO) $(VENV)/bin/rsttrace demo
 
 test: $(VENV)/installed-dev $(VENV)/programs ## unit tests, and the lab on the running kernel (root); FULL=1: the slow ones too; T=: these alone
-	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m pytest $(if $(FULL),,-m "not slow") $(T)
+	$(SUDO) env CI="$$CI" RSTTRACE_PCAPS="$$RSTTRACE_PCAPS" \
+	  $(VENV)/bin/python -m pytest $(if $(FULL),,-m "not slow") $(T)
 
 unit: $(VENV)/installed-dev ## the tests that need neither root nor a kernel
 	$(VENV)/bin/python -m pytest tests/unit
@@ -31,8 +32,9 @@ lint: $(VENV)/installed-dev ## ruff and mypy, as CI runs them
 bench: $(VENV)/installed-dev ## what tracing costs, as ratios measured side by side
 	$(SUDO) $(VENV)/bin/python -m tests.bench
 
-accuracy: $(VENV)/installed-dev $(VENV)/programs ## verdicts against the truth: A=--live, A=--captures, A=--help
-	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m tests.accuracy $(A)
+accuracy: $(VENV)/installed-dev $(VENV)/programs ## verdicts against the truth: A=--live, A="--captures --pcaps DIR", A=--help
+	$(SUDO) env CI="$$CI" RSTTRACE_PCAPS="$$RSTTRACE_PCAPS" \
+	  $(VENV)/bin/python -m tests.accuracy $(A)
 
 kernels: $(VENV)/installed-dev $(VENV)/emulator ## other kernels in QEMU: K=6.1 for one, FULL=1 for all lab tests (hours), V=smp4 for a variant
 	$(SUDO) $(VENV)/bin/python tests/kernels/run.py \

@@ -436,8 +436,8 @@ INLINE void begin(struct rst_half *h, struct rst_half *other, const struct parse
 		}
 		__builtin_memset(h, 0, sizeof(*h));
 	}
-	/* What follows a SYN is no word on an earlier RST: a host in SYN-SENT answers a half-open peer
-	 * with a RST and repeats its SYN (RFC 9293 3.5.1), some stacks repeat a SYN that was refused. */
+	/* What follows a SYN says nothing about an earlier RST: a host in SYN-SENT answers a half-open
+	 * peer with a RST and repeats its SYN (RFC 9293 3.5.1), some stacks repeat a refused SYN. */
 	if (!(p->flags & TH_ACK))
 		h->reset_ts = other->reset_ts = 0;
 }

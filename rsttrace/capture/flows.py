@@ -712,7 +712,7 @@ def _begin(direction: Direction, other: Direction, segment: Segment) -> None:
         if _begins_anew(direction, other, segment):
             direction.clear()
             other.clear()
-        # What follows is no word on an earlier RST: stop_watching().
+        # What follows a SYN says nothing about an earlier RST: see begin() in bpf/flow.h.
         direction.reset_ns = other.reset_ns = None
     elif (
         other.new_syn is not None

@@ -59,7 +59,7 @@ count_option = click.option(
     "--count", type=click.IntRange(min=1), help="Stop after so many resets."
 )
 summary_option = click.option("--summary", is_flag=True, help="End with counts.")
-explain_option = click.option("--explain", is_flag=True, help="Show every rule that was looked at.")
+explain_option = click.option("--explain", is_flag=True, help="Show everything that was looked at.")
 utc_option = click.option("--utc", is_flag=True, help="Times in UTC instead of local time.")
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, help="Show headers, baseline, sockets, and all evidence."

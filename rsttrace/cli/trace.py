@@ -49,7 +49,7 @@ from rsttrace.cli.options import (
     type=click.IntRange(16, 4_000_000),
     default=limits.FLOWS,
     show_default=True,
-    help="How many flows to remember (about half a kB of kernel memory each).",
+    help="How many flows to remember (about 1.2 kB of kernel memory each).",
 )
 @click.option(
     "--hold",

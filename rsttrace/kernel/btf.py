@@ -81,10 +81,6 @@ class Btf:
             self._lib.btf__free(self._btf)
             self._btf = None
 
-    def has_struct(self, name: str) -> bool:
-        """Whether the kernel has a struct of this name."""
-        return bool(self._lib.btf__find_by_name_kind(self._btf, name.encode(), KIND_STRUCT) > 0)
-
     def field(self, struct_name: str, path: str) -> Field | None:
         """Find a member by its C path (``__sk_common.skc_net.net``), anonymous members included.
 

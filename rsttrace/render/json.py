@@ -23,7 +23,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def entry_object(entry: model.Entry, *, explain: bool = False, utc: bool = False) -> dict[str, Any]:
     """The entry in JSON's own types, with the field names of the schema.
 
-    Unknown is ``None``. `explain` adds ``considered``, every rule that was looked at. Strings are
+    Unknown is ``None``. `explain` adds ``considered``, everything that was looked at. Strings are
     as they came, except that lone surrogates, which JSON cannot carry, become U+FFFD.
     """
     reset, verdict = entry.reset, entry.verdict

@@ -56,7 +56,7 @@ def entry_lines(
 ) -> list[str]:
     """The lines to print for an entry; none holds a newline.
 
-    `explain` draws the way of a forged reset (`plain`: in ASCII) and lists every rule that was
+    `explain` draws the way of a forged reset (`plain`: in ASCII) and lists everything that was
     looked at instead of those that spoke; `verbose` adds the packets' headers, the kernel's reason
     and the socket, and shows the evidence of every verdict. A namespace is named unless it is
     `own_netns`, the tracer's own. Without `color` there is not one escape sequence; with it,

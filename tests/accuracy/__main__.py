@@ -107,10 +107,14 @@ def played(pattern: str, verbose: bool, kept: record.Recording | None) -> Found:
     return result.outcomes + result.dumped, wrong
 
 
-def captures_read(folder: Path, kept: record.Recording | None) -> Found:
-    """The labelled captures; with `kept`, also records them there."""
-    if not captures.present(folder):
-        print(f"\ncaptures: skipped: no {folder / captures.LABELS} (name the folder with --pcaps)")
+def captures_read(folder: Path | None, kept: record.Recording | None) -> Found:
+    """The labelled captures; with `kept`, also records them there.
+
+    Raises:
+        RsttraceError: a capture cannot be read.
+    """
+    if folder is None:
+        print("\ncaptures: skipped: no folder is named (--pcaps)")
         return [], []
     if kept is None:
         found = captures.judge(folder)
@@ -149,9 +153,9 @@ def judged_again(recording: record.Recording, halves: Halves, pattern: str) -> F
 @click.option(
     "--pcaps",
     type=click.Path(path_type=Path),
-    default=captures.DEFAULT,
-    help="Where the labelled captures are.",
-    show_default=True,
+    envvar=captures.VARIABLE,
+    show_envvar=True,
+    help="The folder of labelled captures; without one, they are skipped.",
 )
 @click.option(
     "--case", "pattern", default="", help="Only live cases whose name matches (regular expression)."
@@ -177,7 +181,7 @@ def judged_again(recording: record.Recording, halves: Halves, pattern: str) -> F
 def main(
     live: bool,
     captured: bool,
-    pcaps: Path,
+    pcaps: Path | None,
     pattern: str,
     target: Path | None,
     target_record: Path | None,
@@ -188,20 +192,22 @@ def main(
     wrong: list[str] = []
     outcomes: list[Outcome] = []
     halves = Halves(live or not captured, captured or not live)
-    if replay is not None:
-        try:
+    try:
+        if replay is not None:
             outcomes, wrong = judged_again(record.load(replay), halves, pattern)
-        except RsttraceError as error:
-            raise click.ClickException(str(error)) from error
-    else:
-        kept = None if target_record is None else record.Recording()
-        if halves.live:
-            outcomes, wrong = played(pattern, verbose, kept)
-        if halves.captured:
-            found, failed = captures_read(pcaps, kept)
-            outcomes, wrong = outcomes + found, wrong + failed
-        if kept is not None and target_record is not None:
-            kept.save(target_record)
+        else:
+            if halves.captured and pcaps is not None:
+                captures.check(pcaps)
+            kept = None if target_record is None else record.Recording()
+            if halves.live:
+                outcomes, wrong = played(pattern, verbose, kept)
+            if halves.captured:
+                found, failed = captures_read(pcaps, kept)
+                outcomes, wrong = outcomes + found, wrong + failed
+            if kept is not None and target_record is not None:
+                kept.save(target_record)
+    except RsttraceError as error:
+        raise click.ClickException(str(error)) from error
     if outcomes and not pattern:
         text, failed = robust.report(outcomes)
         print(f"\ncalibration and robustness (tests/accuracy/robust.py)\n\n{text}")

@@ -1,29 +1,45 @@
 """The labelled captures, as ``rsttrace read`` judges them.
 
-The folder is no part of this project: without it, this half is skipped. Its ``labels.csv`` has, for
-each reset, the file, the frame (as Wireshark counts), the label, how sure it is, and where the
-capture comes from.
+The folder is no part of this project; who has one names it (``--pcaps``, or the variable
+``RSTTRACE_PCAPS``), else this half is skipped. Its ``labels.csv`` has, for each reset, the file,
+the frame (as Wireshark counts), the label, how sure it is, and where the capture comes from.
 """
 
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rsttrace.errors import RsttraceError
 from tests.accuracy.case import Outcome
 from tests.accuracy.reading import read_capture, settled
 from tests.lab.harness import Json
 
 ROOT = Path(__file__).parents[2]
-DEFAULT = ROOT.parent / "shared" / "pcaps"
+VARIABLE = "RSTTRACE_PCAPS"
 LABELS = "labels.csv"
 
 
-def present(folder: Path) -> bool:
-    """Whether the labelled captures are there."""
-    return (folder / LABELS).is_file()
+def given() -> Path | None:
+    """The folder that the environment names, if any."""
+    named = os.environ.get(VARIABLE)
+    return Path(named) if named else None
+
+
+def check(folder: Path) -> None:
+    """Whether it is a folder of labelled captures.
+
+    Raises:
+        RsttraceError: it is not.
+    """
+    if not (folder / LABELS).is_file():
+        raise RsttraceError(
+            f"{folder} is no folder of labelled captures: it has no {LABELS}",
+            hint="name another one, or none",
+        )
 
 
 @dataclass(frozen=True)
@@ -81,8 +97,9 @@ def judge(folder: Path) -> list[Outcome]:
     """Every labelled reset, with what rsttrace says of it.
 
     Raises:
-        RsttraceError: a capture cannot be read.
+        RsttraceError: it is no such folder, or a capture cannot be read.
     """
+    check(folder)
     found = labels(folder)
     return outcomes(
         found, {name: read_capture(folder / name) for name in sorted({x.file for x in found})}

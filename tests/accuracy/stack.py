@@ -52,7 +52,7 @@ def varied_ttls() -> Iterator[int]:
 
 
 STYLES = {
-    # Windows [FACTS 3]: consecutive IDs, DF, ack filled in without the flag.
+    # Windows, as captures show it: consecutive IDs, DF, ack filled in without the flag.
     "windows": Style(lambda: 128, lambda: 1, True, "R", True),
     "windows-ra": Style(lambda: 128, lambda: 1, True, "RA", True),
     # Linux before 4.x and others: one counter for the whole host, which others' packets move too.

@@ -1,4 +1,4 @@
-"""The labelled captures, where they are."""
+"""The labelled captures, where a folder of them is named."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from tests.accuracy.table import by_label, failures, table
 
 
 def test_captures_pass_the_bars() -> None:
-    if not captures.present(captures.DEFAULT):
-        pytest.skip(f"no labelled captures in ../shared/pcaps ({captures.LABELS})")
-    outcomes = captures.judge(captures.DEFAULT)
+    folder = captures.given()
+    if folder is None:
+        pytest.skip(f"no labelled captures: {captures.VARIABLE} names no folder")
+    outcomes = captures.judge(folder)
     assert outcomes
     assert failures(outcomes) == [], table(outcomes, "label", by_label)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SETUPS = "tests/lab/test_setups.py"
+HARDENING = "tests/lab/test_hardening.py"
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,18 @@ class Variant:
 VARIANTS = (
     Variant(
         "lockdown-confidentiality",
-        (SETUPS, "-k", "confidentiality"),
+        (HARDENING, "-k", "confidentiality"),
         parameters="lockdown=confidentiality",
         traces=False,
     ),
     Variant(
         "lockdown-integrity",
-        (SETUPS, "-k", "integrity"),
+        (HARDENING, "-k", "integrity"),
         parameters="lockdown=integrity",
     ),
     # guest.sh reads this one: it mounts version 1 hierarchies, and no version 2 one.
-    Variant("cgroup-v1", (SETUPS, "-k", "cgroup"), parameters="rsttrace.cgroup=v1"),
-    Variant("smp4", (SETUPS, "-k", "rps"), cpus=4),
+    Variant("cgroup-v1", ("tests/lab/test_cgroup.py",), parameters="rsttrace.cgroup=v1"),
+    Variant("smp4", ("tests/lab/test_rps.py",), cpus=4),
 )
 
 BY_NAME = {variant.name: variant for variant in VARIANTS}

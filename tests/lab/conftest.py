@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rsttrace.demo.lab import Lab
-from tests.lab.harness import ADDRESSES, Fence, Tracer, server_address
+from tests.lab.harness import ADDRESSES, Fence, Tracer, resolve
 
 TWINS = ("test_compare.py", "test_late.py", "test_locate.py", "test_read.py")
 """Long files in which each case is played twice: the IPv6 twins are left to `make test FULL=1`."""
@@ -46,6 +45,16 @@ def fence(tracer_and_fence: tuple[Tracer, Fence]) -> Fence:
     return tracer_and_fence[1]
 
 
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Tracer]:
+    """A tracer for which each namespace is a machine of its own: it has only the evidence."""
+    tracer = Tracer("--viewpoint", "netns", "--kind", "all")
+    try:
+        yield tracer
+    finally:
+        tracer.stop()
+
+
 @contextmanager
 def routed_lab(prefix: str) -> Iterator[Lab]:
     """client (10.71.1.1) - router - server (10.71.2.2), IPv4 and IPv6."""
@@ -65,10 +74,7 @@ def routed_lab(prefix: str) -> Iterator[Lab]:
             lab.route(role, f"default via {v4_route}", f"default via {v6_route}")
             with lab.inside(role):
                 Path("/proc/sys/net/ipv4/tcp_early_retrans").write_text("0")  # no loss probes
-        for family in (socket.AF_INET, socket.AF_INET6):
-            # Resolve the neighbours: before, a SYN is sent (and answered) several times over.
-            with lab.inside("client"), socket.socket(family) as sock:
-                sock.connect_ex((server_address("server", family), 1))
+        resolve(lab, "client", *ADDRESSES["server"])
         yield lab
 
 

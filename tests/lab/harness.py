@@ -7,7 +7,9 @@ to wait for anything else). An emulated guest is slow and has both plans; see te
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import fcntl
 import itertools
 import json
@@ -30,6 +32,7 @@ from typing import Any
 import pytest
 
 from rsttrace.demo.lab import Lab
+from rsttrace.errors import LabError
 from rsttrace.kernel import knowledge, syscalls
 from rsttrace.kernel.facts import Facts
 from rsttrace.kernel.hooks import Plan
@@ -39,6 +42,8 @@ PLAN = os.environ.get("RSTTRACE_LAB_PLAN", "auto")
 DEADLINE_S = float(os.environ.get("RSTTRACE_LAB_DEADLINE", "20"))
 START_S = float(os.environ.get("RSTTRACE_LAB_START", DEADLINE_S))
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
+V4, V6 = socket.AF_INET, socket.AF_INET6
+FAMILIES = pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
 
 Json = dict[str, Any]
 
@@ -197,6 +202,25 @@ def no_socket(tracer: Tracer) -> str:
     return found.cause
 
 
+def cause(entry: Json) -> tuple[str, str, str, str | None]:
+    """What an entry says in short: kind, cause, origin, the socket's state."""
+    state = entry["socket"]["state"] if entry["socket"] else None
+    return entry["kind"], entry["cause"]["name"], entry["origin"], state
+
+
+SENT_REFUSAL = ("sent-passive", "no-listener", "local", None)
+REFUSED = ("received-accepted", "connection-refused", "peer", "SYN_SENT")
+SENT_LINGER = ("sent-active", "linger", "local", "ESTABLISHED")
+RESET = ("received-accepted", "connection-reset", "peer", "ESTABLISHED")
+PASSED = ("forwarded", "forwarded", "peer", None)
+
+
+def wire(entry: Json) -> str:
+    """The TCP header as it was on the wire, without the checksum (offloaded at the sender)."""
+    tcp = entry["rst"]["raw"][40:] if entry["family"] == 4 else entry["rst"]["raw"][80:]
+    return str(tcp[:32] + tcp[36:])
+
+
 class Fence:
     """A namespace in which one refused connection marks a place in the tracer's output."""
 
@@ -245,6 +269,7 @@ def pair(
         listener.close()
 
 
+ROLES = ("client", "router", "server")
 ADDRESSES = {
     "client": ("10.71.1.1", "fd71:1::1"),
     "server": ("10.71.2.2", "fd71:2::2"),
@@ -254,6 +279,30 @@ ADDRESSES = {
 def server_address(role: str, family: int) -> str:
     """A role's address of a family."""
     return ADDRESSES[role][family == socket.AF_INET6]
+
+
+def refuse(lab: Lab, address: str, port: int = 7999, role: str = "client") -> None:
+    """One connection that nobody accepts."""
+    with lab.inside(role), socket.socket(V6 if ":" in address else V4) as sock:
+        sock.settimeout(DEADLINE_S)
+        assert sock.connect_ex((address, port)) == errno.ECONNREFUSED
+
+
+def resolve(lab: Lab, role: str, *addresses: str) -> None:
+    """Have the neighbours resolved: before, a SYN is sent (and answered) several times over."""
+    for address in addresses:
+        with lab.inside(role), socket.socket(V6 if ":" in address else V4) as sock:
+            sock.settimeout(DEADLINE_S)
+            sock.connect_ex((address, 1))
+
+
+def forward(rule: str) -> str:
+    """A ruleset for the IP forward hook, which bridged frames pass as well.
+
+    A bridge table's priority must be above 0, or br_netfilter goes past it on kernels that are as
+    old as 6.1 (br_nf_hook_thresh()).
+    """
+    return f"table inet t {{\nchain f {{\ntype filter hook forward priority 10\n{rule}\n}}\n}}\n"
 
 
 def linger_zero(sock: socket.socket) -> None:
@@ -290,6 +339,28 @@ def skip_without(*programs: str) -> None:
         if os.environ.get("CI") and "RSTTRACE_KERNELS_REPORT" not in os.environ:
             pytest.fail(text)
         pytest.skip(text)
+
+
+MISSING = ("Unknown device type", "qdisc kind is unknown")
+"""What the kernel says, through iproute2, where it has no such feature."""
+
+
+def need(what: str, lab: Lab, command: str) -> None:
+    """Try a feature on a device of its own, p0; skip the test where the kernel lacks it."""
+    lab.add("probe")
+    lab.ip("probe", "link add p0 type veth peer name p1")
+    try:
+        lab.exec("probe", command.split())
+    except LabError as error:
+        if not any(words in str(error) for words in MISSING):
+            raise
+        pytest.skip(f"this kernel has no {what}: {error}")
+
+
+def load_module(name: str) -> None:
+    """Load a module if there is one; whether the feature is there then, the caller tries."""
+    with contextlib.suppress(FileNotFoundError):  # a machine without modules has no modprobe
+        subprocess.run(["modprobe", name], check=False, capture_output=True)
 
 
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17  # include/uapi/linux/sockios.h, ethtool.h

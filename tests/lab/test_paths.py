@@ -23,6 +23,8 @@ from rsttrace.kernel.hooks import Plan
 from tests.lab.harness import (
     ADDRESSES,
     DEADLINE_S,
+    V4,
+    V6,
     Fence,
     Json,
     Tracer,
@@ -35,16 +37,8 @@ from tests.lab.harness import (
     poll_until,
     send_frame,
     server_address,
+    wire,
 )
-
-V4, V6 = socket.AF_INET, socket.AF_INET6
-
-
-def wire(entry: Json) -> str:
-    """The TCP header as it was on the wire, without the checksum (offloaded at the sender)."""
-    tcp = entry["rst"]["raw"][40:] if entry["family"] == 4 else entry["rst"]["raw"][80:]
-    return str(tcp[:32] + tcp[36:])
-
 
 HASTY_SERVER = """
 import fcntl, socket, struct, sys, termios

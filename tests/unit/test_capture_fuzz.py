@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import zlib
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from rsttrace.judge.verdict import judge
 from rsttrace.model import Entry
 from rsttrace.render.json import entry_line
 from rsttrace.render.text import entry_lines
+from tests.accuracy.captures import given
 from tests.unit import captures as c
 from tests.unit.captures import Talk
 from tests.unit.test_capture_layers import FRAMES
@@ -27,9 +27,6 @@ CASES = 400
 
 MAX_SAMPLE = 40_000
 """Only the beginning of a longer sample is damaged: the time goes with the size."""
-
-LABELLED = Path(os.environ.get("RSTTRACE_PCAPS", Path(__file__).parents[3] / "shared" / "pcaps"))
-"""Real captures with a label for each RST; not part of this repository."""
 
 
 def samples() -> dict[str, bytes]:
@@ -60,7 +57,8 @@ def both_closed() -> list[bytes]:
 
 
 SAMPLES = samples()
-REAL = sorted(LABELLED.glob("*.pcap*")) if LABELLED.is_dir() else []
+FOLDER = given()
+REAL = sorted(FOLDER.glob("*.pcap*")) if FOLDER is not None else []
 
 
 def damage(data: bytes, chance: random.Random) -> bytes:
@@ -121,7 +119,7 @@ def test_damaged_samples(name: str, tmp_path: Path) -> None:
     assert any(counts)  # not all of them are refused at once
 
 
-@pytest.mark.skipif(not REAL, reason="no labelled captures here (RSTTRACE_PCAPS names them)")
+@pytest.mark.skipif(not REAL, reason="no labelled captures (RSTTRACE_PCAPS names a folder)")
 @pytest.mark.parametrize("sample", REAL, ids=lambda path: path.name)
 def test_damaged_real_captures(sample: Path, tmp_path: Path) -> None:
     path = tmp_path / "damaged"

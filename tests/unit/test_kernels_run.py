@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from tests.kernels import run as runner
 from tests.kernels.kernels import GUESTS, select
+from tests.kernels.variants import VARIANTS, Variant
 
 GUEST = select(["6.1"])[0]
 REQUEST = {"sessions": [["both", "auto", ["tests/lab/test_plans.py"]]]}
@@ -122,3 +124,16 @@ def test_the_table_has_a_row_for_each_kernel_and_plan() -> None:
     assert [row.split()[3] for row in rows] == ["kprobes", "tracepoints"] * 2
     assert [row.split()[-1] for row in rows] == ["ok", "ok", "FAILED", "FAILED"]
     assert rows[0].split()[header.split().index("retries")] == "1"
+
+
+@pytest.mark.parametrize("path", runner.BOTH)
+def test_what_every_guest_runs_exists(path: str) -> None:
+    assert (runner.CHECKOUT / path).is_file()
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_what_a_variant_runs_exists(variant: Variant) -> None:
+    path, *chosen = variant.tests
+    tests = re.findall(r"^def (test_\w+)", (runner.CHECKOUT / path).read_text(), re.MULTILINE)
+    assert chosen[:-1] == (["-k"] if chosen else [])
+    assert [name for name in tests if not chosen or chosen[-1] in name] != []
