@@ -405,9 +405,9 @@ def _neighbor(members: _Members | None) -> Neighbor | None:
         vendor=members.text_or_none("vendor"),
         ip=members.text_or_none("ip"),
         is_gateway=members.flag_or_none("is_gateway"),
-        ifindex=members.number_or_none("ifindex") or 0,
+        ifindex=members.number_or_none("ifindex"),
         ifname=members.text_or_none("ifname"),
-        netns=members.number_or_none("netns") or 0,
+        netns=members.number_or_none("netns"),
     )
 
 
@@ -418,7 +418,7 @@ def _next_hop(members: _Members | None) -> NextHop | None:
         ip=members.text("ip"),
         mac=members.text_or_none("mac"),
         is_gateway=bool(members.flag_or_none("is_gateway")),
-        ifindex=members.number_or_none("ifindex") or 0,
+        ifindex=members.number_or_none("ifindex"),
     )
 
 

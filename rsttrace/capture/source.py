@@ -184,7 +184,7 @@ class CaptureSource:
             netns=None,
             trigger=trigger,
             baseline=baseline,
-            frame=Frame(0, segment.interface, segment.source_mac, segment.ttl),
+            frame=Frame(None, segment.interface or None, segment.source_mac, segment.ttl),
             file=self._capture.name,
             file_frame=number,
             payload=_payload(segment),

@@ -90,6 +90,7 @@ class HolderFinder(Worker[HolderJob, AddressHolders]):
             or hop is None
             or hop.is_gateway
             or hop.is_local
+            or hop.ifindex is None
             or hop.ip != reset.rst.src.ip
         ):
             return False

@@ -144,7 +144,7 @@ def _print(lines: list[str]) -> None:
 def _holder_job(job: Job, path: Path) -> HolderJob | None:
     """The next hop's address: the peer's own if it is on our link."""
     hop = path.next_hop
-    if hop is None or hop.is_local:
+    if hop is None or hop.is_local or hop.ifindex is None:
         return None
     netns = os.stat("/proc/self/ns/net").st_ino if job.netns is None else job.netns
     mac = job.clue.mac if job.clue is not None and not hop.is_gateway else None

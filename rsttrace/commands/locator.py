@@ -60,8 +60,8 @@ def run_job(
 
     def surroundings(ip: str) -> tuple[NextHop | None, Neighbor | None]:
         hop = neighbors.next_hop(netns, ip)
-        if hop is None:
-            return None, None
+        if hop is None or hop.ifindex is None:
+            return hop, None
         return hop, neighbors.neighbor(netns, hop.ifindex, hop.mac, ip)
 
     path = find_path(

@@ -197,6 +197,6 @@ def on_iface(reset: Reset, names: tuple[str, ...], enricher: Enricher) -> bool:
         return True
     seen = {found.ifname for found in (reset.neighbor, reset.ingress) if found is not None}
     for frame in (reset.frame, reset.ingress_frame):
-        if frame is not None:
+        if frame is not None and frame.netns is not None and frame.ifindex is not None:
             seen.add(enricher.ifname(frame.netns, frame.ifindex))
     return any(name in seen for name in names)

@@ -117,6 +117,8 @@ class Enricher:
     def _neighbor(self, frame: Frame | None, source: str) -> Neighbor | None:
         if frame is None or self._neighbors is None:
             return None
+        if frame.netns is None or frame.ifindex is None:
+            return None
         return self._neighbors.neighbor(frame.netns, frame.ifindex, frame.mac, source)
 
     def _add_owner(self, reset: Reset) -> None:

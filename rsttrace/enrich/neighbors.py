@@ -287,7 +287,8 @@ class _Namespace:
         # With several equal routes the kernel chose one of them; the peer's packets may as well
         # come by another.
         if route.gateways is None:
-            route.gateways = gateways(self.tables, peer, route.oif) or ((hop.ifindex, hop.ip),)
+            own = ((hop.ifindex, hop.ip),) if hop.ifindex is not None else ()
+            route.gateways = gateways(self.tables, peer, route.oif) or own
         macs = {self.tables.macs.get(gateway) for gateway in route.gateways}
         if mac in macs:
             return True

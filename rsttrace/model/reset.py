@@ -268,10 +268,13 @@ class Cause:
 
 @dataclass(frozen=True)
 class Frame:
-    """A packet at one interface: where it was and which MAC handed it over (None: no Ethernet)."""
+    """A packet at one interface: where it was and which MAC handed it over (None: no Ethernet).
 
-    netns: int
-    ifindex: int
+    `netns` and `ifindex` are ``None`` where a capture does not tell them.
+    """
+
+    netns: int | None
+    ifindex: int | None
     mac: str | None
     ttl: int
 
@@ -315,9 +318,9 @@ class Neighbor:
     vendor: str | None
     ip: str | None
     is_gateway: bool | None
-    ifindex: int
+    ifindex: int | None
     ifname: str | None
-    netns: int
+    netns: int | None
     bridge: BridgePort | None = None
     switch: SwitchPort | None = None
 
@@ -332,7 +335,7 @@ class NextHop:
     ip: str
     mac: str | None
     is_gateway: bool
-    ifindex: int
+    ifindex: int | None
     is_local: bool = False
 
 

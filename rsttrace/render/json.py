@@ -244,10 +244,9 @@ def _neighbor(neighbor: model.Neighbor | None) -> dict[str, Any] | None:
         "vendor": neighbor.vendor,
         "ip": neighbor.ip,
         "is_gateway": neighbor.is_gateway,
-        # Linux numbers interfaces from 1 and namespaces by inode: 0 is a capture's "no such thing"
-        "ifindex": neighbor.ifindex or None,
+        "ifindex": neighbor.ifindex,
         "ifname": neighbor.ifname,
-        "netns": neighbor.netns or None,
+        "netns": neighbor.netns,
         "bridge": bridge_object(neighbor.bridge),
         "switch": switch_object(neighbor.switch),
     }
