@@ -101,7 +101,7 @@ CASES = {
     "nothing known": FORGED_UNKNOWN,
     "no MAC": with_reset(BEHIND, neighbor=None, frame=Frame(NODE, 5, None, 60)),
     "a capture without link layer": with_reset(
-        BEHIND, neighbor=None, frame=Frame(0, 0, None, 60), file="/a/b.pcap", netns=None
+        BEHIND, neighbor=None, frame=Frame(None, None, None, 60), file="/a/b.pcap", netns=None
     ),
     "passed on": FORWARDED,
     "from a capture": with_reset(BEHIND, file="/a/b.pcap", netns=None, netns_name=None),

@@ -297,7 +297,7 @@ PEER_UNMATCHED = Entry(
         file="/captures/office.pcap",
         file_frame=4242,
         netns=None,
-        frame=Frame(0, 0, "00:d0:f8:22:33:44", 63),
+        frame=Frame(None, None, "00:d0:f8:22:33:44", 63),
     ),
     _PEER,
 )
