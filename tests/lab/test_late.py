@@ -174,12 +174,14 @@ def test_the_peer_goes_on_and_the_verdict_is_amended(
         expect_reset(accepted)  # the client's stack knows no such connection any more
         secondary = wait_received(hasty, routed.inode("server"), 1)[0]
         settle(hasty, mark)
-    assert (first["kind"], first["origin"], first["amends"]) == ("received-accepted", "peer", None)
+    assert (first["kind"], first["amends"]) == ("received-accepted", None)
+    assert first["origin"] in ("peer", "inconclusive")
     assert (amended["origin"], amended["amends"]) == ("forged", first["id"])
     assert amended["id"] > first["id"]
-    assert rules_of(amended)["goes-on"] == 6.0
+    assert rules_of(amended)["went-on"] > 0
     assert amended["rst"] == first["rst"]
-    assert secondary["origin"] == "peer"
+    # A moment ago the client was alive: why its host has no such socket, the server cannot know.
+    assert secondary["origin"] in ("peer", "inconclusive")
     assert len(received(hasty, netns)) == 2  # one amendment, not one for each packet
 
 
@@ -194,7 +196,7 @@ def test_held_it_is_one_entry(routed: Lab, patient: Tracer, mark: Fence, family:
         settle(patient, mark)
     entries = received(patient, netns)
     assert [(e["origin"], e["amends"]) for e in entries] == [("forged", None)]
-    assert "goes-on" in rules_of(entries[0])
+    assert "went-on" in rules_of(entries[0])
 
 
 @FAMILIES
@@ -269,7 +271,7 @@ def test_a_syn_that_was_refused_and_accepted(
     assert first["origin"] in ("peer", "inconclusive")
     assert "connection-refused" in first["findings"]
     assert amended["origin"] == "forged"
-    assert rules_of(amended)["goes-on"] == 6.0
+    assert rules_of(amended)["accepted"] > 0
     honest = received(hasty, routed.inode("server"))
     assert "forged" not in {e["origin"] for e in honest}  # the client's answer to the SYN-ACK
 
@@ -326,7 +328,7 @@ def test_closed_with_data_unread_while_more_comes(
     got = received(patient, netns)
     assert {e["rst"]["flags"] for e in got} == {"R", "RA"}
     assert {e["origin"] for e in got} == {"peer"}
-    assert not [e for e in got if "several-resets" in rules_of(e) or "goes-on" in rules_of(e)]
+    assert not [e for e in got if {"moves-on", "live-twice", "went-on"} & rules_of(e).keys()]
 
 
 @FAMILIES
@@ -366,7 +368,7 @@ def test_a_half_open_connection_is_reset_and_begins_anew(
     got = received(hasty, routed.inode("server"))
     assert [e["kind"] for e in got] == ["received-accepted"]
     assert got[0]["origin"] in ("peer", "inconclusive")
-    assert "goes-on" not in rules_of(got[0])
+    assert not {"went-on", "went-on-perhaps"} & rules_of(got[0]).keys()
 
 
 # ---- health checks ----

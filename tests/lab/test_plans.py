@@ -173,12 +173,12 @@ def may_say_less(path: str, full: Json, row: Row) -> bool:
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
     """An entry's leaves, by path; of evidence, the rules and their weights (texts have times).
 
-    Without `timing` and `goes-on`: each tracer takes its own times, and waits its own time for what
+    Without timing and aftermath: each tracer takes its own times, and waits its own time for what
     comes after a reset; one may lie just within its limit.
     """
     if path == "evidence":
-        rules = [(found["rule"], found["weight"]) for found in value]
-        return {path: [found for found in rules if found[0] not in ("timing", "goes-on")]}
+        steady = [found for found in value if found["group"] not in ("timing", "aftermath")]
+        return {path: [(found["rule"], found["weight"]) for found in steady]}
     if isinstance(value, dict):
         found: dict[str, Any] = {}
         for key, inner in value.items():

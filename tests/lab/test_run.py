@@ -163,14 +163,15 @@ def test_the_incident_from_the_client_s_viewpoint(routed: Lab) -> None:
     rules = {item["rule"]: item for item in entry["evidence"]}
     assert rules["ip-id-ours"]["values"]["ip_id"] == entry["rst"]["ip_id"]
     assert entry["rst"]["ip_id"] in entry["baseline"]["ours_ip_id"]
-    assert rules["hop-distance"]["weight"] > 0
+    (distance,) = [item for item in entry["evidence"] if item["group"] == "distance"]
+    assert distance["weight"] > 0
     assert entry["baseline"]["syn_ttl"] == entry["baseline"]["ttl"] == 48
     order = [word.split()[0] for word in entry["baseline"]["syn_options"].split(",")]
     assert order == ["mss", "sackOK", "TS", "nop", "wscale"]
     assert entry["baseline"]["stack"] == "Linux"
     assert entry["process"]["comm"].startswith("python")
-    considered = {item["rule"] for item in entry["considered"]}
-    assert {"payload", "df-lost", "mac", "shape"} <= considered
+    considered = {item["group"] for item in entry["considered"]}
+    assert {"distance", "make", "history", "link", "content"} <= considered
 
 
 def test_the_incident_seen_by_the_node_is_proof(routed: Lab) -> None:
