@@ -542,6 +542,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "history",
+        "we-reset",
+        "1     50    5     3     1     10    8     5     5     5     3     1",
+        "After our own RST: the peer's socket is gone, and its host says so",
+    ),
+    (
+        "history",
         "we-closed",
         "25    15    15    3     3     15    15    3     4     4     3     3",
         "After our FIN: the peer may throw away what is left",

@@ -105,6 +105,7 @@ class History:
         self._remembered = 0  # cases in _flows
         self._strangers: OrderedDict[object, deque[Case]] = OrderedDict()
         self._peers: OrderedDict[tuple[object, str], list[Case]] = OrderedDict()
+        self._sent: OrderedDict[Key, int] = OrderedDict()
         self._gateways: OrderedDict[tuple[object, str], None] = OrderedDict()
         self._checks: OrderedDict[tuple[object, str, str, int], deque[int]] = OrderedDict()
         self._probed: OrderedDict[tuple[object, str], Probed] = OrderedDict()
@@ -118,8 +119,11 @@ class History:
         case = Case(item, now_ns + self._hold_ns)
         self._waiting.append(case)
         self._note_check(item)
-        if item.kind.direction != "sent":
+        if item.kind.direction == "sent":
+            self._note_sent(item)
+        else:
             self._note_gateway(item)
+            item.we_reset_ns = self._when_we_reset(item)
             self._note_probed(item)
             self._join_flow(case)
             self._join_peer(case)
@@ -247,6 +251,22 @@ class History:
         self._peers[key] = [*cases, case][-SIBLINGS:]
         if len(self._peers) > self._size:
             self._peers.popitem(last=False)
+
+    def _note_sent(self, reset: Reset) -> None:
+        """Remember that we reset a connection: its other end may answer for want of a socket."""
+        key = _key(_identity(reset), reset.rst)
+        self._sent[key] = self._sent.pop(key, reset.time_ns)
+        if len(self._sent) > self._size:
+            self._sent.popitem(last=False)
+
+    def _when_we_reset(self, reset: Reset) -> int | None:
+        rst, half = reset.rst, reset.baseline.theirs
+        key = (_identity(reset), rst.dst.ip, rst.dst.port, rst.src.ip, rst.src.port)
+        when = self._sent.get(key)
+        if when is None or not 0 <= reset.time_ns - when <= SIBLING_NS:
+            return None
+        begun = half.syn_ns if half is not None else None
+        return None if begun is not None and begun > when else when  # an earlier connection's
 
     def _note_gateway(self, reset: Reset) -> None:
         """Remember routers that take nothing off the TTL (some clouds' do), and say so."""

@@ -676,6 +676,10 @@ def history_(reset: Reset) -> Observation | None:
         return Observation(
             "history", "peer-closed", text, {"closed_ms": (reset.time_ns - fin) / 1e6}
         )
+    if reset.we_reset_ns is not None:
+        age = age_text(max(0, reset.time_ns - reset.we_reset_ns))
+        text = f"we had reset the connection ourselves {age} before"
+        return Observation("history", "we-reset", text)
     earlier = _reset_before(reset)
     if earlier is not None:
         age = age_text(max(0, reset.time_ns - earlier.time_ns))

@@ -440,7 +440,8 @@ class Reset:
     The third block puts it among its neighbours in time, and may grow after the first verdict:
     `earlier` are RSTs of the same flow and direction before this one, newest first; `later` what
     came from the same end after it, oldest first, RSTs too; `our_acks` the ack numbers of our
-    packets that any of these may have answered; `others` recent RSTs from other addresses;
+    packets that any of these may have answered; `we_reset_ns` when we had reset the connection
+    ourselves; `others` recent RSTs from other addresses;
     `period_s` is set where connections just like this one (same addresses and service) are reset
     again and again: the time between two, in seconds.
 
@@ -481,6 +482,7 @@ class Reset:
     earlier: tuple[Seen, ...] = ()
     later: tuple[Seen, ...] = ()
     our_acks: frozenset[int] = frozenset()
+    we_reset_ns: int | None = None
     others: tuple[Other, ...] = ()
     period_s: float | None = None
 
