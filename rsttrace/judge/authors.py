@@ -91,7 +91,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "distance",
         "ttl-as-data",
-        "5     5     30    5     10    15    2     15    15    1     2     5",
+        "10    15    30    25    10    15    2     15    15    1     2     5",
         "As one or two of its later packets, but not its handshake: a proxy answered that, or both "
         "are injected",
     ),
@@ -219,7 +219,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "distance",
         "ttl-farther-peer",
-        "1     1     30    1     15    15    0.1   35    35    2     1     0.3",
+        "2     4     30    4     15    15    0.1   35    35    2     1     0.3",
         "More than 3 hops farther than another connection's handshake",
     ),
     (
