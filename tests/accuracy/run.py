@@ -232,6 +232,17 @@ def _wire(entry: Json) -> tuple[Wire, int]:
     return found
 
 
+def _trust(one: Played, role: str) -> tuple[str, str | None]:
+    """How sure it is who made a reset that was seen at a role, and its twin.
+
+    A router of an honest case sees what its one victim sees.
+    """
+    play = one.play
+    if role not in play.trust and one.honest and len(play.trust) == 1:
+        (role,) = play.trust
+    return play.trust.get(role, "honest" if one.honest else "proven"), play.twins.get(role)
+
+
 def _outcomes(
     one: Played, arrived: Iterable[Sighting], told: Mapping[Key, list[Said]]
 ) -> list[Outcome]:
@@ -239,8 +250,7 @@ def _outcomes(
     outcomes = []
     for role, _, wire, ttl in arrived:
         genuine = one.honest or honest.take(wire, ttl)
-        trust = one.play.trust.get(role, "honest" if one.honest else "proven")
-        twin = one.play.twins.get(role)
+        trust, twin = _trust(one, role)
         if genuine and not one.honest:  # what a forgery drew from its victims
             bare = wire.flags == RST and wire.window == 0
             trust, twin = ("undecidable", DRAWN_TWIN) if bare else ("honest", None)
