@@ -22,7 +22,7 @@ FACTOR = 3.0
 SEED = 1
 
 NEEDED = {"make": "the shape alone tells an abort after a reroute from a REJECT nearer by"}
-"""Groups without which honest resets are accused, and why that is no flaw: there is no other clue."""
+"""Groups without which honest resets are accused, and why: there is no other clue."""
 
 BANDS = ((0.90, 0.95), (0.95, 0.98), (0.98, 0.995), (0.995, 1.001))
 """Confidences that are held against how often they were right."""
