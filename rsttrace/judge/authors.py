@@ -154,7 +154,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "distance",
         "ttl-near-peer",
         "0.2   0.2   1     0.2   10    40    40    15    15    2     30    1",
-        "1 to 3 hops nearer than another connection's handshake",
+        "2 or 3 hops nearer than another connection's handshake",
     ),
     (
         "distance",
@@ -202,13 +202,13 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "distance",
         "ttl-farther",
         "0.1   0.1   1     0.1   15    3     0.1   35    35    2     1     0.05",
-        "More than 3 hops farther than its packets",
+        "4 to 8 hops farther than many packets",
     ),
     (
         "distance",
         "ttl-farther-few",
         "0.1   0.1   30    0.1   15    3     0.1   35    35    2     1     0.05",
-        "More than 3 hops farther than some packets",
+        "4 to 8 hops farther than some packets: a proxy may have answered for a while",
     ),
     (
         "distance",
@@ -226,7 +226,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "distance",
         "ttl-other-start-behind",
         "0.03  0.1   10    0.4   15    5     0.3   25    35    1     1     0.03",
-        "The same, and farther: a proxy may have answered for another stack",
+        "Farther, and with another initial TTL: a proxy may have answered for another stack",
     ),
     (
         "distance",
@@ -244,7 +244,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "distance",
         "ttl-too-far-one",
         "0.3   0.5   20    0.5   15    5     0.1   35    35    2     1     0.1",
-        "The same, against the handshake alone: a proxy far in front may have answered",
+        "9 to 15 hops farther than the handshake: a proxy far in front may have answered",
     ),
     (
         "distance",
@@ -256,7 +256,8 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "distance",
         "ttl-lone-whole",
         "8     8     20    8     20    20    45    30    30    2     40    3",
-        "The same, of a SYN with all the options of a stack: forged ones are often simpler",
+        "Another distance than a SYN that nobody confirmed, which has all the options of a stack: "
+        "forged ones are often simpler",
     ),
     (
         "distance",

@@ -492,15 +492,13 @@ def least_rtt_ns(reset: Reset) -> tuple[int, int] | None:
         samples = theirs.packets if theirs is not None else 1
     if ours is None or theirs is None:
         return (known[0], samples) if known else None
+    measured = 0
     once_each = ours.syns <= 1 and theirs.syns <= 1
     if once_each and ours.syn_ns is not None and (theirs.syn_ns or 0) > ours.syn_ns:
         known.append((theirs.syn_ns or 0) - ours.syn_ns)  # our SYN, their SYN-ACK
-        samples = max(samples, 1)
-    measured = 0
+        measured = 1
     for sent in ours.recent:
-        again = any(
-            seen.seq == sent.seq and length_of(seen) for seen in ours.recent if seen != sent
-        )
+        again = any(_overlap(sent, seen) for seen in ours.recent if seen != sent)
         if not sent.payload_len or "F" in sent.flags or again or was_sent_before(sent, ours):
             continue
         end = (sent.seq + length_of(sent)) & 0xFFFFFFFF
@@ -514,7 +512,13 @@ def least_rtt_ns(reset: Reset) -> tuple[int, int] | None:
             measured += 1
     if not known:
         return None
-    return min(known), max(samples, measured + (ours.syn_ns is not None and ours.syns <= 1))
+    return min(known), max(samples, measured)
+
+
+def _overlap(one: Seen, other: Seen) -> bool:
+    """Whether two packets of one end have a sequence number in common."""
+    ahead = distance(one.seq, other.seq)
+    return min(length_of(one), ahead + length_of(other)) > max(0, ahead)
 
 
 def clock_rates(half: Half) -> tuple[float, float]:

@@ -300,7 +300,10 @@ def test_forged_is_named_and_explained() -> None:
 
 
 def test_leaning_to_forged_is_named() -> None:
-    given = b.changed(SAMPLES["netfilter-reject"][0], baseline=flow(scope=Scope.PEER).baseline)
+    """One hop nearer than another connection of the peer: ways of two may differ so."""
+    sample = SAMPLES["netfilter-reject"][0]
+    theirs = b.steady(sample.rst.ttl - 1)
+    given = b.changed(sample, baseline=flow(theirs=theirs, scope=Scope.PEER).baseline)
     found = judge(given, KNOWN)
     assert found.origin is Origin.INCONCLUSIVE
     assert found.score > 0

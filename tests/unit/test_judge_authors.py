@@ -177,12 +177,13 @@ def test_what_the_peer_cannot_have_made_outweighs_its_distance() -> None:
 
 
 def test_more_packets_make_a_steadier_distance() -> None:
-    for word in ("near", "behind"):
-        shares = [
-            TABLE.weigh((f"ttl-{word}-{steady}",))[NAMES.index("socket")]
-            for steady in ("peer", "one", "few", "many")
-        ]
-        assert shares == sorted(shares, reverse=True)
+    for rows in (
+        ("ttl-near-one", "ttl-near-few", "ttl-near-many"),
+        ("ttl-behind-peer", "ttl-behind-one", "ttl-behind-few", "ttl-behind-many"),
+        ("ttl-farther-peer", "ttl-farther-one", "ttl-farther-few", "ttl-farther"),
+    ):
+        shares = [ROWS[name].likelihoods[NAMES.index("socket")] for name in rows]
+        assert shares == sorted(shares, reverse=True), rows
 
 
 def test_farther_steps_are_rarer_for_the_peer() -> None:
@@ -191,6 +192,12 @@ def test_farther_steps_are_rarer_for_the_peer() -> None:
         for name in ("ttl-same", "ttl-near-many", "ttl-nearer")
     ]
     assert peer == sorted(peer, reverse=True)
+
+
+def test_farther_steps_from_another_connection_are_rarer_for_the_peer() -> None:
+    names = ("ttl-next-peer", "ttl-near-peer", "ttl-nearer-peer")
+    shares = [peer_share(TABLE.weigh((name, "bare"))) for name in names]
+    assert shares == sorted(shares, reverse=True)
 
 
 def test_what_is_nearer_is_no_host_behind_and_what_is_farther_no_firewall_before() -> None:

@@ -86,6 +86,7 @@ FOUND: dict[str, list[Any]] = {
             id="the-neighbour-table-knows-another",
         ),
         pytest.param(flow(rst(ip_id=0, ttl=42)), id="farther-than-the-peer"),
+        pytest.param(closed(flow(rst(ip_id=0, ttl=42))), id="after-its-FIN: worth a question"),
         pytest.param(silent(flow(rst(ip_id=9, ttl=100))), id="a-windows-host"),
         pytest.param(flow(rst6(ttl=42)), id="ipv6"),
     ],
@@ -144,7 +145,7 @@ NOT_FOUND: dict[str, list[Any]] = {
             id="nearer, from another router: a router's MAC is not the peer's",
         ),
         pytest.param(flow(rst(ip_id=0, ttl=45)), id="two-hops: a reroute"),
-        pytest.param(closed(flow(rst(ip_id=0, ttl=42))), id="after its FIN: its host, rerouted"),
+        pytest.param(closed(flow(rst(ip_id=0, ttl=44))), id="after its FIN: its host, rerouted"),
         pytest.param(flow(rst(ip_id=0, ttl=44), made_here=PROVED), id="we-know-who-made-it"),
         pytest.param(flow(rst(ip_id=9, ttl=44)), id="no-host's-shape"),
         pytest.param(

@@ -146,7 +146,9 @@ DISTANCE: Rows = [
     ),
     ("1 hop farther than 3", flow(rst(ttl=46), theirs=half(packets=3)), "ttl-behind-few"),
     ("1 hop farther than the handshake", flow(rst(ttl=46), theirs=handshake()), "ttl-behind-one"),
-    ("1 hop nearer than another connection", flow(rst(ttl=48), scope=Scope.PEER), "ttl-near-peer"),
+    ("1 hop nearer than another connection", flow(rst(ttl=48), scope=Scope.PEER), "ttl-next-peer"),
+    ("2 hops nearer than another connection", flow(rst(ttl=49), scope=Scope.PEER), "ttl-near-peer"),
+    ("3 hops nearer than another connection", flow(rst(ttl=50), scope=Scope.PEER), "ttl-near-peer"),
     (
         "1 hop farther than another connection",
         flow(rst(ttl=46), scope=Scope.PEER),
@@ -165,6 +167,7 @@ DISTANCE: Rows = [
         "ttl-nearer-peer",
     ),
     ("5 hops farther than many", flow(rst(ttl=42)), "ttl-farther"),
+    ("5 hops farther than few", flow(rst(ttl=42), theirs=half(packets=3)), "ttl-farther-few"),
     ("5 hops farther than the handshake", flow(rst(ttl=42), theirs=handshake()), "ttl-farther-one"),
     (
         "5 hops farther than another connection",
@@ -176,6 +179,16 @@ DISTANCE: Rows = [
     ("another stack, nearer", flow(rst(ttl=120)), "ttl-other-start"),
     ("another stack, farther", flow(rst(ttl=106)), "ttl-other-start-behind"),
     ("9 hops farther than the handshake", flow(rst(ttl=38), theirs=handshake()), "ttl-too-far-one"),
+    (
+        "15 hops farther than the handshake",
+        flow(rst(ttl=45), theirs=handshake(60)),
+        "ttl-too-far-one",
+    ),
+    (
+        "16 hops farther than the handshake",
+        flow(rst(ttl=44), theirs=handshake(60)),
+        "ttl-beyond-one",
+    ),
     ("its program may have set 60", closed(flow(rst(ttl=51, ip_id=0))), "ttl-program-perhaps"),
     ("its program set 40", closed(flow(rst(ttl=61, ip_id=0), theirs=steady(37))), "ttl-program"),
     ("no program sets 59", closed(flow(rst(ttl=52, ip_id=0))), "ttl-nearer"),
@@ -440,7 +453,7 @@ MAKE: Rows = [
         "alien",
     ),
     ("pf", flow(rst(ip_id=7, tos=0x10)), "pf"),
-    ("pf, a plain R of a Linux peer", flow(rst(ip_id=0, tos=0x10), theirs=LINUX), "pf"),
+    ("pf, but Linux has none", flow(rst(ip_id=0, tos=0x10), theirs=LINUX), "pf-not-its-stack"),
     (
         "an SSH session's TOS",
         flow(rst(ip_id=0, tos=0x10, src=Endpoint(b.PEER, 22)), theirs=LINUX),
@@ -918,6 +931,15 @@ def later(*packets: Seen, **values: Any) -> Reset:
     return b.among(flow(packet, **values), later=packets)
 
 
+def provoked_again(given: Reset) -> Reset:
+    """A copy in which a packet of ours left just before each later RST."""
+    siblings = tuple(
+        b.with_baseline(other, ours=our_half(last_ns=other.time_ns - MS))
+        for other in given.siblings
+    )
+    return changed(given, siblings=siblings)
+
+
 def acked(*packets: Seen) -> dict[str, Any]:
     """Our direction, as a value of flow()."""
     return {"ours": our_half(recent=packets)}
@@ -925,6 +947,7 @@ def acked(*packets: Seen) -> dict[str, Any]:
 
 LIVE = rst(flags="RA", ip_id=503, window=9)
 SAME_AGAIN = b.earlier_rst(flags="RA", ip_id=504, window=9, time_ns=b.TIME + 210 * MS)
+ANSWER_AGAIN = b.earlier_rst(ip_id=0, time_ns=b.TIME + 210 * MS)
 RA1, RA2 = (
     b.earlier_rst(flags="RA", ip_id=31000, time_ns=b.TIME - 2 * MS),
     b.earlier_rst(flags="RA", ip_id=45000),
@@ -1042,8 +1065,18 @@ AFTERMATH: Rows = [
         None,
     ),
     (
+        "the no-socket answer again, and we sent nothing in between",
+        later(ANSWER_AGAIN, packet=rst(ip_id=0)),
+        "reset-again",
+    ),
+    (
         "the no-socket answer again: one for each of our packets",
-        later(b.earlier_rst(ip_id=0, time_ns=b.TIME + 210 * MS), packet=rst(ip_id=0)),
+        provoked_again(later(ANSWER_AGAIN, packet=rst(ip_id=0))),
+        None,
+    ),
+    (
+        "the no-socket answer at once again: a copy",
+        later(b.earlier_rst(ip_id=0, time_ns=b.TIME + MS), packet=rst(ip_id=0)),
         None,
     ),
     (
@@ -1155,7 +1188,7 @@ OTHER_END: Rows = [
 
 CASES: dict[str, Rows] = {
     "distance": DISTANCE,
-    "asked": ASKED,
+    "asked": list(ASKED),
     "make": MAKE,
     "copied": COPIED,
     "history": HISTORY,
