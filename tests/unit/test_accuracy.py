@@ -219,10 +219,15 @@ def test_what_is_plain_holds_whatever_the_numbers() -> None:
 
 
 def test_an_acquittal_that_rests_on_one_group_fails() -> None:
-    """Nearer and alive: that its ID and timestamps go on is all that clears it."""
-    one = judged("genuine", "ttl-near-few", "live", "alive", "mac-stranger")
-    _, failed = robust.robustness(robust.seen_of([one]))
-    assert "without the group 'make', 1 honest resets are accused" in failed
+    """Our IP ID speaks against both: of the first its shape clears it, of the other that we had
+    reset the connection ourselves."""
+    one = judged("genuine", "ttl-same", "live", "alive", "ip-id-ours")
+    text, failed = robust.robustness(robust.seen_of([one]))
+    assert not [line for line in failed if "without" in line]
+    assert "an abort after a reroute" in text  # without its shape: said, and no failure
+    other = judged("genuine", "ttl-same", "plain-answer", "we-reset", "behind-data", "ip-id-ours")
+    _, failed = robust.robustness(robust.seen_of([other]))
+    assert [line for line in failed if "without the group 'history'" in line]
 
 
 def test_a_verdict_on_the_edge_fails() -> None:

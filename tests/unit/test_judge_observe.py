@@ -649,6 +649,7 @@ HISTORY: Rows = [
         flow(ours=our_half(recent=(sent(1, flags="FA"), sent(2)))),
         "we-closed",
     ),
+    ("we had reset it", flow(we_reset_ns=b.TIME - 5_000_000), "we-reset"),
     ("alive 20 ms ago", flow(), "alive"),
     ("alive a second ago", silent_for(1.0), "alive"),
     ("silent for two seconds", silent_for(2.0), "quiet"),
