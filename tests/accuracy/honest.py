@@ -92,6 +92,7 @@ def own_firewall_goes_on(stage: Stage, conn: Conn) -> None:
     """The same, and the socket, which knows nothing of it, goes on."""
     own_firewall(stage, conn)
     stage.play.tell("client", "undecidable", "copier at r5, the server goes on")
+    stage.play.tell("server", "undecidable", "copier at r3")  # its answer is that of a dead socket
     provoke(conn.server, b"the answer")
 
 
