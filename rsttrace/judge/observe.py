@@ -52,6 +52,10 @@ FULL_TTLS = (64, 128, 255)
 TOGETHER_NS = 1_000_000_000
 """RSTs no farther apart come from one moment."""
 
+OVERTAKEN_NS = 50_000_000
+"""So much earlier an answer without a socket may come than that socket's own RST, which waited in
+a queue, or for its neighbour's address, on its way."""
+
 REPEAT_NS = 150_000_000
 """TCP sends nothing again sooner (Linux: TCP_RTO_MIN is 200 ms, include/net/tcp.h)."""
 
@@ -742,8 +746,9 @@ def _unanswered(ours: Half | None, half: Half, since_last: int) -> bool:
 
 def _reset_before(reset: Reset) -> Reset | None:
     """An earlier RST of this connection that is more likely the peer's own than not."""
+    overtaken = reset.time_ns + (OVERTAKEN_NS if is_bare(reset.rst) else 0)
     for other in reset.siblings:
-        if other.time_ns >= reset.time_ns or _alike(other, reset):
+        if other.time_ns >= overtaken or _alike(other, reset):
             continue
         names = tuple(
             found.name
@@ -1135,7 +1140,9 @@ def _socket_after(reset: Reset) -> Observation | None:
     if not is_bare(reset.rst) or reset.rst.flags != "R":
         return None
     for other in reset.siblings:
-        if other.time_ns <= reset.time_ns or is_bare(other.rst) or _alike(other, reset):
+        if other.time_ns <= reset.time_ns + OVERTAKEN_NS:
+            continue
+        if is_bare(other.rst) or _alike(other, reset):
             continue
         if make(other).name in ("live", "live-by-clock") and distance_(other).name == "ttl-same":
             age = age_text(other.time_ns - reset.time_ns)

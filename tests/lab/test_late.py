@@ -110,8 +110,13 @@ def forge(lab: Lab, client: socket.socket, seq: int) -> None:
 
 
 def received(tracer: Tracer, netns: int) -> list[Json]:
-    """The entries on resets that a namespace received, so far."""
-    return [e for e in tracer.of(netns) if e["direction"] == "received"]
+    """The entries on resets that a namespace received, so far.
+
+    Not those that amend an entry from before: a later handshake tells where its peer is.
+    """
+    told = [e for e in tracer.of(netns) if e["direction"] == "received"]
+    known = {e["id"] for e in told}
+    return [e for e in told if e["amends"] is None or e["amends"] in known]
 
 
 def wait_received(tracer: Tracer, netns: int, count: int) -> list[Json]:
@@ -297,7 +302,7 @@ def test_three_resets_as_tcpkill_sends_them(
     assert [e["amends"] for e in got] == [None] * 3
     by_step = {(e["rst"]["seq"] - seq) % 2**32 // 501: e for e in got}
     for step in (0, 1, 2):  # the first answers our ack, but is made like the others
-        assert rules_of(by_step[step])["several-resets"] == 2.8
+        assert rules_of(by_step[step])["moves-on"] > 0
         assert by_step[step]["origin"] == "forged"
 
 

@@ -209,13 +209,15 @@ def test_honest_resets_are_the_peer_s_by_evidence(how: str, family: int, routed:
     assert all(entry["confidence"] >= 0.9 for entry in entries)
 
 
-def test_without_baseline_nothing_is_accused(routed: Lab) -> None:
+def test_without_baseline_only_the_gateway_itself_is_accused(routed: Lab) -> None:
+    """Its TTL has passed no router, though the peer is behind one: that needs no earlier packet."""
     incident(routed)
     tracer = Tracer("--viewpoint", "netns", "--netns", routed.name("client"), "--no-baseline")
     routed.exec("client", [sys.executable, web.__file__, "get", "10.71.2.2", "/", "/use"])
     entry = tracer.collect(routed.inode("client"), 1)[0]
     assert tracer.stop() == 0
-    assert entry["origin"] == "inconclusive"
+    assert entry["origin"] == "forged"
+    assert entry["evidence"][0]["rule"] == "ttl-undiminished"
     assert entry["baseline"]["scope"] == "none"
 
 
@@ -313,8 +315,10 @@ with tempfile.TemporaryDirectory() as name:
 def test_demo_shows_what_it_promises_and_cleans_up() -> None:
     done = subprocess.run([*RSTTRACE, "demo"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"received  FORGED \d\d%", done.stdout)) == 3
-    assert "by a device 1 hop away (the server is 17 hops away)" in done.stdout
+    assert len(re.findall(r"received  FORGED \d\d%", done.stdout)) == 4
+    turned = "by a box that turns our own packet around, 1 hop away (the server is 17 hops away)"
+    assert turned in done.stdout
+    assert "by a firewall's REJECT rule, 1 hop away" in done.stdout
     assert "FUJIAN STAR TERMINAL" in done.stdout
     honest = done.stdout.split("# an honest reset", 1)[1]
     assert "FORGED" not in honest
