@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rsttrace.judge import facts
 from rsttrace.model import Author, NextHop, Origin, Reset, Verdict, hops
 
-SURE_FROM = 0.98
+SURE_FROM = 0.99
 """A verdict that is so probable is not asked about."""
 
 

@@ -99,7 +99,7 @@ def _verdict(
     considered: tuple[Evidence, ...],
     speaking: tuple[Evidence, ...],
 ) -> Verdict:
-    proved = bool(speaking) and any(found.proof for found in speaking)
+    proved = len(authors) == 1  # a proof names it
     found_beside = findings(reset, origin, authors, proved=proved)
     suspect = origin is Origin.FORGED or (origin is Origin.INCONCLUSIVE and score > 0)
     device = None
@@ -167,12 +167,13 @@ def _proof_evidence(proof: proofs.Proof, score: float) -> Evidence:
 
 
 def _proved(proof: proofs.Proof, shares: tuple[float, ...]) -> tuple[Share, ...]:
-    """The author where there is a proof: named by it, else the likeliest that agrees with it."""
-    author = proof.author
-    if author is None:
-        wanted = proof.origin is Origin.PEER
-        author = next(who for who in by_author(shares) if who.is_peer == wanted)
-    return (Share(author, 1.0, WORDS[author]),)
+    """The author where there is a proof: named by it, else those that agree with it."""
+    if proof.author is not None:
+        return (Share(proof.author, 1.0, WORDS[proof.author]),)
+    wanted = proof.origin is Origin.PEER
+    left = {who: share for who, share in by_author(shares).items() if who.is_peer == wanted}
+    whole = sum(left.values()) or 1.0
+    return tuple(Share(who, round(share / whole, 4), WORDS[who]) for who, share in left.items())
 
 
 def other_end(reset: Reset) -> Evidence | None:

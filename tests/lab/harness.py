@@ -167,8 +167,13 @@ class Tracer:
             self._of.clear()
 
     def of(self, netns: int) -> list[Json]:
-        """The entries of one namespace so far."""
-        return list(self._of.get(netns, ()))
+        """The entries of one namespace so far.
+
+        Not those that amend what was forgotten: a later handshake tells where its peer is.
+        """
+        told = list(self._of.get(netns, ()))
+        known = {entry["id"] for entry in told}
+        return [e for e in told if e["amends"] is None or e["amends"] in known]
 
     def collect(self, netns: int, count: int) -> list[Json]:
         """Wait for so many entries of a namespace."""
