@@ -11,6 +11,9 @@ from rsttrace.model import Author, NextHop, Origin, Reset, Verdict, hops
 SURE_FROM = 0.99
 """A verdict that is so probable is not asked about."""
 
+NAMED_FROM = 0.9
+"""An author that is so probable is known."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -35,7 +38,7 @@ def question(reset: Reset, verdict: Verdict) -> Question | None:
     and where a second host is likelier than anybody else who is not the peer, the link is asked who
     has the address.
     """
-    if not _is_open(verdict) or reset.kind.direction != "received" or reset.probed is not None:
+    if reset.kind.direction != "received" or reset.probed is not None:
         return None
     hop, ip = reset.next_hop, reset.rst.src.ip
     if reset.made_here is not None or reset.netns is None or _is_own(reset, hop, ip):
@@ -46,6 +49,10 @@ def question(reset: Reset, verdict: Verdict) -> Question | None:
     others = [share.author for share in verdict.authors if not share.author.is_peer]
     second = bool(others) and others[0] is Author.SECOND_HOST
     on_link = direct and ethernet and (second or not hops(reset.rst.ttl))
+    # Not the peer, but who? On our own link, one question names the second host.
+    nobody = on_link and verdict.authors[:1] and verdict.authors[0].probability < NAMED_FROM
+    if not (_is_open(verdict) or nobody):
+        return None
     return Question(ip, _open_port(reset), reset.rst.ttl, on_link, ifindex)
 
 

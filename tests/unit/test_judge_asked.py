@@ -264,7 +264,7 @@ def verdict(origin: Origin, confidence: float | None, *authors: Author) -> Verdi
         (OPEN, True),
         (verdict(Origin.PEER, 0.97), True),
         (verdict(Origin.FORGED, 0.97), True),
-        (verdict(Origin.PEER, 0.98), False),
+        (verdict(Origin.PEER, 0.99), False),
         (verdict(Origin.FORGED, 1.0), False),
         (verdict(Origin.LOCAL, 1.0), False),
     ],
