@@ -140,8 +140,8 @@ def test_ipvs_forgets_a_connection(
     balanced: Lab, tracer: Tracer, machines: Tracer, fence: Fence
 ) -> None:
     """The SLB drains its server: what the client then sends ends at the SLB, whose own stack
-    resets it. On this node that is seen; from the evidence alone it is no accusation, but it is
-    not the peer either: one hop too near."""
+    resets it. On this node that is seen; from the evidence alone, it came from our gateway with a
+    TTL that passed no router, so the gateway made it."""
     balanced.sysctl("router", net__ipv4__vs__expire_nodest_conn=1)
     real = (ADDRESSES["server"][0], 7400, MASQUERADE)
     for each in (tracer, machines):
@@ -164,7 +164,9 @@ def test_ipvs_forgets_a_connection(
     assert cause(entry) == RESET
     assert entry["made_here"]["netns"] == balanced.inode("router")
     assert entry["remote"] == {"ip": VIRTUAL, "port": 80}
-    assert cause(alone) == (*RESET[:2], "inconclusive", "ESTABLISHED")
+    assert cause(alone) == (*RESET[:2], "forged", "ESTABLISHED")
+    assert "ttl-undiminished" in {item["rule"] for item in alone["evidence"]}
+    assert alone["authors"][0]["author"] in ("balancer", "reject")
     assert alone["hops"] == {"rst": 0, "peer": 1}
 
 
