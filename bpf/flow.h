@@ -216,7 +216,9 @@ INLINE int timestamps_fit(const struct rst_half *h, const struct rst_half *other
 {
 	if ((p->flags & TH_SYN) || !h->has_syn || !other->has_syn)
 		return 1;
-	return p->stamped == (h->syn.stamped && other->syn.stamped) || !(p->stamped || h->stamps);
+	if (!p->stamped && !h->stamps)
+		return 1;
+	return p->stamped == (h->syn.stamped && other->syn.stamped);
 }
 
 /* Timestamps that are not laid out as NOP NOP TS: of a SYN, or beside an MD5 signature. */
@@ -270,17 +272,9 @@ INLINE __u8 find_slot(const struct rst_half *h, __u8 ttl)
 	return found;
 }
 
-/* An initial TTL of stacks in use: a packet that has one has passed no router. */
-INLINE int is_full_ttl(__u8 ttl)
-{
-	return ttl == 64 || ttl == 128 || ttl == 255;
-}
-
 /* Count a packet's TTL; whether the packet fits: its TTL is the known one, or so many came with it
- * that it is this direction's, too (the way has changed, or there are several). Where one end's
- * packets have passed no router and the other's have, the first is this host, whose programs may
- * set any TTL. */
-INLINE int count_ttl(struct rst_half *h, const struct rst_half *other, __u8 ttl, int passes, __u64 now)
+ * that it is this direction's, too (the way has changed, or there are several). */
+INLINE int count_ttl(struct rst_half *h, __u8 ttl, int passes, __u64 now)
 {
 	struct rst_ttl *t = &h->ttls[h->slot & (TTLS - 1)];
 
@@ -299,9 +293,7 @@ INLINE int count_ttl(struct rst_half *h, const struct rst_half *other, __u8 ttl,
 		return 0;
 	}
 	t->packets++;
-	if (!h->packets || ttl == h->known_ttl || t->packets >= OTHER_TTL_FITS)
-		return 1;
-	return other->packets && !is_full_ttl(other->known_ttl) && is_full_ttl(h->known_ttl);
+	return !h->packets || ttl == h->known_ttl || t->packets >= OTHER_TTL_FITS;
 }
 
 /* ---- learning ---- */
@@ -431,7 +423,7 @@ INLINE void begin(struct rst_half *h, struct rst_half *other, const struct parse
 			other->syn_options_len = h->syn_options_len;
 			__builtin_memcpy(other->syn_options, h->syn_options, OPTIONS);
 			other->recent[0] = h->syn;
-			count_ttl(other, h, h->syn.ttl, 1, h->syn.ts);
+			count_ttl(other, h->syn.ttl, 1, h->syn.ts);
 			note(other, &other->recent[0]);
 		}
 		__builtin_memset(h, 0, sizeof(*h));
@@ -460,7 +452,7 @@ INLINE int learn_packet(struct rst_half *h, struct rst_half *other, struct parse
 	if (!own && is_late(h, p, now))
 		told = LATE;
 	passes = own || (numbers_fit(h, other, p) && timestamps_fit(h, other, p));
-	if (!count_ttl(h, other, p->ttl, passes, now) && !own) {
+	if (!count_ttl(h, p->ttl, passes, now) && !own) {
 		h->strange++;
 		h->strange_ts = now;
 		if ((p->flags & (TH_SYN | TH_ACK)) == TH_SYN &&

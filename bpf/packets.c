@@ -136,19 +136,24 @@ int rt_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 	const void *skb = (const void *)ctx->args[0], *dev;
 	const __u8 *l3 = l3_received(skb);
 	struct rst_frame frame = {};
-	struct parsed p = {};
+	struct parsed *p;
+	__u32 zero = 0;
 
-	if (!l3 || !parse(l3, &p))
+	p = parsed_in.lookup(&zero);
+	if (!l3 || !p)
+		return 0;
+	__builtin_memset(p, 0, sizeof(*p));
+	if (!parse(l3, p))
 		return 0;
 	dev = GET(const void *, skb, skb_dev);
-	if (p.flags & TH_RST) {
-		arrived((__u64)skb, dev, &p);
+	if (p->flags & TH_RST) {
+		arrived((__u64)skb, dev, p);
 		return 0;
 	}
 	if (!BASELINE)
 		return 0;
-	fill_frame(&frame, skb, dev, p.ttl);
-	learn(&p, skb, &frame, net_of_dev(dev));
+	fill_frame(&frame, skb, dev, p->ttl);
+	learn(p, skb, &frame, net_of_dev(dev));
 	return 0;
 }
 

@@ -165,6 +165,7 @@ class Direction:
         "new_options",
         "new_syn",
         "odd",
+        "of_capture",
         "other",
         "packets",
         "primary",
@@ -193,10 +194,11 @@ class Direction:
         "window",
     )
 
-    def __init__(self, version: int = 4) -> None:
+    def __init__(self, version: int = 4, *, of_capture: bool = False) -> None:
         self.other: Direction | None = None
         self.primary = b""
         self.version = version
+        self.of_capture = of_capture
         self.clear()
 
     def clear(self) -> None:
@@ -423,10 +425,11 @@ class Direction:
         if not self.packets or ttl == self.known_ttl or slot.packets >= OTHER_TTL_FITS:
             return True
         # Undiminished, unlike the other end's: the host of this capture, whose programs may set any
-        # TTL. Live, what this host sends always fits.
+        # TTL. Live it is known what this host sends, and that always fits.
         other = self.other
-        far = other is not None and other.packets and other.known_ttl not in FULL_TTLS
-        return bool(far and self.known_ttl in FULL_TTLS)
+        if not self.of_capture or other is None or not other.packets:
+            return False
+        return self.known_ttl in FULL_TTLS and other.known_ttl not in FULL_TTLS
 
     def _slot(self, ttl: int, now: int) -> _Ttl:
         for slot in self.ttls:
@@ -577,7 +580,8 @@ class Flows:
     of an address in whose name a RST came, where the packet has confirmed one.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, of_capture: bool = False) -> None:
+        self._of_capture = of_capture
         self.limit = limit
         self._directions: dict[bytes, Direction] = {}
         self._used: OrderedDict[bytes, bytes] = OrderedDict()
@@ -615,7 +619,7 @@ class Flows:
     def add(self, segment: Segment) -> Direction:
         """A new flow, in the direction of this packet."""
         key, reverse = segment.key, segment.reverse_key
-        there, back = Direction(segment.version), Direction(segment.version)
+        there, back = (Direction(segment.version, of_capture=self._of_capture) for _ in range(2))
         there.other, back.other = back, there
         there.primary = back.primary = key
         self._directions[key] = there

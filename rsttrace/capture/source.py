@@ -46,7 +46,7 @@ class CaptureSource:
         ended: Callable[[], bool] = lambda: False,
     ) -> None:
         self._sides = Sides(local)
-        self._flows = Flows(flows)
+        self._flows = Flows(flows, of_capture=True)
         self._dissector = Dissector()
         self._ended = ended
         self.wake_ns: int | None = None
@@ -137,7 +137,7 @@ class CaptureSource:
 
     def _look_ahead(self, name: str) -> None:
         """Find out which side is ours from the file's beginning, which is then read again."""
-        dissector, known = Dissector(), Flows(self._flows.limit)
+        dissector, known = Dissector(), Flows(self._flows.limit, of_capture=True)
         with Capture(name) as capture:
             for record in capture:
                 if record.number > LOOK_AHEAD or self._ended():
