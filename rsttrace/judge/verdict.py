@@ -29,6 +29,9 @@ CERTAIN = 0.999
 PROOF_SCORE = 20.0
 """The score of a proof, and the largest one."""
 
+SPEAKS_FROM = 0.2
+"""An observation that moves the log-odds by less is no evidence to be shown."""
+
 LOG_WEIGHT = 2.6
 """ln(40/3): how much more often a log that has no such RST belongs to a forgery (authors.py)."""
 
@@ -84,7 +87,7 @@ def judge(reset: Reset, fingerprints: Fingerprints | None = None, table: Model =
     speaking = tuple(
         found
         for found in considered
-        if found.proof or found.group == "asked" or abs(found.weight) >= 0.05
+        if found.proof or found.group == "asked" or abs(found.weight) >= SPEAKS_FROM
     )
     return _verdict(reset, fingerprints, origin, confidence, score, authors, considered, speaking)
 
