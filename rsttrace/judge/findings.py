@@ -87,8 +87,10 @@ def duplicate_address(reset: Reset, decided: Decided) -> Evidence | None:
     if half is None or known is None or known.steady in ("varied", *facts.NOT_THE_FLOWS):
         return None
     farther = apart(reset.rst.ttl, known.ttl)[0]
-    if not _settled(half) or farther <= facts.NEAR_HOPS:
-        return None  # a reroute does that
+    # A reroute does that too, where nothing else says that it was not the peer.
+    rerouted = 0 if decided.origin is Origin.FORGED else facts.NEAR_HOPS
+    if not _settled(half) or farther <= rerouted:
+        return None
     mine, peer = hops(reset.rst.ttl), hops(known.ttl)
     text = (
         f"a host's ordinary reset from {mine} hops away, farther than {source} ({peer}): a second "

@@ -360,8 +360,13 @@ def _changed(before: Verdict, after: Verdict) -> bool:
 
 def _names_others(before: Verdict, after: Verdict) -> bool:
     """Whether it tells who it was otherwise, though no surer of whether that was the peer."""
-    likeliest = [found.authors[0].author for found in (before, after) if found.authors]
-    return after.origin is Origin.INCONCLUSIVE or len(set(likeliest)) > 1
+    if after.origin is Origin.INCONCLUSIVE:
+        return True
+    was = {share.author: share.probability for share in before.authors}
+    return any(
+        abs(share.probability - was.get(share.author, 0.0)) >= MATERIAL
+        for share in after.authors[:1]
+    )
 
 
 def _has_answer(verdict: Verdict) -> bool:
