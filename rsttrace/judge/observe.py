@@ -1249,10 +1249,6 @@ OBSERVERS: tuple[Observer, ...] = (
 )
 """Every observer, in the order in which a person would look."""
 
-_OF_ONE_MAKER = ("copied", "history", "timing", "numbers", "aftermath", "content", "shared")
-"""What was seen of one RST holds for those made like it: they have one author."""
-
-
 def _alike(one: Reset, other: Reset) -> bool:
     """Whether two RSTs of a connection are made alike: by one author, as far as can be told."""
     return _build(one.rst) == _build(other.rst)

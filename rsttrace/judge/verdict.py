@@ -275,7 +275,7 @@ def summary(reset: Reset, origin: Origin) -> str:
 
 
 def _peer_did(reset: Reset) -> str:
-    """What an honest peer must have done to send a such a RST (net/ipv4/tcp_ipv4.c, tcp.c)."""
+    """What an honest peer must have done to send such a RST (net/ipv4/tcp_ipv4.c, tcp.c)."""
     made = reset.made_here
     if made is not None and made.kind is Kind.SENT_ACTIVE:
         return "the peer closed or aborted its live socket"
