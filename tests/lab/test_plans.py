@@ -178,13 +178,34 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
     """
     if path == "evidence":
         steady = [found for found in value if found["group"] not in ("timing", "aftermath")]
-        return {path: [(found["rule"], found["weight"]) for found in steady]}
+        return {path: {found["rule"]: found["weight"] for found in steady}}
     if isinstance(value, dict):
         found: dict[str, Any] = {}
         for key, inner in value.items():
             found.update(leaves(inner, f"{path}.{key}" if path else key))
         return found
     return {path: value}
+
+
+WEIGHED = frozenset({"confidence", "score", "authors"})
+"""What follows from the weights."""
+
+WEAK = 1.0
+"""Evidence that weighs less (in nats) may be shown by one tracer alone: see `leaves`."""
+
+
+def weights(entry: Json) -> set[tuple[str, float]]:
+    """All evidence with its weights."""
+    return {(found["rule"], found["weight"]) for found in entry["evidence"]}
+
+
+def say_the_same(one: dict[str, float], other: dict[str, float]) -> bool:
+    """Whether all that weighs was found by both.
+
+    How much it weighs depends on all that was seen, so also on what came within one's wait alone.
+    """
+    alone = one.keys() ^ other.keys()
+    return all(abs({**one, **other}[rule]) < WEAK for rule in alone)
 
 
 def compare(row: Row, by_kprobe: list[Json], by_tracepoint: list[Json]) -> None:
@@ -203,6 +224,10 @@ def compare(row: Row, by_kprobe: list[Json], by_tracepoint: list[Json]) -> None:
             for path in (one.keys() | other.keys()) - OWN:
                 a, b = one.get(path), other.get(path)
                 if a == b or (path in LOOKED_UP and None in (a, b)):
+                    continue
+                if path == "evidence" and say_the_same(a, b):
+                    continue
+                if path in WEIGHED and weights(full) != weights(less):
                     continue
                 allowed = (
                     may_be_null(path, full, row) if b is None else may_say_less(path, full, row)
