@@ -225,7 +225,7 @@ def compare(row: Row, by_kprobe: list[Json], by_tracepoint: list[Json]) -> None:
                 a, b = one.get(path), other.get(path)
                 if a == b or (path in LOOKED_UP and None in (a, b)):
                     continue
-                if path == "evidence" and say_the_same(a, b):
+                if path == "evidence" and say_the_same(a or {}, b or {}):
                     continue
                 if path in WEIGHED and weights(full) != weights(less):
                     continue
