@@ -1249,6 +1249,7 @@ OBSERVERS: tuple[Observer, ...] = (
 )
 """Every observer, in the order in which a person would look."""
 
+
 def _alike(one: Reset, other: Reset) -> bool:
     """Whether two RSTs of a connection are made alike: by one author, as far as can be told."""
     return _build(one.rst) == _build(other.rst)
