@@ -87,9 +87,9 @@ def duplicate_address(reset: Reset, decided: Decided) -> Evidence | None:
     if half is None or known is None or known.steady in ("varied", *facts.NOT_THE_FLOWS):
         return None
     farther = apart(reset.rst.ttl, known.ttl)[0]
-    # A reroute does that too, where nothing else says that it was not the peer.
-    rerouted = 0 if decided.origin is Origin.FORGED else facts.NEAR_HOPS
-    if not _settled(half) or farther <= rerouted:
+    # A reroute does that too, but where the other end says that it was not the peer.
+    disproved = decided.origin is Origin.FORGED and reset.other_end is not None
+    if not _settled(half) or farther <= (0 if disproved else facts.NEAR_HOPS):
         return None
     mine, peer = hops(reset.rst.ttl), hops(known.ttl)
     text = (
