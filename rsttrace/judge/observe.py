@@ -686,8 +686,11 @@ def history_(reset: Reset) -> Observation | None:
         return Observation("history", "we-reset", text)
     earlier = _reset_before(reset)
     if earlier is not None:
-        age = age_text(max(0, reset.time_ns - earlier.time_ns))
-        return Observation("history", "peer-reset", f"the peer had reset it {age} before")
+        age = age_text(abs(reset.time_ns - earlier.time_ns))
+        text = f"the peer had reset it {age} before"
+        if earlier.time_ns > reset.time_ns:
+            text = f"the peer's own reset came {age} later: this answer may have overtaken it"
+        return Observation("history", "peer-reset", text)
     return _open(reset, half, ours)
 
 

@@ -10,7 +10,7 @@ import pytest
 from rsttrace.judge import observe as module
 from rsttrace.judge.authors import GROUPS, ROWS
 from rsttrace.judge.facts import NEAR_SEQUENCE
-from rsttrace.judge.observe import OBSERVERS, Observation, distances, observe
+from rsttrace.judge.observe import OBSERVERS, OVERTAKEN_NS, Observation, distances, observe
 from rsttrace.model import (
     Cause,
     Endpoint,
@@ -996,11 +996,20 @@ AFTERMATH: Rows = [
     (
         "the socket that is not there resets it itself",
         later(
-            b.earlier_rst(flags="RA", ip_id=503, window=9, time_ns=b.TIME + MS),
+            b.earlier_rst(flags="RA", ip_id=503, window=9, time_ns=b.TIME + 2 * OVERTAKEN_NS),
             packet=rst(ip_id=0),
             theirs=LINUX,
         ),
         "went-on",
+    ),
+    (
+        "the answer overtook the RST of the socket that had just gone",
+        later(
+            b.earlier_rst(flags="RA", ip_id=503, window=9, time_ns=b.TIME + OVERTAKEN_NS // 2),
+            packet=rst(ip_id=0),
+            theirs=LINUX,
+        ),
+        None,
     ),
     (
         "our packet not all acknowledged",
