@@ -24,7 +24,7 @@ def read_capture(path: Path, record: Path | None = None) -> list[Json]:
         RsttraceError: the command failed.
     """
     program = ["rsttrace"] if record is None else ["tests.accuracy.recorder", str(record)]
-    command = [*program, "read", "-o", "json", "--kind", "all", str(path)]
+    command = [*program, "read", "-o", "json", "--explain", "--kind", "all", str(path)]
     done = subprocess.run(
         [sys.executable, "-m", *command], capture_output=True, text=True, check=False, cwd=ROOT
     )

@@ -49,7 +49,7 @@ def seen_of(outcomes: Iterable[Outcome]) -> list[Seen]:
         entry = outcome.entry
         if entry is None or entry["origin"] == "local":
             continue
-        considered = entry.get("considered", ())
+        considered = entry["considered"]  # what --explain adds
         if any(item["proof"] for item in considered):
             continue
         names = tuple(item["rule"] for item in considered if item["rule"] in ROWS)

@@ -105,7 +105,7 @@ def play_all(
     played: list[Played] = []
     with Lab("rstaccfence") as lab:
         program = TRACE if record is None else recorded(TRACE, record)
-        tracer = Tracer("--viewpoint", "netns", program=program)
+        tracer = Tracer("--viewpoint", "netns", "--explain", program=program)
         try:
             fence = Fence(lab)
             fence.cross(tracer)
