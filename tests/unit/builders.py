@@ -203,6 +203,13 @@ def socket(target: Any, **values: Any) -> None:
 
 TIME = 1_574_587_803_412_345_678
 MAC, OTHER_MAC, THIRD_MAC = "00:d0:f8:22:33:44", "02:00:00:00:00:99", "02:00:00:00:00:77"
+MS, SECOND = 10**6, 10**9
+GATEWAY = NextHop("10.0.0.1", MAC, True, 2)
+BACKUP = NextHop("10.0.0.2", OTHER_MAC, True, 2)
+ON_LINK = NextHop(PEER, MAC, False, 2)
+LINUX_SYN = "mss 1460,sackOK,TS val 1 ecr 2,nop,wscale 7"
+FREEBSD_SYN = "mss 1460,nop,wscale 6,sackOK,TS val 1 ecr 2"
+WINDOWS_SYN = "mss 1460,nop,wscale 8,nop,nop,sackOK"
 
 
 def seen(**values: Any) -> Seen:

@@ -30,6 +30,7 @@ from rsttrace.model import (
 )
 from tests.unit import builders as b
 from tests.unit.builders import (
+    GATEWAY,
     MAC,
     OTHER_MAC,
     PEER,
@@ -50,7 +51,6 @@ from tests.unit.builders import (
 
 SECOND = 10**9
 REFUSED = Cause("connection-refused", "nobody listens there")
-GATEWAY = NextHop("10.0.0.1", MAC, True, 2)
 DIRECT = NextHop(PEER, MAC, False, 2)
 
 

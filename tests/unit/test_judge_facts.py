@@ -11,6 +11,11 @@ from rsttrace.judge import facts
 from rsttrace.model import Half, Packet, Peer, Probed, Reset, Scope, Seen
 from tests.unit import builders as b
 from tests.unit.builders import (
+    FREEBSD_SYN,
+    LINUX_SYN,
+    MS,
+    SECOND,
+    WINDOWS_SYN,
     changed,
     flow,
     half,
@@ -23,11 +28,6 @@ from tests.unit.builders import (
     seen,
     steady,
 )
-
-MS, SECOND = 10**6, 10**9
-LINUX_SYN = "mss 1460,sackOK,TS val 1 ecr 2,nop,wscale 7"
-FREEBSD_SYN = "mss 1460,nop,wscale 6,sackOK,TS val 1 ecr 2"
-WINDOWS_SYN = "mss 1460,nop,wscale 8,nop,nop,sackOK"
 
 
 def sent(ago_ms: float, **values: Any) -> Seen:

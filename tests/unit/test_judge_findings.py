@@ -20,7 +20,6 @@ from rsttrace.model import (
     Half,
     Kind,
     MadeHere,
-    NextHop,
     Origin,
     Reset,
     Scope,
@@ -28,7 +27,11 @@ from rsttrace.model import (
 )
 from tests.unit import builders as b
 from tests.unit.builders import (
+    GATEWAY,
+    LINUX_SYN,
     MAC,
+    MS,
+    ON_LINK,
     OTHER_MAC,
     changed,
     closed,
@@ -47,9 +50,6 @@ from tests.unit.test_judge_verdict import random_reset
 
 EVIDENCE_DOC = Path(__file__).parents[2] / "docs" / "evidence.md"
 
-GATEWAY = NextHop("10.0.0.1", MAC, True, 2)
-ON_LINK = NextHop(b.PEER, MAC, False, 2)
-
 
 def silent(given: Reset, ago_ns: int = 2_000_000_000) -> Reset:
     """A copy whose peer said its last word so long ago."""
@@ -67,8 +67,6 @@ def shaken(ttl: int = 47, **values: Any) -> Reset:
     return flow(rst(ttl=ttl, ip_id=0), theirs=lone_syn(**values), ours=ours)
 
 
-MS = 1_000_000
-LINUX_SYN = "mss 1460,sackOK,TS val 1 ecr 2,nop,wscale 7"
 SYN = seen(flags="S", seq=1, ack=0, payload_len=0, time_ns=b.TIME - 2 * MS)
 NEW_SYN = seen(flags="S", seq=77, ack=0, payload_len=0, time_ns=b.TIME - 200 * MS)
 REUSED = half(new_syn=NEW_SYN)

@@ -31,9 +31,8 @@ from rsttrace.model import (
     Verdict,
 )
 from tests.unit import builders as b
-from tests.unit.builders import flow, half, our_half, reset, rst, seen
+from tests.unit.builders import MS, SECOND, flow, half, our_half, reset, rst, seen
 
-MS, SECOND = 10**6, 10**9
 NETNS = 77
 
 

@@ -29,9 +29,17 @@ from rsttrace.model import (
 )
 from tests.unit import builders as b
 from tests.unit.builders import (
+    BACKUP,
+    FREEBSD_SYN,
+    GATEWAY,
+    LINUX_SYN,
     MAC,
+    MS,
+    ON_LINK,
     OTHER_MAC,
+    SECOND,
     THIRD_MAC,
+    WINDOWS_SYN,
     changed,
     closed,
     flow,
@@ -48,15 +56,8 @@ from tests.unit.builders import (
 )
 from tests.unit.test_judge_asked import ASKED
 
-MS, SECOND = 10**6, 10**9
-GATEWAY = NextHop("10.0.0.1", MAC, True, 2)
-BACKUP = NextHop("10.0.0.2", OTHER_MAC, True, 2)
 UNRESOLVED = NextHop("10.0.0.1", None, True, 2)
-ON_LINK = NextHop(b.PEER, MAC, False, 2)
-LINUX_SYN = "mss 1460,sackOK,TS val 1 ecr 2,nop,wscale 7"
-FREEBSD_SYN = "mss 1460,nop,wscale 6,sackOK,TS val 1 ecr 2"
 MACOS_SYN = "mss 1460,nop,wscale 6,nop,nop,TS val 1 ecr 2,sackOK,eol"
-WINDOWS_SYN = "mss 1460,nop,wscale 8,nop,nop,sackOK"
 COUNTING = half(recent=(seen(ip_id=501), seen(ip_id=500), seen(ip_id=0, flags="SA")))
 LINUX = half(recent=(seen(ip_id=502), seen(ip_id=501), seen(ip_id=499)))
 LINUX6 = half(df_always=False, syn_options=LINUX_SYN)

@@ -56,8 +56,14 @@ from rsttrace.model import (
 )
 from tests.unit import builders as b
 from tests.unit.builders import (
+    BACKUP,
+    GATEWAY,
+    LINUX_SYN,
     MAC,
+    MS,
+    ON_LINK,
     OTHER_MAC,
+    SECOND,
     THIRD_MAC,
     changed,
     closed,
@@ -74,12 +80,7 @@ from tests.unit.builders import (
     steady,
 )
 
-MS, SECOND = 10**6, 10**9
-GATEWAY = NextHop("10.0.0.1", MAC, True, 2)
-BACKUP = NextHop("10.0.0.2", OTHER_MAC, True, 2)
-ON_LINK = NextHop(b.PEER, MAC, False, 2)
 STAMPS = "nop,nop,TS val 1 ecr 2"
-LINUX_SYN = "mss 1460,sackOK,TS val 1 ecr 2,nop,wscale 7"
 
 
 def accusing(given: Reset) -> set[str]:
