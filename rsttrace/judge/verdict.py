@@ -89,7 +89,11 @@ def judge(reset: Reset, fingerprints: Fingerprints | None = None, table: Model =
         for found in considered
         if found.proof or found.group == "asked" or abs(found.weight) >= SPEAKS_FROM
     )
-    return _verdict(reset, fingerprints, origin, confidence, score, authors, considered, speaking)
+    named = proof is not None and proof.author is not None
+    beside = findings(reset, origin, authors, proved=named)
+    return _verdict(
+        reset, fingerprints, origin, confidence, score, authors, considered, speaking, beside
+    )
 
 
 def _verdict(
@@ -101,9 +105,8 @@ def _verdict(
     authors: tuple[Share, ...],
     considered: tuple[Evidence, ...],
     speaking: tuple[Evidence, ...],
+    found_beside: tuple[Evidence, ...],
 ) -> Verdict:
-    proved = len(authors) == 1  # a proof names it
-    found_beside = findings(reset, origin, authors, proved=proved)
     suspect = origin is Origin.FORGED or (origin is Origin.INCONCLUSIVE and score > 0)
     device = None
     if fingerprints is not None:
