@@ -265,11 +265,10 @@ def _reset(members: _Members) -> Reset:
     kind = _kind(members)
     local, remote = members.endpoint("local"), members.endpoint("remote")
     ends = (remote, local) if kind.direction == "received" else (local, remote)
-    cause = members.inner("cause")
     return Reset(
         time_ns=members.time_ns("time"),
         kind=kind,
-        cause=Cause(cause.text("name"), cause.text("text"), cause.text_or_none("kernel_reason")),
+        cause=_cause(members.inner("cause")),
         local=local,
         remote=remote,
         rst=_packet(members.inner("rst"), *ends),
@@ -286,6 +285,17 @@ def _reset(members: _Members) -> Reset:
         next_hop=_next_hop(members.inner_or_none("next_hop")),
         container=_container(members.inner_or_none("container")),
         pod=_pod(members.inner_or_none("pod")),
+    )
+
+
+def _cause(members: _Members) -> Cause:
+    return Cause(
+        members.text("name"),
+        members.text("text"),
+        members.text_or_none("kernel_reason"),
+        members.text_or_none("closed_by"),
+        members.real_or_none("closed_ms"),
+        members.real_or_none("idle_s"),
     )
 
 
@@ -341,6 +351,7 @@ def _verdict(members: _Members) -> Verdict:
         findings=tuple(names),
         device_name=device.text_or_none("name"),
         device_fingerprint=device.text_or_none("fingerprint"),
+        device_reason=device.text_or_none("reason"),
         summary=members.text_or_none("summary") or "",
         authors=tuple(_share(item) for item in members.items_or_none("authors") or ()),
         advice=members.text_or_none("advice"),

@@ -64,6 +64,9 @@ utc_option = click.option("--utc", is_flag=True, help="Times in UTC instead of l
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, help="Show headers, baseline, sockets, and all evidence."
 )
+quiet_option = click.option(
+    "-q", "--quiet", is_flag=True, help="Leave out what to look at next (the line with the arrow)."
+)
 color_option = click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),
@@ -110,6 +113,7 @@ show_options = _together(
     summary_option,
     explain_option,
     verbose_option,
+    quiet_option,
     color_option,
     utc_option,
     fingerprints_option,

@@ -24,6 +24,7 @@ def shown(options: Mapping[str, Any], **more: Any) -> Options:
         origins=tuple(Origin(name) for name in options["origin"]),
         summary=options["summary"],
         explain=options["explain"],
+        quiet=options["quiet"],
         verbose=options["verbose"],
         color=options["output"] == "text" and use_color(options["color"]),
         utc=options["utc"],

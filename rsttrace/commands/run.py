@@ -33,6 +33,7 @@ class Options:
     origins: tuple[Origin, ...] = ()
     summary: bool = False
     explain: bool = False
+    quiet: bool = False
     verbose: bool = False
     viewpoint_netns: bool = False
     color: bool = False
@@ -219,6 +220,7 @@ class Run:
             entry_lines(
                 entry,
                 explain=options.explain,
+                quiet=options.quiet,
                 color=options.color,
                 verbose=options.verbose,
                 utc=options.utc,

@@ -1,8 +1,12 @@
-"""What to look at next: one line for what a verdict leaves open, or names. Pure."""
+"""What to look at next: one line for each author, deed of the peer, cause and finding. Pure.
+
+`{port}`, `{remote_port}`, `{local}`, `{remote}` and `{netns}` stand for the reset's own.
+"""
 
 from __future__ import annotations
 
-from rsttrace.model import Author, Origin, Reset, Share
+from rsttrace.judge.why import Deed, deed
+from rsttrace.model import Author, Kind, Origin, Reset, Share
 
 UNDECIDED: tuple[tuple[frozenset[Author], str], ...] = (
     (
@@ -46,6 +50,93 @@ NAMED: dict[Author, str] = {
 }
 """What to look at once the likeliest author is named."""
 
+MADE_HERE: dict[Kind, str] = {
+    Kind.SENT_NETFILTER: "list the rules of {netns}: nft -a list ruleset, iptables-save -c",
+    Kind.SENT_RAW: "look at that process: ss -wp, and its packet sockets: ss -0p",
+    Kind.SENT_PASSIVE: "look at what listens in {netns}: ss -ltnp, and at its routes and NAT rules",
+    Kind.SENT_ACTIVE: "look at the log of that process",
+}
+"""What to look at where this node made a RST that another one of its namespaces received."""
+
+DEEDS: dict[Deed, str] = {
+    Deed.REFUSED: "on {remote}: ss -ltn 'sport = :{remote_port}'; is the service up, on this "
+    "address?",
+    Deed.CLOSED: "who closes first, and after how long: make this side's keep-alive shorter than "
+    "that, or let it retry",
+    Deed.RESET: "look at the reset before this one: it has the reason",
+    Deed.WE_RESET: "look at our own reset before this one: it has the reason",
+    Deed.REUSED: "look for hosts that share {remote} (NAT), or a client that takes ports again too "
+    "soon",
+    Deed.NO_HANDSHAKE: "if there are many: spoofed SYNs or a scan; else a client that gave up",
+    Deed.FORGOT: "send keepalives more often (net.ipv4.tcp_keepalive_time); look at idle timeouts "
+    "on the way",
+    Deed.NO_CONNECTION: "was the service on {remote} restarted, or does a balancer spread packets "
+    "over several hosts?",
+    Deed.ABORTED: "look at the log of the program at {remote}:{remote_port}: it closed with data "
+    "unread, or was killed",
+    Deed.FIREWALL: "look for reject rules on {remote}: nft -a list ruleset, iptables-save -c",
+    Deed.UNKNOWN: "capture at the peer and compare (rsttrace compare)",
+}
+"""What to look at where an honest peer sent it."""
+
+_SERVICE = "ss -ltnp 'sport = :{port}'"
+_READ_ALL = "let the program read all it is sent before it closes"
+_NETSTAT = "nstat -az 'TcpExt*'"
+
+CAUSES: dict[str, str] = {
+    "no-listener": _SERVICE + " shows nothing: start the service, or find where it listens: ss "
+    "-ltnp",
+    "no-socket": "was the program restarted, or is the packet meant for another host? ss -tn "
+    "'sport = :{port}'",
+    "no-connection": "was the program restarted, or is the packet meant for another host? ss -tn "
+    "'sport = :{port}'",
+    "listen": "a packet of a connection that is gone: was the service restarted? " + _SERVICE,
+    "data-after-close": "let the program read until the other end closes (shutdown, then read), or "
+    "keep connections longer than its clients do",
+    "after-reset": "look at our own reset before this one: it has the reason",
+    "ports-reused": "use more ports (net.ipv4.ip_local_port_range), or take each again later",
+    "time-wait": "the other end sends after the end: look at its keep-alive times",
+    "unread-data": _READ_ALL,
+    "linger": "look for SO_LINGER with 0 seconds in the program (strace -e setsockopt)",
+    "linger2": "look for TCP_LINGER2 in the program, and net.ipv4.tcp_fin_timeout",
+    "memory": "sysctl net.ipv4.tcp_mem net.ipv4.tcp_max_orphans; cat /proc/net/sockstat",
+    "keepalive": "sysctl net.ipv4.tcp_keepalive_time net.ipv4.tcp_keepalive_intvl "
+    "net.ipv4.tcp_keepalive_probes; is the peer still there?",
+    "timer": "is the peer still there? ss -tino 'dport = :{remote_port}'; net.ipv4.tcp_retries2",
+    "disconnect": "the program connected the socket anew (connect with AF_UNSPEC): look there",
+    "orphan-timeout": "sysctl net.ipv4.tcp_fin_timeout net.ipv4.tcp_orphan_retries",
+    "not-accepted": "the listener closed with connections in its queue: ss -ltn 'sport = :{port}' "
+    "shows how many wait",
+    "aborted": "look for who runs ss -K, or a program with SOCK_DESTROY or a BPF iterator",
+    "firewall-reject": "list the rules of {netns}: nft -a list ruleset, iptables-save -c",
+    "raw-socket": "look at that process: ss -wp, and its packet sockets: ss -0p",
+    "mptcp-reset": "ip mptcp limits; ip mptcp endpoint; nstat -az 'MPTcp*'",
+    "mptcp-fastclose": _READ_ALL,
+    "invalid-ack": "something answers with numbers of another connection: capture both ends and "
+    "compare",
+    "old-ack": "something answers with old numbers: capture both ends and compare",
+    "paws": "are several hosts behind one address (NAT)? sysctl net.ipv4.tcp_timestamps; "
+    + _NETSTAT,
+    "invalid-syn": "look for hosts that share {remote} (NAT), or take ports again too soon",
+    "unexpected-segment": "capture both ends and compare (rsttrace compare)",
+    "answered": "capture both ends and compare (rsttrace compare)",
+    "protocol-error": "capture both ends and compare (rsttrace compare)",
+    "unspecified": "look at the log of the program that had the connection",
+    "unknown": "rsttrace doctor says what this kernel cannot tell",
+}
+"""What to look at for what this host sent, by its cause."""
+
+FINDINGS: dict[str, str] = {
+    "keepalive-race": "set this side's keep-alive below the other's idle timeout, or let it retry "
+    "requests that are safe to repeat",
+    "port-reuse": "look for hosts that share {remote} (NAT), or a client that takes ports again "
+    "too soon (net.ipv4.ip_local_port_range)",
+    "port-scan": "nothing is wrong here; ss -ltn shows what it may have found",
+    "spoofed-syn": "sysctl net.ipv4.tcp_syncookies; " + _NETSTAT + " | grep -i cookie",
+    "health-check": "nothing is wrong: leave them out with --net or --port",
+}
+"""What a finding asks for: before all but an author that is named, or left open."""
+
 LEFT = 0.05
 """An author less likely than this is not one of those left."""
 
@@ -53,13 +144,29 @@ FALLBACK = "capture at the peer and compare (rsttrace compare)"
 
 
 def advice(
-    reset: Reset, origin: Origin, authors: tuple[Share, ...], found: tuple[str, ...]
+    reset: Reset, origin: Origin, authors: tuple[Share, ...], found: tuple[str, ...], cause: str
 ) -> str | None:
-    """The next step, in one line; None where there is nothing to be looked for."""
-    if not authors or origin in (Origin.LOCAL, Origin.PEER):
-        return None
+    """The next step, in one line; None where there is nothing to be looked for.
+
+    `found` are the names of the findings, `cause` that of the cause.
+    """
+    line = next((FINDINGS[name] for name in found if name in FINDINGS), None)
+    made = reset.made_here
+    if made is not None and reset.kind.direction == "received":
+        return _filled(line or MADE_HERE[made.kind], reset)
     if origin is Origin.FORGED:
-        return NAMED.get(authors[0].author)
+        line = NAMED.get(authors[0].author) if authors else None
+    elif origin is Origin.INCONCLUSIVE:
+        line = line or _left_open(reset, authors)
+    elif origin is Origin.PEER:
+        line = line or DEEDS[deed(reset)[0]]
+    else:
+        line = line or CAUSES.get(cause)
+    return _filled(line, reset) if line is not None else None
+
+
+def _left_open(reset: Reset, authors: tuple[Share, ...]) -> str:
+    """What tells the likeliest authors apart."""
     left = {share.author: share.probability for share in authors[:3] if share.probability >= LEFT}
     pairs = [
         (sum(left[who] for who in pair), text) for pair, text in UNDECIDED if pair <= set(left)
@@ -67,3 +174,16 @@ def advice(
     if reset.probed is not None:  # the peer has been asked already
         pairs = [pair for pair in pairs if "--probe " not in pair[1]]
     return max(pairs, key=lambda pair: pair[0])[1] if pairs else FALLBACK
+
+
+def _filled(line: str, reset: Reset) -> str:
+    """A line with the reset's own addresses, ports and namespace in it."""
+    made = reset.made_here
+    inode, name = (reset.netns, reset.netns_name) if made is None else (made.netns, made.netns_name)
+    return line.format(
+        port=reset.local.port,
+        remote_port=reset.remote.port,
+        local=reset.local.ip,
+        remote=reset.remote.ip,
+        netns=f"netns {name}" if name else f"netns:{inode}" if inode else "this host",
+    )

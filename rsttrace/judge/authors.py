@@ -274,6 +274,13 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "distance",
+        "ttl-new-syn",
+        "3     85    10    20    15    40    3     60    12    3     3     0.5",
+        "As far as a new SYN on these ports that came just before: who sent that answers our "
+        "challenge ACK",
+    ),
+    (
+        "distance",
         "ttl-routed",
         "2     2     10    2     10    15    1     30    40    1     2     0.3",
         "Came through routers though our route says that the peer is on our own link",
@@ -546,6 +553,13 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "we-reset",
         "1     50    5     3     1     10    8     5     5     5     3     1",
         "After our own RST: the peer's socket is gone, and its host says so",
+    ),
+    (
+        "history",
+        "ports-reused",
+        "1     30    3     5     5     20    5     30    8     5     3     1",
+        "A new SYN on these ports came just before: our challenge ACK draws a RST of whoever sent "
+        "it (RFC 5961 §4)",
     ),
     (
         "history",

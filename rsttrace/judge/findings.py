@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Optional
 
-from rsttrace.judge import facts
+from rsttrace.judge import facts, why
 from rsttrace.judge.facts import age_text, apart, flow_half, is_bare, plural, starts_at
 from rsttrace.model import Author, Evidence, Half, Kind, Origin, Reset, Share, hops
 
@@ -19,10 +19,6 @@ CHECK_NS = 5_000_000_000
 
 CHECK_PACKETS = 2
 """What a checking client sends before its RST: the SYN, and the handshake's last ACK."""
-
-REUSE_NS = 5_000_000_000
-"""A SYN on the ports of a live connection provokes what follows within this time: a challenge ACK
-(RFC 5961 §4), and the RST that answers that."""
 
 LEFT = 0.2
 """An author this likely is one of those that the verdict leaves."""
@@ -69,6 +65,8 @@ def duplicate_address(reset: Reset, decided: Decided) -> Evidence | None:
     is nearer than the peer, and a router's MAC is not the peer's.
     """
     if reset.kind.direction == "sent" or not _honest_shape(reset) or decided.proved:
+        return None
+    if why.reused(reset) is not None:  # that is who takes the ports again
         return None
     if not decided.likely(Author.SECOND_HOST, SECOND_LEFT):
         return None
@@ -249,22 +247,21 @@ def spoofed_syn(reset: Reset, decided: Decided) -> Evidence | None:
 
 
 def port_reuse(reset: Reset, decided: Decided) -> Evidence | None:
-    """A new SYN on the ports of a live connection came shortly before."""
-    half = flow_half(reset)
-    new = half.new_syn if half is not None else None
-    if reset.kind.direction == "sent" or new is None or half is None or half.syn_ttl is None:
+    """A new SYN on the ports of a connection came shortly before, or found an older one there."""
+    half, new = flow_half(reset), why.reused(reset)
+    if decided.origin is Origin.FORGED:
         return None
-    if not 0 <= reset.time_ns - new.time_ns <= REUSE_NS or decided.origin is Origin.FORGED:
-        return None
-    farther = apart(new.ttl, half.syn_ttl)[0]
-    where = ""
-    if farther:
-        where = f", from {plural(abs(farther), 'hop')} {'farther' if farther > 0 else 'nearer'}"
-    text = (
-        f"a new SYN on these ports came {age_text(reset.time_ns - new.time_ns)} before{where}: "
-        "the ports were used again while the connection lived"
-    )
-    return _found("port-reuse", text, syn_ttl=new.ttl, farther=farther)
+    if new is not None and half is not None and half.syn_ttl is not None:
+        farther, where = why.reused_where(reset, new)
+        text = (
+            f"a new SYN on these ports came {age_text(reset.time_ns - new.time_ns)} before{where}: "
+            "the ports were used again while the connection lived"
+        )
+        return _found("port-reuse", text, syn_ttl=new.ttl, farther=farther)
+    if why.met_an_earlier_connection(reset):
+        text = "our SYN was answered by an ACK of an earlier connection on these ports"
+        return _found("port-reuse", text)
+    return None
 
 
 def connection_refused(reset: Reset, decided: Decided) -> Evidence | None:
@@ -295,4 +292,6 @@ def findings(
 ) -> tuple[Evidence, ...]:
     """All that is found beside this verdict."""
     decided = Decided(origin, authors, proved)
-    return tuple(found for finder in FINDERS if (found := finder(reset, decided)) is not None)
+    found = (finder(reset, decided) for finder in FINDERS)
+    noted = (_found(note.name, note.text, **note.values) for note in reset.notes)
+    return (*noted, *(each for each in found if each is not None))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from rsttrace.judge import facts
+from rsttrace.judge import facts, why
 from rsttrace.judge.authors import ROWS, TABLE, peer_share
 from rsttrace.judge.facts import (
     age_text,
@@ -164,6 +164,11 @@ def _compared(reset: Reset, known: facts.Reference) -> Observation:
     if known.steady == "peer" and rst.ttl in known.handshakes:
         ttls = ", ".join(map(str, sorted(set(known.handshakes))))
         return found("ttl-of-several", f"{word} {rst.ttl}; handshakes of this address had {ttls}")
+    new = why.reused(reset)
+    if new is not None and new.ttl == rst.ttl and is_bare(rst):
+        age = age_text(reset.time_ns - new.time_ns)
+        text = f"{compared}; a new SYN on these ports came {age} before, with {rst.ttl}"
+        return found("ttl-new-syn", text)
     if any(apart(rst.ttl, ttl) == (0, True) for ttl in known.handshakes):
         text = f"{compared}; other handshakes of this address came with {rst.ttl}"
         return found("ttl-other-handshake", text)
@@ -684,6 +689,10 @@ def history_(reset: Reset) -> Observation | None:
         age = age_text(max(0, reset.time_ns - reset.we_reset_ns))
         text = f"we had reset the connection ourselves {age} before"
         return Observation("history", "we-reset", text)
+    new = why.reused(reset)
+    if new is not None and is_bare(rst) and facts.answers_ours(rst, ours) is not False:
+        text = f"a new SYN on these ports came {age_text(reset.time_ns - new.time_ns)} before"
+        return Observation("history", "ports-reused", text)
     earlier = _reset_before(reset)
     if earlier is not None:
         age = age_text(abs(reset.time_ns - earlier.time_ns))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from rsttrace.judge import facts, proofs
+from rsttrace.judge import facts, proofs, why
 from rsttrace.judge.advice import advice
 from rsttrace.judge.authors import (
     FORGED_FROM,
@@ -115,12 +115,13 @@ def _verdict(
         considered += (_fingerprint_line(matches, unnamed),)
         device = matches[0].fingerprint if matches and unnamed is None else None
     rst_hops, peer_hops = distances(reset)
+    names = tuple(found.rule for found in found_beside)
     return Verdict(
         origin=origin,
         confidence=None if confidence is None else round(confidence, 3),
         score=score,
         evidence=(*_in_order(speaking), *found_beside),
-        findings=tuple(found.rule for found in found_beside),
+        findings=names,
         considered=considered,
         hops_rst=rst_hops,
         hops_peer=peer_hops,
@@ -128,7 +129,8 @@ def _verdict(
         device_fingerprint=device.key if device is not None else None,
         summary=summary(reset, origin),
         authors=authors,
-        advice=advice(reset, origin, authors, tuple(found.rule for found in found_beside)),
+        advice=advice(reset, origin, authors, names, reset.cause.name),
+        cause=why.better_cause(reset),
     )
 
 
@@ -140,15 +142,19 @@ def _sent(reset: Reset, proof: proofs.Proof | None) -> Verdict:
     if words is not None:
         considered += (Evidence("other-end", 0.0, *words),)
     beside = findings(reset, Origin.LOCAL, (), proved=True)
+    names = tuple(found.rule for found in beside)
+    better = why.better_cause(reset)
+    cause = better or reset.cause
     return Verdict(
         origin=Origin.LOCAL,
         confidence=1.0,
         score=0.0,
         evidence=(considered[0], *beside),
-        findings=tuple(found.rule for found in beside),
+        findings=names,
         considered=considered,
-        summary=reset.cause.text,
-        advice=advice(reset, Origin.LOCAL, (), tuple(found.rule for found in beside)),
+        summary=cause.text,
+        advice=advice(reset, Origin.LOCAL, (), names, cause.name),
+        cause=better,
     )
 
 
@@ -270,29 +276,11 @@ def summary(reset: Reset, origin: Origin) -> str:
     if reset.kind.direction == "sent":
         return reset.cause.text
     what = "" if reset.kind is Kind.RECEIVED_ACCEPTED else f"; {reset.cause.text}"
+    did, text = why.deed(reset)
     if origin is Origin.PEER:
-        return _peer_did(reset) + what
+        return text + what
+    if origin is Origin.INCONCLUSIVE and did in (why.Deed.CLOSED, why.Deed.REUSED):
+        return f"{reset.cause.text}; {text}"
     if reset.kind is Kind.RECEIVED_ACCEPTED and reset.cause.name == "connection-refused":
         return "connection refused"
     return reset.cause.text
-
-
-def _peer_did(reset: Reset) -> str:
-    """What an honest peer must have done to send such a RST (net/ipv4/tcp_ipv4.c, tcp.c)."""
-    made = reset.made_here
-    if made is not None and made.kind is Kind.SENT_ACTIVE:
-        return "the peer closed or aborted its live socket"
-    if made is not None and made.kind is Kind.SENT_NETFILTER:
-        return "the peer's own firewall rejected it"
-    if facts.is_bare(reset.rst):
-        trigger = reset.trigger.flags if reset.trigger is not None else ""
-        if trigger == "S":
-            return "the peer refused: no socket listens there"
-        if facts.answers_ours(reset.rst, reset.baseline.ours) is False:
-            return "the peer has no such connection (it answers none of our last packets)"
-        return "the peer has no such connection"
-    if "A" in reset.rst.flags:
-        return (
-            "the peer aborted a live connection (closed with unread data, SO_LINGER 0, or killed)"
-        )
-    return "the peer reset it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -259,11 +260,33 @@ class Other:
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a RST was sent, or what it did. `kernel_reason` is the kernel's own name, if any."""
+    """Why a RST was sent, or what it did. `kernel_reason` is the kernel's own name, if any.
+
+    Where the connection had been closed before, as far as its packets show: `closed_by` is the end
+    whose FIN (or RST) came first, ``peer`` or ``local``; `closed_ms` how long before this RST that
+    was, in milliseconds; `idle_s` for how long nothing had been sent either way before it, in
+    seconds.
+    """
 
     name: str
     text: str
     kernel_reason: str | None = None
+    closed_by: str | None = None
+    closed_ms: float | None = None
+    idle_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Note:
+    """What this node itself knows about why: found beside the packets, in its sockets and rules.
+
+    `name` is the word that programs see (among the findings), `text` a sentence, `values` the
+    numbers and names in it. Names and texts of others are as they came; output escapes them.
+    """
+
+    name: str
+    text: str
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -445,9 +468,9 @@ class Reset:
     `period_s` is set where connections just like this one (same addresses and service) are reset
     again and again: the time between two, in seconds.
 
-    `other_end` is what another vantage point says of it (``rsttrace compare``), `probed` what the
-    peer answered when it was asked about it. `memo` is the judge's: what it derives from the rest
-    while it looks at one reset.
+    `notes` are what the node knows about why. `other_end` is what another vantage point says of it
+    (``rsttrace compare``), `probed` what the peer answered when it was asked about it. `memo` is
+    the judge's: what it derives from the rest while it looks at one reset.
     """
 
     time_ns: int
@@ -486,6 +509,7 @@ class Reset:
     others: tuple[Other, ...] = ()
     period_s: float | None = None
 
+    notes: tuple[Note, ...] = ()
     other_end: OtherEnd | None = None
     siblings: tuple[Reset, ...] = ()
     gateway_keeps_ttl: bool = False

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rsttrace.model.reset import Reset
+from rsttrace.model.reset import Cause, Reset
 
 
 class Origin(enum.Enum):
@@ -85,7 +85,8 @@ class Verdict:
     names; none for what this host sent. `considered` holds every observation that was looked at,
     `evidence` those that spoke. `hops_rst` and `hops_peer` are router hops implied by the TTLs;
     ``None`` where a TTL is none that a distance can be read from. `advice` says what to look at
-    next.
+    next. `cause` is the reset's own, told better by the connection's history; ``None``: there is
+    nothing to add. `device_reason` is what the maker wrote into the RST about its reason.
     """
 
     origin: Origin
@@ -101,6 +102,8 @@ class Verdict:
     summary: str = ""
     authors: tuple[Share, ...] = ()
     advice: str | None = None
+    cause: Cause | None = None
+    device_reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,3 +114,8 @@ class Entry:
     reset: Reset
     verdict: Verdict
     amends: int | None = None
+
+    @property
+    def cause(self) -> Cause:
+        """Why it was sent, or what it did, as well as it is known."""
+        return self.verdict.cause or self.reset.cause

@@ -39,11 +39,7 @@ def entry_object(entry: model.Entry, *, explain: bool = False, utc: bool = False
         "confidence": verdict.confidence,
         "score": verdict.score,
         "summary": verdict.summary or None,
-        "cause": {
-            "name": reset.cause.name,
-            "text": reset.cause.text,
-            "kernel_reason": reset.cause.kernel_reason,
-        },
+        "cause": dataclasses.asdict(entry.cause),
         "local": _endpoint(reset.local),
         "remote": _endpoint(reset.remote),
         "family": reset.family,
@@ -67,7 +63,11 @@ def entry_object(entry: model.Entry, *, explain: bool = False, utc: bool = False
         {
             "hops": {"rst": verdict.hops_rst, "peer": verdict.hops_peer},
             "findings": verdict.findings,
-            "device": {"name": verdict.device_name, "fingerprint": verdict.device_fingerprint},
+            "device": {
+                "name": verdict.device_name,
+                "fingerprint": verdict.device_fingerprint,
+                "reason": verdict.device_reason,
+            },
             "neighbor": _neighbor(neighbors.neighbor(reset)),
             "next_hop": _next_hop(reset.next_hop),
             "ingress": _ingress(reset),

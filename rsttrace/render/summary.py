@@ -59,7 +59,7 @@ class Tally:
         counted = (
             reset.kind,
             entry.verdict.origin,
-            reset.cause.name,
+            entry.cause.name,
             features(entry) if forged else {},
         )
         if forged:

@@ -53,14 +53,15 @@ def entry_lines(
     utc: bool = False,
     own_netns: int | None = None,
     plain: bool = False,
+    quiet: bool = False,
 ) -> list[str]:
     """The lines to print for an entry; none holds a newline.
 
     `explain` draws the way of a forged reset (`plain`: in ASCII) and lists everything that was
     looked at instead of those that spoke; `verbose` adds the packets' headers, the kernel's reason
-    and the socket, and shows the evidence of every verdict. A namespace is named unless it is
-    `own_netns`, the tracer's own. Without `color` there is not one escape sequence; with it,
-    nothing else changes.
+    and the socket, and shows the evidence of every verdict. `quiet` leaves out what to do next. A
+    namespace is named unless it is `own_netns`, the tracer's own. Without `color` there is not one
+    escape sequence; with it, nothing else changes.
     """
     reset, verdict = entry.reset, entry.verdict
     shown = verbose or explain or verdict.origin in _DOUBTFUL
@@ -85,7 +86,7 @@ def entry_lines(
             if item.rule not in verdict.findings
         ]
     body += _sent_data(reset)
-    if shown and verdict.advice and not reset.made_here:
+    if verdict.advice and not quiet:
         body.append(f"{'->' if plain else '→'} {safe(verdict.advice, _SENTENCE)}")
     if verbose:
         body += _details(entry, utc=utc)
@@ -277,14 +278,14 @@ def _details(entry: model.Entry, *, utc: bool) -> list[str]:
         f"netns:{reset.netns}" if reset.netns is not None else "",
         f"file {safe(reset.file, _NAME)}" if reset.file is not None else "",
     ]
-    reason = reset.cause.kernel_reason
+    reason = entry.cause.kernel_reason
     details = [
         ", ".join(filter(None, what)),
         f"rst: {_packet(reset.rst)}",
         *_trigger(reset),
-        f"cause: {safe(reset.cause.name)}"
+        f"cause: {safe(entry.cause.name)}"
         + (f", the kernel's reason {safe(reason)}" if reason else "")
-        + f": {safe(reset.cause.text, _SENTENCE)}",
+        + f": {safe(entry.cause.text, _SENTENCE)}",
         *_device(reset),
         *_socket(reset.socket),
         *_baseline(reset),

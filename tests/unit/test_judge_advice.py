@@ -9,8 +9,19 @@ import pytest
 from rsttrace.judge import advice
 from rsttrace.judge.authors import WORDS
 from rsttrace.judge.verdict import judge
-from rsttrace.model import Author, Kind, Origin, Reset, Share
-from tests.unit.builders import closed, flow, half, reset, rst
+from rsttrace.judge.why import Deed
+from rsttrace.kernel import causes
+from rsttrace.model import Author, Cause, Kind, Origin, Reset, Share
+from tests.unit.builders import flow, reset, rst
+
+LINES = [
+    *advice.NAMED.values(),
+    *(text for _, text in advice.UNDECIDED),
+    *advice.DEEDS.values(),
+    *advice.CAUSES.values(),
+    *advice.FINDINGS.values(),
+    *advice.MADE_HERE.values(),
+]
 
 
 def shares(*authors: tuple[Author, float]) -> tuple[Share, ...]:
@@ -18,7 +29,7 @@ def shares(*authors: tuple[Author, float]) -> tuple[Share, ...]:
 
 
 def said(origin: Origin, authors: Iterable[tuple[Author, float]]) -> str | None:
-    return advice.advice(flow(), origin, shares(*authors), ())
+    return advice.advice(flow(), origin, shares(*authors), (), "connection-reset")
 
 
 @pytest.mark.parametrize("author", [author for author in Author if not author.is_peer])
@@ -26,13 +37,29 @@ def test_every_other_author_has_a_next_step(author: Author) -> None:
     assert said(Origin.FORGED, [(author, 0.9), (Author.PEER_HOST, 0.1)]) == advice.NAMED[author]
 
 
-@pytest.mark.parametrize("origin", [Origin.PEER, Origin.LOCAL])
-def test_nothing_is_to_be_looked_for_where_nobody_else_made_it(origin: Origin) -> None:
-    assert said(origin, [(Author.PEER_SOCKET, 0.9)]) is None
+@pytest.mark.parametrize("did", list(Deed))
+def test_every_deed_of_an_honest_peer_has_a_next_step(did: Deed) -> None:
+    assert advice.DEEDS[did]
 
 
-def test_what_this_host_sent_has_no_authors() -> None:
-    assert judge(flow(kind=Kind.SENT_ACTIVE)).advice is None
+def test_every_cause_of_what_this_host_sends_has_a_next_step() -> None:
+    named = {name for table in (causes.PASSIVE, causes.ACTIVE) for name, _ in table.values()}
+    assert named <= set(advice.CAUSES)
+
+
+def test_what_this_host_sent_has_the_advice_of_its_cause() -> None:
+    given = flow(kind=Kind.SENT_ACTIVE, cause=Cause("unread-data", "closed with data unread"))
+    assert judge(given).advice == advice.CAUSES["unread-data"]
+    unknown = flow(kind=Kind.SENT_ACTIVE, cause=Cause("brand-new", "a reason of tomorrow"))
+    assert judge(unknown).advice is None
+
+
+def test_a_line_names_the_resets_own_ports() -> None:
+    given = reset(kind=Kind.SENT_PASSIVE, cause=Cause("no-listener", "no socket listens there"))
+    found = judge(given).advice
+    assert found is not None
+    assert f"sport = :{given.local.port}" in found
+    assert "{" not in found
 
 
 @pytest.mark.parametrize(("pair", "text"), advice.UNDECIDED)
@@ -53,7 +80,7 @@ def test_a_pair_that_nothing_tells_apart_is_for_the_other_end() -> None:
     assert said(Origin.INCONCLUSIVE, left) == advice.FALLBACK
 
 
-@pytest.mark.parametrize("text", [*advice.NAMED.values(), *(t for _, t in advice.UNDECIDED)])
+@pytest.mark.parametrize("text", LINES)
 def test_each_is_one_line(text: str) -> None:
     assert "\n" not in text
     assert len(text) <= 130
@@ -75,5 +102,6 @@ def test_a_verdict_has_its_advice(given: Reset, word: str) -> None:
     assert word in found.advice
 
 
-def test_an_honest_one_has_none() -> None:
-    assert judge(closed(flow(rst(ip_id=0), theirs=half()))).advice is None
+def test_a_finding_has_its_advice_before_the_deeds() -> None:
+    given = advice.advice(flow(), Origin.PEER, (), ("health-check",), "connection-reset")
+    assert given == advice.FINDINGS["health-check"]

@@ -56,6 +56,7 @@ from tests.unit.builders import (
 )
 from tests.unit.test_judge_asked import ASKED
 
+NEW_SYN = seen(flags="S", time_ns=b.TIME - 30 * MS, seq=70_001_000, ttl=43, payload_len=0)
 UNRESOLVED = NextHop("10.0.0.1", None, True, 2)
 MACOS_SYN = "mss 1460,nop,wscale 6,nop,nop,TS val 1 ecr 2,sackOK,eol"
 COUNTING = half(recent=(seen(ip_id=501), seen(ip_id=500), seen(ip_id=0, flags="SA")))
@@ -254,6 +255,16 @@ DISTANCE: Rows = [
         "a peer behind NAT on our link: all of its packets passed that router",
         flow(rst(ttl=63), theirs=steady(63), mac=MAC, next_hop=ON_LINK),
         "ttl-same",
+    ),
+    (
+        "as a new SYN on these ports",
+        flow(rst(ttl=43, ip_id=0), theirs=half(new_syn=NEW_SYN)),
+        "ttl-new-syn",
+    ),
+    (
+        "as a new SYN, but no answer of its stack",
+        flow(rst(ttl=43), theirs=half(new_syn=NEW_SYN)),
+        "ttl-farther",
     ),
     ("TTLs that count", b.among(flow(rst(ttl=31)), earlier=COUNTED), "ttl-counting"),
     ("two TTLs do not count", b.among(flow(rst(ttl=31)), earlier=COUNTED[:1]), "ttl-other-start"),
@@ -649,6 +660,12 @@ HISTORY: Rows = [
         "we had closed",
         flow(ours=our_half(recent=(sent(1, flags="FA"), sent(2)))),
         "we-closed",
+    ),
+    ("the ports were used again", flow(rst(ip_id=0), theirs=half(new_syn=NEW_SYN)), "ports-reused"),
+    (
+        "a new SYN, but no answer of a host without a socket",
+        flow(theirs=half(new_syn=NEW_SYN)),
+        "alive",
     ),
     ("we had reset it", flow(we_reset_ns=b.TIME - 5_000_000), "we-reset"),
     ("alive 20 ms ago", flow(), "alive"),

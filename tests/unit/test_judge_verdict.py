@@ -803,10 +803,13 @@ def test_considered_holds_what_said_nothing_too() -> None:
 @pytest.mark.parametrize(
     ("given", "summary"),
     [
-        (closed(flow(rst(ip_id=0))), "the peer has no such connection"),
+        (
+            closed(flow(rst(ip_id=0))),
+            "the peer had closed (FIN 10.0 ms before); our packet came too late",
+        ),
         (
             closed(flow(rst(ip_id=0, seq=5))),
-            "the peer has no such connection (it answers none of our last packets)",
+            "the peer had closed (FIN 10.0 ms before): it no longer has such a connection",
         ),
         (
             reset(
@@ -839,7 +842,8 @@ def test_considered_holds_what_said_nothing_too() -> None:
                     cause=Cause("no-socket", "no socket for it here"),
                 )
             ),
-            "the peer has no such connection; no socket for it here",
+            "the peer had closed (FIN 10.0 ms before); our packet came too late; "
+            "no socket for it here",
         ),
         (flow(kind=Kind.SENT_ACTIVE, cause=Cause("linger", "closed")), "closed"),
     ],

@@ -253,13 +253,11 @@ def test_explain_ends_with_the_table_and_the_advice() -> None:
     assert entry_lines(FORGED, explain=True, plain=True)[-1].strip().startswith("-> ")
 
 
-def test_the_advice_is_said_where_the_verdict_is_doubtful() -> None:
-    for entry in (FORGED, UNSURE):
-        assert entry_lines(entry)[-1].endswith(entry.verdict.advice or "?")
-    advised = with_verdict(PEER, advice="look")
-    assert not any("look" in line for line in entry_lines(advised))
-    made_here = with_verdict(FORGED_HERE, advice="look")
-    assert not any("→" in line for line in entry_lines(made_here))
+def test_the_advice_is_said_of_every_verdict_unless_it_is_quiet() -> None:
+    for entry in (FORGED, UNSURE, PEER, FORGED_HERE):
+        advised = with_verdict(entry, advice="look")
+        assert entry_lines(advised)[-1].strip() == "→ look"
+        assert entry_lines(advised, quiet=True) == entry_lines(with_verdict(entry, advice=None))
 
 
 def test_an_open_verdict_names_who_is_left() -> None:

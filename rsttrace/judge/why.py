@@ -1,0 +1,246 @@
+"""Why a connection was reset, as its history tells: who had closed it before, and what came then.
+
+A source says what a RST did, or which code path sent it (`Reset.cause`). What the two ends had sent
+before says more: a host without a socket answers so because it closed a moment ago, because these
+ports were used again, or because it never heard of the connection. Pure.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+from rsttrace.judge import facts
+from rsttrace.judge.facts import age_text, apart, flow_half, is_bare, plural
+from rsttrace.model import Cause, Half, Kind, Reset, Seen
+
+REUSE_NS = 5_000_000_000
+"""A SYN on the ports of a live connection provokes what follows within this time: a challenge ACK
+(RFC 5961 §4), and the RST that answers that."""
+
+SAID_IDLE_NS = 1_000_000_000
+"""A silence before the close that is worth a word: shorter ones are the pace of the work."""
+
+CLOSED_LOCALLY = frozenset({"no-socket", "no-connection", "data-after-close"})
+"""Causes of what this end sent that its own close explains."""
+
+
+class Deed(enum.Enum):
+    """What an honest peer did, or had done, to send such a RST."""
+
+    REFUSED = "refused"
+    CLOSED = "closed-before"
+    RESET = "reset-before"
+    WE_RESET = "we-reset-before"
+    REUSED = "ports-reused"
+    NO_HANDSHAKE = "no-handshake"
+    FORGOT = "forgot"
+    NO_CONNECTION = "no-connection"
+    ABORTED = "aborted"
+    FIREWALL = "own-firewall"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The first FIN of a connection: whose it was (``peer``, ``local``), and when.
+
+    `idle_ns` is how long neither end had sent anything before it; ``None`` where the packets before
+    it are not known.
+    """
+
+    by: str
+    time_ns: int
+    idle_ns: int | None
+
+
+def _halves(reset: Reset) -> tuple[Half | None, Half | None]:
+    """The peer's direction and this end's own; `Baseline.theirs` is that of the RST's sender."""
+    theirs, ours = flow_half(reset), reset.baseline.ours
+    return (theirs, ours) if reset.kind.direction == "received" else (ours, theirs)
+
+
+@facts.once
+def closed(reset: Reset) -> Closed | None:
+    """Who closed the connection first, by its FIN; None where none was seen before the RST."""
+    peer, local = _halves(reset)
+    fins = [
+        (half.fin_ns, by)
+        for half, by in ((peer, "peer"), (local, "local"))
+        if half is not None and half.fin_ns is not None and half.fin_ns <= reset.time_ns
+    ]
+    if not fins:
+        return None
+    time_ns, by = min(fins)
+    before = [
+        seen.time_ns
+        for half in (peer, local)
+        for seen in (half.recent if half is not None else ())
+        if seen.time_ns < time_ns
+    ]
+    return Closed(by, time_ns, time_ns - max(before) if before else None)
+
+
+def _closed_words(reset: Reset, found: Closed) -> str:
+    """``FIN 10.0 ms before, after 60 s idle``."""
+    text = f"FIN {age_text(reset.time_ns - found.time_ns)} before"
+    if found.idle_ns is not None and found.idle_ns >= SAID_IDLE_NS:
+        text += f", after {idle_text(found.idle_ns)} idle"
+    return text
+
+
+def idle_text(ns: int) -> str:
+    """Seconds as a person sets them: ``60 s``, ``2.5 s``."""
+    seconds = round(ns / 1e9, 1)
+    return f"{seconds:.0f} s" if seconds == int(seconds) or seconds >= 100 else f"{seconds} s"
+
+
+@facts.once
+def reused(reset: Reset) -> Seen | None:
+    """The new SYN on the ports of this connection that provoked this RST; None if there is none."""
+    half = flow_half(reset)
+    new = half.new_syn if half is not None else None
+    if reset.kind.direction == "sent" or new is None:
+        return None
+    return new if 0 <= reset.time_ns - new.time_ns <= REUSE_NS else None
+
+
+def reused_where(reset: Reset, new: Seen) -> tuple[int, str]:
+    """How many hops farther the new SYN came from than the connection's own, and that in words."""
+    half = flow_half(reset)
+    if half is None or half.syn_ttl is None:
+        return 0, ""
+    farther = apart(new.ttl, half.syn_ttl)[0]
+    if not farther:
+        return 0, ""
+    word = "farther" if farther > 0 else "nearer"
+    return farther, f", from {plural(abs(farther), 'hop')} {word}"
+
+
+def deed(reset: Reset) -> tuple[Deed, str]:
+    """What an honest peer must have done to send such a RST (net/ipv4/tcp_ipv4.c, tcp.c)."""
+    made, rst = reset.made_here, reset.rst
+    if made is not None and made.kind is Kind.SENT_ACTIVE:
+        return Deed.ABORTED, "the peer closed or aborted its live socket"
+    if made is not None and made.kind is Kind.SENT_NETFILTER:
+        return Deed.FIREWALL, "the peer's own firewall rejected it"
+    if is_bare(rst):
+        return _without_socket(reset)
+    if "A" in rst.flags:
+        text = (
+            "the peer aborted a live connection (closed with unread data, SO_LINGER 0, or killed)"
+        )
+        return Deed.ABORTED, text
+    return Deed.UNKNOWN, "the peer reset it"
+
+
+def _without_socket(reset: Reset) -> tuple[Deed, str]:
+    """Why the peer's host had no such socket (tcp_v4_send_reset)."""
+    trigger = reset.trigger.flags if reset.trigger is not None else ""
+    if trigger == "S":
+        return Deed.REFUSED, "the peer refused: no socket listens there"
+    new = reused(reset)
+    if new is not None:
+        age, where = age_text(reset.time_ns - new.time_ns), reused_where(reset, new)[1]
+        text = (
+            f"these ports were used again: a new SYN came {age} before{where}, our ACK for the old "
+            "connection drew this reset"
+        )
+        return Deed.REUSED, text
+    found = closed(reset)
+    late = facts.answers_ours(reset.rst, reset.baseline.ours) is not False
+    if found is not None and found.by == "peer":
+        text = f"the peer had closed ({_closed_words(reset, found)})"
+        more = f"; {_ours(reset)} came too late" if late else ": it no longer has such a connection"
+        return Deed.CLOSED, text + more
+    if reset.we_reset_ns is not None:
+        age = age_text(reset.time_ns - reset.we_reset_ns)
+        return Deed.WE_RESET, f"this end had reset it {age} before: the peer has no such connection"
+    if reset.earlier and reset.earlier[0].time_ns <= reset.time_ns:
+        age = age_text(reset.time_ns - reset.earlier[-1].time_ns)
+        return Deed.RESET, f"the peer had reset it {age} before; {_ours(reset)} came too late"
+    if trigger == "SA":
+        return Deed.NO_HANDSHAKE, "the peer knows no such handshake (it answers our SYN-ACK)"
+    if not late:
+        text = "the peer has no such connection (it answers none of our last packets)"
+        return Deed.NO_CONNECTION, text
+    idle = facts.idle_ns(reset)
+    if idle is not None and idle >= facts.IDLE_NS:
+        text = f"the peer no longer has such a connection, after {idle_text(idle)} without a packet"
+        return Deed.FORGOT, text
+    return Deed.NO_CONNECTION, "the peer has no such connection"
+
+
+def _ours(reset: Reset) -> str:
+    """What of ours a RST answers."""
+    trigger = reset.trigger
+    if trigger is None:
+        return "our packet"
+    if trigger.payload_len:
+        return "our data"
+    return "our FIN" if "F" in trigger.flags else "our ACK"
+
+
+def better_cause(reset: Reset) -> Cause | None:
+    """The cause with what the connection's history adds; None: nothing.
+
+    What this end sent is told better by its own close or reset before; whoever closed first is
+    told of every reset.
+    """
+    found = closed(reset)
+    cause = reset.cause
+    if reset.kind.direction == "sent":
+        cause = _our_reason(reset, found)
+    if found is not None:
+        cause = replace(
+            cause,
+            closed_by=found.by,
+            closed_ms=round((reset.time_ns - found.time_ns) / 1e6, 3),
+            idle_s=None if found.idle_ns is None else round(found.idle_ns / 1e9, 3),
+        )
+    return None if cause is reset.cause else cause
+
+
+def _our_reason(reset: Reset, found: Closed | None) -> Cause:
+    """Why this end's stack answered, where it no longer had the connection."""
+    cause, trigger = reset.cause, reset.trigger
+    if reset.kind is not Kind.SENT_PASSIVE or trigger is None:
+        return cause
+    if met_an_earlier_connection(reset):
+        text = (
+            "its ACK is of another connection: the other end still has an earlier one on these "
+            "ports (TIME_WAIT, or a live one)"
+        )
+        return replace(cause, name="ports-reused", text=text)
+    if cause.name not in CLOSED_LOCALLY or "S" in trigger.flags:
+        return cause
+    what = "data" if trigger.payload_len else "a FIN" if "F" in trigger.flags else "an ACK"
+    if reset.we_reset_ns is not None:
+        age = age_text(reset.time_ns - reset.we_reset_ns)
+        text = f"{what} for a connection that this end had reset {age} before"
+        return replace(cause, name="after-reset", text=text)
+    if found is None or found.by != "local":
+        return cause
+    if not trigger.payload_len:
+        text = f"{cause.text}: this end had closed it ({_closed_words(reset, found)})"
+        return replace(cause, text=text)
+    words = _closed_words(reset, found)
+    return replace(
+        cause, name="data-after-close", text=f"data arrived after the program had closed ({words})"
+    )
+
+
+def met_an_earlier_connection(reset: Reset) -> bool:
+    """Whether our connecting socket was answered by an ACK that is not for its SYN.
+
+    tcp_rcv_synsent_state_process() resets that one and goes on connecting (RFC 9293 §3.10.7.3).
+    """
+    socket, trigger = reset.socket, reset.trigger
+    return (
+        reset.kind is Kind.SENT_PASSIVE
+        and socket is not None
+        and socket.state == "SYN_SENT"
+        and trigger is not None
+        and "A" in trigger.flags
+        and "S" not in trigger.flags
+    )

@@ -1,0 +1,276 @@
+"""What a connection's history tells about why it was reset."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from rsttrace.judge import why
+from rsttrace.judge.verdict import judge
+from rsttrace.judge.why import Deed
+from rsttrace.model import Cause, Kind, MadeHere, Note, Origin, Reset, Seen, Socket
+from tests.unit.builders import (
+    MS,
+    OUR_DATA,
+    SECOND,
+    TIME,
+    among,
+    changed,
+    closed,
+    earlier_rst,
+    flow,
+    half,
+    our_half,
+    reset,
+    rst,
+    rst6,
+    seen,
+    steady,
+    with_baseline,
+)
+
+BARE = rst(ip_id=0)
+"""The answer of a Linux host without that socket, to OUR_DATA."""
+
+NO_SOCKET = Cause("no-socket", "no such connection here (answer to data)", "NO_SOCKET")
+THEIR_DATA = seen(time_ns=TIME - 100_000, seq=1000, ack=5000, payload_len=19)
+NEW_SYN = seen(flags="S", time_ns=TIME - 30 * MS, seq=70_001_000, ttl=43, payload_len=0)
+
+
+def idle_before_fin(seconds: float, fin_ago_ns: int = 10 * MS) -> Reset:
+    """The peer closes after a silence; our data crosses its FIN."""
+    fin = TIME - fin_ago_ns
+    last = seen(time_ns=fin - round(seconds * SECOND), flags="A", payload_len=0)
+    data = dataclasses.replace(OUR_DATA, time_ns=fin + MS)
+    return flow(
+        BARE,
+        theirs=half(recent=(seen(time_ns=fin, flags="FA", payload_len=0),), fin_ns=fin),
+        ours=our_half(recent=(data, last)),
+        trigger=data,
+    )
+
+
+def server(trigger: Seen = THEIR_DATA, cause: Cause = NO_SOCKET, **values: object) -> Reset:
+    """This end's stack answers a packet of a connection that it no longer has."""
+    given: dict[str, object] = {"trigger": trigger, "cause": cause, **values}
+    return flow(rst(src=rst().dst, dst=rst().src), kind=Kind.SENT_PASSIVE, **given)
+
+
+# ---- what the peer did ----
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(60, "after 60 s idle"), (2.5, "after 2.5 s idle"), (600.04, "after 600 s idle")],
+)
+def test_the_peer_closed_after_a_silence(seconds: float, words: str) -> None:
+    found = judge(idle_before_fin(seconds))
+    assert found.origin is Origin.PEER
+    text = f"the peer had closed (FIN 10.0 ms before, {words}); our data came too late"
+    assert found.summary == text
+    assert found.cause is not None
+    assert (found.cause.closed_by, found.cause.closed_ms) == ("peer", 10.0)
+    assert found.cause.idle_s == pytest.approx(seconds, abs=0.001)
+    assert found.cause.name == "connection-reset", "what the RST did stays what it did"
+
+
+def test_a_short_pause_is_no_idle_time() -> None:
+    found = judge(idle_before_fin(0.2))
+    assert "idle" not in found.summary
+    assert found.cause is not None
+    assert found.cause.idle_s == 0.2
+
+
+def test_idle_time_is_unknown_where_nothing_before_the_fin_is() -> None:
+    fin = TIME - 5 * MS
+    theirs = half(recent=(seen(time_ns=fin, flags="FA"),), fin_ns=fin)
+    ours = our_half(recent=(dataclasses.replace(OUR_DATA, time_ns=TIME - MS),))
+    found = judge(flow(BARE, theirs=theirs, ours=ours)).cause
+    assert found is not None
+    assert (found.closed_by, found.idle_s) == ("peer", None)
+
+
+def test_the_first_fin_says_who_closed() -> None:
+    both = with_baseline(
+        closed(flow(BARE), 5 * MS), ours=dataclasses.replace(our_half(), fin_ns=TIME - 8 * MS)
+    )
+    found = judge(both)
+    assert found.cause is not None
+    assert (found.cause.closed_by, found.cause.closed_ms) == ("local", 8.0)
+    assert "had closed" not in found.summary
+
+
+def test_a_fin_that_came_later_closed_nothing() -> None:
+    assert why.closed(closed(flow(BARE), -5 * MS)) is None
+    assert judge(flow(BARE)).cause is None
+
+
+@pytest.mark.parametrize(
+    ("trigger", "what"),
+    [
+        (OUR_DATA, "our data"),
+        (seen(flags="FA", payload_len=0), "our FIN"),
+        (seen(flags="A", payload_len=0), "our ACK"),
+        (None, "our packet"),
+    ],
+)
+def test_what_came_too_late(trigger: Seen | None, what: str) -> None:
+    did, text = why.deed(closed(flow(BARE, trigger=trigger)))
+    assert did is Deed.CLOSED
+    assert text == f"the peer had closed (FIN 10.0 ms before); {what} came too late"
+
+
+DEEDS = [
+    (flow(BARE), Deed.NO_CONNECTION, "the peer has no such connection"),
+    (flow(rst(ip_id=0, seq=5)), Deed.NO_CONNECTION, "answers none"),
+    (flow(BARE, trigger=seen(flags="S")), Deed.REFUSED, "no socket listens"),
+    (flow(BARE, trigger=seen(flags="SA")), Deed.NO_HANDSHAKE, "no such handshake"),
+    (flow(BARE, we_reset_ns=TIME - 2 * MS), Deed.WE_RESET, "2.0 ms before"),
+    (among(flow(BARE), (earlier_rst(),)), Deed.RESET, "had reset it 1.0 ms before"),
+    (flow(BARE, theirs=half(new_syn=NEW_SYN)), Deed.REUSED, "a new SYN came 30.0 ms before"),
+    (flow(rst(flags="RA", ip_id=23404)), Deed.ABORTED, "aborted a live connection"),
+    (flow(rst()), Deed.UNKNOWN, "reset it"),
+    (flow(BARE, made_here=MadeHere(1, Kind.SENT_ACTIVE)), Deed.ABORTED, "aborted its live"),
+    (flow(BARE, made_here=MadeHere(1, Kind.SENT_NETFILTER)), Deed.FIREWALL, "own firewall"),
+]
+
+
+@pytest.mark.parametrize(("given", "did", "words"), DEEDS, ids=[row[1].value for row in DEEDS])
+def test_what_an_honest_peer_did(given: Reset, did: Deed, words: str) -> None:
+    found, text = why.deed(given)
+    assert found is did
+    assert words in text
+
+
+def test_every_deed_is_tried() -> None:
+    assert {did for _, did, _ in DEEDS} | {Deed.CLOSED, Deed.FORGOT} == set(Deed)
+
+
+def test_a_peer_that_forgot_an_idle_connection() -> None:
+    long_ago = TIME - 400 * SECOND
+    given = flow(
+        BARE,
+        theirs=half(recent=(seen(time_ns=long_ago),), last_ns=long_ago),
+        ours=our_half(recent=(OUR_DATA,)),
+    )
+    did, text = why.deed(given)
+    assert did is Deed.FORGOT
+    assert "after 400 s without a packet" in text
+
+
+# ---- ports used again ----
+
+
+@pytest.mark.parametrize(
+    ("ttl", "where"),
+    [(43, ", from 4 hops farther"), (48, ", from 1 hop nearer"), (47, "")],
+)
+def test_where_the_new_syn_came_from(ttl: int, where: str) -> None:
+    new = dataclasses.replace(NEW_SYN, ttl=ttl)
+    given = flow(rst(ip_id=0, ttl=ttl), theirs=steady(47, new_syn=new))
+    found = judge(given)
+    assert "port-reuse" in found.findings
+    assert "duplicate-address" not in found.findings
+    words = next(item.text for item in found.evidence if item.rule == "port-reuse")
+    assert f"a new SYN on these ports came 30.0 ms before{where}:" in words
+    assert "ports were used again" in found.summary
+
+
+def test_the_summary_of_an_open_verdict_says_it_too() -> None:
+    far = dataclasses.replace(NEW_SYN, ttl=40)
+    found = judge(flow(rst(ip_id=0, ttl=44), theirs=steady(47, new_syn=far)))
+    assert found.origin is not Origin.FORGED
+    assert "ports were used again" in found.summary
+
+
+def test_our_syn_meets_an_earlier_connection() -> None:
+    ack = seen(flags="A", payload_len=0, ack=12345)
+    connecting = Socket(4711, "SYN_SENT", None, None, 99, 1000, 7)
+    given = server(
+        ack, Cause("invalid-ack", "it acknowledged data that was never sent"), socket=connecting
+    )
+    found = judge(given)
+    assert found.findings == ("port-reuse",)
+    assert found.cause is not None
+    assert found.cause.name == "ports-reused"
+    assert "TIME_WAIT" in found.summary
+    answered = server(seen(flags="SA", payload_len=0), socket=connecting)
+    assert "port-reuse" not in judge(answered).findings
+    alive = dataclasses.replace(connecting, state="ESTABLISHED")
+    assert "port-reuse" not in judge(changed(given, socket=alive)).findings
+
+
+# ---- what this end sent ----
+
+
+def test_data_after_our_own_close() -> None:
+    given = closed(server(), 10 * MS)  # `theirs` is the direction of whoever sent the RST: ours
+    found = judge(given)
+    assert found.cause is not None
+    assert found.cause.name == "data-after-close"
+    assert found.cause.kernel_reason == "NO_SOCKET"
+    assert (found.cause.closed_by, found.cause.closed_ms) == ("local", 10.0)
+    assert found.summary == "data arrived after the program had closed (FIN 10.0 ms before)"
+
+
+def test_an_ack_after_our_own_close_is_no_data() -> None:
+    found = judge(closed(server(seen(flags="A", payload_len=0)))).cause
+    assert found is not None
+    assert found.name == "no-socket"
+    assert "this end had closed it" in found.text
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        server(),
+        server(seen(flags="S", payload_len=0)),
+        closed(server(cause=Cause("time-wait", "the connection is over (TIME_WAIT)"))),
+        closed(changed(server(), kind=Kind.SENT_ACTIVE)),
+    ],
+    ids=["nobody-closed", "syn", "time-wait", "active"],
+)
+def test_what_a_close_does_not_explain_keeps_its_cause(given: Reset) -> None:
+    found = judge(given)
+    assert (found.cause or given.cause).name == given.cause.name
+    assert found.summary == given.cause.text
+
+
+def test_the_peer_closed_first_is_no_close_of_ours() -> None:
+    given = with_baseline(server(), ours=dataclasses.replace(our_half(), fin_ns=TIME - MS))
+    found = judge(given).cause
+    assert found is not None
+    assert (found.name, found.closed_by) == ("no-socket", "peer")
+
+
+def test_data_after_our_own_reset() -> None:
+    found = judge(server(we_reset_ns=TIME - 3 * MS))
+    assert found.cause is not None
+    assert found.cause.name == "after-reset"
+    assert found.summary == "data for a connection that this end had reset 3.0 ms before"
+
+
+# ---- the rest ----
+
+
+def test_ipv6_is_told_the_same() -> None:
+    found = judge(closed(flow(rst6())))
+    assert "the peer had closed (FIN 10.0 ms before)" in found.summary
+
+
+def test_a_forged_one_keeps_what_is_known_of_the_close() -> None:
+    found = judge(closed(flow(rst(ip_id=13052, ttl=63))))
+    assert found.origin is Origin.FORGED
+    assert found.cause is not None
+    assert found.cause.closed_by == "peer"
+    assert "too late" not in found.summary
+
+
+def test_what_the_node_knows_is_a_finding() -> None:
+    note = Note("escaped-nat", "its answer came from elsewhere", {"port": 80})
+    for given in (flow(BARE, notes=(note,)), reset(notes=(note,)), server(notes=(note,))):
+        found = judge(given)
+        assert found.findings[0] == "escaped-nat"
+        item = next(item for item in found.evidence if item.rule == "escaped-nat")
+        assert (item.text, dict(item.values), item.weight) == (note.text, note.values, 0.0)
