@@ -75,6 +75,7 @@ DEEDS: dict[Deed, str] = {
     Deed.ABORTED: "look at the log of the program at {remote}:{remote_port}: it closed with data "
     "unread, or was killed",
     Deed.FIREWALL: "look for reject rules on {remote}: nft -a list ruleset, iptables-save -c",
+    Deed.SAID: "look that reason up in the log, or the manual, of the device that wrote it",
     Deed.UNKNOWN: "capture at the peer and compare (rsttrace compare)",
 }
 """What to look at where an honest peer sent it."""

@@ -159,6 +159,35 @@ def nat_state_lost(reset: Reset, decided: Decided) -> Evidence | None:
     return _found("nat-state-lost", text, nearer=nearer, idle_s=idle / 1e9)
 
 
+def keepalive_race(reset: Reset, decided: Decided) -> Evidence | None:
+    """One end closes connections after the same silence, and the other uses them after that."""
+    races = reset.races
+    if not races or decided.origin is Origin.FORGED:
+        return None
+    closes = min(race.idle_ns for race in races), max(race.idle_ns for race in races)
+    uses = min(race.used_ns for race in races), max(race.used_ns for race in races)
+    peers = races[0].by == "peer"
+    service = reset.remote if peers else reset.local
+    text = (
+        f"{service.ip} port {service.port} closes connections after {_span(closes)} idle "
+        f"({len(races)} of them), and {'this end' if peers else 'its clients'} used them again "
+        f"after {_span(uses)}: {'its' if peers else 'their'} keep-alive is longer than that timeout"
+    )
+    values = {
+        "closed_by": races[0].by,
+        "closes_s": [ns / 1e9 for ns in closes],
+        "uses_s": [ns / 1e9 for ns in uses],
+        "times": len(races),
+    }
+    return _found("keepalive-race", text, **values)
+
+
+def _span(ends: tuple[int, int]) -> str:
+    """``60 s``, or ``60 to 61.5 s``."""
+    low, high = (why.idle_text(ns) for ns in ends)
+    return low if low == high else f"{low[:-2]} to {high}"
+
+
 def idle_timeout(reset: Reset, decided: Decided) -> Evidence | None:
     """The connection had been silent for long: something on the path, or an end, gave it up."""
     if reset.kind.direction == "sent" and reset.kind is not Kind.SENT_PASSIVE:
@@ -276,6 +305,7 @@ FINDERS: tuple[Finder, ...] = (
     duplicate_address,
     split_identity,
     port_reuse,
+    keepalive_race,
     peer_of_several,
     nat_state_lost,
     idle_timeout,

@@ -15,13 +15,16 @@ from rsttrace.judge import facts
 from rsttrace.judge.findings import looks_like_check
 from rsttrace.judge.observe import SAME_COUNTER
 from rsttrace.judge.verdict import judge
+from rsttrace.judge.why import race
 from rsttrace.model import (
+    Endpoint,
     LatePacket,
     Origin,
     Other,
     Packet,
     Peer,
     Probed,
+    Race,
     Reset,
     Seen,
     Verdict,
@@ -50,6 +53,12 @@ CHECKS, CHECKS_KEPT = 3, 4
 PERIOD_SLACK = 0.1
 """By how much intervals may differ from their mean and still be periodic. Of three checks at random
 times one time in ten would be."""
+
+RACES = 2
+"""So many connections that one end closed after the same silence show an idle timeout."""
+
+RACE_SLACK = 0.1
+"""By how much two silences may differ and be one timeout: timers that look only now and then."""
 
 CLOCK_SLACK_NS = 1_000_000
 """What one moment's wall-clock time may differ by when it is told twice (the offset is measured
@@ -108,6 +117,7 @@ class History:
         self._sent: OrderedDict[Key, int] = OrderedDict()
         self._gateways: OrderedDict[tuple[object, str], None] = OrderedDict()
         self._checks: OrderedDict[tuple[object, str, str, int], deque[int]] = OrderedDict()
+        self._races: OrderedDict[tuple[object, str, str, int], list[Case]] = OrderedDict()
         self._probed: OrderedDict[tuple[object, str], Probed] = OrderedDict()
         self._anew: list[Case] = []
 
@@ -120,10 +130,13 @@ class History:
         self._waiting.append(case)
         self._note_check(item)
         if item.kind.direction == "sent":
+            item.we_reset_ns = self._when_reset(item, item.rst.src, item.rst.dst)
             self._note_sent(item)
+            self._note_race(case)
         else:
             self._note_gateway(item)
-            item.we_reset_ns = self._when_we_reset(item)
+            item.we_reset_ns = self._when_reset(item, item.rst.dst, item.rst.src)
+            self._note_race(case)
             self._note_probed(item)
             self._join_flow(case)
             self._join_peer(case)
@@ -259,14 +272,39 @@ class History:
         if len(self._sent) > self._size:
             self._sent.popitem(last=False)
 
-    def _when_we_reset(self, reset: Reset) -> int | None:
-        rst, half = reset.rst, reset.baseline.theirs
-        key = (_identity(reset), rst.dst.ip, rst.dst.port, rst.src.ip, rst.src.port)
-        when = self._sent.get(key)
+    def _when_reset(self, reset: Reset, us: Endpoint, peer: Endpoint) -> int | None:
+        """When we had reset this connection ourselves; None: not that we know."""
+        half = reset.baseline.theirs
+        when = self._sent.get((_identity(reset), us.ip, us.port, peer.ip, peer.port))
         if when is None or not 0 <= reset.time_ns - when <= SIBLING_NS:
             return None
         begun = half.syn_ns if half is not None else None
         return None if begun is not None and begun > when else when  # an earlier connection's
+
+    def _note_race(self, case: Case) -> None:
+        """Remember after how long a service closes idle connections, and when they are used again.
+
+        Once that recurs, every reset of that service that it explains says so.
+        """
+        found = race(case.reset)
+        if found is None:
+            return
+        reset = case.reset
+        service = reset.local if found.by == "local" else reset.remote
+        key = (_identity(reset), found.by, service.ip, service.port)
+        cases = [*self._races.pop(key, ()), case][-SIBLINGS:]
+        self._races[key] = cases
+        if len(self._races) > self._size:
+            self._races.popitem(last=False)
+        alike = [other for other in cases if _recurs(found, race(other.reset))]
+        clients = {_client(other.reset, found.by): race(other.reset) for other in alike}
+        if len(clients) < RACES:
+            return
+        races = tuple(one for one in clients.values() if one is not None)
+        for other in alike:
+            if not other.reset.races:
+                self._touch(other)
+            other.reset.races = races
 
     def _note_gateway(self, reset: Reset) -> None:
         """Remember routers that take nothing off the TTL (some clouds' do), and say so."""
@@ -323,6 +361,17 @@ class History:
         mean = sum(steps) / len(steps)
         if mean > 0 and all(abs(step - mean) <= PERIOD_SLACK * mean for step in steps):
             reset.period_s = mean / 1e9
+
+
+def _recurs(one: Race, other: Race | None) -> bool:
+    """Whether two connections were closed after the same silence."""
+    longest = max(one.idle_ns, other.idle_ns) if other is not None else 0
+    return other is not None and abs(one.idle_ns - other.idle_ns) <= RACE_SLACK * longest
+
+
+def _client(reset: Reset, closed_by: str) -> Endpoint:
+    """The end that used a connection which the other end had closed."""
+    return reset.remote if closed_by == "local" else reset.local
 
 
 def _mac(reset: Reset) -> str | None:

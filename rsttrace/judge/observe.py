@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from rsttrace.judge import facts, why
+from rsttrace.judge import facts, reasons, why
 from rsttrace.judge.authors import ROWS, TABLE, peer_share
 from rsttrace.judge.facts import (
     age_text,
@@ -82,9 +82,6 @@ SSH = 22
 
 QUEUED_S = 0.5
 """So many seconds longer than another packet one may have waited in queues on its way."""
-
-REASON_BYTES = 8
-"""So many printable bytes are a sentence, not chance."""
 
 
 def _silent(group: str, text: str) -> Observation:
@@ -1175,8 +1172,8 @@ def content(reset: Reset) -> Observation | None:
     if rst.payload_len:
         values = {"payload_len": rst.payload_len}
         what = f"carries {plural(rst.payload_len, 'byte')} of payload"
-        if _is_reason(reset):
-            words = (reset.payload or b"").decode("ascii", "replace").strip("\0\r\n ")
+        words = _reason(reset)
+        if words is not None:
             text = f'{what}, a reason in words: "{words}"'
             return Observation("content", "reason-text", text, values)
         text = f"{what}, which no common stack sends in a RST"
@@ -1195,16 +1192,11 @@ def content(reset: Reset) -> Observation | None:
     return Observation("content", "bad-checksum", text, {"cause": reset.cause.name})
 
 
-def _is_reason(reset: Reset) -> bool:
-    """Whether the payload is a sentence, and not what an application speaks on this port."""
-    data = reset.payload or b""
-    if len(data) < min(REASON_BYTES, reset.rst.payload_len) or len(data) < 4:
-        return False
+def _reason(reset: Reset) -> str | None:
+    """The payload, where it is a reason in words."""
     if is_linux(reset) and make(reset).name in ("live", "live-by-clock"):
-        return False  # a data packet that was turned into a RST
-    if data.startswith((b"HTTP/", b"GET ", b"POST ", b"\x16\x03", b"\x17\x03", b"SSH-")):
-        return False
-    return all(32 <= byte < 127 or byte in (9, 10, 13, 0) for byte in data)
+        return None  # a data packet that was turned into a RST
+    return reasons.sentence(reset)
 
 
 # ---- shared, other end ----

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from rsttrace.judge import facts, proofs, why
+from rsttrace.judge import facts, proofs, reasons, why
 from rsttrace.judge.advice import advice
 from rsttrace.judge.authors import (
     FORGED_FROM,
@@ -114,6 +114,8 @@ def _verdict(
         unnamed = _not_named(reset, suspect, authors)
         considered += (_fingerprint_line(matches, unnamed),)
         device = matches[0].fingerprint if matches and unnamed is None else None
+    written = reasons.written(reset)
+    named = device.device if device is not None else None
     rst_hops, peer_hops = distances(reset)
     names = tuple(found.rule for found in found_beside)
     return Verdict(
@@ -125,12 +127,13 @@ def _verdict(
         considered=considered,
         hops_rst=rst_hops,
         hops_peer=peer_hops,
-        device_name=device.device if device is not None else None,
+        device_name=(written.device if written is not None else None) or named,
         device_fingerprint=device.key if device is not None else None,
         summary=summary(reset, origin),
         authors=authors,
         advice=advice(reset, origin, authors, names, reset.cause.name),
         cause=why.better_cause(reset),
+        device_reason=written.reason if written is not None else None,
     )
 
 

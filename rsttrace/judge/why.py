@@ -10,9 +10,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
-from rsttrace.judge import facts
+from rsttrace.judge import facts, reasons
 from rsttrace.judge.facts import age_text, apart, flow_half, is_bare, plural
-from rsttrace.model import Cause, Half, Kind, Reset, Seen
+from rsttrace.model import Cause, Half, Kind, Packet, Race, Reset, Seen
 
 REUSE_NS = 5_000_000_000
 """A SYN on the ports of a live connection provokes what follows within this time: a challenge ACK
@@ -38,6 +38,7 @@ class Deed(enum.Enum):
     NO_CONNECTION = "no-connection"
     ABORTED = "aborted"
     FIREWALL = "own-firewall"
+    SAID = "said-why"
     UNKNOWN = "unknown"
 
 
@@ -79,6 +80,24 @@ def closed(reset: Reset) -> Closed | None:
         if seen.time_ns < time_ns
     ]
     return Closed(by, time_ns, time_ns - max(before) if before else None)
+
+
+def race(reset: Reset) -> Race | None:
+    """What a keep-alive race looks like: closed after a silence, and used again after that.
+
+    None where the connection was not idle before its first FIN, or where what came too late is no
+    data.
+    """
+    found, trigger = closed(reset), reset.trigger
+    if found is None or found.idle_ns is None or found.idle_ns < SAID_IDLE_NS:
+        return None
+    sent = reset.kind.direction == "sent"
+    if trigger is None or not trigger.payload_len or (found.by == "local") != sent:
+        return None
+    if not is_bare(reset.rst) and not sent:
+        return None
+    used = reset.time_ns if isinstance(trigger, Packet) else trigger.time_ns
+    return Race(found.by, found.idle_ns, max(0, used - (found.time_ns - found.idle_ns)))
 
 
 def _closed_words(reset: Reset, found: Closed) -> str:
@@ -124,6 +143,9 @@ def deed(reset: Reset) -> tuple[Deed, str]:
         return Deed.ABORTED, "the peer closed or aborted its live socket"
     if made is not None and made.kind is Kind.SENT_NETFILTER:
         return Deed.FIREWALL, "the peer's own firewall rejected it"
+    said = reasons.written(reset)
+    if said is not None:
+        return Deed.SAID, f"the peer reset it and says why: {said.reason}"
     if is_bare(rst):
         return _without_socket(reset)
     if "A" in rst.flags:

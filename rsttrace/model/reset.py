@@ -249,6 +249,20 @@ class LatePacket:
 
 
 @dataclass(frozen=True)
+class Race:
+    """One end closed after a silence, and the other end's data came after that.
+
+    `by` is the end that closed, ``peer`` or ``local``; `idle_ns` how long nothing had been sent
+    before its FIN, `used_ns` how long nothing had been when the other end used the connection
+    again, both in nanoseconds.
+    """
+
+    by: str
+    idle_ns: int
+    used_ns: int
+
+
+@dataclass(frozen=True)
 class Other:
     """A RST that came from another address: `ip_id` may betray that one box made both."""
 
@@ -465,6 +479,8 @@ class Reset:
     came from the same end after it, oldest first, RSTs too; `our_acks` the ack numbers of our
     packets that any of these may have answered; `we_reset_ns` when we had reset the connection
     ourselves; `others` recent RSTs from other addresses;
+    `races` are this connection's and others' of the same service that were closed after the same
+    silence, where that recurs;
     `period_s` is set where connections just like this one (same addresses and service) are reset
     again and again: the time between two, in seconds.
 
@@ -507,6 +523,7 @@ class Reset:
     our_acks: frozenset[int] = frozenset()
     we_reset_ns: int | None = None
     others: tuple[Other, ...] = ()
+    races: tuple[Race, ...] = ()
     period_s: float | None = None
 
     notes: tuple[Note, ...] = ()

@@ -74,6 +74,7 @@ def entry_lines(
             body.append(made_here_text(reset.made_here, verdict.origin))
         if reset.kind.direction != "sent":
             body += _path(reset, verdict) + _left(verdict) + _ingress(reset)
+    body += _written(verdict)
     body += [f"! {_finding(name, verdict)}" for name in verdict.findings if shown or _is_news(name)]
     if explain:
         body += picture_lines(entry, plain=plain, width=WIDTH - len(_INDENT))
@@ -212,6 +213,14 @@ def _ingress(reset: model.Reset) -> list[str]:
         return []
     ttl = f", with TTL {reset.ingress_frame.ttl}" if reset.ingress_frame else ""
     return [f"handed to this node {neighbor_text(ingress, reset)}{ttl}"]
+
+
+def _written(verdict: model.Verdict) -> list[str]:
+    """What the RST says of its own reason, where the first line does not."""
+    reason = verdict.device_reason
+    if reason is None or reason in verdict.summary:
+        return []
+    return [f"it says why: {safe(reason, _SENTENCE)}"]
 
 
 def _is_news(finding: str) -> bool:

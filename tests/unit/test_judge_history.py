@@ -20,6 +20,7 @@ from rsttrace.judge.history import (
 )
 from rsttrace.judge.verdict import judge
 from rsttrace.model import (
+    Cause,
     Endpoint,
     Kind,
     LatePacket,
@@ -604,3 +605,98 @@ def test_without_a_baseline_it_still_works() -> None:
     told(history, 0)
     history.add(late(), 0)
     assert told(history, 0) == []  # +2 of what may be chance: nobody is accused by that
+
+
+# ---- keep-alive races, and our own resets before ----
+
+
+def raced(number: int, idle_s: float, *, at_s: float = 0, used_ms: float = 1) -> Reset:
+    """The peer closes the connection with this number after a silence, and our data comes later."""
+    time_ns = b.TIME + round(at_s * SECOND)
+    fin_ns = time_ns - 10 * MS
+    fin = seen(time_ns=fin_ns, flags="FA", payload_len=0)
+    used = dataclasses.replace(b.OUR_DATA, time_ns=fin_ns + round(used_ms * MS))
+    last = seen(time_ns=fin_ns - round(idle_s * SECOND), flags="A", payload_len=0)
+    return one(
+        number,
+        time_ns,
+        ip_id=0,
+        theirs=half(recent=(fin,), fin_ns=fin_ns),
+        ours=our_half(recent=(used, last)),
+        trigger=used,
+    )
+
+
+def test_a_silence_that_recurs_is_a_keepalive_race() -> None:
+    history = History()
+    history.add(raced(1, 60, used_ms=1), 0)
+    (first,) = told(history)
+    assert first.verdict is not None
+    assert first.verdict.findings == ()
+    history.add(raced(2, 61.5, at_s=100, used_ms=500), 0)
+    second, amended = told(history)
+    assert amended is first
+    for case in (second, amended):
+        assert case.verdict is not None
+        assert case.verdict.findings[0] == "keepalive-race"
+    assert second.verdict is not None
+    text = next(e.text for e in second.verdict.evidence if e.rule == "keepalive-race")
+    assert "closes connections after 60 to 61.5 s idle (2 of them)" in text
+    assert "used them again after 60 to 62 s" in text
+    history.add(raced(3, 60.2, at_s=200), 0)
+    (third,) = told(history)
+    assert third.verdict is not None
+    assert "keepalive-race" in third.verdict.findings
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        raced(2, 20, at_s=100),
+        raced(1, 60, at_s=100),
+        one(2, b.TIME + SECOND, ip_id=0),
+        dataclasses.replace(raced(2, 60, at_s=1), remote=Endpoint(b.PEER, 81)),
+        dataclasses.replace(raced(2, 60, at_s=1), netns_identity=NETNS + 1),
+    ],
+    ids=["another-silence", "the-same-connection", "no-close", "another-service", "elsewhere"],
+)
+def test_what_does_not_recur_is_none(second: Reset) -> None:
+    history = History()
+    history.add(raced(1, 60), 0)
+    history.add(second, 0)
+    for case in told(history):
+        assert case.verdict is not None
+        assert "keepalive-race" not in case.verdict.findings
+
+
+def test_races_are_bounded() -> None:
+    history = History(size=8)
+    for port in range(1, 100):
+        history.add(dataclasses.replace(raced(port, 60), remote=Endpoint(b.PEER, port)), 0)
+        told(history, 0)
+    assert len(history._races) == 8
+    for number in range(100):
+        history.add(raced(number, 60), 0)
+        told(history, 0)
+    assert max(len(cases) for cases in history._races.values()) == SIBLINGS
+
+
+def answering(number: int, time_ns: int = b.TIME, kind: Kind = Kind.SENT_PASSIVE) -> Reset:
+    """What this end sends in the connection with this number."""
+    ends = tuple_of(number)
+    packet = rst(src=ends["dst"], dst=ends["src"], ip_id=0)
+    cause = Cause("no-socket", "no such connection here (answer to data)")
+    data = seen(time_ns=time_ns - MS, payload_len=9)
+    return flow(packet, kind=kind, cause=cause, trigger=data, netns_identity=NETNS, time_ns=time_ns)
+
+
+def test_an_answer_after_our_own_reset_says_so() -> None:
+    history = History()
+    history.add(answering(1, b.TIME - 3 * MS, Kind.SENT_ACTIVE), 0)
+    history.add(answering(1), 0)
+    history.add(answering(2), 0)
+    _, after, other = told(history)
+    assert after.verdict is not None
+    assert other.verdict is not None
+    assert after.verdict.summary == "data for a connection that this end had reset 3.0 ms before"
+    assert other.verdict.cause is None

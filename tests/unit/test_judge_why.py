@@ -130,6 +130,7 @@ DEEDS = [
     (among(flow(BARE), (earlier_rst(),)), Deed.RESET, "had reset it 1.0 ms before"),
     (flow(BARE, theirs=half(new_syn=NEW_SYN)), Deed.REUSED, "a new SYN came 30.0 ms before"),
     (flow(rst(flags="RA", ip_id=23404)), Deed.ABORTED, "aborted a live connection"),
+    (flow(rst(window=9814)), Deed.SAID, "says why: a policy whose action is RESET"),
     (flow(rst()), Deed.UNKNOWN, "reset it"),
     (flow(BARE, made_here=MadeHere(1, Kind.SENT_ACTIVE)), Deed.ABORTED, "aborted its live"),
     (flow(BARE, made_here=MadeHere(1, Kind.SENT_NETFILTER)), Deed.FIREWALL, "own firewall"),
@@ -274,3 +275,27 @@ def test_what_the_node_knows_is_a_finding() -> None:
         assert found.findings[0] == "escaped-nat"
         item = next(item for item in found.evidence if item.rule == "escaped-nat")
         assert (item.text, dict(item.values), item.weight) == (note.text, note.values, 0.0)
+
+
+# ---- keep-alive races ----
+
+
+def test_a_race_is_data_after_an_idle_close() -> None:
+    found = why.race(idle_before_fin(60))
+    assert found is not None
+    assert (found.by, found.idle_ns, found.used_ns) == ("peer", 60 * SECOND, 60 * SECOND + MS)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        idle_before_fin(0.5),
+        flow(BARE, trigger=OUR_DATA),
+        changed(idle_before_fin(60), trigger=seen(flags="A", payload_len=0)),
+        changed(idle_before_fin(60), rst=rst(flags="RA", ip_id=23404)),
+        changed(idle_before_fin(60), trigger=None),
+    ],
+    ids=["not-idle", "not-closed", "an-ack", "a-live-socket", "unknown"],
+)
+def test_what_is_no_race(given: Reset) -> None:
+    assert why.race(given) is None
