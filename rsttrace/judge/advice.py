@@ -135,8 +135,22 @@ FINDINGS: dict[str, str] = {
     "port-scan": "nothing is wrong here; ss -ltn shows what it may have found",
     "spoofed-syn": "sysctl net.ipv4.tcp_syncookies; " + _NETSTAT + " | grep -i cookie",
     "health-check": "nothing is wrong: leave them out with --net or --port",
+    "duplicate-address": "look for a second host with the address {remote}: --probe-arp asks our "
+    "link, arp -a the router there",
+    "split-identity": "a proxy stands before {remote}: look for the reason in its log",
+    "nat-state-lost": "on that NAT box: its idle timeouts and the size of its table (conntrack -S, "
+    "nf_conntrack_max)",
+    "peer-of-several": "several hosts answer for {remote}: ask each one, or its balancer",
+    "idle-timeout": "send keepalives sooner than that (net.ipv4.tcp_keepalive_time, "
+    "SO_KEEPALIVE), or raise the timeout",
+    "connection-refused": "ss -ltn 'sport = :{remote_port}' on {remote}; does it listen, on this "
+    "address?",
 }
-"""What a finding asks for: before all but an author that is named, or left open."""
+"""What a finding asks for."""
+
+DECISIVE = frozenset({"keepalive-race", "port-reuse", "port-scan", "spoofed-syn", "health-check"})
+"""Findings that explain the reset: what they ask for comes first. What this node itself has found
+(`Reset.notes`) does, too."""
 
 LEFT = 0.05
 """An author less likely than this is not one of those left."""
@@ -151,16 +165,21 @@ def advice(
 
     `found` are the names of the findings, `cause` that of the cause.
     """
-    line = next((FINDINGS[name] for name in found if name in FINDINGS), None)
+    noted = {note.name for note in reset.notes}
+    known = [name for name in found if name in FINDINGS]
+    line = next((FINDINGS[name] for name in known if name in DECISIVE | noted), None)
     made = reset.made_here
     if made is not None and reset.kind.direction == "received":
-        return _filled(line or MADE_HERE[made.kind], reset)
-    if origin is Origin.FORGED:
+        line = line or MADE_HERE[made.kind]
+    elif origin is Origin.FORGED:
         line = NAMED.get(authors[0].author) if authors else None
     elif origin is Origin.INCONCLUSIVE:
         line = line or _left_open(reset, authors)
     elif origin is Origin.PEER:
-        line = line or DEEDS[deed(reset)[0]]
+        did = deed(reset)[0]
+        if did in (Deed.UNKNOWN, Deed.NO_CONNECTION):
+            line = line or next((FINDINGS[name] for name in known), None)
+        line = line or DEEDS[did]
     else:
         line = line or CAUSES.get(cause)
     return _filled(line, reset) if line is not None else None

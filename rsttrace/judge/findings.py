@@ -193,7 +193,7 @@ def idle_timeout(reset: Reset, decided: Decided) -> Evidence | None:
     if reset.kind.direction == "sent" and reset.kind is not Kind.SENT_PASSIVE:
         return None
     idle = facts.idle_ns(reset)
-    if idle is None or idle < facts.IDLE_NS:
+    if idle is None or idle < facts.IDLE_NS or why.met_an_earlier_connection(reset):
         return None
     text = f"the connection had been idle for {age_text(idle)}: an idle timeout looks like this"
     return _found("idle-timeout", text, idle_s=idle / 1e9)

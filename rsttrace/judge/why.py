@@ -253,16 +253,17 @@ def _our_reason(reset: Reset, found: Closed | None) -> Cause:
 
 
 def met_an_earlier_connection(reset: Reset) -> bool:
-    """Whether our connecting socket was answered by an ACK that is not for its SYN.
+    """Whether our SYN was answered by an ACK that is not for it.
 
     tcp_rcv_synsent_state_process() resets that one and goes on connecting (RFC 9293 §3.10.7.3).
+    A capture, which has no sockets, shows our SYN with a new number instead, on ports in use.
     """
-    socket, trigger = reset.socket, reset.trigger
-    return (
-        reset.kind is Kind.SENT_PASSIVE
-        and socket is not None
-        and socket.state == "SYN_SENT"
-        and trigger is not None
-        and "A" in trigger.flags
-        and "S" not in trigger.flags
-    )
+    socket, trigger, half = reset.socket, reset.trigger, flow_half(reset)
+    if reset.kind is not Kind.SENT_PASSIVE or trigger is None or "S" in trigger.flags:
+        return False
+    if "A" not in trigger.flags or trigger.payload_len:
+        return False
+    if socket is not None or reset.file is None:
+        return socket is not None and socket.state == "SYN_SENT"
+    new = half.new_syn if half is not None else None
+    return new is not None and 0 <= reset.time_ns - new.time_ns <= REUSE_NS

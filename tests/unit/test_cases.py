@@ -68,6 +68,20 @@ def hops(rst: int | None) -> Check:
     return lambda entry: entry["hops"]["rst"] == rst
 
 
+def cause(name: str) -> Check:
+    return lambda entry: entry["cause"]["name"] == name
+
+
+def closed(by: str) -> Check:
+    return lambda entry: entry["cause"]["closed_by"] == by and entry["cause"]["idle_s"] == 60
+
+
+def device(name: str, reason: str) -> Check:
+    return lambda entry: (
+        name in (entry["device"]["name"] or "") and reason in (entry["device"]["reason"] or "")
+    )
+
+
 def apart(most: int) -> Check:
     return lambda entry: abs(entry["hops"]["rst"] - entry["hops"]["peer"]) <= most
 
@@ -105,7 +119,15 @@ EACH: list[tuple[str, int | None, tuple[Check, ...]]] = [
     ("counting-ttl", 9, (origin("local"), not_found("health-check"))),
     ("pf-reset", 7, (FORGED, lambda entry: "pf" in (entry["device"]["name"] or ""))),
     ("port-reuse", 9, (NOT_ACCUSED, found("port-reuse"))),
-    ("reason-in-payload", 6, (NOT_ACCUSED, says("BIG-IP"))),
+    ("reason-in-payload", 6, (PEER, says("BIG-IP"), device("BIG-IP", "HTTP header count"))),
+    ("code-in-window", 6, (PEER, says("no cipher in common"), device("NetScaler", "9811"))),
+    ("keepalive-race", 9, (PEER, says(r"FIN 10\.2 ms before, after 60 s idle"), closed("peer"))),
+    ("keepalive-race", 9, (not_found("keepalive-race"), says("keep-alive shorter"))),
+    ("keepalive-pool", 9, (PEER, found("keepalive-race"), closed("peer"))),
+    ("keepalive-pool", 18, (PEER, found("keepalive-race"), says("after 60 s idle"))),
+    ("data-after-close", 9, (cause("data-after-close"), closed("local"))),
+    ("port-reuse-client", 9, (cause("ports-reused"), found("port-reuse"))),
+    ("port-reuse", 9, (PEER, says("from 4 hops farther"), not_found("duplicate-address"))),
 ]
 """A file, a frame (None: all of them), and what is right there."""
 

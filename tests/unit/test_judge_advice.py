@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from inspect import getsource
 
 import pytest
 
-from rsttrace.judge import advice
+from rsttrace.judge import advice, findings
 from rsttrace.judge.authors import WORDS
 from rsttrace.judge.verdict import judge
 from rsttrace.judge.why import Deed
 from rsttrace.kernel import causes
-from rsttrace.model import Author, Cause, Kind, Origin, Reset, Share
-from tests.unit.builders import flow, reset, rst
+from rsttrace.model import Author, Cause, Kind, Note, Origin, Reset, Share
+from tests.unit.builders import closed, flow, reset, rst
+
+NAMES = re.compile(r'_found\(\s*"([a-z-]+)"')
 
 LINES = [
     *advice.NAMED.values(),
@@ -100,6 +104,25 @@ def test_a_verdict_has_its_advice(given: Reset, word: str) -> None:
     found = judge(given)
     assert found.advice is not None
     assert word in found.advice
+
+
+def test_every_finding_has_a_next_step() -> None:
+    named = {name for finder in findings.FINDERS for name in NAMES.findall(getsource(finder))}
+    assert named == set(advice.FINDINGS)
+    assert set(advice.FINDINGS) >= advice.DECISIVE
+
+
+def test_what_the_node_found_comes_first() -> None:
+    note = Note("idle-timeout", "the socket had been idle")
+    given = flow(notes=(note,))
+    said = advice.advice(given, Origin.PEER, (), ("idle-timeout",), "connection-reset")
+    assert said == advice.FINDINGS["idle-timeout"]
+
+
+def test_a_finding_beside_does_not_hide_what_the_peer_did() -> None:
+    given = closed(flow(rst(ip_id=0)))
+    said = advice.advice(given, Origin.PEER, (), ("idle-timeout",), "connection-reset")
+    assert said == advice.DEEDS[Deed.CLOSED]
 
 
 def test_a_finding_has_its_advice_before_the_deeds() -> None:

@@ -1,0 +1,229 @@
+"""Why a connection was reset, by its history: real stacks, each end as a machine of its own."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import scapy.layers.inet as scapy_inet
+import scapy.layers.inet6 as scapy_inet6
+
+from rsttrace.demo.lab import Lab
+from tests.lab.harness import (
+    DEADLINE_S,
+    FAMILIES,
+    Fence,
+    Json,
+    Tracer,
+    expect_reset,
+    linger_zero,
+    pair,
+    poll_until,
+    send_ip,
+    server_address,
+)
+from tests.lab.test_kinds import CLIENT, SERVER, V4, sequence, tcp_state
+
+TCP = scapy_inet.TCP
+PORT = 7000
+KEEP_ALIVE_S = 1.2
+"""The server's timeout: a connection that is silent for so long is closed."""
+
+TCP_REPAIR = 19
+"""tcp(7), include/uapi/linux/tcp.h: a socket in repair mode is closed without a word."""
+
+
+@pytest.fixture(scope="module")
+def crossing() -> Iterator[Fence]:
+    """Marks a place in the output of `machines`."""
+    with Lab("rstwhy") as lab:
+        yield Fence(lab)
+
+
+def settled(tracer: Tracer, fence: Fence) -> None:
+    """Wait until all is shown, amendments too: they come behind what is due at the same time."""
+    fence.cross(tracer)
+    fence.cross(tracer)
+
+
+def afresh(tracer: Tracer, fence: Fence) -> None:
+    """Forget all that was before."""
+    settled(tracer, fence)
+    tracer.forget()
+
+
+def last_words(tracer: Tracer, lab: Lab, role: str, kind: str) -> list[Json]:
+    """The last entry on each reset of a kind in a namespace."""
+    entries: dict[int, Json] = {}
+    for entry in tracer.of(lab.inode(role)):
+        entries[entry["amends"] or entry["id"]] = entry
+    return [entry for entry in entries.values() if entry["kind"] == kind]
+
+
+@contextmanager
+def keep_alive_server(lab: Lab, family: int) -> Iterator[None]:
+    """Answers requests, and closes connections that were silent for KEEP_ALIVE_S."""
+
+    def serve(accepted: socket.socket) -> None:
+        with accepted:
+            while select.select([accepted], [], [], KEEP_ALIVE_S)[0]:
+                if not accepted.recv(4096):
+                    return
+                accepted.sendall(b"answer")
+
+    with lab.inside(SERVER):
+        listener = socket.create_server((server_address(SERVER, family), PORT), family=family)
+    threads = []
+
+    def accept() -> None:
+        while True:
+            try:
+                accepted, _ = listener.accept()
+            except OSError:  # closed
+                return
+            threads.append(threading.Thread(target=serve, args=(accepted,)))
+            threads[-1].start()
+
+    accepting = threading.Thread(target=accept)
+    accepting.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        accepting.join()
+        for thread in threads:
+            thread.join()
+
+
+def use_after_its_close(lab: Lab, family: int) -> None:
+    """A request, silence, and another one just after the server has closed (CLOSE_WAIT)."""
+    with lab.inside(CLIENT), socket.socket(family) as client:
+        client.settimeout(DEADLINE_S)
+        client.connect((server_address(SERVER, family), PORT))
+        client.sendall(b"request")
+        assert client.recv(64) == b"answer"
+        poll_until(lambda: tcp_state(client) == 8, "the server's FIN")
+        client.sendall(b"request")
+        poll_until(lambda: tcp_state(client) == 7, "the reset")
+
+
+@FAMILIES
+def test_a_keepalive_race(family: int, routed: Lab, machines: Tracer, crossing: Fence) -> None:
+    """Two connections of a pool that keeps them longer than the server does."""
+    afresh(machines, crossing)
+    with keep_alive_server(routed, family):
+        for _ in range(2):
+            use_after_its_close(routed, family)
+    settled(machines, crossing)
+    received = last_words(machines, routed, CLIENT, "received-accepted")
+    sent = last_words(machines, routed, SERVER, "sent-passive")
+    assert len(received) == len(sent) == 2
+    for entry in received:
+        assert entry["origin"] == "peer"
+        assert "the peer had closed (FIN " in entry["summary"]
+        assert "idle); our data came too late" in entry["summary"]
+        assert entry["advice"] is not None
+        assert "keep-alive" in entry["advice"]
+    for entry in sent:
+        assert entry["cause"]["name"] == "data-after-close"
+    for entry, by in ((received[1], "peer"), (sent[1], "local")):
+        cause = entry["cause"]
+        assert cause["closed_by"] == by
+        assert cause["closed_ms"] > 0
+        assert KEEP_ALIVE_S <= cause["idle_s"] < KEEP_ALIVE_S + DEADLINE_S
+        assert "keepalive-race" in entry["findings"]
+        found = next(item for item in entry["evidence"] if item["rule"] == "keepalive-race")
+        assert found["values"]["times"] == 2
+        assert found["values"]["uses_s"][0] >= found["values"]["closes_s"][0] >= KEEP_ALIVE_S
+
+
+@FAMILIES
+def test_data_after_our_own_reset(
+    family: int, routed: Lab, machines: Tracer, crossing: Fence
+) -> None:
+    """What was on its way when the server reset: its stack answers that, too."""
+    afresh(machines, crossing)
+    with pair(routed, CLIENT, SERVER, family=family) as (client, accepted):
+        ends = client.getsockname()[1]
+        snd_nxt, rcv_nxt = sequence(routed, CLIENT, client)
+        linger_zero(accepted)
+        accepted.close()
+        expect_reset(client)
+    layer = scapy_inet.IP if family == V4 else scapy_inet6.IPv6
+    source, target = server_address(CLIENT, family), server_address(SERVER, family)
+    data = TCP(sport=ends, dport=PORT, flags="PA", seq=snd_nxt, ack=rcv_nxt) / b"data"
+    send_ip(routed, CLIENT, layer(src=source, dst=target) / data)
+    settled(machines, crossing)
+    (answer,) = last_words(machines, routed, SERVER, "sent-passive")
+    assert answer["cause"]["name"] == "after-reset"
+    assert "data for a connection that this end had reset" in answer["summary"]
+
+
+@FAMILIES
+def test_ports_used_again_while_the_connection_lives(
+    family: int, routed: Lab, machines: Tracer, crossing: Fence
+) -> None:
+    """A client that crashed, and takes the port again: challenge ACK, and the RST that follows."""
+    afresh(machines, crossing)
+    with pair(routed, CLIENT, SERVER, family=family) as (client, accepted):
+        accepted.sendall(b"hello")
+        assert client.recv(5) == b"hello"
+        ends = client.getsockname()
+        with routed.inside(CLIENT):
+            client.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+            client.close()
+            again = socket.socket(family)
+        with again:
+            again.settimeout(DEADLINE_S)
+            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            again.bind(ends)
+            again.connect((server_address(SERVER, family), PORT))
+            expect_reset(accepted)
+    settled(machines, crossing)
+    (killed,) = last_words(machines, routed, SERVER, "received-accepted")
+    assert killed["origin"] == "peer"
+    assert "port-reuse" in killed["findings"]
+    assert "these ports were used again: a new SYN came" in killed["summary"]
+    (sent,) = last_words(machines, routed, CLIENT, "sent-passive")
+    assert sent["socket"]["state"] == "SYN_SENT"
+    assert sent["cause"]["name"] == "ports-reused"
+    assert sent["findings"] == ["port-reuse"]
+
+
+@FAMILIES
+def test_a_new_syn_from_farther_away(
+    family: int, routed: Lab, machines: Tracer, crossing: Fence
+) -> None:
+    """Another host behind the same NAT takes the ports, 4 hops farther away."""
+    afresh(machines, crossing)
+    layer = scapy_inet.IP if family == V4 else scapy_inet6.IPv6
+    hops = "ttl" if family == V4 else "hlim"
+    source, target = server_address(CLIENT, family), server_address(SERVER, family)
+    with pair(routed, CLIENT, SERVER, family=family) as (client, accepted):
+        for _ in range(8):
+            client.sendall(b"ping")
+            assert accepted.recv(4) == b"ping"
+            accepted.sendall(b"pong")
+            assert client.recv(4) == b"pong"
+        port = client.getsockname()[1]
+        snd_nxt, _ = sequence(routed, CLIENT, client)
+        for flags, seq in (("S", snd_nxt - 70_000_000), ("R", snd_nxt)):
+            rest = {"id": 0, "flags": "DF"} if family == V4 else {}
+            fields = {hops: 60, **rest}
+            tcp = TCP(
+                sport=port, dport=PORT, flags=flags, seq=seq & 0xFFFFFFFF, window=0, options=[]
+            )
+            if flags == "S":
+                tcp.window, tcp.options = 64240, [("MSS", 1460), ("SAckOK", b""), ("WScale", 7)]
+            send_ip(routed, CLIENT, layer(src=source, dst=target, **fields) / tcp)
+        expect_reset(accepted)
+    settled(machines, crossing)
+    (killed,) = last_words(machines, routed, SERVER, "received-accepted")
+    assert killed["origin"] != "forged"
+    assert "port-reuse" in killed["findings"]
+    assert "from 4 hops farther" in killed["summary"]
