@@ -264,7 +264,7 @@ def _late(event: Any, packet: Packet, context: Context) -> LatePacket:
 
 def decode(raw: bytes, context: Context) -> Reset | LatePacket:
     """One event as a Reset, or as what the end that was reset went on to send."""
-    event = structures().rst_event(raw)
+    event = structures().rst_event.from_buffer_copy(raw)
     rst = _headers(event.rst)
     assert rst is not None  # the kernel side fills it for every kind
     time_ns = event.ts + context.clock_offset_ns

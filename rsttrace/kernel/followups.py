@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ctypes import sizeof
 
 from rsttrace.kernel import layout
 
@@ -21,12 +22,12 @@ class FollowUps:
 
     def __init__(self) -> None:
         found = layout.structures()
-        event, reason = found.rst_event.fields, found.rst_reason.fields
-        self._identity = slice(0, event["skb"].offset + 8)  # ts and skb: the same in both
-        self._flag: int = event["reason_follows"].offset
-        self._to: int = event["reason"].offset
-        self._from = slice(reason["reason"].offset, reason["reason"].offset + 4)
-        self._reason_size: int = found.rst_reason.size
+        event, reason = found.rst_event, found.rst_reason
+        self._identity = slice(0, event.skb.offset + 8)  # ts and skb: the same in both
+        self._flag: int = event.reason_follows.offset
+        self._to: int = event.reason.offset
+        self._from = slice(reason.reason.offset, reason.reason.offset + 4)
+        self._reason_size = sizeof(reason)
         self._waiting: dict[bytes, tuple[bytes, float]] = {}  # the oldest first
 
     def __len__(self) -> int:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from rsttrace.errors import RsttraceError
 from rsttrace.kernel import config
+
+_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+_DEFINE = re.compile(r"#define (\w+) (\w+)")
+_STRUCT = re.compile(r"^struct (\w+) \{(.*?)^\};", re.DOTALL | re.MULTILINE)
+_MEMBER = re.compile(r"(?:struct )?(\w+) (\w+)(?:\[(\w+)\])?;")
+_NUMBERS = {
+    "__u8": ctypes.c_uint8,
+    "__u16": ctypes.c_uint16,
+    "__u32": ctypes.c_uint32,
+    "__u64": ctypes.c_uint64,
+}
 
 
 @functools.lru_cache(maxsize=1)
@@ -27,17 +41,31 @@ def bpf_directory() -> Path:
     )
 
 
+class Raw(ctypes.Structure):
+    """A structure of ``event.h``, in the machine's own byte order and alignment."""
+
+
 @functools.lru_cache(maxsize=1)
 def structures() -> Any:
-    """The parsed ``event.h``: ``structures().rst_event(buffer)`` reads one event."""
-    from dissect.cstruct import cstruct
+    """The structures of ``event.h`` by name, made from its text.
 
-    parser = cstruct(endian="<")
+    ``structures().rst_event.from_buffer_copy(data)`` reads one event. The file keeps to what this
+    understands: ``struct`` definitions of fixed-width numbers, of structures defined before, and of
+    arrays of these.
+    """
     text = config.defines(config.constants()) + (bpf_directory() / "event.h").read_text()
-    parser.load(text, align=True)
-    return parser
+    text = _COMMENT.sub("", text)
+    sizes = {name: int(value, 0) for name, value in _DEFINE.findall(text)}
+    known: dict[str, Any] = dict(_NUMBERS)
+    for name, body in _STRUCT.findall(text):
+        members = []
+        for kind, member, size in _MEMBER.findall(body):
+            of = known[kind]
+            members.append((member, of * (sizes.get(size) or int(size)) if size else of))
+        known[name] = type(name, (Raw,), {"_fields_": members})
+    return SimpleNamespace(**{name: of for name, of in known.items() if name not in _NUMBERS})
 
 
 def event_size() -> int:
     """Bytes of one ``struct rst_event``."""
-    return int(structures().rst_event.size)
+    return ctypes.sizeof(structures().rst_event)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import enum
 import pickle
 import sys
 from collections.abc import Iterator
@@ -17,15 +16,6 @@ from rsttrace.judge.history import Case, History
 from rsttrace.model import LatePacket, Reset
 
 
-class Plain(pickle.Pickler):
-    """Writes dissect.cstruct's numbers, whose classes no pickle can name, as what they are."""
-
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, int) and not isinstance(value, enum.Enum):
-            return int, (int(value),)
-        return NotImplemented
-
-
 def recording(file: IO[bytes]) -> type[History]:
     """A History that appends to a file what comes in, before it changes it, and when it is asked.
 
@@ -34,11 +24,11 @@ def recording(file: IO[bytes]) -> type[History]:
 
     class Recorded(History):
         def add(self, item: Reset | LatePacket, now_ns: int) -> None:
-            Plain(file).dump((item, now_ns))
+            pickle.dump((item, now_ns), file)
             super().add(item, now_ns)
 
         def due(self, now_ns: int | None = None) -> Iterator[Case]:
-            Plain(file).dump(now_ns)
+            pickle.dump(now_ns, file)
             return super().due(now_ns)
 
     return Recorded

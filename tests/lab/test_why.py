@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import select
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -69,10 +69,9 @@ def keep_alive_server(lab: Lab, family: int) -> Iterator[None]:
     """Answers requests, and closes connections that were silent for KEEP_ALIVE_S."""
 
     def serve(accepted: socket.socket) -> None:
-        with accepted:
-            while select.select([accepted], [], [], KEEP_ALIVE_S)[0]:
-                if not accepted.recv(4096):
-                    return
+        with accepted, contextlib.suppress(socket.timeout):
+            accepted.settimeout(KEEP_ALIVE_S)
+            while accepted.recv(4096):
                 accepted.sendall(b"answer")
 
     with lab.inside(SERVER):

@@ -131,10 +131,10 @@ def fill(target: Any, **values: Any) -> None:
     """Set members of a parsed structure; bytes fill arrays from their start."""
     for name, value in values.items():
         if isinstance(value, (bytes, bytearray)):
-            size = len(getattr(target, name))
-            setattr(target, name, list(value[:size].ljust(size, b"\0")))
+            array = getattr(target, name)
+            array[:] = list(value[: len(array)].ljust(len(array), b"\0"))
         else:
-            getattr(target, name)  # cstruct would silently take a name that does not exist
+            getattr(target, name)  # ctypes would silently take a name that does not exist
             setattr(target, name, value)
 
 
@@ -145,7 +145,7 @@ def headers(target: Any, l3: bytes, l4: bytes, payload_len: int = 0, trailing: b
 
 def event(kind: Kind = Kind.RECEIVED_ACCEPTED, **values: Any) -> Any:
     """A parsed ``struct rst_event`` to be filled further: a RST from the peer, nothing else."""
-    found = layout.structures().rst_event(bytes(layout.event_size()))
+    found = layout.structures().rst_event()
     fill(
         found,
         **{
@@ -169,7 +169,7 @@ def event(kind: Kind = Kind.RECEIVED_ACCEPTED, **values: Any) -> Any:
 
 def decoded(found: Any, context: Context = CONTEXT) -> Reset:
     """The event through its bytes, as from the ring buffer."""
-    raw = found.dumps()
+    raw = bytes(found)
     assert len(raw) == layout.event_size()
     made = decode(raw, context)
     assert isinstance(made, Reset)

@@ -368,7 +368,7 @@ class Kernel:
         """What it knows of the newest packet's flow and of its ends, the low end's first."""
         context = Context(0, {})
         structures = layout.structures()
-        size = 2 * structures.rst_half.size
+        size = 2 * ctypes.sizeof(structures.rst_half)
         halves = self._raw("rst_half", self._number * size, 2)
         peers = []
         for raw in self._raw("rst_peer", 16 * size, 2):
@@ -383,8 +383,8 @@ class Kernel:
     def _raw(self, name: str, at: int, count: int) -> list[Any]:
         structure = getattr(layout.structures(), name)
         return [
-            structure(self._state.raw[start : start + structure.size])
-            for start in range(at, at + count * structure.size, structure.size)
+            structure.from_buffer_copy(self._state.raw, start)
+            for start in range(at, at + count * ctypes.sizeof(structure), ctypes.sizeof(structure))
         ]
 
 

@@ -255,6 +255,7 @@ try:
 except DependencyError as error:
     print(json.dumps(["error", error.what, error.hint]))
 else:
+    import needed
     from rsttrace.kernel import layout
     print(json.dumps(["found", bcc.__file__, layout.event_size()]))
 """
@@ -272,12 +273,10 @@ def package(directory: Path, text: str) -> Path:
 
 @pytest.fixture
 def libraries(tmp_path: Path) -> Path:
-    """A directory that holds rsttrace's own dependency, as site-packages does."""
-    import dissect.cstruct
-
+    """A directory that holds a package that is needed afterwards, as site-packages does."""
     directory = tmp_path / "libraries"
     directory.mkdir()
-    (directory / "dissect").symlink_to(Path(dissect.cstruct.__file__).parents[1])
+    (directory / "needed.py").write_text("")
     return directory
 
 
@@ -286,13 +285,12 @@ def import_bcc(
 ) -> tuple[str, str, Any]:
     """What import_bcc() finds in an interpreter that has these directories in its path.
 
-    Of the machine's own, those that hold a bcc or our dependency are out of its sight.
+    Of the machine's own, those that hold a bcc are out of its sight.
     """
     root = Path(__file__).parents[2]
     code = (
         "import pathlib, sys\n"
-        "for name in ('bcc', 'dissect'):\n"
-        "    sys.path[:] = [p for p in sys.path if not (pathlib.Path(p) / name).exists()]\n"
+        "sys.path[:] = [p for p in sys.path if not (pathlib.Path(p) / 'bcc').exists()]\n"
         f"sys.path[:0] = {[str(path) for path in (*paths, root)]!r}\n"
     ) + IMPORT.format(system=tuple(str(path) for path in system))
     environment = {k: v for k, v in os.environ.items() if k != "RSTTRACE_BCC_PATH"}
@@ -361,7 +359,7 @@ def test_rsttrace_bcc_path_comes_first(tmp_path: Path, libraries: Path) -> None:
 def test_an_impostor_beside_our_dependencies_takes_none_of_them_away(
     tmp_path: Path, libraries: Path
 ) -> None:
-    """pip puts the impostor where dissect.cstruct is: the child needs that one afterwards."""
+    """pip puts the impostor where others are: the child needs those afterwards."""
     package(libraries, IMPOSTOR)
     real = package(tmp_path / "system", REAL)
     found = import_bcc([libraries], [real])

@@ -222,7 +222,9 @@ def test_no_header_bytes_make_parsing_raise(first: int) -> None:
 def test_no_event_bytes_behind_valid_headers_make_decoding_raise() -> None:
     random_bytes = random.Random(7)
     for _ in range(200):
-        found = layout.structures().rst_event(random_bytes.randbytes(layout.event_size()))
+        found = layout.structures().rst_event.from_buffer_copy(
+            random_bytes.randbytes(layout.event_size())
+        )
         found.kind %= len(Kind)
         found.scope %= len(Scope)
         found.made.kind %= len(Kind)
@@ -574,7 +576,7 @@ def test_ttls_of_the_peers_handshakes(raw: str, ttls: tuple[int, ...]) -> None:
 
 
 def late(found: Any) -> LatePacket:
-    made = decode(found.dumps(), CONTEXT)
+    made = decode(bytes(found), CONTEXT)
     assert isinstance(made, LatePacket)
     return made
 
@@ -640,7 +642,7 @@ def late_event(**values: Any) -> Any:
 
 
 def test_a_late_packet_is_no_reset() -> None:
-    back = decode(late_event().dumps(), CONTEXT)
+    back = decode(bytes(late_event()), CONTEXT)
     assert isinstance(back, LatePacket)
     assert back.time_ns == 5_000_000_000 + CONTEXT.clock_offset_ns
     assert back.netns_identity == 99
@@ -656,7 +658,7 @@ def test_a_late_packet_is_no_reset() -> None:
 def test_a_late_packet_of_ipv6() -> None:
     found = late_event(net=0)
     b.headers(found.rst, b.ipv6_bytes(), b.tcp_bytes("SA", seq=1, ack=2))
-    back = decode(found.dumps(), CONTEXT)
+    back = decode(bytes(found), CONTEXT)
     assert isinstance(back, LatePacket)
     assert back.netns_identity is None  # 0: unknown
     assert (back.packet.src.ip, back.packet.family, back.packet.flags) == (PEER6, 6, "SA")
@@ -670,10 +672,12 @@ def test_the_late_kind_is_behind_all_others() -> None:
 def test_no_bytes_of_a_late_packet_make_decoding_raise() -> None:
     random_bytes = random.Random(8)
     for _ in range(200):
-        found = layout.structures().rst_event(random_bytes.randbytes(layout.event_size()))
+        found = layout.structures().rst_event.from_buffer_copy(
+            random_bytes.randbytes(layout.event_size())
+        )
         found.kind = config.LATE
         found.rst.present = 1
-        assert isinstance(decode(found.dumps(), CONTEXT), LatePacket)
+        assert isinstance(decode(bytes(found), CONTEXT), LatePacket)
 
 
 # ---- triggers ----
@@ -836,7 +840,7 @@ def test_hostile_process_names_survive(comm: bytes) -> None:
 def test_decoding_does_not_change_the_bytes() -> None:
     found = event()
     b.socket(found.sock)
-    raw = found.dumps()
+    raw = bytes(found)
     kept = bytes(raw)
     assert decode(raw, CONTEXT) == decode(raw, CONTEXT)
     assert raw == kept

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from ctypes import sizeof
 from itertools import count
 
 import pytest
@@ -16,20 +17,19 @@ numbers = count(1)
 def event(*, follows: bool = True, ts: int | None = None, skb: int = 0xFFFF888000000000) -> bytes:
     """A sent RST of its own time, as the ring buffer holds it without --payload."""
     values = {"ts": ts or next(numbers), "skb": skb, "reason_follows": int(follows)}
-    raw: bytes = b.event(Kind.SENT_ACTIVE, **values).dumps()
-    return raw[: layout.event_size() - layout.structures().rst_data.size]
+    raw = bytes(b.event(Kind.SENT_ACTIVE, **values))
+    return raw[: layout.event_size() - sizeof(layout.structures().rst_data)]
 
 
 def reason(of: bytes, number: int) -> bytes:
     """What follows an event."""
-    found = layout.structures().rst_event(of.ljust(layout.event_size(), b"\0"))
-    raw: bytes = layout.structures().rst_reason(ts=found.ts, skb=found.skb, reason=number).dumps()
-    return raw
+    found = layout.structures().rst_event.from_buffer_copy(of.ljust(layout.event_size(), b"\0"))
+    return bytes(layout.structures().rst_reason(ts=found.ts, skb=found.skb, reason=number))
 
 
 def reason_of(raw: bytes) -> int:
-    found: int = layout.structures().rst_event(raw.ljust(layout.event_size(), b"\0")).reason
-    return found
+    whole = raw.ljust(layout.event_size(), b"\0")
+    return int(layout.structures().rst_event.from_buffer_copy(whole).reason)
 
 
 def test_a_reason_is_put_into_its_event_and_nothing_else_changes() -> None:

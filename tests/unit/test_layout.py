@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import re
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from rsttrace.errors import RsttraceError
 from rsttrace.kernel import config, decode, layout
 from rsttrace.model import Scope
 
-STRUCTURES = tuple(name for name in layout.structures().typedefs if name.startswith("rst_"))
+STRUCTURES = tuple(vars(layout.structures()))
 
 TYPES = """\
 typedef unsigned char __u8; typedef unsigned short __u16;
@@ -26,15 +27,25 @@ def structure(name: str) -> Any:
     return getattr(layout.structures(), name)
 
 
+def members(name: str) -> dict[str, Any]:
+    """The types of a structure's members by name, in their order."""
+    return dict(structure(name)._fields_)
+
+
+def place(name: str, member: str) -> tuple[int, int]:
+    """A member's offset and size."""
+    found = getattr(structure(name), member)
+    return found.offset, found.size
+
+
 def parsed() -> list[str]:
     """One line for each structure and member: name, offset, size."""
     lines = []
     for name in STRUCTURES:
-        lines.append(f"{name} {structure(name).size}")
-        lines += [
-            f"{name}.{member} {field.offset} {field.type.size}"
-            for member, field in structure(name).fields.items()
-        ]
+        lines.append(f"{name} {ctypes.sizeof(structure(name))}")
+        for member in members(name):
+            offset, size = place(name, member)
+            lines.append(f"{name}.{member} {offset} {size}")
     return lines
 
 
@@ -51,7 +62,7 @@ def test_the_parsed_layout_is_the_compilers(tmp_path: Path) -> None:
         prints += [
             f'printf("{name}.{member} %zu %zu\\n", offsetof(struct {name}, {member}), '
             f"sizeof(((struct {name} *)0)->{member}));"
-            for member in structure(name).fields
+            for member in members(name)
         ]
     (tmp_path / "config.h").write_text(config.defines(config.constants()))
     source = tmp_path / "layout.c"
@@ -84,15 +95,16 @@ def test_the_parsed_layout_is_the_compilers(tmp_path: Path) -> None:
 def test_there_is_no_implicit_padding(name: str) -> None:
     """The kernel side copies whole structures: a hole would carry what was there before."""
     end = 0
-    for member, field in structure(name).fields.items():
-        assert field.offset == end, f"a hole before {name}.{member}"
-        end += field.type.size
-    assert end == structure(name).size, f"a hole at the end of {name}"
+    for member in members(name):
+        offset, size = place(name, member)
+        assert offset == end, f"a hole before {name}.{member}"
+        end += size
+    assert end == ctypes.sizeof(structure(name)), f"a hole at the end of {name}"
     assert end % 4 == 0
 
 
 def test_the_event_is_a_whole_number_of_words() -> None:
-    assert layout.event_size() == structure("rst_event").size
+    assert layout.event_size() == ctypes.sizeof(structure("rst_event"))
     assert layout.event_size() % 8 == 0  # ring buffer records are
 
 
@@ -158,10 +170,8 @@ def members_read(function: ast.FunctionDef, root: str) -> set[str]:
 def has_member(name: str, path: str) -> bool:
     """Whether a structure has a member, given by its dotted path."""
     first, _, rest = path.partition(".")
-    field = structure(name).fields.get(first)
-    if field is None:
-        return False
-    return not rest or has_member(field.type.__name__, rest)
+    found = members(name).get(first)
+    return found is not None and (not rest or has_member(found.__name__, rest))
 
 
 def functions_of_decode() -> dict[str, ast.FunctionDef]:

@@ -87,7 +87,7 @@ def put(kernel: FileRing, time_ns: int, port: int) -> None:
     """An event of that time in the ring; its port tells it from others."""
     found = b.event(Kind.RECEIVED_ACCEPTED, ts=time_ns)
     b.headers(found.rst, b.ipv4_bytes(), b.tcp_bytes(sport=port))
-    kernel.write(found.dumps())
+    kernel.write(bytes(found))
 
 
 def ports(found: list[Reset | LatePacket]) -> list[int]:
