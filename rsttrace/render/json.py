@@ -26,6 +26,12 @@ def entry_object(entry: model.Entry, *, explain: bool = False, utc: bool = False
     Unknown is ``None``. `explain` adds ``considered``, everything that was looked at. Strings are
     as they came, except that lone surrogates, which JSON cannot carry, become U+FFFD.
     """
+    plain: dict[str, Any] = _plain(_made(entry, explain=explain, utc=utc))
+    return plain
+
+
+def _made(entry: model.Entry, *, explain: bool, utc: bool) -> dict[str, Any]:
+    """The entry with the field names of the schema, not all of it in JSON's own types yet."""
     reset, verdict = entry.reset, entry.verdict
     ipv6 = reset.family == 6
     made: dict[str, Any] = {
@@ -84,13 +90,12 @@ def entry_object(entry: model.Entry, *, explain: bool = False, utc: bool = False
             "seen": reset.seen,
         }
     )
-    plain: dict[str, Any] = _plain(made)
-    return plain
+    return made
 
 
 def entry_line(entry: model.Entry, *, explain: bool = False, utc: bool = False) -> str:
     """`entry_object` on one line of printable ASCII, without the newline."""
-    return _line(entry_object(entry, explain=explain, utc=utc))
+    return object_line(_made(entry, explain=explain, utc=utc))
 
 
 def object_line(made: dict[str, Any]) -> str:
@@ -98,11 +103,12 @@ def object_line(made: dict[str, Any]) -> str:
 
     Nothing in it can act on a terminal: even DEL, which JSON allows as it is, is escaped.
     """
-    return _line(_plain(made))
-
-
-def _line(plain: dict[str, Any]) -> str:
-    text = json.dumps(plain, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    try:
+        text = _ENCODER.encode(made)
+    except (TypeError, ValueError):  # what JSON has no word for
+        text = _ENCODER.encode(_plain(made))
+    if "\\ud" in text:  # perhaps a surrogate without its other half
+        text = _ENCODER.encode(_plain(made))
     return text.replace("\x7f", "\\u007f")
 
 
@@ -130,6 +136,11 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     return _plain(str(value))
+
+
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=_plain, check_circular=False
+)
 
 
 def _endpoint(endpoint: model.Endpoint) -> dict[str, Any]:
