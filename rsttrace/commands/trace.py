@@ -29,6 +29,12 @@ def started_line(report: Report) -> str:
     )
 
 
+def programs_line(report: Report) -> str:
+    """Where the programs came from."""
+    how = "kept from an earlier start" if report.kept else "compiled now"
+    return f"  programs: {how} (bcc {report.bcc_version})"
+
+
 def unseen_lines(report: Report) -> list[str]:
     """What this run cannot see: one line for each hook that is not on, one for the plan itself."""
     lines = [
@@ -95,7 +101,7 @@ def trace(request: Request, options: Options) -> None:
     with (
         stop_on_signals() as stop,
         Enricher(viewpoint_netns=options.viewpoint_netns) as enricher,
-        LiveSource(request) as source,
+        LiveSource(request, enricher.warm_up) as source,
         Probing(options) as probing,
         Run(
             options,
@@ -106,10 +112,11 @@ def trace(request: Request, options: Options) -> None:
             judged_hook=probing.ask_peer,
         ) as run,
     ):
-        enricher.warm_up()
         run.say("\n".join([started_line(source.report), *unseen_lines(source.report)]))
-        if options.verbose and source.log:
-            run.say(source.log)
+        if options.verbose:
+            run.say(programs_line(source.report))
+            if source.log:
+                run.say(source.log)
         try:
             _Tracing(run, source, enricher, probing).run()
         except Stuck:

@@ -21,6 +21,24 @@ SYSTEM_PACKAGES = (
 )
 
 
+LIBRARIES = ("/usr/lib", "/usr/lib64", "/usr/local/lib")
+"""Where its shared library is, there or one folder below."""
+
+
+def files() -> list[Path]:
+    """What tells one bcc from another without loading it: its library, and its package's version.
+
+    The library's own dependencies (LLVM) come with it.
+    """
+    named = os.environ.get("RSTTRACE_BCC_PATH")
+    places = [Path(place) for place in (*([named] if named else []), *sys.path, *SYSTEM_PACKAGES)]
+    found = [place / "bcc" / "version.py" for place in dict.fromkeys(places)]
+    for library in LIBRARIES:
+        found += sorted(Path(library).glob("libbcc.so*"))
+        found += sorted(Path(library).glob("*/libbcc.so*"))
+    return [path for path in found if path.exists()]
+
+
 def import_bcc() -> Any:
     """The real bcc.
 

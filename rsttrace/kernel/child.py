@@ -8,22 +8,23 @@ attached probe. The probes live as long as the tracer holds the descriptors; not
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import shutil
 import socket
 import struct
 import sys
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":  # started by path in isolated mode: find our own package
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from rsttrace.errors import KernelError, RsttraceError
-from rsttrace.kernel import cgroup, hooks, kprobe, lockdown
-from rsttrace.kernel.bcc import import_bcc
+from rsttrace.kernel import cache, cgroup, hooks, image, kprobe, lockdown, tracepoint
 from rsttrace.kernel.facts import Facts
-from rsttrace.kernel.program import compile_program, config_header
+from rsttrace.kernel.image import RAW_TRACEPOINT, Program
+from rsttrace.kernel.program import Texts, compile_program, config_header, kept_name, texts
 from rsttrace.kernel.protocol import HookStatus, Report, Request, receive_request, send_answer
 
 
@@ -56,44 +57,32 @@ def choose_plan(wanted: str) -> hooks.Plan:
     return plan
 
 
-def attach(
-    bcc: Any, program: Any, hook: hooks.Hook, functions: frozenset[str]
-) -> tuple[HookStatus, int]:
+def attach(program: Program, hook: hooks.Hook, functions: frozenset[str]) -> tuple[HookStatus, int]:
     """Load and attach one hook: its status, and the probe's descriptor.
 
     If it must wait for its module, the descriptor is the loaded program's; -1 where there is none.
     """
     status = HookStatus(hook.target, hook.kprobe, False, hook.unseen)
+    kind = image.CGROUP_SKB if hook.cgroup else image.KPROBE if hook.kprobe else RAW_TRACEPOINT
     try:
-        function = program.load_func(
-            hook.program,
-            bcc.BPF.CGROUP_SKB
-            if hook.cgroup
-            else bcc.BPF.KPROBE
-            if hook.kprobe
-            else bcc.BPF.RAW_TRACEPOINT,
-        )
-    except Exception as error:
+        function = program.load(hook.program, kind)
+    except OSError as error:
         status.error = f"the kernel refuses the program: {error}"
         return status, -1
-    program.funcs.clear()  # one hooked twice is loaded twice: looked() in bpf/events.c
     if hook.kprobe and hook.target not in functions:
         status.error = "this kernel has no such function"
         if hook.module is None:
             return status, -1
         status.error = f"will be when the module {hook.module} is loaded"
         status.module = hook.module
-        return status, os.dup(function.fd)
+        return status, os.dup(function)
     try:
         if hook.cgroup:
-            descriptor = cgroup.attach(function.fd)
+            descriptor = cgroup.attach(function)
         elif hook.kprobe:
-            descriptor = kprobe.attach(function.fd, hook.target)
+            descriptor = kprobe.attach(function, hook.target)
         else:
-            # Not through program.attach_raw_tracepoint(): it takes one program a tracepoint.
-            descriptor = bcc.lib.bpf_attach_raw_tracepoint(function.fd, hook.target.encode())
-            if descriptor < 0:
-                raise OSError("the kernel refuses the raw tracepoint")
+            descriptor = tracepoint.attach(function, hook.target)
     except Exception as error:
         status.error = str(error) or type(error).__name__
         return status, -1
@@ -101,32 +90,79 @@ def attach(
     return status, descriptor
 
 
-def fill_filters(program: Any, request: Request) -> None:
+def fill_filters(program: Program, request: Request) -> None:
     """Write the filter maps, before anything is attached."""
-    for name, values, pack in (
-        ("only_netns", request.netns, "<I"),
-        ("only_ports", request.ports, "<H"),
-    ):
-        table = program[name]
-        for value in values:
-            table[table.Key.from_buffer_copy(struct.pack(pack, value))] = table.Leaf(1)
-    table = program["only_nets"]
+    one = b"\1"
+    for value in request.netns:
+        image.update(program.map("only_netns"), struct.pack("=I", value), one)
+    for value in request.ports:
+        image.update(program.map("only_ports"), struct.pack("=H", value), one)
     for address, prefix in request.nets:
-        key = struct.pack("<I", prefix) + bytes.fromhex(address)
-        table[table.Key.from_buffer_copy(key)] = table.Leaf(1)
+        key = struct.pack("=I", prefix) + bytes.fromhex(address)
+        image.update(program.map("only_nets"), key, one)
 
 
 def attach_all(
-    bcc: Any, program: Any, chosen: tuple[hooks.Hook, ...], functions: frozenset[str]
+    program: Program, chosen: tuple[hooks.Hook, ...], functions: frozenset[str]
 ) -> tuple[list[HookStatus], list[int]]:
     """Load and attach all hooks: their statuses, and the descriptors of those that have one."""
     statuses, descriptors = [], []
     for hook in chosen:
-        status, descriptor = attach(bcc, program, hook, functions)
+        status, descriptor = attach(program, hook, functions)
         statuses.append(status)
         if descriptor >= 0:
             descriptors.append(descriptor)
     return statuses, descriptors
+
+
+def kept(given: Texts, facts: Facts, request: Request) -> tuple[Path | None, str, Program | None]:
+    """Where this program is kept between starts, its name there, and it, if it is there.
+
+    Headers that are installed may change under the same kernel: what they made is not kept.
+    """
+    where = cache.folder() if facts.btf is not None else None
+    if where is None:
+        return None, "", None
+    name = kept_name(given)
+    found = cache.read(where, name) if request.kept else None
+    if found is None:
+        return where, name, None
+    with contextlib.suppress(OSError, ValueError):  # before 5.11 maps count as locked memory
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
+    try:
+        return where, name, image.Loaded(found)
+    except OSError:
+        return where, name, None
+
+
+Armed = tuple[Program, list[HookStatus], list[int]]
+
+
+def arm(
+    given: Texts,
+    facts: Facts,
+    directory: Path,
+    request: Request,
+    chosen: tuple[hooks.Hook, ...],
+    functions: frozenset[str],
+) -> Armed:
+    """Load and attach all hooks of a program that was kept, else of one compiled now.
+
+    Raises: see `compile_program`.
+    """
+    where, name, program = kept(given, facts, request)
+    if program is not None:
+        fill_filters(program, request)
+        statuses, descriptors = attach_all(program, chosen, functions)
+        if all(status.attached or status.module for status in statuses):
+            return program, statuses, descriptors
+        for descriptor in descriptors:  # the reason may be in the file: make sure
+            os.close(descriptor)
+    made = compile_program(given, facts, directory)
+    if where is not None:
+        cache.write(where, name, made.image({hook.program for hook in chosen}))
+    fill_filters(made, request)
+    return made, *attach_all(made, chosen, functions)
 
 
 def check_packet_layer(statuses: list[HookStatus]) -> None:
@@ -152,7 +188,7 @@ def check_packet_layer(statuses: list[HookStatus]) -> None:
 
 
 def load(request: Request, directory: Path) -> tuple[Report, list[int]]:
-    """Compile (in that directory), load and attach: the report, and descriptors.
+    """Compile (in that directory) or take what is kept, load and attach: report and descriptors.
 
     The descriptors are the ring buffer's, the counters', and, in the report's order, one for each
     hook that is attached (the probe) or waits for its module (the program).
@@ -160,18 +196,14 @@ def load(request: Request, directory: Path) -> tuple[Report, list[int]]:
     Raises:
         RsttraceError: nothing can be traced; the message says why.
     """
-    bcc = import_bcc()
     facts = Facts()
     plan = choose_plan(request.plan)
     knows = facts.knows()
     chosen = hooks.for_plan(plan, knows, payload=request.payload > 0)
     functions = kernel_functions() if plan is hooks.Plan.KPROBES else frozenset()
     for follows in (True, False):
-        program = compile_program(
-            bcc, facts, directory, config_header(request, facts, plan, follows)
-        )
-        fill_filters(program, request)
-        statuses, descriptors = attach_all(bcc, program, chosen, functions)
+        given = texts(facts, config_header(request, facts, plan, follows))
+        program, statuses, descriptors = arm(given, facts, directory, request, chosen, functions)
         failed = {status.target for status in statuses if not status.attached}
         # Without tcp_send_reset no reason follows: compile again, so that no event waits for one.
         if "tcp_send_reset" not in failed or plan is hooks.Plan.KPROBES:
@@ -189,9 +221,10 @@ def load(request: Request, directory: Path) -> tuple[Report, list[int]]:
         },
         knows=knows,
         missing_fields=sorted(set(facts.missing)),
-        bcc_version=str(getattr(bcc, "__version__", "unknown")),
+        bcc_version=program.bcc_version,
+        kept=isinstance(program, image.Loaded),
     )
-    return report, [program["events"].map_fd, program["counts"].map_fd, *descriptors]
+    return report, [program.map("events"), program.map("counts"), *descriptors]
 
 
 def serve(channel: socket.socket, directory: Path) -> None:

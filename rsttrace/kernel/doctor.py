@@ -20,7 +20,9 @@ def diagnose(plan: str = "auto") -> Diagnosis:
     checks = [_python(), _privileges(), _btf(), _kprobes(), _lockdown(), *_tools()]
     loading, log = None, ""
     try:
-        loaded = loader.load(Request(kinds=tuple(kind.value for kind in Kind), plan=plan))
+        loaded = loader.load(
+            Request(kinds=tuple(kind.value for kind in Kind), plan=plan, kept=False)
+        )
     except RsttraceError as error:
         checks.append(Check("load", Result.FAILED, error.what, error.hint))
         log = error.log

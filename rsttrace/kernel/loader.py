@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -93,8 +94,10 @@ class Loaded:
         self.ring = self.counts = -1
 
 
-def load(request: Request) -> Loaded:
+def load(request: Request, meanwhile: Callable[[], None] | None = None) -> Loaded:
     """Compile, load and attach, in a child that exits afterwards.
+
+    `meanwhile` is called while the child works.
 
     Raises:
         PrivilegeError: not allowed to.
@@ -113,6 +116,8 @@ def load(request: Request) -> Loaded:
         try:
             with contextlib.suppress(ConnectionError):  # it died: there will be no answer
                 send_request(ours, request)
+            if meanwhile is not None:
+                meanwhile()
             answer, descriptors = receive_answer(ours)
         except BaseException:
             child.kill()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rsttrace.errors import KernelError
-from rsttrace.kernel import config, layout, sources, stubs
+from rsttrace.kernel import bcc, cache, config, layout, sources, stubs
 from rsttrace.kernel.facts import Facts
 from rsttrace.kernel.hooks import Plan
+from rsttrace.kernel.image import Compiled
 from rsttrace.kernel.protocol import Request
 
 
@@ -52,29 +53,61 @@ def config_header(request: Request, facts: Facts, plan: Plan, follows: bool) -> 
     return config.defines(values)
 
 
-def compile_program(bcc: Any, facts: Facts, directory: Path, config_text: str) -> Any:
-    """Compile the BPF program.
+@dataclass(frozen=True)
+class Texts:
+    """All that the compiler is given: the program, and the headers that are made for it."""
+
+    program: str
+    config: str
+    offsets: str
+    flags: tuple[str, ...]
+
+
+def texts(facts: Facts, config_text: str) -> Texts:
+    """What is to be compiled.
 
     Raises:
+        KernelError: the kernel lacks something that is needed.
+    """
+    check = f'_Static_assert(sizeof(struct rst_event) == {layout.event_size()}, "layout");\n'
+    return Texts(
+        program=sources.joined(layout.bpf_directory(), check),
+        config=config_text,
+        offsets=facts.offsets(),
+        # An unnamed struct member of a tagged type needs the last (kernels from 6.19's ns_tree on).
+        flags=("-w", "-g0", "-fms-extensions"),
+    )
+
+
+def kept_name(of: Texts) -> str:
+    """The name under which `cache` keeps what these compile to."""
+    bpf = layout.bpf_directory()
+    headers = [path.read_text() for path in sorted(bpf.glob("*.h"))]
+    made = [of.program, of.config, of.offsets, *of.flags, *headers, *stubs.STUBS.values()]
+    return cache.key(made, bcc.files())
+
+
+def compile_program(given: Texts, facts: Facts, directory: Path) -> Compiled:
+    """Compile the BPF program, in a directory of its own.
+
+    Raises:
+        DependencyError: there is no bcc.
         KernelError: the compiler refuses; its own words are on our stderr.
     """
-    bpf = layout.bpf_directory()
-    (directory / "config.h").write_text(config_text)
-    (directory / "offsets.h").write_text(facts.offsets())
-    # An unnamed struct member of a tagged type needs it (kernels from 6.19's ns_tree on).
-    flags = ["-w", "-g0", "-fms-extensions", f"-I{directory}", f"-I{bpf}"]
-    text = sources.joined(
-        bpf, f'_Static_assert(sizeof(struct rst_event) == {layout.event_size()}, "layout");\n'
-    )
+    found = bcc.import_bcc()
+    (directory / "config.h").write_text(given.config)
+    (directory / "offsets.h").write_text(given.offsets)
+    flags = [*given.flags, f"-I{directory}", f"-I{layout.bpf_directory()}"]
     if facts.btf is not None:
         stubs.write(directory / "kernel")
         os.environ["BCC_KERNEL_SOURCE"] = str(directory / "kernel")
     else:
         os.environ.pop("BCC_KERNEL_SOURCE", None)  # bcc finds them by the running kernel's release
     try:
-        return bcc.BPF(text=text, cflags=flags)
+        made = found.BPF(text=given.program, cflags=flags)
     except Exception as error:
         raise KernelError(
             f"the BPF program does not compile for {platform.release()}: {error}",
             hint="run `rsttrace doctor -v` and report its output",
         ) from None
+    return Compiled(made, found, str(getattr(found, "__version__", "unknown")))

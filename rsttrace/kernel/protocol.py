@@ -27,7 +27,8 @@ class Request:
     `kinds` are the kinds to emit; `nets` are (address as 16 bytes in hex, prefix length of 128),
     `ports` and `netns` are exact; empty means any. `plan` is ``auto``, ``kprobes`` or
     ``tracepoints``. `flows` bounds the baseline map (entries). `payload` is how many bytes of what
-    a socket sent last are kept for its resets (0: nothing is looked at).
+    a socket sent last are kept for its resets (0: nothing is looked at). Without `kept` the
+    program is compiled, also where one is kept from an earlier start.
     """
 
     kinds: tuple[str, ...]
@@ -38,6 +39,7 @@ class Request:
     flows: int = limits.FLOWS
     plan: str = "auto"
     payload: int = 0
+    kept: bool = True
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Report:
 
     `source` is ``btf`` or ``headers``; `enums` maps the kernel's enum names to value -> name;
     `knows` says what this kernel tells of a reset (`knowledge.KNOWLEDGE`); `missing_fields` lists
-    structure members that it does not have.
+    structure members that it does not have. `kept`: the program was compiled at an earlier start.
     """
 
     plan: str
@@ -71,6 +73,7 @@ class Report:
     knows: dict[str, bool] = field(default_factory=dict)
     missing_fields: list[str] = field(default_factory=list)
     bcc_version: str = ""
+    kept: bool = False
 
     @property
     def attached(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rsttrace.kernel import config, loader
@@ -27,14 +28,16 @@ and counted."""
 class LiveSource:
     """Resets from the running kernel.
 
-    Use as a context manager: entering loads and arms everything, leaving removes it.
+    Use as a context manager: entering loads and arms everything, leaving removes it. `meanwhile` is
+    called while that is under way, in a process of its own.
 
     Raises (on entering):
         RsttraceError: nothing can be traced; the message says why.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, meanwhile: Callable[[], None] | None = None) -> None:
         self._request = request
+        self._meanwhile = meanwhile
         self._stack = contextlib.ExitStack()
         self._final: dict[Kind, tuple[int, int, int]] | None = None
         self._final_late = 0
@@ -44,7 +47,7 @@ class LiveSource:
     def __enter__(self) -> LiveSource:
         with contextlib.ExitStack() as stack:
             self._follow_ups = FollowUps()
-            self._loaded = loader.load(self._request)
+            self._loaded = loader.load(self._request, self._meanwhile)
             stack.callback(self._loaded.close)
             self._ring = RingBuffer(self._loaded.ring, config.RING_PAGES * 4096)
             stack.callback(self._ring.close)

@@ -11,9 +11,10 @@ BPF = {"x86_64": 321, "aarch64": 280, "ppc64le": 361, "s390x": 351, "riscv64": 2
 PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241, "ppc64le": 319, "s390x": 331, "riscv64": 241}
 """The numbers of the two, by machine (arch/*/…/syscall.tbl, asm-generic/unistd.h)."""
 
-BPF_MAP_LOOKUP_ELEM = 1
+BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM = 0, 1, 2
+BPF_PROG_LOAD, BPF_OBJ_GET_INFO_BY_FD, BPF_RAW_TRACEPOINT_OPEN = 5, 15, 17
 BPF_LINK_CREATE = 28
-"""enum bpf_cmd, include/uapi/linux/bpf.h (the second: af6eea57437a, 5.7)."""
+"""enum bpf_cmd, include/uapi/linux/bpf.h (the last: af6eea57437a, 5.7)."""
 
 PERF_FLAG_FD_CLOEXEC = 8  # include/uapi/linux/perf_event.h
 

@@ -17,21 +17,19 @@ import sys, tempfile
 from pathlib import Path
 from rsttrace.errors import KernelError
 from rsttrace.kernel import hooks, layout
-from rsttrace.kernel.bcc import import_bcc
 from rsttrace.kernel.facts import Facts
-from rsttrace.kernel.program import compile_program, config_header
+from rsttrace.kernel.program import compile_program, config_header, texts
 from rsttrace.kernel.protocol import Request
 from rsttrace.model import Kind
 
 bpf = Path(sys.argv[1])
 layout.bpf_directory = lambda: bpf
-bcc = import_bcc()
 with tempfile.TemporaryDirectory() as name:
     facts = Facts()
     request = Request(kinds=tuple(k.value for k in Kind), flows=64, payload=64)
     text = config_header(request, facts, hooks.Plan.KPROBES, True)
     try:
-        compile_program(bcc, facts, Path(name), text)
+        compile_program(texts(facts, text), facts, Path(name))
     except KernelError as error:
         print(error.what)
 """

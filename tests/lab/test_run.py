@@ -290,21 +290,19 @@ def test_the_full_plan_compiles_and_verifies_here(routed: Lab) -> None:
     code = """
 import json, sys, tempfile
 from pathlib import Path
-from rsttrace.kernel import hooks
-from rsttrace.kernel.bcc import import_bcc
+from rsttrace.kernel import hooks, image
 from rsttrace.kernel.facts import Facts
-from rsttrace.kernel.program import compile_program, config_header
+from rsttrace.kernel.program import compile_program, config_header, texts
 from rsttrace.kernel.protocol import Request
 from rsttrace.model import Kind
-bcc = import_bcc()
 with tempfile.TemporaryDirectory() as name:
     facts = Facts()
     request = Request(kinds=tuple(k.value for k in Kind), flows=64, payload=64)
     text = config_header(request, facts, hooks.Plan.KPROBES, True)
-    program = compile_program(bcc, facts, Path(name), text)
+    program = compile_program(texts(facts, text), facts, Path(name))
     for hook in hooks.for_plan(hooks.Plan.KPROBES, facts.knows()):
-        kind = bcc.BPF.KPROBE if hook.kprobe else bcc.BPF.RAW_TRACEPOINT
-        program.load_func(hook.program, kind)
+        kind = image.KPROBE if hook.kprobe else image.RAW_TRACEPOINT
+        program.load(hook.program, kind)
         print(hook.program)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -15,9 +15,8 @@ STACKS = """
 import json, struct, sys, tempfile
 from pathlib import Path
 from rsttrace.kernel import hooks
-from rsttrace.kernel.bcc import import_bcc
 from rsttrace.kernel.facts import Facts
-from rsttrace.kernel.program import compile_program, config_header
+from rsttrace.kernel.program import compile_program, config_header, texts
 from rsttrace.kernel.protocol import Request
 from rsttrace.model import Kind
 
@@ -33,15 +32,15 @@ def depth(code):
             lowest = min(lowest, value)
     return -lowest
 
-bcc = import_bcc()
 with tempfile.TemporaryDirectory() as name:
     facts = Facts()
     request = Request(kinds=tuple(k.value for k in Kind), flows=64)
     plan = hooks.Plan(sys.argv[1])
     text = config_header(request, facts, plan, True)
-    program = compile_program(bcc, facts, Path(name), text)
+    program = compile_program(texts(facts, text), facts, Path(name))
     names = {hook.program for hook in hooks.for_plan(plan, facts.knows())}
-    print(json.dumps({name: depth(program.dump_func(name)) for name in names}))
+    found = program.image(names).functions
+    print(json.dumps({name: depth(found[name].instructions) for name in names}))
 """
 
 
