@@ -23,7 +23,9 @@ def start(lab: Lab, folder: Path | str) -> str:
     options = ("-o", "json", "-v", "--count", "2", "--port", "7999", "--kind", "all")
     with tracing(*options, env=env) as process:
         refuse(lab, server_address("server", V4))
-        out, status = process.communicate()
+        assert process.stdout is not None
+        assert process.stderr is not None
+        out, status = process.stdout.read(), process.stderr.read()
     assert {json.loads(line)["kind"] for line in out.splitlines()} <= TOLD | {"forwarded"}
     assert len(out.splitlines()) == 2
     (said,) = (line.strip() for line in status.splitlines() if "programs: " in line)
