@@ -67,7 +67,7 @@ def attach(program: Program, hook: hooks.Hook, functions: frozenset[str]) -> tup
     try:
         function = program.load(hook.program, kind)
     except OSError as error:
-        status.error = f"the kernel refuses the program: {error}"
+        status.error, status.refused = f"the kernel refuses the program: {error}", True
         return status, -1
     if hook.kprobe and hook.target not in functions:
         status.error = "this kernel has no such function"
@@ -154,7 +154,7 @@ def arm(
     if program is not None:
         fill_filters(program, request)
         statuses, descriptors = attach_all(program, chosen, functions)
-        if all(status.attached or status.module for status in statuses):
+        if not any(status.refused for status in statuses):
             return program, statuses, descriptors
         for descriptor in descriptors:  # the reason may be in the file: make sure
             os.close(descriptor)

@@ -46,7 +46,8 @@ class Request:
 class HookStatus:
     """Whether a hook is attached; `error` says why not, `unseen` what that costs.
 
-    `module`: not attached yet, but it will be when this module comes.
+    `module`: not attached yet, but it will be when this module comes. `refused`: the kernel did not
+    even load its program.
     """
 
     target: str
@@ -55,6 +56,7 @@ class HookStatus:
     unseen: str
     error: str | None = None
     module: str | None = None
+    refused: bool = False
 
 
 @dataclass
