@@ -5,13 +5,13 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rsttrace.commands.filters import check_repeats, filter_of
 from rsttrace.commands.options import shown
-from rsttrace.commands.probing import Probing
 from rsttrace.commands.run import Options, Run
 from rsttrace.commands.stop import stop_on_signals
+from rsttrace.commands.unasked import Unasked
 from rsttrace.commands.writer import GRACE_S, POLL_S, Stuck
 from rsttrace.enrich import Enricher, NetnsDirectory
 from rsttrace.kernel import knowledge
@@ -19,6 +19,9 @@ from rsttrace.kernel.hooks import Plan
 from rsttrace.kernel.protocol import Report, Request
 from rsttrace.kernel.source import LiveSource
 from rsttrace.model import LatePacket, Reset
+
+if TYPE_CHECKING:
+    from rsttrace.commands.probing import Probing
 
 
 def started_line(report: Report) -> str:
@@ -102,7 +105,7 @@ def trace(request: Request, options: Options) -> None:
         stop_on_signals() as stop,
         Enricher(viewpoint_netns=options.viewpoint_netns) as enricher,
         LiveSource(request, enricher.warm_up) as source,
-        Probing(options) as probing,
+        probing_for(options) as probing,
         Run(
             options,
             stop,
@@ -125,10 +128,21 @@ def trace(request: Request, options: Options) -> None:
         _end(run, source)
 
 
+def probing_for(options: Options) -> Probing | Unasked:
+    """What probes beside the trace, as far as that is asked for."""
+    if not (options.locate or options.probe_arp or options.probe):
+        return Unasked()
+    from rsttrace.commands.probing import Probing
+
+    return Probing(options)
+
+
 class _Tracing:
     """The loop of a run: what the kernel tells is enriched, judged and shown as it comes."""
 
-    def __init__(self, run: Run, source: LiveSource, enricher: Enricher, probing: Probing) -> None:
+    def __init__(
+        self, run: Run, source: LiveSource, enricher: Enricher, probing: Probing | Unasked
+    ) -> None:
         self._run = run
         self._source = source
         self._enricher = enricher
