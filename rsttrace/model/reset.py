@@ -25,10 +25,11 @@ class Kind(enum.Enum):
     RECEIVED_UNMATCHED = "received-unmatched"
     FORWARDED = "forwarded"
 
-    @property
-    def direction(self) -> str:
-        """``sent``, ``received`` or ``forwarded``."""
-        return self.value.partition("-")[0]
+    direction: str
+    """``sent``, ``received`` or ``forwarded``."""
+
+    def __init__(self, word: str) -> None:
+        self.direction = word.partition("-")[0]
 
 
 class Scope(enum.Enum):

@@ -45,7 +45,7 @@ def _made(entry: model.Entry, *, explain: bool, utc: bool) -> dict[str, Any]:
         "confidence": verdict.confidence,
         "score": verdict.score,
         "summary": verdict.summary or None,
-        "cause": dataclasses.asdict(entry.cause),
+        "cause": _cause(entry.cause),
         "local": _endpoint(reset.local),
         "remote": _endpoint(reset.remote),
         "family": reset.family,
@@ -141,6 +141,17 @@ def _plain(value: Any) -> Any:
 _ENCODER = json.JSONEncoder(
     ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=_plain, check_circular=False
 )
+
+
+def _cause(cause: model.Cause) -> dict[str, Any]:
+    return {
+        "name": cause.name,
+        "text": cause.text,
+        "kernel_reason": cause.kernel_reason,
+        "closed_by": cause.closed_by,
+        "closed_ms": cause.closed_ms,
+        "idle_s": cause.idle_s,
+    }
 
 
 def _endpoint(endpoint: model.Endpoint) -> dict[str, Any]:
