@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from rsttrace.capture.extent import Clock, Extent
 from rsttrace.errors import CaptureError, DependencyError
 from rsttrace.model import NO_TIME
 
@@ -142,6 +143,18 @@ class Capture:
         """How many bytes of the file (as it lies on the disk) were read."""
         return self._raw.count
 
+    @property
+    def section(self) -> int:
+        """Which section of a pcapng file the newest packet was in, from 0; interface numbers begin
+        anew in each."""
+        return getattr(self._reader, "section", 0)
+
+    @property
+    def extents(self) -> dict[tuple[int, int], Extent]:
+        """What a pcapng file has said of its interfaces so far, by section and number. The packets
+        are for the reader to count."""
+        return getattr(self._reader, "extents", {})
+
     def __iter__(self) -> Iterator[Record]:
         """The packets, in the order of the file. Ends at the first place that makes no sense."""
         reader, tape, refusal = self._reader, self._tape, _scapy_error()
@@ -232,9 +245,10 @@ class PcapngReader:
     """scapy's pcapng reader with what it lacks; made when first needed, so that scapy is too.
 
     It forgets the interfaces when a new section begins (their numbers start again), keeps each
-    interface's timestamp offset (if_tsoffset), takes a snapshot length of 0 for none, and ends
-    where a packet names an interface that does not exist, instead of miscounting the packets
-    (draft-ietf-opsawg-pcapng, sections 4.1 to 4.4).
+    interface's timestamp offset (if_tsoffset), takes a snapshot length of 0 for none, reads what the
+    file says of its own end and of lost packets (statistics blocks, epb_dropcount), and ends where a
+    packet names an interface that does not exist, instead of miscounting the packets
+    (draft-ietf-opsawg-pcapng, sections 4.1 to 4.6).
     """
 
     _made: Any = None
@@ -254,7 +268,10 @@ class PcapngReader:
             def __init__(self, *arguments: Any) -> None:
                 self.offsets: list[int] = []
                 self.interface = 0
+                self.section = -1
+                self.extents: dict[tuple[int, int], Extent] = {}
                 super().__init__(*arguments)
+                self.blocktypes[5] = self._read_block_isb
                 # Secrets and process names are no packets: they would only use up memory.
                 del self.blocktypes[10], self.blocktypes[0x80000001]
 
@@ -262,6 +279,7 @@ class PcapngReader:
                 super()._read_block_shb()
                 self.interfaces.clear()
                 self.offsets.clear()
+                self.section += 1
 
             def _read_block_idb(self, block: bytes, size: int) -> None:
                 if len(self.interfaces) >= MAX_INTERFACES:
@@ -283,11 +301,27 @@ class PcapngReader:
                     raise Broken(f"a packet of {captured} bytes in a block with room for {room}")
                 self.interface = interface
 
+            def _extent(self, interface: int) -> Extent:
+                return self.extents.setdefault((self.section, interface), Extent())
+
+            def _read_block_isb(self, block: bytes, size: int) -> None:
+                if len(block) < 12:
+                    return
+                interface = struct.unpack_from(self.endian + "I", block)[0]
+                if interface < len(self.interfaces):
+                    ticks = self.interfaces[interface][2]["tsresol"]
+                    clock = Clock(ticks, self.offsets[interface])
+                    options = self._read_options(block[12:])
+                    self._extent(interface).learn(block, options, self.endian, clock)
+
             def _read_block_epb(self, block: bytes, size: int) -> Any:
                 if len(block) >= 20:
                     captured = struct.unpack_from(self.endian + "I", block, 12)[0]
                     interface = struct.unpack_from(self.endian + "I", block)[0]
                     self._check(interface, captured, len(block) - 20)
+                    options = block[20 + captured + -captured % 4 :]
+                    if len(options) > 4:
+                        self._extent(interface).lost(self._read_options(options), self.endian)
                 return super()._read_block_epb(block, size)
 
             def _read_block_pkt(self, block: bytes, size: int) -> Any:

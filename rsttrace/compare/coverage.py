@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rsttrace.compare.clocks import Timing
-from rsttrace.compare.match import JoinedFlow
+from rsttrace.compare.join import JoinedFlow
 from rsttrace.compare.survey import Sighting, Survey
 from rsttrace.model import Endpoint, Point, hops
-from rsttrace.tcp import RST
+from rsttrace.tcp import RST, SYN
 
 TTL_SLACK = 2
 """The hops between the points may change by so much for one packet (a reroute)."""
@@ -38,6 +38,12 @@ class Coverage:
         self.timing = timing
         self._matches = sum(len(flow.matches) for flow in flows)
         self._sent: Counter[tuple[Point, Endpoint]] = Counter()
+        self._talks: dict[Point, set[Endpoint]] = {point: set() for point in Point}
+        for flow in flows:
+            for item in flow.matches:
+                if not item.a.flags & SYN:
+                    for point in Point:
+                        self._talks[point].add(flow.sender(point, item.way))
         self._phantoms: dict[tuple[int, Point], list[Sighting]] = {}
         for flow in flows:
             for point, way in flow.toward.items():
@@ -62,10 +68,14 @@ class Coverage:
             return f"{point}'s capture shows nothing of this connection"
         if span is None:
             return "too few packets were seen at both points to compare the clocks"
-        if survey.first_ns is None or survey.last_ns is None or span[0] < survey.first_ns:
+        watched = survey.span(kept.flow)
+        if watched is None or span[0] < watched[0]:
             return f"{point}'s capture begins only after that moment"
-        if span[1] > survey.last_ns:
-            return f"{point}'s capture ends before that moment"
+        if span[1] > watched[1]:
+            return f"{point}'s capture ends before that moment, as far as it tells"
+        if dropped := survey.dropped(kept.flow):
+            lost = "1 packet was" if dropped == 1 else f"{dropped} packets were"
+            return f"{lost} lost while {point} captured, as its file says: it may be one of them"
         if not kept.covers(*span):
             return f"too many packets of this connection at {point}: those were not kept"
         return ""
@@ -106,6 +116,8 @@ class Coverage:
             return "a clock was set while the captures ran: moments cannot be compared"
         if not self._shows(flow, watcher, way):
             return f"{watcher}'s capture shows no packet of that direction"
+        if not self._shows_more_than_syns(flow, watcher):
+            return f"{watcher}'s capture shows SYNs only: it may have been filtered"
         if self._matches < FEWEST:
             return "too few packets were seen at both points"
         missed_here, here = len(self._lacking(flow, point)), len(flow.of_way(way))
@@ -122,6 +134,12 @@ class Coverage:
         ):
             return True
         return bool(self._sent[watcher, flow.sender(watcher, way)] and flow.of_way(1 - way))
+
+    def _shows_more_than_syns(self, flow: JoinedFlow, watcher: Point) -> bool:
+        """Whether a capture shows packets after the handshake: of this connection, or of the same
+        sender's others. One that was filtered for SYNs has no resets either."""
+        senders = {flow.sender(watcher, way) for way in (0, 1)}
+        return any(sender in self._talks[watcher] for sender in senders)
 
     def _lacking(self, flow: JoinedFlow, point: Point) -> list[Sighting]:
         """What came from the usual distance and the watcher lacks: it was not injected."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from rsttrace.compare.clocks import SLACK_NS
 from rsttrace.compare.coverage import TTL_SLACK, Coverage
-from rsttrace.compare.match import PSH, JoinedFlow
+from rsttrace.compare.join import PSH, JoinedFlow
 from rsttrace.compare.survey import Sighting
 from rsttrace.model import Fate, OtherEnd, Point, Position, hops
 from rsttrace.tcp import RST

@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from rsttrace import jsonl
-from rsttrace.compare.match import FlowMatch, join, match_flows
+from rsttrace.compare.join import JoinedFlow, join
+from rsttrace.compare.match import FlowMatch, Stray, match_flows, one_sided
 from rsttrace.compare.packets import compare
 from rsttrace.compare.result import Result
-from rsttrace.compare.survey import MOST, FlowSummary, Mark, Progress, gather, survey
+from rsttrace.compare.survey import (
+    MOST,
+    FlowPackets,
+    FlowSummary,
+    Mark,
+    Progress,
+    gather,
+    survey,
+)
 from rsttrace.errors import CaptureError
 from rsttrace.model import Point
+from rsttrace.tcp import advance
 
 COMPARED = 2_000
 """Connections with resets that are compared packet by packet."""
@@ -23,6 +34,9 @@ CONTEXT, CONTEXT_MOST = 64, 96
 MOST_ENTRIES = 50_000
 """Entries of a log that are kept (some 10 kB each)."""
 
+Until = Callable[[int], int]
+"""Until when a point was watched, in nanoseconds: from the time of the last packet there."""
+
 
 # ---- captures ----
 
@@ -31,6 +45,7 @@ def compare_files(
     files: Mapping[Point, str],
     *,
     flows: int = 65536,
+    until: Mapping[Point, Until] = MappingProxyType({}),
     progress: Callable[[str], Progress] = lambda file: None,
     ended: Callable[[], bool] = lambda: False,
 ) -> Result:
@@ -39,6 +54,7 @@ def compare_files(
     Args:
         files: the path of each point's capture.
         flows: how many connections with resets, and how many without, to remember of each.
+        until: until when a point was captured, by its clock, from the time of its last packet.
         progress: for a file's path, what is told of bytes read; called for each pass.
         ended: looked at now and then; when it says true, reading stops.
 
@@ -46,21 +62,44 @@ def compare_files(
         CaptureError: a file cannot be opened, is no capture, or is a pipe.
     """
     surveys = {point: survey(file, flows, progress(file), ended) for point, file in files.items()}
+    for point, end in until.items():
+        last_ns = surveys[point].last_ns
+        surveys[point].until_ns = None if last_ns is None else end(last_ns)
     matches = match_flows(surveys[Point.A].flows, surveys[Point.B].flows)
     chosen, notes = _choose(matches)
     packets = {
         point: gather(file, _wanted(chosen, point), progress(file), ended)
         for point, file in files.items()
     }
+    counts = Counter(match.how for match in matches)
     joined = []
     for match in chosen:
-        flow_at = {point: match.at(point) for point in Point}
-        kept = {
-            point: None if flow is None else packets[point].get(flow.first_frame)
-            for point, flow in flow_at.items()
-        }
-        joined.append(join(match, kept))
-    return compare(surveys, joined, Counter(match.how for match in matches), notes)
+        joined += _joined(match, packets, counts)
+    counts["one-sided"] += sum(len(match.strays) for match in matches) - counts["escaped"]
+    return compare(surveys, joined, +counts, notes)
+
+
+def _joined(
+    match: FlowMatch, packets: Mapping[Point, Mapping[int, FlowPackets]], counts: Counter[str]
+) -> list[JoinedFlow]:
+    """A connection's packets, with what escaped NAT among them; what did not is on its own."""
+    flow_at = {point: match.at(point) for point in Point}
+    kept = {
+        point: None if flow is None else packets[point].get(flow.first_frame)
+        for point, flow in flow_at.items()
+    }
+    strays = [(stray, packets[stray.point][stray.flow.first_frame]) for stray in match.strays]
+    made = join(match, kept, strays)
+    proved = {id(stray) for stray in made.strays.values()}
+    counts["escaped"] += len(proved)
+    others = [stray for stray in match.strays if id(stray) not in proved and stray.flow.resets]
+    return [made, *(_alone(stray, packets) for stray in others)]
+
+
+def _alone(stray: Stray, packets: Mapping[Point, Mapping[int, FlowPackets]]) -> JoinedFlow:
+    point, flow = stray.point, stray.flow
+    here = packets[point][flow.first_frame]
+    return join(one_sided(flow, point), {point: here, point.other: None})
 
 
 def _wanted(chosen: Sequence[FlowMatch], point: Point) -> list[tuple[FlowSummary, list[Mark], int]]:
@@ -68,21 +107,39 @@ def _wanted(chosen: Sequence[FlowMatch], point: Point) -> list[tuple[FlowSummary
     wanted = []
     for match in chosen:
         flow, other = match.at(point), match.at(point.other)
-        if flow is not None:
+        marks = [mark for stray in match.strays for mark in _turned(stray.flow, stray.flip)]
+        if other is not None:
             # the resets that the other point saw, in this point's directions
-            marks = [] if other is None else other.marks
-            turned = [Mark(mark.way ^ match.flip, mark.seq, mark.ack) for mark in marks]
-            wanted.append((flow, turned, MOST if match.resets else CONTEXT_MOST))
+            shift = match.shift if point is Point.B else tuple(-by for by in match.shift)
+            marks += [
+                Mark(mark.way, advance(mark.seq, shift[mark.way]), mark.ack)
+                for mark in _turned(other, match.flips(point.other))
+            ]
+        flip = match.flips(point)
+        turned = [Mark(mark.way ^ flip, mark.seq, mark.ack) for mark in marks]
+        most = MOST if match.resets else CONTEXT_MOST
+        if flow is not None:
+            wanted.append((flow, turned, most))
+        wanted += [(stray.flow, [], most) for stray in match.strays if stray.point is point]
     return wanted
+
+
+def _turned(flow: FlowSummary, flip: bool) -> list[Mark]:
+    """The resets of a connection, in the ways as A counts them."""
+    return [Mark(mark.way ^ flip, mark.seq, mark.ack) for mark in flow.marks]
 
 
 def _choose(matches: Sequence[FlowMatch]) -> tuple[list[FlowMatch], list[str]]:
     """Connections with resets, and some of the others from all over the time."""
-    reset = [match for match in matches if match.resets]
+    reset = [match for match in matches if match.resets or match.strays]
     notes = []
     if len(reset) > COMPARED:
         notes.append(f"{len(reset) - COMPARED} of {len(reset)} connections were not compared")
-    others = [match for match in matches if not match.resets and match.a and match.b]
+    others = [
+        match
+        for match in matches
+        if not match.resets and not match.strays and match.a and match.b
+    ]
     step = max(1, len(others) // CONTEXT)
     return [*reset[:COMPARED], *others[::step][:CONTEXT]], notes
 

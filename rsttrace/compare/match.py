@@ -1,36 +1,39 @@
-"""Finds the same connection, and the same packet, at two vantage points. Pure functions."""
+"""Finds the same connection at two vantage points. Pure functions."""
 
 from __future__ import annotations
 
-import statistics
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Optional
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from rsttrace.compare.survey import FlowPackets, FlowSummary, Sighting
-from rsttrace.model import Endpoint, Point
-from rsttrace.tcp import RST, distance
-
-PSH = 8
-"""Segmentation and reassembly by network cards move it: it is not compared."""
-
-DUPLICATE_NS = 10_000_000
-"""The same packet again within this time was captured twice, not sent twice: the least
-retransmission timeout in use is 200 ms (TCP_RTO_MIN, include/net/tcp.h)."""
+from rsttrace.compare.survey import FlowSummary
+from rsttrace.model import Point
+from rsttrace.tcp import distance
 
 RUNS = 2
 """So many equal (seq, ack) pairs, 64 bits each, make two connections the same one."""
 
-ORIENTED = 3
-"""Packets each way from which times tell which point is nearer to which end."""
+MOST_ALIKE = 64
+"""An initial sequence number, or a timestamp, that more connections have tells nothing."""
+
+
+class Stray(NamedTuple):
+    """Packets at a point that seem to belong to a connection there, but have the addresses that it
+    has at the other point. `flip`: their way 0 is the connection's way 1, as A counts them."""
+
+    point: Point
+    flow: FlowSummary
+    flip: bool
 
 
 @dataclass(frozen=True)
 class FlowMatch:
     """A connection at A and at B; ``None``: seen at one point only, or not to be told.
 
-    `flip`: its way 0 at A is its way 1 at B. `how` and `sure` as in `ComparedFlow`.
+    `flip`: its way 0 at A is its way 1 at B. `how` and `sure` as in `ComparedFlow`. `shift` is by
+    how much sequence numbers of each way (as A counts them) are greater at B.
     """
 
     a: FlowSummary | None
@@ -39,6 +42,8 @@ class FlowMatch:
     how: str
     sure: str
     text: str
+    shift: tuple[int, int] = (0, 0)
+    strays: tuple[Stray, ...] = ()
 
     def at(self, point: Point) -> FlowSummary | None:
         """The connection as a point saw it."""
@@ -51,51 +56,110 @@ class FlowMatch:
     @property
     def resets(self) -> int:
         """How many RSTs both points saw, all in all."""
-        return sum(flow.resets for flow in (self.a, self.b) if flow is not None)
+        flows = (self.a, self.b, *(stray.flow for stray in self.strays))
+        return sum(flow.resets for flow in flows if flow is not None)
 
 
-_KNOWN = {
-    "addresses": 3,
-    "initial-sequence-numbers": 2,
-    "sequence-numbers": 1,
-}
+class _Rate(NamedTuple):
+    """How much says that two connections are one; what comes first counts most.
+
+    `opened`: the SYN that opened it is at both points. `numbers`: 2 for each way whose initial
+    sequence number is the same, 1 for each whose SYN is the same but for its number. `shared`: data
+    with the same numbers; `same`: the same addresses and ports; `overlap`: how much such data.
+    """
+
+    opened: bool
+    numbers: int
+    shared: bool
+    same: bool
+    overlap: int
+
+
+class _Candidate(NamedTuple):
+    """A connection at B that one at A may be."""
+
+    rate: _Rate
+    flow: FlowSummary
+    flip: bool
+    how: str
+    sure: str
+    text: str
+    shift: tuple[int, int]
+
+
+def one_sided(flow: FlowSummary, point: Point) -> FlowMatch:
+    """A connection that the other point has not."""
+    a, b = (flow, None) if point is Point.A else (None, flow)
+    return FlowMatch(a, b, False, "one-sided", "unknown", f"seen at {point} only")
 
 
 def match_flows(ours: Sequence[FlowSummary], theirs: Sequence[FlowSummary]) -> list[FlowMatch]:
     """The connections of A (`ours`) with the same ones at B (`theirs`), and those left over.
 
-    By addresses and ports, unless the initial sequence numbers differ; else, as behind NAT, by both
-    initial sequence numbers, by one of them and a port, or by the numbers of packets with data.
+    What says most decides: the SYN first, then sequence numbers, then addresses and ports. Packets
+    without a SYN that have a connection's addresses of the other point are its `strays`.
     """
     index = _Index(theirs)
-    found: list[FlowMatch] = []
-    for flow in ours:
-        found.append(
-            _by_addresses(flow, index)
-            or _by_initial_numbers(flow, index)
-            or _by_runs(flow, index)
-            or FlowMatch(flow, None, False, "one-sided", "unknown", "seen at A only")
-        )
-    claims: dict[int, list[int]] = defaultdict(list)
-    for number, match in enumerate(found):
-        if match.b is not None:
-            claims[id(match.b)].append(number)
-    for numbers in claims.values():
-        best = max(_KNOWN[found[number].how] for number in numbers)
-        winners = [number for number in numbers if _KNOWN[found[number].how] == best]
-        for number in numbers:
-            if len(winners) > 1 or number not in winners:
-                text = f"{len(numbers)} connections at A look like one at B"
-                found[number] = FlowMatch(
-                    found[number].a, None, False, "ambiguous", "unknown", text
-                )
-    taken = {id(match.b) for match in found if match.b is not None}
-    found += [
-        FlowMatch(None, flow, False, "one-sided", "unknown", "seen at B only")
-        for flow in theirs
-        if id(flow) not in taken
+    found = [_unmatched(flow, index) for flow in ours]
+    candidates = [
+        (number, made)
+        for number, flow in enumerate(ours)
+        for other, flip in index.near(flow)
+        if (made := _candidate(flow, other, flip)) is not None
     ]
-    return found
+    _assign(found, candidates)
+    taken = {id(match.b) for match in found if match.b is not None}
+    found += [one_sided(flow, Point.B) for flow in theirs if id(flow) not in taken]
+    return _with_strays(found)
+
+
+def _unmatched(flow: FlowSummary, index: _Index) -> FlowMatch:
+    """What is said of a connection at A that no candidate is found for."""
+    if any(_is_same(flow, other) for other, _ in index.near(flow)):
+        text = (
+            "the same addresses and ports at both points, but other initial sequence numbers, and "
+            "no timestamp or IP ID that tells one SYN: a proxy in between, or a firewall that "
+            "renumbers"
+        )
+        return FlowMatch(flow, None, False, "renumbered", "unknown", text)
+    return one_sided(flow, Point.A)
+
+
+def _assign(found: list[FlowMatch], candidates: Sequence[tuple[int, _Candidate]]) -> None:
+    """Give each connection of A (its number in `found`) the one of B that fits best, the best pairs
+    first. Where several fit equally well, none is given."""
+    settled: set[int] = set()
+    taken: set[int] = set()
+    for _, group in itertools.groupby(
+        sorted(candidates, key=lambda item: item[1].rate, reverse=True),
+        key=lambda item: item[1].rate,
+    ):
+        ours: dict[int, dict[int, _Candidate]] = defaultdict(dict)
+        theirs: dict[int, set[int]] = defaultdict(set)
+        for number, made in group:
+            if number in settled:
+                continue
+            if id(made.flow) in taken:
+                _refuse(found, number, f"another connection at A fits better: {made.text}")
+            else:
+                ours[number].setdefault(id(made.flow), made)
+                theirs[id(made.flow)].add(number)
+        for number, fitting in ours.items():
+            settled.add(number)
+            key, won = next(iter(fitting.items()))
+            if len(fitting) > 1:
+                _refuse(found, number, f"{len(fitting)} connections at B could be it: {won.text}")
+            elif len(theirs[key]) > 1:
+                _refuse(found, number, f"{len(theirs[key])} connections at A look like one at B")
+            else:
+                found[number] = FlowMatch(
+                    found[number].a, won.flow, won.flip, won.how, won.sure, won.text, won.shift
+                )
+        taken.update(theirs)
+
+
+def _refuse(found: list[FlowMatch], number: int, text: str) -> None:
+    found[number] = FlowMatch(found[number].a, None, False, "ambiguous", "unknown", text)
 
 
 class _Index:
@@ -103,314 +167,173 @@ class _Index:
 
     def __init__(self, flows: Iterable[FlowSummary]) -> None:
         self.tuples: dict[bytes, list[tuple[FlowSummary, bool]]] = defaultdict(list)
-        self.both: dict[tuple[int, int], list[tuple[FlowSummary, bool]]] = defaultdict(list)
-        self.one: dict[int, list[tuple[FlowSummary, int]]] = defaultdict(list)
+        self.numbers: dict[int, list[tuple[FlowSummary, int]]] = defaultdict(list)
+        self.stamps: dict[int, list[tuple[FlowSummary, int]]] = defaultdict(list)
         self.runs: dict[int, list[tuple[FlowSummary, int]]] = defaultdict(list)
         for flow in flows:
             self.tuples[flow.address_key].append((flow, False))
             if flow.reverse_key != flow.address_key:
                 self.tuples[flow.reverse_key].append((flow, True))
-            first, second = flow.isn
-            if first is not None and second is not None:
-                self.both[first, second].append((flow, False))
-                self.both[second, first].append((flow, True))
-            for way, number in enumerate(flow.isn):
-                if number is not None:
-                    self.one[number].append((flow, way))
+            for way in (0, 1):
+                for syn in flow.syns[way]:
+                    self.numbers[syn.seq].append((flow, way))
+                    if syn.tsval is not None:
+                        self.stamps[syn.tsval].append((flow, way))
             for value, way in flow.sketch:
                 self.runs[value].append((flow, way))
 
+    def near(self, flow: FlowSummary) -> list[tuple[FlowSummary, bool]]:
+        """Every connection that it may be, each with whether the ways are the other way round."""
+        found = {(id(other), flip): other for other, flip in self.tuples.get(flow.address_key, ())}
+        for way in (0, 1):
+            for syn in flow.syns[way]:
+                stamped = self.stamps.get(syn.tsval, ()) if syn.tsval is not None else ()
+                for alike in (self.numbers.get(syn.seq, ()), stamped):
+                    if len(alike) <= MOST_ALIKE:
+                        for other, their_way in alike:
+                            found[id(other), way != their_way] = other
+        counts: dict[tuple[int, bool], int] = defaultdict(int)
+        for value, way in flow.sketch:
+            for other, their_way in self.runs.get(value, ()):
+                key = (id(other), way != their_way)
+                counts[key] += 1
+                if counts[key] >= RUNS:
+                    found[key] = other
+        return [(other, flip) for (_, flip), other in found.items()]
 
-def _agreement(a: FlowSummary, b: FlowSummary, flip: bool) -> int | None:
-    """How many initial sequence numbers are equal; ``None`` if one differs."""
-    equal = 0
+
+def _candidate(a: FlowSummary, b: FlowSummary, flip: bool) -> _Candidate | None:
+    """What says that b is a; ``None``: nothing does, or something says that it is not."""
+    shift, equal, alike, stamped, opened = [0, 0], 0, 0, 0, False
     for way in (0, 1):
-        mine, other = a.isn[way], b.isn[way ^ flip]
-        if mine is not None and other is not None:
-            if mine != other:
-                return None
+        mine, theirs = a.syns[way], b.syns[way ^ flip]
+        if not mine or not theirs:
+            continue
+        pairs = [(one, other) for one in mine for other in theirs]
+        common = [(one, other) for one, other in pairs if one.seq == other.seq]
+        twins = [(one, other) for one, other in pairs if one.is_same(other)]
+        if common:
             equal += 1
-    return equal
-
-
-def _overlap(a: FlowSummary, b: FlowSummary, flip: bool) -> int:
-    return len({(value, way) for value, way in a.sketch} & {(v, w ^ flip) for v, w in b.sketch})
-
-
-def _by_addresses(flow: FlowSummary, index: _Index) -> FlowMatch | None:
-    candidates = index.tuples.get(flow.address_key, ())
-    if not candidates:
-        return None
-    rated = []
-    for other, flip in candidates:
-        agreed = _agreement(flow, other, flip)
-        if agreed is not None:
-            rated.append(((agreed, _overlap(flow, other, flip)), other, flip))
-    if not rated:
-        text = (
-            "the same addresses and ports at both points, but other initial sequence numbers: a "
-            "proxy in between, or a firewall that renumbers"
-        )
-        return FlowMatch(flow, None, False, "renumbered", "unknown", text)
-    best = max(rate for rate, _, _ in rated)
-    winners = [(other, flip) for rate, other, flip in rated if rate == best]
-    if len(winners) > 1:
-        text = f"{len(winners)} connections at B have these addresses and ports"
-        return FlowMatch(flow, None, False, "ambiguous", "unknown", text)
-    (other, flip), certain = winners[0], best != (0, 0)
-    numbers = ", and the same sequence numbers" if certain else ""
-    text = f"the same addresses and ports at both points{numbers}"
-    return FlowMatch(flow, other, flip, "addresses", "sure" if certain else "possible", text)
-
-
-def _by_initial_numbers(flow: FlowSummary, index: _Index) -> FlowMatch | None:
-    first, second = flow.isn
-    how = "initial-sequence-numbers"
-    candidates: list[tuple[FlowSummary, bool]]
-    if first is not None and second is not None:
-        candidates, sure = list(index.both.get((first, second), ())), "sure"
-        text = "other addresses (NAT), the same initial sequence numbers both ways"
-        if candidates:
-            return _one_of(flow, candidates, how, sure, text)
-    way = 0 if first is not None else 1
-    number = flow.isn[way]
-    if number is None:
-        return None
-    ports = {end.port for end in flow.ends}
-    candidates = [
-        (other, way != their_way)
-        for other, their_way in index.one.get(number, ())
-        if _agreement(flow, other, way != their_way) and ports & {e.port for e in other.ends}
-    ]
-    text = "other addresses (NAT), the same initial sequence number and a port"
-    return _one_of(flow, candidates, how, "likely", text) if candidates else None
-
-
-def _by_runs(flow: FlowSummary, index: _Index) -> FlowMatch | None:
-    counts: dict[tuple[int, bool], int] = defaultdict(int)
-    flows: dict[int, FlowSummary] = {}
-    for value, way in flow.sketch:
-        for other, their_way in index.runs.get(value, ()):
-            flows[id(other)] = other
-            counts[id(other), way != their_way] += 1
-    candidates = [
-        (flows[key], flip)
-        for (key, flip), count in counts.items()
-        if count >= RUNS and _agreement(flow, flows[key], flip) is not None
-    ]
-    text = "other addresses (NAT), the same sequence and acknowledgment numbers"
-    return _one_of(flow, candidates, "sequence-numbers", "likely", text) if candidates else None
-
-
-def _one_of(
-    flow: FlowSummary, candidates: list[tuple[FlowSummary, bool]], how: str, sure: str, text: str
-) -> FlowMatch:
-    if len({id(other) for other, _ in candidates}) > 1:
-        more = f"{len(candidates)} connections at B could be it: {text}"
-        return FlowMatch(flow, None, False, "ambiguous", "unknown", more)
-    other, flip = candidates[0]
-    return FlowMatch(flow, other, flip, how, sure, text)
-
-
-class PacketMatch(NamedTuple):
-    """One packet at both points. `exact`: no other packet could be meant."""
-
-    a: Sighting
-    b: Sighting
-    exact: bool
-
-    @property
-    def way(self) -> int:
-        """Its way."""
-        return self.a.way
-
-    def at(self, point: Point) -> Sighting:
-        """The packet as a point saw it."""
-        return self.a if point is Point.A else self.b
-
-
-@dataclass
-class JoinedFlow:
-    """A connection's packets at both points, resets apart; all ways are as A counts them.
-
-    `packets` is what each point's capture holds of it. `only` were seen at one point only; `split`
-    at both, cut up in another way (by network cards). `ids_kept` says for each way whether IP IDs
-    are the same at both points. `toward` is the way that leads to each point; empty: that cannot be
-    told.
-    """
-
-    match: FlowMatch
-    packets: dict[Point, FlowPackets | None]
-    matches: list[PacketMatch] = field(default_factory=list)
-    only: dict[Point, list[Sighting]] = field(default_factory=dict)
-    split: dict[Point, list[Sighting]] = field(default_factory=dict)
-    resets: dict[Point, list[Sighting]] = field(default_factory=dict)
-    ids_kept: list[bool] = field(default_factory=lambda: [False, False])
-    toward: dict[Point, int] = field(default_factory=dict)
-
-    def of_way(self, way: int) -> list[PacketMatch]:
-        """The packets of a way that both points saw."""
-        return [match for match in self.matches if match.way == way]
-
-    def deltas(self, way: int) -> list[int]:
-        """TTL at A minus TTL at B of each packet in a way that both points saw."""
-        return [match.a.ttl - match.b.ttl for match in self.of_way(way)]
-
-    def ttls(self, point: Point, way: int) -> list[int]:
-        """The TTLs at a point of the packets in a way that both points saw."""
-        return [match.at(point).ttl for match in self.of_way(way)]
-
-    def seen(self, point: Point) -> list[Sighting]:
-        """A point's packets, each once, resets apart, in the order of its capture."""
-        both = (match.at(point) for match in self.matches)
-        sightings = [*both, *self.split[point], *self.only[point]]
-        return sorted(sightings, key=lambda sighting: sighting.frame)
-
-    def sender(self, point: Point, way: int) -> Endpoint:
-        """Who sends in a way, as a point sees it; the point must have seen the connection."""
-        flow = self.match.at(point)
-        assert flow is not None
-        return flow.ends[way ^ self.match.flips(point)]
-
-
-def join(match: FlowMatch, packets: dict[Point, FlowPackets | None]) -> JoinedFlow:
-    """Match the packets of one connection."""
-    made = JoinedFlow(match, packets)
-    left: dict[Point, list[Sighting]] = {}
-    for point, kept in packets.items():
-        flip = match.flips(point)
-        sightings = [_turned(item, flip) for item in kept.sightings] if kept else []
-        made.resets[point] = [item for item in sightings if item.flags & RST]
-        left[point] = _unique(item for item in sightings if not item.flags & RST)
-    left = _match_packets(made, left, _whole)
-    for packet in made.matches:
-        if packet.a.ip_id and packet.b.ip_id:
-            made.ids_kept[packet.way] = True
-    left = _match_packets(made, left, lambda sighting: _numbers(made, sighting))
-    made.matches.sort(key=lambda packet: packet.a.frame)
-    for point in Point:
-        made.split[point], made.only[point] = _covered(left[point], left[point.other])
-    way = _way_to_b(made)
-    if way is not None:
-        made.toward = {Point.A: 1 - way, Point.B: way}
-    return made
-
-
-def _turned(sighting: Sighting, flip: bool) -> Sighting:
-    return sighting._replace(way=1 - sighting.way) if flip else sighting
-
-
-_Key = tuple[Optional[int], ...]
-
-
-def _whole(sighting: Sighting) -> _Key:
-    flags = sighting.flags & ~PSH
-    return (
-        *(sighting.way, sighting.seq, sighting.ack, flags, sighting.payload_len),
-        *(sighting.ip_id, sighting.digest),
-    )
-
-
-def _numbers(made: JoinedFlow, sighting: Sighting) -> _Key:
-    """Without what boxes rewrite: options (MSS), and IP IDs unless this path keeps them."""
-    flags = sighting.flags & ~PSH
-    ip_id = sighting.ip_id if made.ids_kept[sighting.way] else None
-    return (sighting.way, sighting.seq, sighting.ack, flags, sighting.payload_len, ip_id)
-
-
-def _unique(sightings: Iterable[Sighting]) -> list[Sighting]:
-    """Without packets that were captured twice."""
-    last: dict[_Key, int] = {}
-    kept = []
-    for sighting in sightings:
-        key = (*_whole(sighting), sighting.window)
-        earlier_ns = last.get(key)
-        if earlier_ns is None or sighting.time_ns - earlier_ns > DUPLICATE_NS:
-            kept.append(sighting)
-            last[key] = sighting.time_ns
-    return kept
-
-
-def _match_packets(
-    made: JoinedFlow,
-    sightings: dict[Point, list[Sighting]],
-    key_of: Callable[[Sighting], _Key],
-) -> dict[Point, list[Sighting]]:
-    """Match packets with equal keys, in their order; returns what is left at each point."""
-    groups: dict[_Key, dict[Point, list[Sighting]]] = defaultdict(
-        lambda: {point: [] for point in Point}
-    )
-    for point, items in sightings.items():
-        for sighting in items:
-            groups[key_of(sighting)][point].append(sighting)
-    left: dict[Point, list[Sighting]] = {point: [] for point in Point}
-    for group in groups.values():
-        a, b = group[Point.A], group[Point.B]
-        exact = len(a) == len(b) == 1
-        made.matches += [PacketMatch(one, other, exact) for one, other in zip(a, b)]
-        common = min(len(a), len(b))
-        for point in Point:
-            left[point] += group[point][common:]
-    for items in left.values():
-        items.sort(key=lambda sighting: sighting.frame)
-    return left
-
-
-def _covered(
-    these: list[Sighting], others: list[Sighting]
-) -> tuple[list[Sighting], list[Sighting]]:
-    """(those whose bytes the other point has in other pieces, those it has not)."""
-    spans: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
-    first = next((item.seq for item in (*these, *others) if item.payload_len), 0)
-    bases = [
-        next((s.seq for s in (*these, *others) if s.payload_len and s.way == way), first)
-        for way in (0, 1)
-    ]
-    for sighting in others:
-        if sighting.payload_len:
-            start = distance(bases[sighting.way], sighting.seq)
-            spans[sighting.way].append((start, start + sighting.payload_len))
-    merged = [_merged(found) for found in spans]
-    inside: list[Sighting] = []
-    outside: list[Sighting] = []
-    for sighting in these:
-        start = distance(bases[sighting.way], sighting.seq)
-        end = start + sighting.payload_len
-        has = sighting.payload_len and any(
-            low <= start and end <= high for low, high in merged[sighting.way]
-        )
-        (inside if has else outside).append(sighting)
-    return inside, outside
-
-
-def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    made: list[tuple[int, int]] = []
-    for start, end in sorted(spans):
-        if made and start <= made[-1][1]:
-            made[-1] = (made[-1][0], max(made[-1][1], end))
+        elif twins:
+            alike += 1
+            shift[way] = distance(twins[0][0].seq, twins[0][1].seq)
         else:
-            made.append((start, end))
-    return made
+            return None
+        stamped += any(one.tsval is not None for one, _ in twins)
+        opened |= way == a.opener
+    same = _same_ways(a, b, flip)
+    overlap = len({(value, way) for value, way in a.sketch} & {(v, w ^ flip) for v, w in b.sketch})
+    said = _how(same, equal, alike, overlap, stamped, bool(_ports(a) & _ports(b)))
+    if said is None:
+        return None
+    rate = _Rate(opened, 2 * equal + alike, bool(overlap), same, overlap)
+    return _Candidate(rate, b, flip, *said, (shift[0], shift[1]))
 
 
-def _way_to_b(made: JoinedFlow) -> int | None:
-    """Which way leads from A to B: TTLs fall on the way; else no packet arrives before it left."""
-    signs = []
-    for way in (0, 1):
-        deltas = made.deltas(way)
-        middle = statistics.median(deltas) if deltas else 0
-        signs.append((middle > 0) - (middle < 0))
-    if signs[0] != signs[1]:
-        if signs[0]:
-            return 0 if signs[0] > 0 else 1
-        return 1 if signs[1] > 0 else 0
-    exact = [match for match in made.matches if match.exact]
-    times = [
-        [match.b.time_ns - match.a.time_ns for match in exact if match.way == way] for way in (0, 1)
-    ]
-    if min(len(found) for found in times) >= ORIENTED:
-        if min(times[0]) > max(times[1]):
-            return 0
-        if min(times[1]) > max(times[0]):
-            return 1
+def _how(
+    same: bool, equal: int, alike: int, overlap: int, stamped: int, port: bool
+) -> tuple[str, str, str] | None:
+    """How a connection was found, how sure that is, and in words; ``None``: it was not."""
+    if alike:
+        where = "the same addresses and ports" if same else "other addresses (NAT)"
+        if not same and stamped < 2:
+            return None
+        text = f"{where}, the same SYN but for its sequence number: a firewall renumbers in between"
+        return "shifted-numbers", "likely", text
+    if same:
+        certain = bool(equal or overlap)
+        numbers = ", and the same sequence numbers" if certain else ""
+        text = f"the same addresses and ports at both points{numbers}"
+        return "addresses", "sure" if certain else "possible", text
+    if equal == 2:
+        text = "other addresses (NAT), the same initial sequence numbers both ways"
+        return "initial-sequence-numbers", "sure", text
+    if equal and (port or stamped):
+        what = "a port" if port else "timestamp"
+        text = f"other addresses (NAT), the same initial sequence number and {what}"
+        return "initial-sequence-numbers", "likely", text
+    if overlap >= RUNS:
+        text = "other addresses (NAT), the same sequence and acknowledgment numbers"
+        return "sequence-numbers", "likely", text
     return None
+
+
+def _same_ways(a: FlowSummary, b: FlowSummary, flip: bool) -> bool:
+    """Whether both have the same addresses and ports, in the ways that `flip` says."""
+    return a.address_key == (b.reverse_key if flip else b.address_key)
+
+
+def _is_same(a: FlowSummary, b: FlowSummary) -> bool:
+    """Whether both have the same addresses and ports."""
+    return _same_ways(a, b, False) or _same_ways(a, b, True)
+
+
+def _ports(flow: FlowSummary) -> set[int]:
+    return {end.port for end in flow.ends}
+
+
+# ---- strays ----
+
+
+def _with_strays(found: list[FlowMatch]) -> list[FlowMatch]:
+    """Packets that may have escaped NAT are put to the connection that they may belong to."""
+    index = _StrayIndex(found)
+    strays: dict[int, list[Stray]] = defaultdict(list)
+    left = []
+    for match in found:
+        point = Point.A if match.a is not None else Point.B
+        flow = match.at(point)
+        home = None
+        if flow is not None and match.at(point.other) is None and not _opens(flow):
+            home = index.home(point, flow)
+        if flow is None or home is None:
+            left.append(match)
+        else:
+            strays[id(home[0])].append(Stray(point, flow, home[1]))
+    return [
+        replace(match, strays=tuple(strays[id(match)])) if id(match) in strays else match
+        for match in left
+    ]
+
+
+def _opens(flow: FlowSummary) -> bool:
+    """Whether it begins with a SYN of its own, or may: then it is no stray."""
+    return flow.opener is not None and bool(flow.syns[flow.opener])
+
+
+class _StrayIndex:
+    """Connections that NAT changes, by the addresses that they have at the other point, and by the
+    numbers of their data."""
+
+    def __init__(self, found: Iterable[FlowMatch]) -> None:
+        self._keys: dict[tuple[Point, bytes], list[tuple[FlowMatch, bool]]] = defaultdict(list)
+        self._runs: dict[tuple[Point, int], list[tuple[FlowMatch, int]]] = defaultdict(list)
+        for match in found:
+            if match.a is None or match.b is None or _is_same(match.a, match.b):
+                continue
+            for point in Point:
+                far = match.at(point.other)
+                assert far is not None
+                flip = match.flips(point.other)
+                self._keys[point, far.address_key].append((match, flip))
+                self._keys[point, far.reverse_key].append((match, not flip))
+                for value, way in far.sketch:
+                    self._runs[point, value].append((match, way ^ flip))
+
+    def home(self, point: Point, flow: FlowSummary) -> tuple[FlowMatch, bool] | None:
+        """The connection that these packets may belong to, and whether their ways are the other
+        way round than A counts them: by the other point's addresses; else by the numbers of data,
+        and an end that is the same."""
+        homes = list(self._keys.get((point, flow.address_key), ()))
+        if not homes:
+            for value, way in flow.sketch:
+                for match, their_way in self._runs.get((point, value), ()):
+                    here = match.at(point)
+                    if here is not None and set(here.ends) & set(flow.ends):
+                        homes.append((match, way != their_way))
+        best, at = None, -1
+        for match, flip in homes:
+            here = match.at(point)
+            if here is not None and at < here.first_frame <= flow.last_frame:
+                best, at = (match, flip), here.first_frame
+        return best

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from rsttrace.compare.clocks import Tick, Timing, measure
 from rsttrace.compare.coverage import Coverage
+from rsttrace.compare.escapes import escape_words, escapes_of
 from rsttrace.compare.fates import JudgedReset, judge_resets
-from rsttrace.compare.match import JoinedFlow
+from rsttrace.compare.join import JoinedFlow
 from rsttrace.compare.position import ForgedReset, position_of
 from rsttrace.compare.result import Result
 from rsttrace.compare.survey import Survey
@@ -20,6 +21,7 @@ from rsttrace.model import (
     ComparedReset,
     Comparison,
     Endpoint,
+    Escape,
     Fate,
     Point,
     PointFile,
@@ -42,8 +44,10 @@ def compare(
     coverage = Coverage(surveys, flows, timing)
     hops = {point: _hops(flows, point) for point in Point}
     judged = [judge_resets(flow, coverage) for flow in flows]
-    for resets in judged:
+    escapes = [escapes_of(flow) for flow in flows]
+    for flow, resets, escaped in zip(flows, judged, escapes):
         _add_positions(resets, timing, hops)
+        _add_escapes(flow, resets, escaped)
     every = [item for resets in judged for item in resets]
     traffic = {
         point: None if timing is None else _traffic(point, flows, coverage, every, hops[point])
@@ -57,11 +61,22 @@ def compare(
         clocks=timing.clocks if timing else None,
         ab=traffic[Point.A],
         ba=traffic[Point.B],
-        flows=tuple(_flow(flow, resets) for flow, resets in zip(flows, judged) if resets),
+        flows=tuple(
+            _flow(flow, resets, escaped)
+            for flow, resets, escaped in zip(flows, judged, escapes)
+            if resets or escaped
+        ),
         positions=_counted(item.position for item in every if item.position is not None),
         notes=(*notes, *_notes(surveys, flows, timing)),
     )
-    others = {(item.point, item.sighting.frame): item.other for item in every}
+    others = {
+        (item.point, frame): item.other
+        for item in every
+        for frame in (
+            item.sighting.frame,
+            *item.flow.again.get((item.point, item.sighting.frame), ()),
+        )
+    }
     return Result(comparison, others, timing, near)
 
 
@@ -75,6 +90,7 @@ def _ticks(flows: Iterable[JoinedFlow]) -> Iterable[Tick]:
 
 
 def _file(point: Point, survey: Survey, near: frozenset[str]) -> PointFile:
+    watched = survey.span()
     return PointFile(
         point=point,
         file=survey.file,
@@ -86,6 +102,9 @@ def _file(point: Point, survey: Survey, near: frozenset[str]) -> PointFile:
         last_ns=survey.last_ns,
         problem=survey.problem,
         address=next(iter(near)) if len(near) == 1 else None,
+        from_ns=watched[0] if watched else None,
+        until_ns=watched[1] if watched else None,
+        dropped=survey.dropped(),
     )
 
 
@@ -114,6 +133,19 @@ def _add_positions(
             twin = _twin(at_ns, forged[point.other])
             item.position = position_of(_forged(item, twin, round_trip, hops))
             item.other = replace(item.other, where=item.position.text)
+
+
+def _add_escapes(
+    flow: JoinedFlow, resets: Sequence[JudgedReset], escapes: Sequence[Escape]
+) -> None:
+    """Say of which resets a packet that escaped NAT is the cause: at the point that saw it, and of
+    the same RST at the other one."""
+    words = escape_words(flow, escapes)
+    for item in resets:
+        partner = (item.point.other, item.other.frame or 0)
+        said = words.get((item.point, item.sighting.frame)) or words.get(partner)
+        if said:
+            item.other = replace(item.other, escaped=said)
 
 
 def _twin(at_ns: int, others: Sequence[tuple[int, JudgedReset]]) -> JudgedReset | None:
@@ -260,7 +292,9 @@ def _notes(
 # ---- connections ----
 
 
-def _flow(flow: JoinedFlow, resets: Sequence[JudgedReset]) -> ComparedFlow:
+def _flow(
+    flow: JoinedFlow, resets: Sequence[JudgedReset], escapes: Sequence[Escape]
+) -> ComparedFlow:
     match = flow.match
     a, b = (_ends(flow, point) for point in Point)
     if a and b and match.a and match.b and match.a.opener is None and match.flip:
@@ -276,13 +310,14 @@ def _flow(flow: JoinedFlow, resets: Sequence[JudgedReset]) -> ComparedFlow:
                 point=item.point,
                 frame=item.sighting.frame,
                 received=item.received,
-                src=flow.sender(item.point, item.sighting.way),
-                dst=flow.sender(item.point, 1 - item.sighting.way),
+                src=flow.source(item.point, item.sighting),
+                dst=flow.destination(item.point, item.sighting),
                 other=item.other,
                 position=item.position,
             )
             for item in resets
         ),
+        escapes=tuple(escapes),
     )
 
 

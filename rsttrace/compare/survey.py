@@ -13,15 +13,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Optional
 
+from rsttrace.capture.extent import Extent
 from rsttrace.capture.layers import Dissector, Segment
 from rsttrace.capture.reader import Capture
 from rsttrace.errors import CaptureError
 from rsttrace.limits import IDLE_REUSE_NS
 from rsttrace.model import NO_TIME, Endpoint
-from rsttrace.tcp import ACK, FIN, RST, SYN, address, advance, before, sequence_length
+from rsttrace.tcp import ACK, FIN, RST, SYN, address, advance, before, sequence_length, timestamps_at
 
 SKETCH = 12
 """Sequence numbers kept of each connection, to find it at the other point."""
+
+SYNS = 4
+"""SYNs with different numbers kept of each direction: the first ones."""
 
 MARKS = 16
 """Resets of a connection around which packets are kept."""
@@ -75,8 +79,38 @@ class Mark(NamedTuple):
     ack: int
 
 
+class Syn(NamedTuple):
+    """A SYN, by what a box on the path leaves as it is. `tsval` and `ip_id` are ``None`` where they
+    tell nothing: there is none, or it is 0 or 1, as many senders have it."""
+
+    seq: int
+    tsval: int | None
+    ip_id: int | None
+    window: int | None
+
+    def is_same(self, other: Syn) -> bool:
+        """Whether both are one packet, sequence number apart: the timestamp says so (RFC 7323),
+        or, where there is none, IP ID and window."""
+        if self.tsval is not None or other.tsval is not None:
+            return self.tsval == other.tsval
+        same = self.ip_id is not None and self.ip_id == other.ip_id
+        return same and self.window == other.window
+
+
+class _Opening(NamedTuple):
+    """A SYN with another number in a connection that lives: a new one begins if it is answered."""
+
+    way: int
+    syn: Syn
+    key: bytes
+    frame: int
+
+
 class FlowSummary:
-    """A connection in a few numbers. `isn`: each way's initial sequence number, where seen.
+    """A connection in a few numbers. `syns`: each way's SYNs with different numbers, where seen.
+
+    Beside its own there may be one that was injected, or that a second host sent. `interfaces` are
+    those of the capture that it was seen on, by their place in `Survey.extents`.
 
     `sketch` is the smallest hashes of (seq, ack) of packets with data: of the same connection two
     points keep mostly the same ones, whichever packets each of them saw.
@@ -85,23 +119,27 @@ class FlowSummary:
     __slots__ = (
         "closed",
         "first_frame",
-        "isn",
+        "interfaces",
         "key",
         "last_frame",
         "last_ns",
         "marks",
         "opener",
+        "opening",
         "resets",
         "sketch",
+        "syns",
         "version",
     )
 
-    def __init__(self, segment: Segment, frame: int) -> None:
-        self.key = segment.key
-        self.version = segment.version
+    def __init__(self, key: bytes, version: int, frame: int, time_ns: int) -> None:
+        self.key = key
+        self.version = version
         self.first_frame = self.last_frame = frame
-        self.last_ns = segment.time_ns
-        self.isn: list[int | None] = [None, None]
+        self.last_ns = time_ns
+        self.syns: tuple[list[Syn], list[Syn]] = ([], [])
+        self.opening: _Opening | None = None
+        self.interfaces: tuple[int, ...] = ()
         self.opener: int | None = None
         self.closed = False
         self.resets = 0
@@ -112,28 +150,63 @@ class FlowSummary:
         """Whether this packet begins another connection with the same addresses and ports."""
         if segment.flags & (SYN | ACK | RST) != SYN:
             return False
-        if self.isn[way] == segment.seq:
+        if self.syns[way] and self.syns[way][0].seq == segment.seq:
             return False
         return self.closed or bool(self.resets) or segment.time_ns - self.last_ns > IDLE_REUSE_NS
 
-    def learn(self, segment: Segment, way: int, frame: int) -> None:
+    def began(self, segment: Segment, way: int) -> FlowSummary | None:
+        """The connection that a SYN has begun on these addresses and ports, once it is answered;
+        that SYN and what follows are then no longer part of this one."""
+        opening = self.opening
+        if opening is None or segment.flags & (SYN | ACK | RST) != SYN | ACK:
+            return None
+        if way == opening.way or segment.ack != advance(opening.syn.seq, 1):
+            return None
+        if self.has_syn(way, segment.seq):
+            return None
+        made = FlowSummary(opening.key, self.version, opening.frame, segment.time_ns)
+        made.syns[0].append(opening.syn)
+        made.opener = 0
+        made.interfaces = self.interfaces
+        if opening.syn in self.syns[opening.way]:
+            self.syns[opening.way].remove(opening.syn)
+        self.last_frame = opening.frame - 1
+        return made
+
+    def has_syn(self, way: int, number: int) -> bool:
+        """Whether a SYN with this number was seen."""
+        return any(syn.seq == number for syn in self.syns[way])
+
+    def learn(self, segment: Segment, way: int, frame: int, interface: int) -> None:
         """Take a packet in."""
         flags = segment.flags
         self.last_frame, self.last_ns = frame, segment.time_ns
+        if interface not in self.interfaces:
+            self.interfaces += (interface,)
         if flags & RST:
+            self.opening = None
             self.resets += 1
             if len(self.marks) < MARKS:
                 self.marks.append(Mark(way, segment.seq, segment.ack))
             return
         if flags & SYN:
-            if self.isn[way] is None:
-                self.isn[way] = segment.seq
-            if self.opener is None:
-                self.opener = 1 - way if flags & ACK else way
+            self._open(segment, way, frame)
         if flags & FIN:
             self.closed = True
         if segment.payload_len:
             self._sketch(hash((segment.seq, segment.ack)), way)
+
+    def _open(self, segment: Segment, way: int, frame: int) -> None:
+        """Take a SYN in."""
+        if self.opener is None:
+            self.opener = 1 - way if segment.flags & ACK else way
+        if self.has_syn(way, segment.seq):
+            return
+        syn = _syn_of(segment)
+        if not segment.flags & ACK and self.syns[way] and self.syns[1 - way]:
+            self.opening = _Opening(way, syn, segment.key, frame)
+        if len(self.syns[way]) < SYNS:
+            self.syns[way].append(syn)
 
     def _sketch(self, value: int, way: int) -> None:
         sketch = self.sketch
@@ -166,6 +239,15 @@ class FlowSummary:
         return Endpoint(ips[0], ports[0]), Endpoint(ips[1], ports[1])
 
 
+def _syn_of(segment: Segment) -> Syn:
+    end = min(segment.l4 + segment.offset * 4, segment.end)
+    options = segment.data[segment.l4 + 20 : end]
+    at = timestamps_at(options)
+    tsval = int.from_bytes(options[at : at + 4], "big") if at >= 0 else 0
+    ip_id = segment.ip_id if segment.version == 4 and segment.ip_id > 1 else None
+    return Syn(segment.seq, tsval or None, ip_id, segment.window)
+
+
 def _reverse(key: bytes, version: int) -> bytes:
     """Addresses and ports the other way round."""
     if version == 4:
@@ -179,7 +261,11 @@ def _ip(raw: bytes) -> str:
 
 @dataclass
 class Survey:
-    """What a capture holds. `forgotten` counts connections that found no room."""
+    """What a capture holds. `forgotten` counts connections that found no room.
+
+    `first_ns` and `last_ns` are the times of its first and last TCP packet, `extents` its
+    interfaces, `until_ns` the time until which it went on, as the user says.
+    """
 
     file: str
     flows: list[FlowSummary] = field(default_factory=list)
@@ -188,6 +274,33 @@ class Survey:
     last_ns: int | None = None
     problem: str | None = None
     forgotten: int = 0
+    extents: list[Extent] = field(default_factory=list)
+    until_ns: int | None = None
+
+    def span(self, flow: FlowSummary | None = None) -> tuple[int, int] | None:
+        """From when until when it was watching, on every interface that showed this connection
+        (``None``: on all): what is surely known, by packets of any kind, by what the file says of
+        itself, and by the user. ``None``: nothing is known.
+        """
+        spans = [extent.span for extent in self._watched(flow)]
+        known = [span for span in spans if span is not None]
+        if not known or len(known) < len(spans):
+            return None
+        start, end = max(span[0] for span in known), min(span[1] for span in known)
+        if self.until_ns is not None:
+            end = max(end, self.until_ns)
+        return start, end
+
+    def dropped(self, flow: FlowSummary | None = None) -> int | None:
+        """Packets that were lost while capturing there; ``None``: the file does not tell."""
+        counts = [extent.dropped for extent in self._watched(flow)]
+        known = [count for count in counts if count is not None]
+        return sum(known) if known else None
+
+    def _watched(self, flow: FlowSummary | None) -> list[Extent]:
+        if flow is None:
+            return self.extents
+        return [self.extents[number] for number in flow.interfaces]
 
 
 @dataclass
@@ -210,13 +323,35 @@ class FlowPackets:
         )
 
 
+class _Extents:
+    """The interfaces of a capture, as its packets and the file itself tell."""
+
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+        self._numbers: dict[tuple[int, int], int] = {}
+        self.found: list[Extent] = []
+
+    def add(self, interface: int, time_ns: int) -> int:
+        """Count a packet; returns its interface's place in `found`."""
+        key = (self._capture.section, interface)
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self.found)
+            self.found.append(self._capture.extents.setdefault(key, Extent()))
+        self.found[number].add(time_ns)
+        return number
+
+
 def _segments(
-    capture: Capture, progress: Progress = None, ended: Callable[[], bool] = lambda: False
-) -> Iterator[tuple[int, Segment]]:
-    """Frame number and TCP segment of each packet that has a time."""
+    capture: Capture,
+    progress: Progress = None,
+    ended: Callable[[], bool] = lambda: False,
+    extents: _Extents | None = None,
+) -> Iterator[tuple[int, Segment, int]]:
+    """Frame number, TCP segment and interface (by `extents`) of each packet that has a time."""
     segment_of = Dissector().segment
-    told = 0
-    for number, time_ns, link, data, wire_length, direction, _ in capture:
+    told = place = 0
+    for number, time_ns, link, data, wire_length, direction, interface in capture:
         if number % PROGRESS_EVERY == 0:
             if ended():
                 return
@@ -224,11 +359,13 @@ def _segments(
                 position = capture.position
                 progress(position - told)
                 told = position
+        if extents is not None:
+            place = extents.add(interface, time_ns)
         segment = segment_of(link, data, wire_length, direction)
         if segment is None or time_ns == NO_TIME:
             continue
         segment.time_ns = time_ns
-        yield number, segment
+        yield number, segment, place
     if progress is not None:
         progress(capture.position - told)
 
@@ -252,13 +389,15 @@ def survey(
     with Capture(file) as capture:
         if capture.size is None:
             raise no_pipe(file)
-        for frame, segment in _segments(capture, progress, ended):
+        extents = _Extents(capture)
+        for frame, segment, interface in _segments(capture, progress, ended, extents):
             now = segment.time_ns
             found.packets += 1
             found.first_ns = now if found.first_ns is None else min(found.first_ns, now)
             found.last_ns = now if found.last_ns is None else max(found.last_ns, now)
-            flows.add(segment, frame)
+            flows.add(segment, frame, interface)
         found.problem = capture.problem
+    found.extents = extents.found
     found.flows, found.forgotten = flows.remembered(), flows.forgotten
     return found
 
@@ -282,7 +421,7 @@ class _Flows:
         self._ended: deque[FlowSummary] = deque(maxlen=limit)
         self.forgotten = 0
 
-    def add(self, segment: Segment, frame: int) -> None:
+    def add(self, segment: Segment, frame: int, interface: int) -> None:
         """Take a packet in."""
         flow, way = self._get(segment.key), 0
         if flow is None and (flow := self._get(segment.reverse_key)) is not None:
@@ -290,10 +429,14 @@ class _Flows:
         if flow is not None and flow.begins_anew(segment, way):
             self._end(flow)
             flow = None
+        if flow is not None and (begun := flow.began(segment, way)) is not None:
+            self._end(flow)
+            flow, way = self._keep(begun), int(begun.key != segment.key)
         if flow is None:
-            flow, way = self._new(segment, frame), 0
+            made = FlowSummary(segment.key, segment.version, frame, segment.time_ns)
+            flow, way = self._keep(made), 0
         had = flow.resets
-        flow.learn(segment, way, frame)
+        flow.learn(segment, way, frame, interface)
         if flow.resets and not had:
             self._plain.pop(flow.key, None)
             self._reset[flow.key] = flow
@@ -309,8 +452,8 @@ class _Flows:
     def _get(self, key: bytes) -> FlowSummary | None:
         return self._reset.get(key) or self._plain.get(key)
 
-    def _new(self, segment: Segment, frame: int) -> FlowSummary:
-        flow = self._plain[segment.key] = FlowSummary(segment, frame)
+    def _keep(self, flow: FlowSummary) -> FlowSummary:
+        self._plain[flow.key] = flow
         self._forget_oldest(self._plain)
         return flow
 
@@ -406,18 +549,21 @@ def gather(
     for collector in collectors:
         wanted.setdefault(collector.flow.key, []).append(collector)
     with Capture(file) as capture:
-        for frame, segment in _segments(capture, progress, ended):
-            way, found = 0, wanted.get(segment.key)
-            if found is None:
-                way, found = 1, wanted.get(segment.reverse_key)
-                if found is None:
-                    continue
-            for collector in found:
-                flow = collector.flow
-                if flow.first_frame <= frame <= flow.last_frame:
+        for frame, segment, _ in _segments(capture, progress, ended):
+            for way, key in enumerate((segment.key, segment.reverse_key)):
+                collector = _collector_at(wanted.get(key, ()), frame)
+                if collector is not None:
                     collector.add(_sighting_of(segment, way, frame))
                     break
     return {collector.flow.first_frame: collector.packets() for collector in collectors}
+
+
+def _collector_at(collectors: Iterable[_Collector], frame: int) -> _Collector | None:
+    """The one whose connection was on these addresses and ports then."""
+    for collector in collectors:
+        if collector.flow.first_frame <= frame <= collector.flow.last_frame:
+            return collector
+    return None
 
 
 def _sighting_of(segment: Segment, way: int, frame: int) -> Sighting:

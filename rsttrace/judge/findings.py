@@ -293,6 +293,15 @@ def port_reuse(reset: Reset, decided: Decided) -> Evidence | None:
     return None
 
 
+def escaped_nat(reset: Reset, decided: Decided) -> Evidence | None:
+    """The other end of a comparison saw what this answers leave with other addresses."""
+    other = reset.other_end
+    if other is None or not other.escaped:
+        return None
+    text = f"a packet escaped NAT, and this answers it: {other.escaped}"
+    return _found("escaped-nat", text, point=str(other.point), frame=other.frame)
+
+
 def connection_refused(reset: Reset, decided: Decided) -> Evidence | None:
     """A RST in answer to our SYN."""
     if reset.cause.name != "connection-refused":
@@ -302,6 +311,7 @@ def connection_refused(reset: Reset, decided: Decided) -> Evidence | None:
 
 
 FINDERS: tuple[Finder, ...] = (
+    escaped_nat,
     duplicate_address,
     split_identity,
     port_reuse,

@@ -48,7 +48,8 @@ class OtherEnd:
     that a RST was not sent. `why` is the reason for ``unknown``, else what the statement rests on.
     `trigger_arrived` says whether the packet that most likely provoked it reached the other point,
     `swapped_frame` is the frame there of the packet that left in its place, `swapped_sure` whether
-    the IP ID says so too. `where` is the position between the points, in words.
+    the IP ID says so too. `where` is the position between the points, in words. `escaped` says, in
+    one sentence, which packet escaped NAT, where this RST is the answer to one.
     """
 
     fate: Fate
@@ -62,6 +63,7 @@ class OtherEnd:
     swapped_frame: int | None = None
     swapped_sure: bool = False
     where: str = ""
+    escaped: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,33 @@ class ComparedReset:
 
 
 @dataclass(frozen=True)
+class Escape:
+    """Packets of a connection that `point` saw with addresses that are not the connection's there:
+    NAT left them as they were.
+
+    `frame` is the first of `packets`, `other_frame` the same packet at the other point. `src` and
+    `dst` are its addresses, `wanted_src` and `wanted_dst` what they ought to be. `reset_frame` is
+    the first RST that answered. `text` is one sentence.
+    """
+
+    point: Point
+    packets: int
+    frame: int
+    other_frame: int | None
+    src: Endpoint
+    dst: Endpoint
+    wanted_src: Endpoint
+    wanted_dst: Endpoint
+    reset_frame: int | None
+    text: str
+
+
+@dataclass(frozen=True)
 class ComparedFlow:
     """One connection at both points; `a` and `b` are its ends as each point sees them.
 
     The first end is the one that opened it, where the handshake was seen. `how` is ``addresses``,
-    ``initial-sequence-numbers``, ``sequence-numbers``, or why it was not compared: ``ambiguous``,
+    ``initial-sequence-numbers``, ``shifted-numbers``, ``sequence-numbers``, or why it was not compared: ``ambiguous``,
     ``renumbered``, ``one-sided``. `sure`: ``sure``, ``likely``, ``possible`` or ``unknown``.
     """
 
@@ -113,6 +137,7 @@ class ComparedFlow:
     sure: str
     text: str
     resets: tuple[ComparedReset, ...] = ()
+    escapes: tuple[Escape, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,7 +190,8 @@ class PointFile:
 
     `first_ns` and `last_ns` are the times of its first and last packet (entry), by its own clock;
     `packets` counts TCP packets, ``None`` for a log. `address` is the one address behind it, if it
-    is one.
+    is one. It was watching at least from `from_ns` until `until_ns`, and lost `dropped` packets
+    (log: resets); ``None`` where nothing tells.
     """
 
     point: Point
@@ -178,6 +204,9 @@ class PointFile:
     last_ns: int | None
     problem: str | None = None
     address: str | None = None
+    from_ns: int | None = None
+    until_ns: int | None = None
+    dropped: int | None = None
 
 
 @dataclass(frozen=True)
@@ -185,7 +214,7 @@ class Comparison:
     """Two vantage points of the same connections, compared.
 
     `matched` counts connections seen at both, by how they were matched; `flows` are those with
-    resets. `ab` and `ba` are the packets on their way from A to B and back. `positions` puts each
+    resets, or with packets that escaped NAT. `ab` and `ba` are the packets on their way from A to B and back. `positions` puts each
     forging device on the path, with how many resets say so. `notes` say what could not be known.
     """
 

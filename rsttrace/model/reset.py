@@ -47,6 +47,10 @@ class Endpoint:
     ip: str
     port: int
 
+    def __str__(self) -> str:
+        """``10.0.0.5:80`` or ``[2001:db8::5]:80``."""
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
 
 @dataclass(frozen=True)
 class Packet:

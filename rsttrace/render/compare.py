@@ -11,6 +11,7 @@ from rsttrace.model import (
     ComparedReset,
     Comparison,
     Endpoint,
+    Escape,
     Fate,
     Point,
     PointFile,
@@ -34,12 +35,14 @@ _HOWS = {
     "addresses": "by addresses and ports",
     "initial-sequence-numbers": "through NAT, by initial sequence numbers",
     "sequence-numbers": "through NAT, by sequence numbers",
+    "shifted-numbers": "renumbered in between, by the SYN's timestamps or IP ID",
+    "escaped": "part of another: packets that escaped NAT",
     "ambiguous": "ambiguous",
     "renumbered": "with other sequence numbers (a proxy, or a firewall that renumbers)",
     "one-sided": "at one point only",
 }
 
-_BOTH = ("addresses", "initial-sequence-numbers", "sequence-numbers")
+_BOTH = ("addresses", "initial-sequence-numbers", "sequence-numbers", "shifted-numbers")
 
 
 def comparison_lines(found: Comparison, *, plain: bool = False) -> list[str]:
@@ -91,6 +94,10 @@ def _point_file(file: PointFile) -> str:
             what += f", {_count(file.flows, 'connection')}"
     if file.first_ns is not None and file.last_ns is not None:
         what += f", {duration(file.last_ns - file.first_ns)} long"
+        if file.until_ns is not None and file.until_ns > file.last_ns:
+            what += f", and watched for {duration(file.until_ns - file.last_ns)} more"
+    if file.dropped:
+        what += f"; {_count(file.dropped, 'reset' if file.logged else 'packet')} lost"
     broken = f"; {safe(file.problem, 200)}" if file.problem else ""
     return f"{file.point}: {_file(file)}: {what}{broken}"
 
@@ -167,9 +174,19 @@ def _flow(flow: ComparedFlow) -> list[str]:
     if flow.a and flow.b and flow.a != flow.b:
         title += f" (at B {endpoint_text(flow.b[0])} - {endpoint_text(flow.b[1])})"
     lines = wrapped(f"{title}: {safe(flow.text, 300)}")
+    for escape in flow.escapes:
+        lines += wrapped(_escape(escape), first="  ")
     for reset in flow.resets:
         lines += wrapped(_reset(reset), first="  ")
     return lines
+
+
+def _escape(escape: Escape) -> str:
+    there = f", frame {escape.other_frame} at {escape.point.other}" if escape.other_frame else ""
+    text = f"escaped NAT: {escape.point}, frame {escape.frame}{there}: {safe(escape.text, 300)}"
+    if escape.reset_frame is not None:
+        text += f"; nobody knew that connection: reset by frame {escape.reset_frame}"
+    return text
 
 
 def _reset(reset: ComparedReset) -> str:
@@ -270,9 +287,9 @@ def comparison_object(found: Comparison, *, utc: bool = False) -> dict[str, Any]
 
 
 def _file_object(file: PointFile, utc: bool) -> dict[str, Any]:
-    first, last = (
+    first, last, since, until = (
         None if time_ns is None else iso_time(time_ns, utc=utc)
-        for time_ns in (file.first_ns, file.last_ns)
+        for time_ns in (file.first_ns, file.last_ns, file.from_ns, file.until_ns)
     )
     return {
         "file": file.file,
@@ -283,6 +300,9 @@ def _file_object(file: PointFile, utc: bool) -> dict[str, Any]:
         "resets": file.resets,
         "first": first,
         "last": last,
+        "watched_from": since,
+        "watched_until": until,
+        "dropped": file.dropped,
         "problem": file.problem,
     }
 
@@ -316,6 +336,23 @@ def _flow_object(flow: ComparedFlow) -> dict[str, Any]:
         "sure": flow.sure,
         "text": flow.text,
         "resets": [_reset_object(reset) for reset in flow.resets],
+        "findings": [_escape_object(escape) for escape in flow.escapes],
+    }
+
+
+def _escape_object(escape: Escape) -> dict[str, Any]:
+    return {
+        "name": "escaped-nat",
+        "text": escape.text,
+        "point": escape.point.value,
+        "packets": escape.packets,
+        "frame": escape.frame,
+        "other_frame": escape.other_frame,
+        "src": _endpoint_object(escape.src),
+        "dst": _endpoint_object(escape.dst),
+        "wanted_src": _endpoint_object(escape.wanted_src),
+        "wanted_dst": _endpoint_object(escape.wanted_dst),
+        "reset_frame": escape.reset_frame,
     }
 
 

@@ -11,8 +11,7 @@ _LLDP = 100
 
 def endpoint_text(endpoint: model.Endpoint) -> str:
     """``10.0.0.5:80`` or ``[2001:db8::5]:80``."""
-    ip = safe(endpoint.ip)
-    return f"[{ip}]:{endpoint.port}" if ":" in ip else f"{ip}:{endpoint.port}"
+    return safe(str(endpoint))
 
 
 def verdict_text(verdict: model.Verdict) -> str:

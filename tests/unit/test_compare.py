@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
 
 from rsttrace.compare.clocks import Tick, measure
 from rsttrace.compare.files import compare_files
@@ -333,14 +335,53 @@ def test_the_same_ports_again(tmp_path: Path) -> None:
     assert fates(result) == [Fate.LEFT, Fate.NEVER_SENT]
 
 
-def test_a_firewall_that_renumbers(tmp_path: Path) -> None:
-    world = World()
-    a, b = Talk(world).open(), Talk(World(), isn=(5, 6)).open()
-    a.forge(CLIENT, hops=1)
-    world.seen[1][:] = b.world.seen[1]
+def renumbered(world: World, *, by: tuple[int, int], stamp: int = 0) -> None:
+    """B's packets get other sequence numbers: more by so much, the client's and the server's."""
+    rows = world.seen[1]
+    for at, (time_ns, data) in enumerate(rows):
+        packet = IP(data) if world.family == 4 else IPv6(data)
+        tcp = packet[TCP]
+        way = int(tcp.sport == 443)
+        tcp.seq = tcp.seq + by[way] & 0xFFFFFFFF
+        if "A" in tcp.flags:
+            tcp.ack = tcp.ack + by[1 - way] & 0xFFFFFFFF
+        if stamp:
+            tcp.options = [
+                (name, (value[0] + stamp, value[1]) if name == "Timestamp" else value)
+                for name, value in tcp.options
+            ]
+        rows[at] = (time_ns, bytes(packet))
+
+
+@FAMILIES
+@pytest.mark.parametrize("nat", [False, True], ids=["same", "nat"])
+def test_a_firewall_that_renumbers(nat: bool, family: int, tmp_path: Path) -> None:
+    """The SYN's timestamps say that it is one connection: the rest follows with a fixed shift."""
+    world = World(family=family, nat=nat)
+    talk = Talk(world).open()
+    talk.forge(CLIENT, hops=1)
+    talk.wait()
+    talk.honest(SERVER)
+    renumbered(world, by=(12345, -99999))
+    result = run(world, tmp_path)
+    assert result.comparison.matched == {"shifted-numbers": 1}
+    assert result.comparison.ab is not None
+    assert (result.comparison.ab.lost, result.comparison.ab.injected) == (0, 0)
+    assert fates(result) == [Fate.NEVER_SENT, Fate.LEFT]
+
+
+@FAMILIES
+def test_a_proxy_is_no_firewall_that_renumbers(family: int, tmp_path: Path) -> None:
+    """Its own SYN has timestamps of its own."""
+    world = World(family=family)
+    talk = Talk(world).open()
+    talk.forge(CLIENT, hops=1)
+    renumbered(world, by=(12345, -99999), stamp=777)
     result = run(world, tmp_path)
     assert result.comparison.matched == {"renumbered": 1, "one-sided": 1}
     assert all_fates(result) == {Fate.UNKNOWN}
+    (reset,) = (item for flow in result.comparison.flows for item in flow.resets)
+    assert "proxy" in reset.other.why
 
 
 # ---- packets ----
