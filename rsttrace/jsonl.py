@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from rsttrace.model import (
     NO_TIME,
@@ -111,18 +111,44 @@ def _no_constant(word: str) -> None:
     raise ValueError(f"JSON has no {word}")
 
 
-def is_complete(found: Object) -> bool | None:
-    """Whether a summary says that its run saw everything; ``None``: this is no summary.
+class RunSummary(NamedTuple):
+    """What the last line of a run says of the run.
+
+    `lost` counts what it did not see (`MISSING`), `filtered` what it did not show, ``None``: the
+    line does not tell. It watched from `started_ns` to `ended_ns`; ``None``: a capture was read, or
+    an older version wrote it.
+    """
+
+    lost: int
+    filtered: int | None
+    started_ns: int | None
+    ended_ns: int | None
+
+
+def read_summary(found: Object) -> RunSummary | None:
+    """A run's summary; ``None``: this is none.
 
     Raises:
-        WrongLine: it is nothing of ours.
+        WrongLine: it is nothing of ours, or a member is not what it should be.
     """
     _check_schema(found)
     summary = found.get("summary")
     shown = summary.get("not_shown") if isinstance(summary, dict) else None
-    if not isinstance(shown, dict):
+    if not isinstance(summary, dict) or not isinstance(shown, dict):
         return None
-    return not any(shown.get(name) for name in MISSING)
+    counts = [shown.get(name) for name in (*MISSING, "filtered")]
+    if any(not isinstance(count, (int, type(None))) for count in counts):
+        raise WrongLine("a summary whose counts are none")
+    started, ended = (
+        _Members(summary).time_ns(name) if name in summary else NO_TIME
+        for name in ("started", "ended")
+    )
+    return RunSummary(
+        lost=sum(count or 0 for count in counts[:-1]),
+        filtered=counts[-1],
+        started_ns=None if started == NO_TIME else started,
+        ended_ns=None if ended == NO_TIME else ended,
+    )
 
 
 def read_entry(found: Object) -> Line:

@@ -26,8 +26,8 @@ class Extent:
     """One interface of a capture. Times are nanoseconds since the epoch, by the capture's clock.
 
     `packets` counts those in the file, `first_ns` and `last_ns` are the times of the first and last
-    of them, whatever they carry; `None` before the first. The rest is what the file says in words of
-    its own, `None` where it says nothing: from when until when it was watched, how many packets
+    of them, whatever they carry; ``None`` before the first. The rest is what the file says of
+    itself, ``None`` where it says nothing: from when until when it was watched, how many packets
     were lost (`dropped`), and how many were to be written (`written`).
     """
 

@@ -245,9 +245,9 @@ class PcapngReader:
     """scapy's pcapng reader with what it lacks; made when first needed, so that scapy is too.
 
     It forgets the interfaces when a new section begins (their numbers start again), keeps each
-    interface's timestamp offset (if_tsoffset), takes a snapshot length of 0 for none, reads what the
-    file says of its own end and of lost packets (statistics blocks, epb_dropcount), and ends where a
-    packet names an interface that does not exist, instead of miscounting the packets
+    interface's timestamp offset (if_tsoffset), takes a snapshot length of 0 for none, reads what
+    the file says of its own end and of lost packets (statistics blocks, epb_dropcount), and ends
+    where a packet names an interface that does not exist, instead of miscounting the packets
     (draft-ietf-opsawg-pcapng, sections 4.1 to 4.6).
     """
 

@@ -23,6 +23,13 @@ from rsttrace.cli.progress import progress_bar
     show_default=True,
     help="How many connections to remember of each.",
 )
+@click.option(
+    "--until-a",
+    metavar="TIME",
+    help="A was watched until then, by its own clock, though its file may show nothing: a time in "
+    "ISO 8601 with its zone, or 'end of day'.",
+)
+@click.option("--until-b", metavar="TIME", help="Likewise B.")
 def command(a: str, b: str, **options: Any) -> int:
     """Compare two vantage points A and B of the same connections: who made each reset, and where.
 

@@ -8,20 +8,22 @@ import ipaddress
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple, TextIO
 
 from rsttrace.capture.sides import Network
 from rsttrace.capture.source import CaptureSource
 from rsttrace.commands.filters import Filter, filter_of
+from rsttrace.commands.moments import until_of
 from rsttrace.commands.options import shown
 from rsttrace.commands.read import HOLD_S, ProgressBar, no_bar, tell
 from rsttrace.commands.run import Options, Run
 from rsttrace.commands.stop import stop_on_signals
 from rsttrace.commands.writer import Stuck
-from rsttrace.compare.files import Log, compare_files, is_log, load_log
+from rsttrace.compare.files import Log, Until, compare_files, is_log, load_log
 from rsttrace.compare.logs import PointResets, ResetSighting, compare_logs
 from rsttrace.compare.result import Result
-from rsttrace.compare.survey import Progress, no_pipe
+from rsttrace.compare.survey import Progress, survey
 from rsttrace.enrich.captured import enrich_captured
 from rsttrace.errors import UsageError
 from rsttrace.judge.verdict import other_end, reconsider
@@ -41,7 +43,14 @@ def run_command(names: Sequence[str], options: Mapping[str, Any], bar: ProgressB
     Raises: see `compare`.
     """
     wanted = filter_of(options)
-    return compare(names, shown(options, hold_s=HOLD_S), wanted, flows=options["flows"], bar=bar)
+    return compare(
+        names,
+        shown(options, hold_s=HOLD_S),
+        wanted,
+        flows=options["flows"],
+        until=until_of(options),
+        bar=bar,
+    )
 
 
 def compare(
@@ -50,6 +59,7 @@ def compare(
     wanted: Filter,
     *,
     flows: int = 65536,
+    until: Mapping[Point, Until] = MappingProxyType({}),
     out: TextIO | None = None,
     status: Callable[[str], None] | None = None,
     bar: ProgressBar = no_bar,
@@ -61,6 +71,7 @@ def compare(
         options: what to show.
         wanted: which resets to show.
         flows: how many connections to remember of each capture.
+        until: until when each point was watched, where the user says so.
         out: where the comparison and the entries go; stdout by default.
         status: takes lines about the run; stderr by default.
         bar: makes a progress bar for a file whose size is known.
@@ -81,7 +92,7 @@ def compare(
         Run(options, stop, out=out, status=status, wanted=wanted) as run,
         contextlib.suppress(Stuck),
     ):
-        found, logs = _compare(files, flows, run.ended, bar)
+        found, logs = _compare(files, flows, until, run.ended, bar)
         if run.stopped:
             return 0
         run.writer.lines(_head(found.comparison, options, run.writer.plain))
@@ -109,7 +120,11 @@ def _head(found: Comparison, options: Options, plain: bool) -> list[str]:
 
 
 def _compare(
-    files: dict[Point, str], flows: int, ended: Callable[[], bool], bar: ProgressBar
+    files: dict[Point, str],
+    flows: int,
+    until: Mapping[Point, Until],
+    ended: Callable[[], bool],
+    bar: ProgressBar,
 ) -> tuple[Result, dict[Point, Log]]:
     """What the two files say together, and those of them that are logs.
 
@@ -122,6 +137,9 @@ def _compare(
             point: _logged_resets(logs[point]) if point in logs else _captured_resets(file, ended)
             for point, file in files.items()
         }
+        for point, end in until.items():
+            last_ns = told[point].last_ns
+            told[point].until_ns = None if last_ns is None else end(last_ns)
         return compare_logs(told), logs
     with contextlib.ExitStack() as bars:
 
@@ -129,7 +147,8 @@ def _compare(
             bars.close()
             return bars.enter_context(bar(os.path.getsize(file), file))
 
-        return compare_files(files, flows=flows, progress=progress, ended=ended), logs
+        result = compare_files(files, flows=flows, until=until, progress=progress, ended=ended)
+        return result, logs
 
 
 def _logged_resets(log: Log) -> PointResets:
@@ -148,23 +167,33 @@ def _logged_resets(log: Log) -> PointResets:
                 line.entry.verdict.hops_peer,
             )
         )
-    complete = log.complete and not log.dropped
-    return PointResets(log.file, True, sightings, complete, log.problem)
+    return PointResets(
+        log.file,
+        True,
+        sightings,
+        lost=log.lost,
+        kept=not log.dropped,
+        runs=log.runs,
+        whole=log.whole,
+        problem=log.problem,
+    )
 
 
 def _captured_resets(file: str, ended: Callable[[], bool]) -> PointResets:
-    sightings: list[ResetSighting] = []
-    complete = True
+    watched = survey(file, 1, ended=ended)
+    span = watched.span()
+    found = PointResets(
+        file, False, [], lost=watched.dropped(), runs=() if span is None else (span,)
+    )
     with CaptureSource(file, ended=ended) as source:
-        if source.size is None:
-            raise no_pipe(file)
         for item in source.resets():
             if isinstance(item, Reset):
-                if len(sightings) >= MOST_RESETS:
-                    complete = False
+                if len(found.sightings) >= MOST_RESETS:
+                    found.kept = False
                     break
-                sightings.append(_captured_reset(item))
-        return PointResets(file, False, sightings, complete, source.problem, source.packets)
+                found.sightings.append(_captured_reset(item))
+        found.problem, found.packets = source.problem, source.packets
+    return found
 
 
 def _captured_reset(reset: Reset) -> ResetSighting:

@@ -62,11 +62,14 @@ def compare_files(
         CaptureError: a file cannot be opened, is no capture, or is a pipe.
     """
     surveys = {point: survey(file, flows, progress(file), ended) for point, file in files.items()}
-    for point, end in until.items():
-        last_ns = surveys[point].last_ns
-        surveys[point].until_ns = None if last_ns is None else end(last_ns)
     matches = match_flows(surveys[Point.A].flows, surveys[Point.B].flows)
     chosen, notes = _choose(matches)
+    for point, end in until.items():
+        last_ns = surveys[point].last_ns
+        surveys[point].until_ns = until_ns = None if last_ns is None else end(last_ns)
+        if last_ns is not None and until_ns is not None and until_ns < last_ns:
+            option = f"--until-{str(point).lower()}"
+            notes.append(f"{option} is before the last packet there: it says nothing")
     packets = {
         point: gather(file, _wanted(chosen, point), progress(file), ended)
         for point, file in files.items()
@@ -136,9 +139,7 @@ def _choose(matches: Sequence[FlowMatch]) -> tuple[list[FlowMatch], list[str]]:
     if len(reset) > COMPARED:
         notes.append(f"{len(reset) - COMPARED} of {len(reset)} connections were not compared")
     others = [
-        match
-        for match in matches
-        if not match.resets and not match.strays and match.a and match.b
+        match for match in matches if not match.resets and not match.strays and match.a and match.b
     ]
     step = max(1, len(others) // CONTEXT)
     return [*reset[:COMPARED], *others[::step][:CONTEXT]], notes
@@ -149,14 +150,19 @@ def _choose(matches: Sequence[FlowMatch]) -> tuple[list[FlowMatch], list[str]]:
 
 @dataclass
 class Log:
-    """A file of our JSON lines. `complete` is false where its summary says that resets are missing.
+    """A file of our JSON lines, of one run or of several one after the other.
 
-    `dropped` counts entries that found no room. `problem` says where the file breaks off.
+    `lost` counts resets that its summaries say are missing, ``None``: there is no summary. `runs`
+    are the times from when until when each run watched, where a summary tells; `whole`: all runs
+    say so, and nothing was filtered. `dropped` counts entries that found no room. `problem` says
+    where the file breaks off.
     """
 
     file: str
     lines: list[jsonl.Line] = field(default_factory=list)
-    complete: bool = True
+    lost: int | None = None
+    runs: list[tuple[int, int]] = field(default_factory=list)
+    whole: bool = False
     dropped: int = 0
     problem: str | None = None
 
@@ -205,8 +211,15 @@ def load_log(file: str) -> Log:
 def _take(log: Log, index: dict[int, int], found: jsonl.Object) -> None:
     """Take a line in. `index` says where in the log the entry with an id is."""
     if "id" not in found:
-        complete = jsonl.is_complete(found)
-        log.complete = log.complete if complete is None else complete
+        summary = jsonl.read_summary(found)
+        if summary is not None:
+            only = log.lost is None
+            log.lost = (log.lost or 0) + summary.lost
+            started, ended = summary.started_ns, summary.ended_ns
+            if started is not None and ended is not None:
+                log.runs.append((started, ended))
+            whole = ended is not None and summary.filtered == 0
+            log.whole = whole if only else whole and log.whole
         return
     line = jsonl.read_entry(found)
     first = line.entry.amends if line.entry.amends is not None else line.entry.id

@@ -51,12 +51,12 @@ class PacketMatch(NamedTuple):
 class JoinedFlow:
     """A connection's packets at both points, resets apart; all ways are as A counts them.
 
-    `packets` is what each point's capture holds of it, `strays` what it holds of packets with other
-    addresses that are the connection's all the same, by frame. `only` were seen at one point only; `split`
-    at both, cut up in another way (by network cards). `resets` has each RST once, `again` the frames
-    in which a mirror port showed one again, by its first frame. `ids_kept` says for each way whether IP IDs
-    are the same at both points. `toward` is the way that leads to each point; empty: that cannot be
-    told.
+    `packets` is what each point's capture holds of it, `strays` which of these packets, by frame,
+    have other addresses and are the connection's all the same. `only` were seen at one point only;
+    `split` at both, cut up in another way (by network cards). `resets` has each RST once, `again`
+    the frames in which a mirror port showed one again, by its first frame. `ids_kept` says for each
+    way whether IP IDs are the same at both points. `toward` is the way that leads to each point;
+    empty: that cannot be told.
     """
 
     match: FlowMatch

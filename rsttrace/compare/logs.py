@@ -64,16 +64,39 @@ class ResetMatch(NamedTuple):
 class PointResets:
     """All resets that a point tells of: a log's, or (`logged` is false) those of a capture.
 
-    `complete` is false where the point itself says that resets are missing. `packets` counts a
-    capture's TCP packets.
+    `lost` counts packets (a log's: resets) that the point itself says are missing, ``None`` where
+    it does not tell; `kept` is false where some found no room. `runs` are the times from when until
+    when it was watching, where it tells; `whole`: then nothing was filtered. `until_ns` is the time
+    until which it went on, as the user says. `packets` counts a capture's TCP packets.
     """
 
     file: str
     logged: bool
     sightings: list[ResetSighting]
-    complete: bool = True
+    lost: int | None = None
+    kept: bool = True
+    runs: Sequence[tuple[int, int]] = ()
+    whole: bool = False
+    until_ns: int | None = None
     problem: str | None = None
     packets: int | None = None
+
+    @cached_property
+    def watched(self) -> tuple[tuple[int, int], ...]:
+        """From when until when it was surely watching."""
+        first, last = self.first_ns, self.last_ns
+        spans = list(self.runs)
+        if not spans and first is not None and last is not None:
+            spans = [(first, last)]
+        if spans and self.until_ns is not None:
+            start, end = max(spans, key=lambda span: span[1])
+            spans[spans.index((start, end))] = (start, max(end, self.until_ns))
+        return tuple(spans)
+
+    @cached_property
+    def addresses(self) -> frozenset[str]:
+        """Its own addresses, as far as its resets show them."""
+        return frozenset(item.local.ip for item in self.sightings)
 
     @cached_property
     def first_ns(self) -> int | None:
@@ -149,6 +172,9 @@ def _file(point: Point, resets: PointResets) -> PointFile:
         first_ns=resets.first_ns,
         last_ns=resets.last_ns,
         problem=resets.problem,
+        from_ns=min((start for start, _ in resets.watched), default=None),
+        until_ns=max((end for _, end in resets.watched), default=None),
+        dropped=resets.lost,
     )
 
 
@@ -224,18 +250,24 @@ def _absent(
         ahead = upper if upper is not None else lower
     assert ahead is not None
     moment = sighting.time_ns + (ahead if point is Point.A else -ahead)
-    first, last = theirs.first_ns, theirs.last_ns
-    if first is None or last is None or not first <= moment <= last:
-        return Fate.UNKNOWN, f"{there} tells of nothing before, or nothing after that moment"
-    if not theirs.complete:
-        return Fate.UNKNOWN, f"{there}'s summary says that resets are missing"
+    if not any(start <= moment <= end for start, end in theirs.watched):
+        return Fate.UNKNOWN, f"{there} was not watching at that moment, as far as it tells"
+    if theirs.lost or not theirs.kept:
+        return Fate.UNKNOWN, f"{there} says that it has not everything: this may be missing"
+    known = sighting.ports in theirs.ports
+    if theirs.whole:
+        if not known and sighting.rst.src.ip not in theirs.addresses:
+            ip = sighting.rst.src.ip
+            return Fate.UNKNOWN, f"{there} tells of no RST of {ip}: that may be another host"
+        why = f"{there} was watching, without a filter, and lost nothing: it tells of no such RST"
+        return Fate.NEVER_SENT, why
     if not theirs.sends:
         return Fate.UNKNOWN, f"{there} tells of no RST that it sent: it may be filtered"
-    if sighting.ports not in theirs.ports:
+    if not known:
         return Fate.UNKNOWN, f"{there} tells of no RST of this connection: it may be filtered"
     return (
         Fate.NEVER_SENT,
-        f"{there} tells of RSTs before and after, and of this connection, and not of this one",
+        f"{there} was watching, and tells of RSTs of this connection, and not of this one",
     )
 
 

@@ -19,7 +19,17 @@ from rsttrace.capture.reader import Capture
 from rsttrace.errors import CaptureError
 from rsttrace.limits import IDLE_REUSE_NS
 from rsttrace.model import NO_TIME, Endpoint
-from rsttrace.tcp import ACK, FIN, RST, SYN, address, advance, before, sequence_length, timestamps_at
+from rsttrace.tcp import (
+    ACK,
+    FIN,
+    RST,
+    SYN,
+    address,
+    advance,
+    before,
+    sequence_length,
+    timestamps_at,
+)
 
 SKETCH = 12
 """Sequence numbers kept of each connection, to find it at the other point."""
@@ -551,9 +561,9 @@ def gather(
     with Capture(file) as capture:
         for frame, segment, _ in _segments(capture, progress, ended):
             for way, key in enumerate((segment.key, segment.reverse_key)):
-                collector = _collector_at(wanted.get(key, ()), frame)
-                if collector is not None:
-                    collector.add(_sighting_of(segment, way, frame))
+                wants = _collector_at(wanted.get(key, ()), frame)
+                if wants is not None:
+                    wants.add(_sighting_of(segment, way, frame))
                     break
     return {collector.flow.first_frame: collector.packets() for collector in collectors}
 

@@ -127,8 +127,9 @@ class ComparedFlow:
     """One connection at both points; `a` and `b` are its ends as each point sees them.
 
     The first end is the one that opened it, where the handshake was seen. `how` is ``addresses``,
-    ``initial-sequence-numbers``, ``shifted-numbers``, ``sequence-numbers``, or why it was not compared: ``ambiguous``,
-    ``renumbered``, ``one-sided``. `sure`: ``sure``, ``likely``, ``possible`` or ``unknown``.
+    ``initial-sequence-numbers``, ``shifted-numbers``, ``sequence-numbers``, or why it was not
+    compared: ``ambiguous``, ``renumbered``, ``one-sided``. `sure`: ``sure``, ``likely``,
+    ``possible`` or ``unknown``.
     """
 
     a: tuple[Endpoint, Endpoint] | None
@@ -214,8 +215,9 @@ class Comparison:
     """Two vantage points of the same connections, compared.
 
     `matched` counts connections seen at both, by how they were matched; `flows` are those with
-    resets, or with packets that escaped NAT. `ab` and `ba` are the packets on their way from A to B and back. `positions` puts each
-    forging device on the path, with how many resets say so. `notes` say what could not be known.
+    resets, or with packets that escaped NAT. `ab` and `ba` are the packets on their way from A to B
+    and back. `positions` puts each forging device on the path, with how many resets say so. `notes`
+    say what could not be known.
     """
 
     a: PointFile

@@ -23,19 +23,23 @@ class Tally:
     """What a run has shown, by kind, origin and cause, and what it has not.
 
     An entry that amends an earlier one is not a reset of its own: its verdict takes the place of
-    the earlier one. `clock` gives seconds and starts now; ``None`` (reading a capture, where the
-    time it takes means nothing) leaves the duration unknown.
+    the earlier one. `clock` gives seconds and starts now, `now_ns` the time of day; a `clock` of
+    ``None`` (reading a capture, where the time it takes means nothing) leaves start, end and
+    duration unknown.
     """
 
     def __init__(
         self,
         *,
         clock: Callable[[], float] | None = time.monotonic,
+        now_ns: Callable[[], int] = time.time_ns,
         remembered: int = REMEMBERED,
     ) -> None:
         """Start the clock, with no entries."""
         self._clock = clock
         self._started = clock() if clock else 0.0
+        self._now_ns = now_ns
+        self._started_ns = now_ns() if clock else None
         self._remembered = remembered
         self._recent: OrderedDict[int, _Counted] = OrderedDict()
         self._forgotten = 0  # the highest id no longer in _recent
@@ -113,6 +117,8 @@ class Tally:
                 "amended": self._amended,
                 "amended_late": self._amended_late,
                 "not_shown": dict(self._not_shown),
+                "started": iso_time(self._started_ns) if self._started_ns is not None else None,
+                "ended": iso_time(self._now_ns()) if self._started_ns is not None else None,
                 "duration_s": self._duration_s(),
                 "first": iso_time(self._first_ns) if self._first_ns is not None else None,
                 "last": iso_time(self._last_ns) if self._last_ns is not None else None,

@@ -17,7 +17,7 @@ from rsttrace.compare.position import ForgedReset, position_of
 from rsttrace.compare.result import Result
 from rsttrace.errors import CaptureError
 from rsttrace.model import ComparedReset, Fate, Point
-from tests.unit.twopoints import CLIENT, MS, SECOND, SERVER, START_NS, Talk, World
+from tests.unit.twopoints import CLIENT, MS, SECOND, SERVER, START_NS, Talk, World, address
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
@@ -382,6 +382,84 @@ def test_a_proxy_is_no_firewall_that_renumbers(family: int, tmp_path: Path) -> N
     assert all_fates(result) == {Fate.UNKNOWN}
     (reset,) = (item for flow in result.comparison.flows for item in flow.resets)
     assert "proxy" in reset.other.why
+
+
+# ---- packets that escaped NAT ----
+
+
+@FAMILIES
+def test_an_answer_that_was_not_translated_back(family: int, tmp_path: Path) -> None:
+    """The client's kernel knows no such connection and resets the server's."""
+    world = World(family=family, service=True)
+    talk = Talk(world).open()
+    talk.send(SERVER, "PA", b"escapes", escaped=True)
+    talk.wait()
+    talk.send(CLIENT, "R", window=0, ip_id=0, view=1)
+    talk.wait()
+    Talk(world, 50000, isn=(5, 6)).open().honest(SERVER)
+    result = run(world, tmp_path)
+    assert result.comparison.matched == {"initial-sequence-numbers": 2, "escaped": 1}
+    assert all_fates(result) == {Fate.LEFT, Fate.ARRIVED}
+    assert result.comparison.ba is not None
+    assert (result.comparison.ba.lost, result.comparison.ba.injected) == (0, 0)
+    (escape,) = (item for flow in result.comparison.flows for item in flow.escapes)
+    own, service = address("server", family), address("service", family)
+    assert (escape.point, escape.packets, escape.frame, escape.other_frame) == (Point.A, 1, 8, 8)
+    assert (escape.src.ip, escape.wanted_src.ip, escape.reset_frame) == (own, service, 9)
+    assert f"its answer came from {escape.src} instead of {escape.wanted_src}" in escape.text
+    assert escape.text.endswith("it was not translated back")
+    told = {key for key, other in result.resets.items() if other.escaped}
+    assert told == {(Point.A, 9), (Point.B, 9)}
+
+
+@FAMILIES
+@pytest.mark.parametrize("flags", ["PA", "FA", "A"])
+def test_a_packet_that_left_untranslated(flags: str, family: int, tmp_path: Path) -> None:
+    world = World(family=family, nat=True)
+    talk = Talk(world).open()
+    talk.send(CLIENT, flags, b"escapes" if flags == "PA" else b"", escaped=True)
+    talk.wait()
+    talk.send(SERVER, "R", window=0, ip_id=0, view=0)
+    talk.wait()
+    talk.send(CLIENT, "PA", b"goes on")
+    result = run(world, tmp_path)
+    assert result.comparison.matched == {"initial-sequence-numbers": 1, "escaped": 1}
+    (escape,) = (item for flow in result.comparison.flows for item in flow.escapes)
+    assert (escape.point, escape.src.port, escape.wanted_src.port) == (Point.B, 51234, 51241)
+    assert escape.text.startswith("the client's packet came from ")
+    assert escape.text.endswith("it was not translated")
+    assert {other.fate for other in result.resets.values()} == {Fate.LEFT, Fate.ARRIVED}
+
+
+def test_a_syn_ack_that_was_not_translated_back(tmp_path: Path) -> None:
+    world = World(service=True)
+    talk = Talk(world)
+    talk.send(CLIENT, "S")
+    talk.wait()
+    talk.send(SERVER, "SA", escaped=True)
+    talk.wait()
+    talk.send(CLIENT, "R", window=0, ip_id=0, view=1)
+    talk.wait()
+    Talk(world, 50000, isn=(5, 6)).open()
+    result = run(world, tmp_path)
+    assert result.comparison.matched == {"initial-sequence-numbers": 2, "escaped": 1}
+    (escape,) = (item for flow in result.comparison.flows for item in flow.escapes)
+    assert (escape.frame, escape.reset_frame) == (2, 3)
+
+
+def test_another_connection_of_both_is_no_escape(tmp_path: Path) -> None:
+    """The client talks to the server's own address too, from the same port, since long ago."""
+    world = World(service=True)
+    talk = Talk(world).open()
+    other = Talk(world, isn=(77_000, 88_000))
+    other.send(SERVER, "PA", b"no part of it", view=1, unseen=SERVER)
+    other.wait()
+    other.send(CLIENT, "R", window=0, ip_id=0, view=1, lost=True)
+    other.wait()
+    talk.send(CLIENT, "PA", b"goes on")
+    result = run(world, tmp_path)
+    assert result.comparison.matched == {"initial-sequence-numbers": 1, "one-sided": 1}
+    assert not [item for flow in result.comparison.flows for item in flow.escapes]
 
 
 # ---- packets ----

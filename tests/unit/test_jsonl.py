@@ -127,20 +127,35 @@ def test_a_line_without_end_is_not_read_to_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("not_shown", "complete"),
+    ("not_shown", "lost", "filtered"),
     [
-        ({"filtered": 3, "aggregated": 0, "lost": 0}, True),
-        ({"aggregated": 1}, False),
-        ({"lost": 1}, False),
-        ({"blocked": 1}, False),
+        ({"filtered": 3, "aggregated": 0, "lost": 0}, 0, 3),
+        ({"aggregated": 1}, 1, None),
+        ({"lost": 1, "blocked": 2, "filtered": 0}, 3, 0),
     ],
 )
-def test_whether_a_run_saw_everything(not_shown: dict[str, int], complete: bool) -> None:
+def test_whether_a_run_saw_everything(
+    not_shown: dict[str, int], lost: int, filtered: int | None
+) -> None:
     found = {"schema": 1, "summary": {"not_shown": not_shown}}
-    assert jsonl.is_complete(found) is complete
+    assert jsonl.read_summary(found) == (lost, filtered, None, None)
 
 
-def test_other_lines_do_not_say_whether_it_did() -> None:
-    assert jsonl.is_complete({"schema": 1, "comparison": {}}) is None
+def test_when_a_run_watched() -> None:
+    times = {
+        "started": "2019-11-24T17:30:03.000000001+08:00",
+        "ended": "2019-11-24T09:30:04.000000000+00:00",
+    }
+    found = jsonl.read_summary({"schema": 1, "summary": {"not_shown": {}, **times}})
+    assert found is not None
+    assert (found.started_ns, found.ended_ns) == (1574587803000000001, 1574587804000000000)
+    with pytest.raises(jsonl.WrongLine):
+        jsonl.read_summary({"schema": 1, "summary": {"not_shown": {}, "started": "yesterday"}})
+    with pytest.raises(jsonl.WrongLine):
+        jsonl.read_summary({"schema": 1, "summary": {"not_shown": {"lost": "many"}}})
+
+
+def test_other_lines_are_no_summary() -> None:
+    assert jsonl.read_summary({"schema": 1, "comparison": {}}) is None
     with pytest.raises(jsonl.WrongLine, match="schema 1"):
-        jsonl.is_complete({"summary": {"not_shown": {}}})
+        jsonl.read_summary({"summary": {"not_shown": {}}})

@@ -21,8 +21,8 @@ STAMPS = [("NOP", None), ("NOP", None)]
 
 
 def address(name: str, family: int) -> str:
-    """The client's, the server's, or the NAT box's outer address."""
-    number = {"client": 5, "server": 7, "nat": 9}[name]
+    """The client's, the server's, the NAT box's outer address, or the service's that it keeps."""
+    number = {"client": 5, "server": 7, "nat": 9, "service": 80}[name]
     return f"10.0.0.{number}" if family == 4 else f"2001:db8::{number}"
 
 
@@ -30,7 +30,8 @@ class World:
     """Both captures: the client's (A) and the server's (B).
 
     `hops` routers and `delay_ns` lie between them; B's clock is `offset_ns` ahead and gains `ppm`.
-    With `nat` the server sees another client address and port. `now` is the true time.
+    With `nat` the server sees another client address and port; with `service` the client sees the
+    server as another address and port. `now` is the true time.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class World:
         offset_ns: int = 3 * SECOND,
         ppm: float = 0.0,
         nat: bool = False,
+        service: bool = False,
     ) -> None:
         self.family = family
         self.hops = hops
@@ -49,6 +51,7 @@ class World:
         self.offset_ns = offset_ns
         self.ppm = ppm
         self.nat = nat
+        self.service = service
         self.now = START_NS
         self.seen: tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]] = ([], [])
         self.stamp = 1000
@@ -93,12 +96,15 @@ class Talk:
         self.ids = list(ids)
 
     def packet(self, side: int, point: int, flags: str, data: bytes = b"", **fields: Any) -> Any:
-        """A packet from a side as it looks at a point (0: A, 1: B)."""
+        """A packet from a side as it looks at a point (0: A, 1: B); `view`: with the addresses that
+        the connection has at that point."""
         world = self.world
         family = world.family
-        outer = world.nat and point == 1
+        view = fields.pop("view", point)
+        outer, front = world.nat and view == 1, world.service and view == 0
         client = (address("nat" if outer else "client", family), self.port + 7 * outer)
-        ends = [client, (address("server", family), 443)]
+        server = (address("service" if front else "server", family), 80 if front else 443)
+        ends = [client, server]
         (src, sport), (dst, dport) = ends[side], ends[1 - side]
         ttl = fields.pop("ttl", 64 if side == point else 64 - world.hops)
         ip_id = fields.pop("ip_id", self.ids[side])
@@ -125,18 +131,27 @@ class Talk:
         lost: bool = False,
         late_ns: int = 0,
         unseen: int | None = None,
+        escaped: bool = False,
+        view: int | None = None,
         **fields: Any,
     ) -> None:
         """A packet leaves a side and arrives at the other, unless it is lost on the way.
 
         `unseen`: this point's capture misses it. `late_ns`: how much longer than usual it takes.
+        `escaped`: it arrives with the addresses that it left with; `view`: it has this point's
+        addresses all the way.
         """
         world = self.world
+        views = [side if view is None else view, 1 - side if view is None else view]
+        if escaped:
+            views[1] = side
         if unseen != side:
-            world.see(side, world.now, self.packet(side, side, flags, data, **dict(fields)))
+            made = self.packet(side, side, flags, data, view=views[0], **dict(fields))
+            world.see(side, world.now, made)
         if not lost and unseen != 1 - side:
             arrival = world.now + world.delay_ns + late_ns
-            world.see(1 - side, arrival, self.packet(side, 1 - side, flags, data, **dict(fields)))
+            made = self.packet(side, 1 - side, flags, data, view=views[1], **dict(fields))
+            world.see(1 - side, arrival, made)
         if "R" not in flags:
             self.numbers[side] += len(data) + ("S" in flags) + ("F" in flags)
             self.ids[side] += 1
