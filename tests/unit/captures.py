@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import scapy.layers.inet as scapy_inet
@@ -85,18 +86,47 @@ def enhanced(
     number: int = 0,
     endian: str = "<",
     direction: int | None = None,
+    lost: int | None = None,
 ) -> bytes:
-    """An Enhanced Packet Block; `number` is the interface's."""
+    """An Enhanced Packet Block; `number` is the interface's, `lost` epb_dropcount."""
     head = struct.pack(endian + "5I", number, ticks >> 32, ticks & 0xFFFFFFFF, len(data), len(data))
     options = b""
     if direction is not None:
-        options = option(endian, 2, struct.pack(endian + "I", direction)) + option(endian, 0, b"")
+        options += option(endian, 2, struct.pack(endian + "I", direction))
+    if lost is not None:
+        options += option(endian, 4, struct.pack(endian + "Q", lost))
+    if options:
+        options += option(endian, 0, b"")
     return block(endian, 6, head + data + b"\0" * (-len(data) % 4) + options)
 
 
 def simple(data: bytes, endian: str = "<") -> bytes:
     """A Simple Packet Block: no time, the first interface."""
     return block(endian, 3, struct.pack(endian + "I", len(data)) + data)
+
+
+def statistics(
+    *,
+    taken: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    counts: Mapping[int, int] = MappingProxyType({}),
+    number: int = 0,
+    endian: str = "<",
+) -> bytes:
+    """An Interface Statistics Block: times in ticks of that interface, counts by option code
+    (4 isb_ifrecv, 5 isb_ifdrop, 7 isb_osdrop, 8 isb_usrdeliv)."""
+
+    def words(ticks: int) -> bytes:
+        return struct.pack(endian + "II", ticks >> 32, ticks & 0xFFFFFFFF)
+
+    options = b""
+    for code, ticks in ((2, start), (3, end)):
+        if ticks is not None:
+            options += option(endian, code, words(ticks))
+    for code, count in counts.items():
+        options += option(endian, code, struct.pack(endian + "Q", count))
+    return block(endian, 5, struct.pack(endian + "I", number) + words(taken) + options)
 
 
 def pcapng(packets: Iterable[bytes], link: int = ETHERNET, endian: str = "<") -> bytes:

@@ -38,7 +38,8 @@ def _numbered(entry: Entry, number: int, amends: int | None = None) -> Entry:
 
 def _tally(*entries: Entry, remembered: int = 4096) -> Tally:
     clock = itertools.chain([10.0], itertools.repeat(22.3456))
-    tally = Tally(clock=clock.__next__, remembered=remembered)
+    now_ns = itertools.count(1_574_587_800_000_000_000, 12_345_600_000)
+    tally = Tally(clock=clock.__next__, now_ns=now_ns.__next__, remembered=remembered)
     for entry in entries:
         tally.add(entry)
     return tally

@@ -12,6 +12,8 @@ from typing import Any
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
+from tests.unit import captures
+
 MS = 1_000_000
 SECOND = 1_000_000_000
 START_NS = 1_574_587_803 * SECOND
@@ -75,6 +77,17 @@ class World:
                 seconds, rest = divmod(time_ns, SECOND)
                 data += struct.pack("<IIII", seconds, rest, len(packet), len(packet)) + packet
             (folder / name).write_bytes(data)
+            names.append(str(folder / name))
+        return names[0], names[1]
+
+    def write_ng(self, folder: Path, *ends: bytes) -> tuple[str, str]:
+        """Both captures as pcapng files (nanoseconds) that end in these blocks: their names."""
+        names = []
+        for name, rows, end in zip(("a.pcapng", "b.pcapng"), self.seen, (*ends, b"", b"")):
+            data = captures.section() + captures.interface(link=captures.RAW, resolution=9)
+            for time_ns, packet in sorted(rows, key=lambda row: row[0]):
+                data += captures.enhanced(packet, ticks=time_ns)
+            (folder / name).write_bytes(data + end)
             names.append(str(folder / name))
         return names[0], names[1]
 
