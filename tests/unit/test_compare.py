@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scapy.layers.inet import IP, TCP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 
 from rsttrace.compare.clocks import Tick, measure
@@ -17,6 +17,7 @@ from rsttrace.compare.position import ForgedReset, position_of
 from rsttrace.compare.result import Result
 from rsttrace.errors import CaptureError
 from rsttrace.model import ComparedReset, Fate, Point
+from tests.unit import captures
 from tests.unit.twopoints import CLIENT, MS, SECOND, SERVER, START_NS, Talk, World, address
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
@@ -266,6 +267,107 @@ def test_a_clock_that_was_set(tmp_path: Path) -> None:
     assert Fate.NEVER_SENT not in all_fates(result)
     assert result.comparison.clocks is not None
     assert result.comparison.clocks.steady is False
+
+
+# ---- until when it was watching ----
+
+
+def early(world: World) -> Talk:
+    """A connection whose forged RST comes after all that B's capture shows."""
+    talk = Talk(world).open()
+    talk.send(CLIENT, "PA", b"GET /x", lost=True)
+    talk.forge(CLIENT, hops=1)
+    talk.wait()
+    return talk
+
+
+def ticks(world: World, point: int, later_ns: int = 0) -> int:
+    """What a point's clock shows at the end, or so much later."""
+    return world.clock(point, world.now + later_ns)
+
+
+@FAMILIES
+def test_its_own_statistics_tell(family: int, tmp_path: Path) -> None:
+    world = World(family=family)
+    early(world)
+    end = captures.statistics(end=ticks(world, 1, SECOND), counts={4: 7, 5: 0})
+    result = compare_files(dict(zip(Point, world.write_ng(tmp_path, b"", end))))
+    assert fates(result) == [Fate.NEVER_SENT]
+    assert result.comparison.b.until_ns == ticks(world, 1, SECOND)
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        ({"end": -30 * MS}, "ends before"),
+        ({"end": SECOND, "counts": {5: 1}}, "1 packet was lost"),
+        ({"end": SECOND, "counts": {7: 12}}, "12 packets were lost"),
+        ({"end": SECOND, "counts": {8: 100}}, "ends before"),
+    ],
+    ids=["too-early", "dropped", "os-dropped", "cut-by-a-tool"],
+)
+def test_its_own_statistics_do_not_say_enough(
+    end: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    world = World()
+    early(world)
+    block = captures.statistics(**{**end, "end": ticks(world, 1, end["end"])})
+    result = compare_files(dict(zip(Point, world.write_ng(tmp_path, b"", block))))
+    (reset,) = resets(result)
+    assert reset.other.fate is Fate.UNKNOWN
+    assert why in reset.other.why
+
+
+def test_another_interfaces_end_is_not_this_ones(tmp_path: Path) -> None:
+    world = World()
+    early(world)
+    end = captures.interface(link=captures.RAW, resolution=9)
+    end += captures.statistics(end=ticks(world, 1, SECOND), number=1)
+    stray = bytes(Talk(world, 50000).packet(CLIENT, 1, "PA", b"x"))
+    end += captures.enhanced(stray, ticks=ticks(world, 1, SECOND), number=1)
+    result = compare_files(dict(zip(Point, world.write_ng(tmp_path, b"", end))))
+    assert fates(result) == [Fate.UNKNOWN]
+
+
+def test_any_later_packet_tells_whatever_it_is(tmp_path: Path) -> None:
+    world = World()
+    early(world)
+    names = IP(src="10.0.0.7", dst="10.0.0.53") / UDP(sport=999, dport=53) / b"a question"
+    world.see(1, world.now + 20 * MS, names)
+    assert fates(run(world, tmp_path)) == [Fate.NEVER_SENT]
+
+
+@pytest.mark.parametrize("later", [True, False])
+def test_the_user_tells(later: bool, tmp_path: Path) -> None:
+    world = World()
+    early(world)
+    files = dict(zip(Point, world.write(tmp_path)))
+    moment = ticks(world, 1, SECOND if later else -30 * MS)
+    result = compare_files(files, until={Point.B: lambda last_ns: moment})
+    assert fates(result) == [Fate.NEVER_SENT if later else Fate.UNKNOWN]
+
+
+def test_the_user_is_told_what_cannot_be(tmp_path: Path) -> None:
+    world = World()
+    early(world)
+    files = dict(zip(Point, world.write(tmp_path)))
+    result = compare_files(files, until={Point.B: lambda last_ns: last_ns - SECOND})
+    assert any("--until-b is before the last packet" in note for note in result.comparison.notes)
+
+
+def test_a_capture_of_syns_alone_accuses_nobody(tmp_path: Path) -> None:
+    """B's filter let nothing else through, so the server's own RST is not there."""
+    world = World()
+    for port in range(50000, 50004):
+        talk = Talk(world, port, isn=(port * 7, port * 11))
+        talk.send(CLIENT, "S")
+        talk.wait()
+        talk.send(SERVER, "SA")
+        talk.wait()
+        talk.send(CLIENT, "A", unseen=1)
+        talk.send(SERVER, "RA", unseen=1)
+        talk.wait()
+    assert all_fates(run(world, tmp_path)) == {Fate.UNKNOWN}
 
 
 # ---- finding the connection ----
