@@ -16,7 +16,8 @@ from rsttrace.model import Clocks, Point
 SECOND = 1_000_000_000
 
 DRIFT_SPAN_NS = 60 * SECOND
-"""In a shorter capture a quartz's drift (some 20 ppm) is not worth telling from jitter."""
+"""In a shorter capture a quartz's drift (some 20 ppm) is not worth telling from jitter, as long as
+no packet contradicts."""
 
 BINS = 16
 """Pieces of a capture in which the offset is measured, to see it change."""
@@ -30,6 +31,10 @@ SLACK_NS = 20_000
 
 LATE_NS = 60 * SECOND
 """No RST is on its way for longer (RFC 9293 §3.4.1: twice that is the longest life)."""
+
+PIECES, ROUNDS = 64, 80
+"""The drift that contradicts no packet is looked for among the fastest packets of so many pieces of
+the capture, halving what is left so often."""
 
 MOST_PPM = 1000.0
 """More than this is no drift: a clock was set (NTP slews with 500 ppm at most, adjtimex(2))."""
@@ -47,13 +52,22 @@ class Timing:
     """What the packets say of the clocks.
 
     The drift is taken to be the same all along; what is left of it, as a quartz's temperature
-    changes, is met by looking at packets from around the moment only.
+    changes, is met by looking at packets from around the moment only. `slack_ns` is how much a
+    packet may seem to arrive before it left: more where only a drift makes sense of a short
+    capture.
     """
 
     def __init__(self, ticks: Sequence[Tick]) -> None:
         ticks = sorted(ticks)
         self._middle = (ticks[0].a_ns + ticks[-1].a_ns) // 2
         self._drift = _drift(ticks, self._middle)
+        self.slack_ns = SLACK_NS
+        if _contradiction(ticks, self._middle, self._drift) > 0:
+            fitting = _corridor(ticks, self._middle)
+            if fitting is not None:
+                self._drift = fitting
+                if ticks[-1].a_ns - ticks[0].a_ns < DRIFT_SPAN_NS:
+                    self.slack_ns += _contradiction(ticks, self._middle, 0.0)
         self._near: dict[int, tuple[int | None, int | None]] = {}
         self._times: tuple[list[int], list[int]] = ([], [])
         self._differences: tuple[list[int], list[int]] = ([], [])
@@ -125,10 +139,10 @@ class Timing:
         lower, upper = self.bounds(a_ns)
         difference = b_ns - a_ns
         if to_b:
-            early = lower is not None and difference < lower - SLACK_NS
+            early = lower is not None and difference < lower - self.slack_ns
             late = upper is not None and difference > upper + LATE_NS
         else:
-            early = upper is not None and difference > upper + SLACK_NS
+            early = upper is not None and difference > upper + self.slack_ns
             late = lower is not None and difference < lower - LATE_NS
         return not early and not late
 
@@ -199,3 +213,44 @@ def _drift(ticks: Sequence[Tick], middle: int) -> float:
     if gained < sum(error for _, _, error in samples) / len(samples) / 4:
         return 0.0
     return slope * 1e6 if abs(slope) * 1e6 <= MOST_PPM else 0.0
+
+
+def _contradiction(ticks: Sequence[Tick], middle: int, drift: float) -> int:
+    """How much earlier than it left a packet seems to have arrived, at this drift; 0: none did."""
+    to_a: list[int] = []
+    to_b: list[int] = []
+    for tick in ticks:
+        moved = round(drift * 1e-6 * (tick.a_ns - middle))
+        (to_b if tick.to_b else to_a).append(tick.difference_ns - moved)
+    return max(0, max(to_a) - min(to_b)) if to_a and to_b else 0
+
+
+def _corridor(ticks: Sequence[Tick], middle: int) -> float | None:
+    """The drift, in ppm, that leaves the widest way between the packets to B and those to A, so
+    that none arrives before it left; ``None`` if there is no such drift.
+
+    The width is concave in the drift: the minimum of straight lines less the maximum of others.
+    """
+    span = ticks[-1].a_ns - ticks[0].a_ns
+    fastest: dict[tuple[bool, int], Tick] = {}
+    for tick in ticks:
+        key = tick.to_b, (tick.a_ns - ticks[0].a_ns) * PIECES // (span + 1)
+        known = fastest.get(key)
+        if known is None or (tick.difference_ns < known.difference_ns) == tick.to_b:
+            fastest[key] = tick
+    few = sorted(fastest.values())
+
+    def width(drift: float) -> float:
+        to_b = [t.difference_ns - drift * 1e-6 * (t.a_ns - middle) for t in few if t.to_b]
+        to_a = [t.difference_ns - drift * 1e-6 * (t.a_ns - middle) for t in few if not t.to_b]
+        return min(to_b) - max(to_a)
+
+    low, high = -MOST_PPM, MOST_PPM
+    for _ in range(ROUNDS):
+        third = (high - low) / 3
+        if width(low + third) < width(high - third):
+            low += third
+        else:
+            high -= third
+    found = (low + high) / 2
+    return found if not _contradiction(ticks, middle, found) else None

@@ -106,9 +106,12 @@ class Coverage:
         return known
 
     def unwatched(self, flow: JoinedFlow, sighting: Sighting, point: Point) -> str:
-        """Why the watcher may have missed a RST that came in at `point`; empty: it cannot have."""
-        watcher, way = point.other, flow.toward[point]
-        if gap := self.gap(flow, watcher, self.departure(point, sighting)):
+        """Why the watcher may have missed a RST that was seen at `point`, coming in or leaving;
+        empty: it cannot have."""
+        watcher, way = point.other, sighting.way
+        came = way == flow.toward[point]
+        span = (self.departure if came else self.arrival)(point, sighting)
+        if gap := self.gap(flow, watcher, span):
             return gap
         if self.timing is not None and not self.timing.steady_at(
             self.timing.by_a(point, sighting.time_ns)
@@ -120,7 +123,8 @@ class Coverage:
             return f"{watcher}'s capture shows SYNs only: it may have been filtered"
         if self._matches < FEWEST:
             return "too few packets were seen at both points"
-        missed_here, here = len(self._lacking(flow, point)), len(flow.of_way(way))
+        missed_here = len(self._lacking(flow, point))
+        here = len(flow.of_way(flow.toward[point]))
         if missed_here > MISSED * here or self._missed[point] > MISSED * self._matches:
             return f"{watcher}'s capture lacks other packets too that arrived at {point}"
         return ""

@@ -138,9 +138,8 @@ class _Resets:
         partner = self._partners.get((point, sighting.frame))
         if partner is not None:
             return replace(self._say(Fate.ARRIVED, point), frame=partner.frame)
-        arrival = self._coverage.arrival(point, sighting)
-        gap = self._coverage.gap(self._flow, point.other, arrival)
-        return self._say(Fate.UNKNOWN if gap else Fate.NEVER_ARRIVED, point, gap)
+        why = self._coverage.unwatched(self._flow, sighting, point)
+        return self._say(Fate.UNKNOWN if why else Fate.NEVER_ARRIVED, point, why)
 
     # ---- a RST that a point received ----
 
