@@ -143,12 +143,19 @@ FINDINGS: dict[str, str] = {
     "peer-of-several": "several hosts answer for {remote}: ask each one, or its balancer",
     "idle-timeout": "send keepalives sooner than that (net.ipv4.tcp_keepalive_time, "
     "SO_KEEPALIVE), or raise the timeout",
+    "escaped-nat": "on the NAT box: conntrack -S; drop what is invalid (ct state invalid), or set "
+    "nf_conntrack_tcp_be_liberal=1",
     "connection-refused": "ss -ltn 'sport = :{remote_port}' on {remote}; does it listen, on this "
     "address?",
 }
 """What a finding asks for."""
 
-DECISIVE = frozenset({"keepalive-race", "port-reuse", "port-scan", "spoofed-syn", "health-check"})
+DECISIVE = frozenset(
+    {
+        *("keepalive-race", "port-reuse", "escaped-nat"),
+        *("port-scan", "spoofed-syn", "health-check"),
+    }
+)
 """Findings that explain the reset: what they ask for comes first. What this node itself has found
 (`Reset.notes`) does, too."""
 

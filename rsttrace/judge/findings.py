@@ -311,7 +311,6 @@ def connection_refused(reset: Reset, decided: Decided) -> Evidence | None:
 
 
 FINDERS: tuple[Finder, ...] = (
-    escaped_nat,
     duplicate_address,
     split_identity,
     port_reuse,
@@ -322,6 +321,7 @@ FINDERS: tuple[Finder, ...] = (
     port_scan,
     spoofed_syn,
     health_check,
+    escaped_nat,
     connection_refused,
 )
 """Every finding, the most useful first."""

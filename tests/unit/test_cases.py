@@ -36,6 +36,19 @@ def read(name: str) -> dict[int, Entry]:
     return {entry["frame"]: entry for entry in found}
 
 
+@cache
+def compare(name: str, *options: str) -> tuple[Entry, list[Entry]]:
+    """What both ends of a pair say: the comparison, and the entries."""
+    ends = [str(CASES / f"{name}-{end}.pcap") for end in ("client", "server")]
+    command = [sys.executable, "-m", "rsttrace", "compare", "-o", "json", *options, *ends]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert done.returncode == 0, done.stderr
+    head, *entries = [json.loads(line) for line in done.stdout.splitlines()]
+    for line in (head, *entries):
+        VALIDATOR.validate(line)
+    return head["comparison"], entries
+
+
 def words(entry: Entry) -> str:
     """All that is said of a reset."""
     device = entry["device"]["name"] or ""
@@ -163,9 +176,62 @@ def test_across_the_boundary_is_as_its_control() -> None:
     assert one["score"] == pytest.approx(control["score"], abs=0.2)
 
 
+def told(head: Entry) -> dict[tuple[str, int], str]:
+    """What becomes of each reset, by point and frame."""
+    return {
+        (reset["point"], reset["frame"]): reset["fate"]
+        for flow in head["flows"]
+        for reset in flow["resets"]
+    }
+
+
+def test_a_packet_that_escaped_nat() -> None:
+    head, entries = compare("escaped-nat")
+    assert {how: count for how, count in head["matched"].items() if count} == {
+        "initial-sequence-numbers": 1,
+        "escaped": 1,
+    }
+    (flow,) = head["flows"]
+    (finding,) = flow["findings"]
+    assert (finding["name"], finding["frame"], finding["reset_frame"]) == ("escaped-nat", 8, 9)
+    assert (
+        "its answer came from 10.100.2.2:8080 instead of 10.96.0.10:80: it was not translated back"
+        in finding["text"]
+    )
+    assert told(head) == {
+        ("A", 9): "arrived",
+        ("B", 9): "left",
+        ("B", 11): "arrived",
+        ("A", 11): "left",
+    }
+    assert {entry["frame"] for entry in entries if "escaped-nat" in entry["findings"]} == {9}
+
+
+@pytest.mark.parametrize(
+    ("options", "fate"),
+    [
+        ((), "unknown"),
+        (("--until-b", "2026-11-28T22:50:31Z"), "never-sent"),
+        (("--until-b", "end of day"), "never-sent"),
+        (("--until-b", "2026-11-28T22:50:30.11Z"), "unknown"),
+    ],
+)
+def test_a_node_in_between_answered(options: tuple[str, ...], fate: str) -> None:
+    head, entries = compare("node-answers", *options)
+    assert told(head) == {("A", 14): fate}
+    (entry,) = entries
+    assert entry["origin"] == "forged"
+    assert (entry["confidence"] == 1.0) == (fate == "never-sent")
+
+
+PAIRS = ("escaped-nat", "node-answers")
+
+
 def test_every_file_is_looked_at_and_described() -> None:
     files = {path.stem for path in CASES.glob("*.pcap*")}
-    assert files == {name for name, _, _ in EACH}
+    pairs = {f"{name}-{end}" for name in PAIRS for end in ("client", "server")}
+    assert files == {name for name, _, _ in EACH} | pairs
     rows = (CASES / "README.md").read_text(encoding="utf-8")
     described = {name for name in files if f"`{name}`" in rows}
+    described |= {file for file in pairs if f"`{file.rpartition('-')[0]}`" in rows}
     assert files - described == {"syn-retransmitted-wrong-accusation-control"}  # its `-control`

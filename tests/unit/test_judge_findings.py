@@ -17,10 +17,13 @@ from rsttrace.model import (
     Cause,
     Endpoint,
     Evidence,
+    Fate,
     Half,
     Kind,
     MadeHere,
     Origin,
+    OtherEnd,
+    Point,
     Reset,
     Scope,
     Share,
@@ -72,6 +75,13 @@ NEW_SYN = seen(flags="S", seq=77, ack=0, payload_len=0, time_ns=b.TIME - 200 * M
 REUSED = half(new_syn=NEW_SYN)
 PROVED = MadeHere(7, Kind.SENT_NETFILTER, hook="forward")
 SPLIT = half(syn_ttl=39, ttl=231, ttls=b.counted((231, 11), (39, 1)))
+
+
+def compared(escaped: str, **changes: Any) -> Reset:
+    """A reset that the other end sent, too; `escaped` is what is said of a packet before it."""
+    other = OtherEnd(Fate.LEFT, Point.B, "b.pcap", 9, at_sender=True, escaped=escaped)
+    return flow(other_end=other, **changes)
+
 
 FOUND: dict[str, list[Any]] = {
     "duplicate-address": [
@@ -128,6 +138,10 @@ FOUND: dict[str, list[Any]] = {
     "health-check": [
         pytest.param(check(1, b.TIME), id="syn-synack-rst"),
         pytest.param(check(1, b.TIME, period_s=2.04), id="again-and-again"),
+    ],
+    "escaped-nat": [
+        pytest.param(compared("its answer came from elsewhere"), id="received"),
+        pytest.param(compared("its answer came from elsewhere", kind=Kind.SENT_PASSIVE), id="sent"),
     ],
     "connection-refused": [
         pytest.param(flow(cause=Cause("connection-refused", "refused")), id="refused"),
@@ -268,6 +282,10 @@ NOT_FOUND: dict[str, list[Any]] = {
         ),
         pytest.param(check(1, b.TIME, theirs=half(packets=1)), id="no-syn"),
         pytest.param(check(1, b.TIME, scope=Scope.PEER), id="no-flow"),
+    ],
+    "escaped-nat": [
+        pytest.param(compared(""), id="as-it-ought-to-be"),
+        pytest.param(flow(), id="one-end-only"),
     ],
     "connection-refused": [pytest.param(flow(), id="established")],
 }

@@ -20,6 +20,7 @@ from rsttrace.model import (
     ComparedReset,
     Comparison,
     Endpoint,
+    Escape,
     Evidence,
     Fate,
     Holder,
@@ -501,14 +502,30 @@ FORGED_POSITION = Position(
     notes=("both add up: 1 + 15, and itself, of 17 between them",),
 )
 CLIENT_END, SERVER_END = Endpoint("10.0.0.5", 51234), Endpoint("10.9.8.7", 3306)
+ESCAPED = Endpoint("10.0.0.5", 51240)
 COMPARISON = Comparison(
     a=PointFile(
-        Point.A, "client.pcap", False, 1200, 31, 1, TIME, TIME + 60_000_000_000, None, "10.0.0.5"
+        Point.A,
+        "client.pcap",
+        False,
+        *(1200, 32, 1),
+        *(TIME, TIME + 60_000_000_000),
+        address="10.0.0.5",
+        from_ns=TIME,
+        until_ns=TIME + 60_000_000_000,
     ),
     b=PointFile(
-        Point.B, "server.pcap", False, 8000, 900, 1, TIME, TIME + 90_000_000_000, None, "10.9.8.7"
+        Point.B,
+        "server.pcapng",
+        False,
+        *(8000, 900, 1),
+        *(TIME, TIME + 90_000_000_000),
+        address="10.9.8.7",
+        from_ns=TIME - 1_000_000_000,
+        until_ns=TIME + 120_000_000_000,
+        dropped=0,
     ),
-    matched={"addresses": 31, "one-sided": 869},
+    matched={"addresses": 30, "initial-sequence-numbers": 1, "escaped": 1, "one-sided": 869},
     clocks=Clocks(3_000_012_000, 2_992_512_000, 3_007_512_000, 0.0, True, 610, 588),
     ab=Traffic(612, 611, 1, 0, 0, 17),
     ba=Traffic(588, 588, 0, 0, 0, 17),
@@ -529,13 +546,30 @@ COMPARISON = Comparison(
                     other=OtherEnd(
                         Fate.NEVER_SENT,
                         Point.B,
-                        "server.pcap",
+                        "server.pcapng",
                         why="B shows 42 of this connection's packets that arrived at A, and not "
                         "this one",
                         trigger_arrived=False,
                         where=FORGED_POSITION.text,
                     ),
                     position=FORGED_POSITION,
+                ),
+            ),
+        ),
+        ComparedFlow(
+            a=(ESCAPED, Endpoint("10.96.0.10", 80)),
+            b=(ESCAPED, Endpoint("10.244.1.192", 8080)),
+            how="initial-sequence-numbers",
+            sure="sure",
+            text="other addresses (NAT), the same initial sequence numbers both ways",
+            escapes=(
+                Escape(
+                    *(Point.A, 1, 930, 4711),
+                    *(Endpoint("10.244.1.192", 8080), ESCAPED),
+                    *(Endpoint("10.96.0.10", 80), ESCAPED),
+                    reset_frame=931,
+                    text="its answer came from 10.244.1.192:8080 instead of 10.96.0.10:80: it was "
+                    "not translated back",
                 ),
             ),
         ),
@@ -547,7 +581,8 @@ COMPARISON = Comparison(
 
 def _documentation() -> str:
     """docs/json.md with its generated parts made anew, between their markers."""
-    tally = Tally(clock=iter([0.0, 12.3]).__next__)
+    now_ns = iter([TIME - 2_000_000_000, TIME + 10_300_000_000]).__next__
+    tally = Tally(clock=iter([0.0, 12.3]).__next__, now_ns=now_ns)
     for entry in (FORGED, PEER):
         tally.add(entry)
     tally.not_shown(filtered=3, aggregated=0, lost=0)
