@@ -486,6 +486,91 @@ def test_a_proxy_is_no_firewall_that_renumbers(family: int, tmp_path: Path) -> N
     assert "proxy" in reset.other.why
 
 
+def test_ports_used_again_in_a_connection_that_lives(tmp_path: Path) -> None:
+    """The client lost its connection; B's capture did not see the RST that ended it there."""
+    world = World()
+    Talk(world).open()
+    world.see(0, world.now, Talk(world).packet(CLIENT, 0, "R", ttl=64, seq=1_000_011, window=0))
+    second = Talk(world, isn=(77, 88)).open()
+    second.forge(CLIENT, hops=1)
+    second.wait()
+    second.send(SERVER, "PA", b"it goes on")
+    result = run(world, tmp_path)
+    assert result.comparison.matched == {"addresses": 2}
+    assert fates(result) == [Fate.NEVER_SENT]
+
+
+def test_a_blind_syn_at_one_point_changes_nothing(tmp_path: Path) -> None:
+    world = World()
+    talk = Talk(world).open()
+    world.see(1, world.now, talk.packet(CLIENT, 1, "S", seq=5, ttl=33))
+    talk.wait()
+    talk.forge(CLIENT, hops=1)
+    talk.wait()
+    talk.honest(SERVER)
+    result = run(world, tmp_path)
+    assert result.comparison.matched == {"addresses": 1}
+    assert fates(result) == [Fate.NEVER_SENT, Fate.LEFT]
+
+
+def test_a_forged_syn_ack_before_the_servers(tmp_path: Path) -> None:
+    """Two initial sequence numbers of one side at A: one of them is the server's."""
+    world = World(nat=True)
+    talk = Talk(world)
+    talk.send(CLIENT, "S")
+    world.see(0, world.now, talk.packet(SERVER, 0, "SA", seq=4711, ttl=63))
+    talk.wait()
+    talk.send(SERVER, "SA")
+    talk.wait()
+    talk.send(CLIENT, "A")
+    talk.wait()
+    talk.honest(SERVER)
+    result = run(world, tmp_path)
+    assert result.comparison.matched == {"initial-sequence-numbers": 1}
+    assert fates(result) == [Fate.LEFT]
+
+
+@FAMILIES
+def test_syns_sent_again(family: int, tmp_path: Path) -> None:
+    world = World(family=family, nat=True)
+    talk = Talk(world)
+    talk.send(CLIENT, "S", lost=True)
+    talk.numbers[CLIENT] -= 1
+    talk.wait(1000 * MS)
+    talk.open()
+    talk.honest(SERVER)
+    result = run(world, tmp_path)
+    assert result.comparison.matched == {"initial-sequence-numbers": 1}
+    assert fates(result) == [Fate.LEFT]
+
+
+@FAMILIES
+def test_the_files_in_the_other_order_say_the_same(family: int, tmp_path: Path) -> None:
+    world = World(family=family, service=True)
+    talk = Talk(world).open()
+    talk.send(SERVER, "PA", b"escapes", escaped=True)
+    talk.wait()
+    talk.send(CLIENT, "R", window=0, ip_id=0, view=1)
+    talk.wait()
+    other = Talk(world, 50000, isn=(5, 6)).open()
+    other.forge(CLIENT, hops=1)
+    other.wait()
+    other.honest(SERVER)
+    names = world.write(tmp_path)
+    there, back = (
+        compare_files(dict(zip(Point, order))) for order in (names, (names[1], names[0]))
+    )
+    assert {(point.other, frame): other.fate for (point, frame), other in there.resets.items()} == {
+        key: other.fate for key, other in back.resets.items()
+    }
+    assert there.comparison.matched == back.comparison.matched
+    (one,), (two,) = (
+        [escape for flow in result.comparison.flows for escape in flow.escapes]
+        for result in (there, back)
+    )
+    assert (one.point.other, one.frame, one.text) == (two.point, two.frame, two.text)
+
+
 # ---- packets that escaped NAT ----
 
 
@@ -583,6 +668,27 @@ def test_lost_retransmitted_and_captured_twice(tmp_path: Path) -> None:
     assert (ab.left, ab.arrived, ab.lost, ab.injected) == (6, 5, 1, 0)
     assert (ba.left, ba.arrived, ba.lost, ba.injected) == (3, 3, 0, 0)
     assert fates(result) == [Fate.LEFT]
+
+
+@FAMILIES
+@pytest.mark.parametrize("point", [0, 1])
+def test_a_mirror_port_shows_resets_twice_too(point: int, family: int, tmp_path: Path) -> None:
+    """None of them is another one, sent or not."""
+    world = World(family=family)
+    talk = Talk(world).open()
+    talk.honest(SERVER)
+    other = Talk(world, 50000, isn=(5, 6)).open()
+    other.forge(CLIENT, hops=1)
+    other.wait()
+    Talk(world, 50001, isn=(7, 8)).open()
+    once = run(world, tmp_path)
+    rows = world.seen[point]
+    rows.extend((time_ns + 2000, data) for time_ns, data in rows[:])
+    twice = run(world, tmp_path)
+    assert all_fates(twice) == all_fates(once) == {Fate.LEFT, Fate.ARRIVED, Fate.NEVER_SENT}
+    assert len(resets(twice)) == len(resets(once))
+    there = [key for key in twice.resets if key[0] is (Point.A, Point.B)[point]]
+    assert len(there) == 2 * len([key for key in once.resets if key[0] is there[0][0]])
 
 
 def test_buffers_that_cards_cut_up(tmp_path: Path) -> None:
@@ -686,6 +792,27 @@ def test_drift(ppm: float) -> None:
         assert upper is not None
         true = 7 * SECOND + round((tick.a_ns - START_NS) * ppm * 1e-6)
         assert lower - MS <= true <= upper + MS
+
+
+@pytest.mark.parametrize("ppm", [-200.0, 30.0])
+@FAMILIES
+def test_drift_that_outgrows_a_short_way(family: int, ppm: float, tmp_path: Path) -> None:
+    """Two hosts on one link: in seconds the clocks run apart by more than a round trip."""
+    world = World(family=family, hops=1, delay_ns=30_000, ppm=ppm)
+    talk = Talk(world).open()
+    for _ in range(40):
+        for side in (CLIENT, SERVER):
+            talk.send(side, "PA", b"hello")
+            talk.wait(100 * MS)
+    talk.forge(CLIENT, hops=0)
+    talk.wait()
+    talk.honest(SERVER)
+    result = run(world, tmp_path)
+    assert fates(result) == [Fate.NEVER_SENT, Fate.LEFT]
+    clocks = result.comparison.clocks
+    assert clocks is not None
+    assert clocks.steady
+    assert abs(clocks.drift_ppm - ppm) < 10
 
 
 def test_a_clock_that_does_not_run_straight() -> None:

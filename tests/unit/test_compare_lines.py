@@ -277,6 +277,82 @@ def test_a_log_that_lost_resets_accuses_nobody(tmp_path: Path) -> None:
     assert "never-sent" not in said
 
 
+DAY = {
+    "started": "2019-11-24T00:00:00.000000000+00:00",
+    "ended": "2019-11-25T00:00:00.000000000+00:00",
+}
+"""A run that watched all the while."""
+
+EARLY = "2019-11-24T09:30:03.000000000+00:00"
+"""Before the first of these resets."""
+
+
+@pytest.mark.parametrize(
+    ("run", "not_shown", "fate", "why"),
+    [
+        (DAY, {"filtered": 0}, "never-sent", "was watching, without a filter"),
+        (DAY, {"filtered": 2}, "unknown", "may be filtered"),
+        (DAY, {}, "unknown", "may be filtered"),
+        (DAY, {"filtered": 0, "lost": 1}, "unknown", "not everything"),
+        (DAY, {"filtered": 0, "blocked": 1}, "unknown", "not everything"),
+        (
+            {**DAY, "ended": "2019-11-24T09:30:03.000000000+00:00"},
+            {"filtered": 0},
+            "unknown",
+            "was",
+        ),
+        ({"started": None, "ended": None}, {"filtered": 0}, "unknown", "may be filtered"),
+    ],
+)
+def test_what_a_run_that_saw_everything_does_not_tell_was_not_sent(
+    run: dict[str, str | None], not_shown: dict[str, int], fate: str, why: str, tmp_path: Path
+) -> None:
+    """A live tracer's last line says when it ran, and whether it left anything out."""
+    a, b = story().write(tmp_path)
+    names = (logged(a, tmp_path / "a.jsonl"), logged(b, tmp_path / "b.jsonl"))
+    lines = Path(names[1]).read_text().splitlines()
+    summary = json.loads(lines[-1])
+    summary["summary"].update(run, not_shown=not_shown)
+    Path(names[1]).write_text("\n".join([*lines[:-1], json.dumps(summary)]))
+    head, *_ = [json.loads(line) for line in compared(names)]
+    (reset,) = [
+        reset
+        for flow in head["comparison"]["flows"]
+        for reset in flow["resets"]
+        if reset["point"] == "A" and reset["dst"]["port"] == 50002
+    ]
+    assert reset["fate"] == fate, reset
+    assert why in reset["why"]
+    assert head["comparison"]["b"]["dropped"] == sum(
+        not_shown.get(name, 0) for name in ("lost", "blocked")
+    )
+
+
+def test_two_runs_in_one_log_watched_in_turn(tmp_path: Path) -> None:
+    """Between them nobody watched."""
+    a, b = story().write(tmp_path)
+    names = (logged(a, tmp_path / "a.jsonl"), logged(b, tmp_path / "b.jsonl"))
+    lines = Path(names[1]).read_text().splitlines()
+    summary = json.loads(lines[-1])
+    made = []
+    for started, ended in (("00:00:00", "09:00:00"), ("10:00:00", "11:00:00")):
+        summary["summary"].update(
+            started=f"2019-11-24T{started}.000000000+00:00",
+            ended=f"2019-11-24T{ended}.000000000+00:00",
+            not_shown={"filtered": 0},
+        )
+        made.append(json.dumps(summary))
+    Path(names[1]).write_text("\n".join([made[0], *lines[:-1], made[1]]))
+    head, *_ = [json.loads(line) for line in compared(names)]
+    said = {
+        reset["fate"]
+        for flow in head["comparison"]["flows"]
+        for reset in flow["resets"]
+        if reset["point"] == "A"
+    }
+    assert "never-sent" not in said
+
+
 def test_what_was_amended_counts_once(tmp_path: Path) -> None:
     first = entry_object(next(iter(SAMPLES.values())))
     second = {**first, "id": first["id"] + 1, "amends": first["id"], "origin": "peer"}
