@@ -6,14 +6,15 @@ time, a packet that it did not see never passed it.
 
 from __future__ import annotations
 
-from collections import Counter
+import functools
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from rsttrace.compare.clocks import Timing
 from rsttrace.compare.join import JoinedFlow
-from rsttrace.compare.survey import Sighting, Survey
+from rsttrace.compare.survey import FlowSummary, Mark, Sighting, Survey
 from rsttrace.model import Endpoint, Point, hops
-from rsttrace.tcp import RST, SYN
+from rsttrace.tcp import ACK, RST, SYN, advance, before, latest
 
 TTL_SLACK = 2
 """The hops between the points may change by so much for one packet (a reroute)."""
@@ -44,13 +45,22 @@ class Coverage:
                 if not item.a.flags & SYN:
                     for point in Point:
                         self._talks[point].add(flow.sender(point, item.way))
+        self._resets: dict[Point, dict[tuple[int, int], list[FlowSummary]]] = {}
+        for point, survey in surveys.items():
+            found = self._resets[point] = defaultdict(list)
+            for summary in survey.flows:
+                for mark in summary.marks:
+                    found[_numbers(mark)].append(summary)
         self._phantoms: dict[tuple[int, Point], list[Sighting]] = {}
         for flow in flows:
             for point, way in flow.toward.items():
                 sender = flow.sender(point.other, way)
                 self._sent[point.other, sender] += len(flow.of_way(way))
         self._missed = {
-            point: sum(len(self._lacking(flow, point)) for flow in flows) for point in Point
+            point: sum(
+                len(self._lacking(flow, point)) + self._holes(flow, point.other) for flow in flows
+            )
+            for point in Point
         }
 
     def departure(self, point: Point, sighting: Sighting) -> tuple[int, int] | None:
@@ -123,10 +133,25 @@ class Coverage:
             return f"{watcher}'s capture shows SYNs only: it may have been filtered"
         if self._matches < FEWEST:
             return "too few packets were seen at both points"
+        if self._holes(flow, watcher):
+            return f"{watcher}'s capture lacks data that its end acknowledged: it lost packets"
         missed_here = len(self._lacking(flow, point))
         here = len(flow.of_way(flow.toward[point]))
         if missed_here > MISSED * here or self._missed[point] > MISSED * self._matches:
             return f"{watcher}'s capture lacks other packets too that arrived at {point}"
+        return ""
+
+    def elsewhere(self, flow: JoinedFlow, sighting: Sighting, point: Point) -> str:
+        """Where the watcher shows a RST with the numbers of one that came in at `point`, if it does
+        so in packets that it takes for another connection; empty: nowhere."""
+        own = flow.match.at(point.other)
+        way = sighting.way
+        shift = flow.match.shift if point is Point.A else (0, 0)
+        number = Mark(way, advance(sighting.seq, shift[way]), sighting.ack)
+        for other in self._resets[point.other].get(_numbers(number), ()):
+            if other is not own and not any(s.flow is other for s in flow.strays.values()):
+                ends = f"{other.ends[0]} and {other.ends[1]}"
+                return f"{point.other} shows a RST with its numbers between {ends}: it may be that"
         return ""
 
     def _shows(self, flow: JoinedFlow, watcher: Point, way: int) -> bool:
@@ -148,6 +173,29 @@ class Coverage:
     def _lacking(self, flow: JoinedFlow, point: Point) -> list[Sighting]:
         """What came from the usual distance and the watcher lacks: it was not injected."""
         return [item for item in self.phantoms(flow, point) if not _strange(flow, item, point)]
+
+    def _holes(self, flow: JoinedFlow, watcher: Point) -> int:
+        """How many packets with data passed the watcher, whose capture lacks them: the end behind
+        it has acknowledged their last byte."""
+        if not flow.toward:
+            return 0
+        way = flow.toward[watcher]
+        acks = [item.ack for item in flow.seen(watcher) if item.way != way and item.flags & ACK]
+        if not acks:
+            return 0
+        newest = functools.reduce(latest, acks)
+        return sum(
+            not before(newest, item.end)
+            for item in flow.only[watcher.other]
+            if item.way == way
+            and item.payload_len
+            and not self.gap(flow, watcher, self.arrival(watcher.other, item))
+        )
+
+
+def _numbers(mark: Mark) -> tuple[int, int]:
+    """What tells one RST from others: without a socket it answers a SYN with the number 0."""
+    return (mark.seq, 0) if mark.seq else (0, mark.ack)
 
 
 def _strange(flow: JoinedFlow, sighting: Sighting, point: Point) -> bool:

@@ -139,6 +139,7 @@ class _Resets:
         if partner is not None:
             return replace(self._say(Fate.ARRIVED, point), frame=partner.frame)
         why = self._coverage.unwatched(self._flow, sighting, point)
+        why = why or self._coverage.elsewhere(self._flow, sighting, point)
         return self._say(Fate.UNKNOWN if why else Fate.NEVER_ARRIVED, point, why)
 
     # ---- a RST that a point received ----
@@ -167,6 +168,8 @@ class _Resets:
 
     def _never_sent(self, point: Point, sighting: Sighting) -> OtherEnd:
         """That it was never sent, unless the watcher may have missed it."""
+        if elsewhere := self._coverage.elsewhere(self._flow, sighting, point):
+            return self._say(Fate.UNKNOWN, point, elsewhere)
         swapped, sure = self._swapped(point, sighting)
         if swapped is None or not sure:
             why = self._coverage.unwatched(self._flow, sighting, point)

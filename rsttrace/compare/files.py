@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from rsttrace import jsonl
 from rsttrace.compare.join import JoinedFlow, join
-from rsttrace.compare.match import FlowMatch, Stray, match_flows, one_sided
+from rsttrace.compare.match import FlowMatch, match_flows, one_sided
 from rsttrace.compare.packets import compare
 from rsttrace.compare.result import Result
 from rsttrace.compare.survey import (
@@ -23,7 +23,7 @@ from rsttrace.compare.survey import (
 )
 from rsttrace.errors import CaptureError
 from rsttrace.model import Point
-from rsttrace.tcp import advance
+from rsttrace.tcp import RST, advance
 
 COMPARED = 2_000
 """Connections with resets that are compared packet by packet."""
@@ -74,35 +74,47 @@ def compare_files(
         point: gather(file, _wanted(chosen, point), progress(file), ended)
         for point, file in files.items()
     }
+    joined = [_joined(match, packets) for match in chosen]
     counts = Counter(match.how for match in matches)
-    joined = []
-    for match in chosen:
-        joined += _joined(match, packets, counts)
-    counts["one-sided"] += sum(len(match.strays) for match in matches) - counts["escaped"]
+    escaped = {id(stray.flow) for made in joined for stray in made.strays.values()}
+    strays = {id(stray.flow) for match in matches for stray in match.strays}
+    counts.update({"escaped": len(escaped), "one-sided": len(strays - escaped)})
+    joined += _alone(joined, packets)
     return compare(surveys, joined, +counts, notes)
 
 
-def _joined(
-    match: FlowMatch, packets: Mapping[Point, Mapping[int, FlowPackets]], counts: Counter[str]
-) -> list[JoinedFlow]:
-    """A connection's packets, with what escaped NAT among them; what did not is on its own."""
+_Packets = Mapping[Point, Mapping[int, FlowPackets]]
+
+
+def _joined(match: FlowMatch, packets: _Packets) -> JoinedFlow:
+    """A connection's packets, with what escaped NAT among them."""
     flow_at = {point: match.at(point) for point in Point}
     kept = {
         point: None if flow is None else packets[point].get(flow.first_frame)
         for point, flow in flow_at.items()
     }
     strays = [(stray, packets[stray.point][stray.flow.first_frame]) for stray in match.strays]
-    made = join(match, kept, strays)
-    proved = {id(stray) for stray in made.strays.values()}
-    counts["escaped"] += len(proved)
-    others = [stray for stray in match.strays if id(stray) not in proved and stray.flow.resets]
-    return [made, *(_alone(stray, packets) for stray in others)]
+    return join(match, kept, strays)
 
 
-def _alone(stray: Stray, packets: Mapping[Point, Mapping[int, FlowPackets]]) -> JoinedFlow:
-    point, flow = stray.point, stray.flow
-    here = packets[point][flow.first_frame]
-    return join(one_sided(flow, point), {point: here, point.other: None})
+def _alone(joined: Sequence[JoinedFlow], packets: _Packets) -> list[JoinedFlow]:
+    """What seemed to have escaped NAT and is no connection's, where there are resets among it."""
+    taken = {key for made in joined for key in made.strays}
+    found: dict[int, JoinedFlow] = {}
+    for point, flow in {
+        (stray.point, stray.flow) for made in joined for stray in made.match.strays
+    }:
+        kept = packets[point][flow.first_frame]
+        left = [item for item in kept.sightings if (point, item.frame) not in taken]
+        if any(item.flags & RST for item in left):
+            here = FlowPackets(flow, left, kept.spans)
+            made = join(one_sided(flow, point), {point: here, point.other: None})
+            found[id(flow)] = made
+    return sorted(found.values(), key=lambda made: min(_frames(made)))
+
+
+def _frames(made: JoinedFlow) -> list[int]:
+    return [flow.first_frame for flow in (made.match.a, made.match.b) if flow is not None]
 
 
 def _wanted(chosen: Sequence[FlowMatch], point: Point) -> list[tuple[FlowSummary, list[Mark], int]]:

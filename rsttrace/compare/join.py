@@ -164,7 +164,7 @@ def _take_strays(
     least is at the other point, with the same numbers, and the connection's own addresses."""
     for stray, kept in strays:
         point = stray.point
-        found = [_turned(item, stray.flip) for item in kept.sightings]
+        found = [_turned(item, stray.flip) for item in kept.sightings if stray.has(item.frame)]
         known = {_bare(item) for item in seen[point.other]} - {_bare(item) for item in seen[point]}
         if any(_bare(item) in known for item in found):
             seen[point].extend(found)

@@ -21,11 +21,18 @@ MOST_ALIKE = 64
 
 class Stray(NamedTuple):
     """Packets at a point that seem to belong to a connection there, but have the addresses that it
-    has at the other point. `flip`: their way 0 is the connection's way 1, as A counts them."""
+    has at the other point. `flip`: their way 0 is the connection's way 1, as A counts them. Those
+    from `first_frame` up to `end_frame` (``None``: all after) may be this connection's."""
 
     point: Point
     flow: FlowSummary
     flip: bool
+    first_frame: int
+    end_frame: int | None
+
+    def has(self, frame: int) -> bool:
+        """Whether a frame is in its part."""
+        return self.first_frame <= frame and (self.end_frame is None or frame < self.end_frame)
 
 
 @dataclass(frozen=True)
@@ -283,13 +290,13 @@ def _with_strays(found: list[FlowMatch]) -> list[FlowMatch]:
     for match in found:
         point = Point.A if match.a is not None else Point.B
         flow = match.at(point)
-        home = None
+        homes = []
         if flow is not None and match.at(point.other) is None and not _opens(flow):
-            home = index.home(point, flow)
-        if flow is None or home is None:
+            homes = index.homes(point, flow)
+        if flow is None or not homes:
             left.append(match)
-        else:
-            strays[id(home[0])].append(Stray(point, flow, home[1]))
+        for home, stray in homes:
+            strays[id(home)].append(stray)
     return [
         replace(match, strays=tuple(strays[id(match)])) if id(match) in strays else match
         for match in left
@@ -320,10 +327,10 @@ class _StrayIndex:
                 for value, way in far.sketch:
                     self._runs[point, value].append((match, way ^ flip))
 
-    def home(self, point: Point, flow: FlowSummary) -> tuple[FlowMatch, bool] | None:
-        """The connection that these packets may belong to, and whether their ways are the other
-        way round than A counts them: by the other point's addresses; else by the numbers of data,
-        and an end that is the same."""
+    def homes(self, point: Point, flow: FlowSummary) -> list[tuple[FlowMatch, Stray]]:
+        """The connections that these packets may belong to, and which packets to each: by the other
+        point's addresses; else by the numbers of data, and an end that is the same. Several, where
+        ports were used again: each up to the next one's beginning."""
         homes = list(self._keys.get((point, flow.address_key), ()))
         if not homes:
             for value, way in flow.sketch:
@@ -331,9 +338,15 @@ class _StrayIndex:
                     here = match.at(point)
                     if here is not None and set(here.ends) & set(flow.ends):
                         homes.append((match, way != their_way))
-        best, at = None, -1
+        found = {}
         for match, flip in homes:
             here = match.at(point)
-            if here is not None and at < here.first_frame <= flow.last_frame:
-                best, at = (match, flip), here.first_frame
-        return best
+            if here is not None and here.first_frame <= flow.last_frame:
+                found[id(match)] = here.first_frame, match, flip
+        rows = sorted(found.values(), key=lambda row: row[0])[-MOST_ALIKE:]
+        starts = [0, *(first for first, _, _ in rows[1:])]
+        ends = [*starts[1:], None]
+        return [
+            (match, Stray(point, flow, flip, start, end))
+            for (_, match, flip), start, end in zip(rows, starts, ends)
+        ]
