@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rsttrace.demo.lab import Lab
 from tests.lab import longpath
-from tests.lab.harness import Json, expect_reset
+from tests.lab.harness import Json, expect_reset, provoke
 from tests.lab.longpath import PORT, V4, V6, captured, exchange
 from tests.lab.test_compare import FAMILIES, compare, entries_of, resets_of, rewritten, same_ip
 from tests.unit import captures
@@ -179,9 +179,8 @@ def test_a_node_in_between_that_answers(family: int, tmp_path: Path) -> None:
                 "table inet r {\nchain f {\ntype filter hook forward priority 0\n"
                 f"tcp dport {PORT} reject with tcp reset\n}}\n}}",
             )
-            client.sendall(b"is anybody there?")
-            expect_reset(client)
             port = int(client.getsockname()[1])
+            provoke(client, b"is anybody there?")
     whole = tmp_path / "server.pcap"
     head, _ = compare(tmp_path / "client.pcap", whole)
     (reset,) = resets_of(head, port)["A", "received"]
