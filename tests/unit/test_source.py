@@ -49,7 +49,7 @@ class Opened:
 def live(kernel: FileRing, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveSource]:
     """A source that reads the ring."""
     opened = Opened(kernel)
-    monkeypatch.setattr(loader, "load", lambda _: opened.loaded)
+    monkeypatch.setattr(loader, "load", lambda *_: opened.loaded)
     with pytest.raises(OSError, match="bpf") as at_the_end, LiveSource(Request(())) as source:
         yield source
     assert at_the_end.value.__context__ is None, "it hides what failed before"
@@ -60,7 +60,7 @@ def test_counts_that_cannot_be_read_leave_nothing_attached(
     kernel: FileRing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = Opened(kernel)
-    monkeypatch.setattr(loader, "load", lambda _: opened.loaded)
+    monkeypatch.setattr(loader, "load", lambda *_: opened.loaded)
     with (
         pytest.raises(OSError, match="bpf"),
         LiveSource(Request(())),
@@ -76,7 +76,7 @@ def test_what_ended_the_run_is_not_hidden_by_that(
     kernel: FileRing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = Opened(kernel)
-    monkeypatch.setattr(loader, "load", lambda _: opened.loaded)
+    monkeypatch.setattr(loader, "load", lambda *_: opened.loaded)
     with pytest.raises(BrokenPipeError), LiveSource(Request(())):
         raise BrokenPipeError
     assert os.read(opened.probe, 1) == b""
