@@ -28,10 +28,10 @@ STORIES: tuple[tuple[str, Author, float], ...] = (
     ("host", Author.PEER_HOST, 30.0),
     # The same author, behind a proxy that had answered for it until then.
     ("behind", Author.PEER_HOST, 1.0),
-    ("firewall", Author.PEER_FIREWALL, 1.5),
+    ("firewall", Author.PEER_FIREWALL, 1.0),
     ("raw", Author.PEER_RAW, 0.1),
     ("balancer", Author.BALANCER, 3.0),
-    ("reject", Author.REJECT, 4.0),
+    ("reject", Author.REJECT, 5.0),
     ("second", Author.SECOND_HOST, 1.0),
     ("injector", Author.INJECTOR, 2.0),
     # The same author, who also copies the peer's TTL: another story, for that says where it is.
@@ -78,7 +78,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "distance",
         "ttl-same",
-        "95    85    0.3   85    50    25    3     12    3     90    10    97",
+        "95    85    0.3   85    50    15    3     12    3     90    10    97",
         "A host sends all its packets the same way; a REJECT is as far only on a bridge beside it, "
         "backends of one balancer stand side by side",
     ),
@@ -91,7 +91,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "distance",
         "ttl-as-data",
-        "10    15    30    25    10    15    2     15    15    1     2     5",
+        "10    15    30    25    10    10    1     3     10    1     2     5",
         "As one or two of its later packets, but not its handshake: a proxy answered that, or both "
         "are injected",
     ),
@@ -100,6 +100,13 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "ttl-other-handshake",
         "1     3     20    3     20    40    5     40    5     2     5     1",
         "Another host or path behind the same address has this distance",
+    ),
+    (
+        "distance",
+        "ttl-other-handshake-near",
+        "1     3     0.5   3     20    40    5     40    5     2     5     1",
+        "The same, nearer than this connection's own packets: a proxy is before its host, not "
+        "behind it",
     ),
     (
         "distance",
@@ -129,13 +136,13 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "distance",
         "ttl-near-many",
-        "0.1   0.2   0.3   0.2   10    45    40    15    15    1     30    0.1",
+        "0.3   0.3   0.3   0.3   10    45    40    15    15    1     30    0.1",
         "1 to 3 hops nearer than many packets: that a route changes in that very moment",
     ),
     (
         "distance",
         "ttl-near-few",
-        "0.3   0.4   0.5   0.4   10    45    40    15    15    2     30    0.3",
+        "0.5   0.5   0.5   0.5   10    45    40    15    15    2     30    0.3",
         "1 to 3 hops nearer than some packets",
     ),
     (
@@ -147,7 +154,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "distance",
         "ttl-next-peer",
-        "2     2     1     2     10    40    40    15    15    2     30    1",
+        "5     5     1     5     10    40    40    15    15    2     30    1",
         "1 hop nearer than another connection's handshake: ways of two connections may differ so",
     ),
     (
@@ -159,7 +166,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "distance",
         "ttl-behind-many",
-        "0.3   0.3   1     0.3   10    5     0.2   20    15    1     1     0.1",
+        "0.3   0.3   0.5   0.3   10    5     0.2   30    15    1     1     0.1",
         "1 to 3 hops farther than many packets: what is on the path is never farther than its end",
     ),
     (
@@ -361,7 +368,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "make",
         "bare",
-        "0.2   85    85    80    5     55    85    60    4     6     1     10",
+        "0.2   85    85    80    5     55    85    60    4     10    1     10",
         "R or RA, ID 0, DF, window 0, no options: tcp_v4_send_reset(), nf_send_reset()",
     ),
     (
@@ -392,13 +399,13 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "make",
         "live",
-        "80    0.03  0.03  0.1   0.05  0.3   0.01  0.05  0.02  0.1   0.03  40",
+        "80    0.03  0.03  0.1   0.05  0.3   0.01  0.05  0.02  0.1   0.03  20",
         "RA, and ID, DF and timestamps go on as the peer's socket's: tcp_send_active_reset()",
     ),
     (
         "make",
         "live-by-clock",
-        "80    0.03  0.03  0.1   0.1   0.5   0.01  0.1   0.1   0.5   0.1   40",
+        "80    0.03  0.03  0.1   0.1   0.5   0.01  0.1   0.1   0.5   0.1   20",
         "RA, with timestamps that go on by the peer's clock and echo ours",
     ),
     (
@@ -428,13 +435,13 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "make",
         "timestamps-wrong",
-        "0.01  0.01  1     0.1   20    1     0.01  3     10    20    20    3",
+        "0.005 0.005 1     0.1   20    1     0.01  3     10    30    20    3",
         "A timestamp that is not of the peer's clock, or echoes what we never sent (RFC 7323 §3.2)",
     ),
     (
         "make",
         "timestamps-missing",
-        "0.01  0.01  0.1   0.1   3     0.3   0.03  0.1   1     3     1     20",
+        "0.01  0.01  0.1   0.1   3     0.3   0.03  0.1   1     3     1     30",
         "ID goes on as a live Linux socket's, without the timestamps that both ends agreed on",
     ),
     (
@@ -458,7 +465,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "make",
         "pf-not-its-stack",
-        "0.005 0.02  1     0.05  0.3   10    10    0.3   3     3     0.1   0.03",
+        "0.003 0.02  1     0.05  0.3   10    10    0.3   3     3     0.1   0.03",
         "The same, where the peer is a Linux host, which has no pf",
     ),
     (
@@ -515,8 +522,9 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "history",
         "refused",
-        "0.05  50    2     30    2     25    40    10    8     8     8     0.3",
-        "The answer to our SYN, the first thing that came from the peer",
+        "0.05  30    2     30    2     30    80    10    8     8     8     0.3",
+        "The answer to our SYN, the first thing that came from the peer; a REJECT rule lets pass "
+        "what is under way, so most that it rejects is new",
     ),
     (
         "history",
@@ -527,19 +535,20 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "history",
         "shaken",
-        "30    1     5     2     5     10    10    3     8     8     5     2",
+        "30    0.5   5     2     5     10    10    3     8     8     5     2",
         "Right after the peer had ended the handshake, before any data: its socket is there",
     ),
     (
         "history",
         "denied",
-        "0.3   30    30    3     3     3     6     3     3     3     3     0.3",
-        "The answer to our SYN-ACK of one who never sent that SYN, or no longer wants it",
+        "0.3   30    30    3     3     1     0.3   1     1     1     3     0.3",
+        "The answer to our SYN-ACK of one who never sent that SYN, or no longer wants it: who "
+        "let the SYN pass, or reads along, has no cause to refuse that",
     ),
     (
         "history",
         "peer-closed",
-        "20    40    40    2     1     8     8     1     4     4     2     1",
+        "20    40    40    2     1     5     8     1     4     4     2     1",
         "After the peer's own FIN: its socket may be gone",
     ),
     (
@@ -550,8 +559,15 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "history",
+        "peer-reset-later",
+        "1     3     20    3     1     5     5     3     3     3     2     1",
+        "The peer's own reset came just after it: an answer for want of a socket seldom "
+        "overtakes that socket's last packet",
+    ),
+    (
+        "history",
         "we-reset",
-        "1     50    5     3     1     10    8     5     5     5     3     1",
+        "1     50    5     3     1     5     8     5     5     5     3     1",
         "After our own RST: the peer's socket is gone, and its host says so",
     ),
     (
@@ -564,19 +580,19 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "history",
         "we-closed",
-        "25    15    15    3     3     15    15    3     4     4     3     3",
+        "25    30    15    3     3     5     15    3     4     4     3     3",
         "After our FIN: the peer may throw away what is left",
     ),
     (
         "history",
         "alive",
-        "30    0.15  15    15    15    5     40    30    40    40    40    40",
+        "30    0.3   5     15    15    5     40    30    40    40    40    40",
         "The peer spoke a moment ago and had not closed: a host does not lose a socket that lives",
     ),
     (
         "history",
         "quiet",
-        "20    1     10    10    10    10    20    20    15    15    15    15",
+        "20    0.5   10    10    10    10    20    20    15    15    15    30",
         "The peer had been silent for a while",
     ),
     (
@@ -588,7 +604,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "history",
         "unanswered",
-        "2     30    30    10    5     20    8     15    4     4     3     2",
+        "2     30    30    10    5     10    8     15    4     4     3     2",
         "The peer had left several of our packets unanswered: it may have restarted",
     ),
     # ---- timing ----
@@ -619,6 +635,13 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "numbers",
+        "next-number",
+        "90    1     1     1     20    20    5     1     30    60    15    90",
+        "The peer's own next numbers in a RST+ACK from another distance: its socket has them, "
+        "and who reads along; a REJECT has those of the packet that it answers",
+    ),
+    (
+        "numbers",
         "tripled",
         "0.1   0.1   0.1   0.3   10    0.3   0.3   0.3   15    10    3     1",
         "The same RST three times or more, where the peer's other packets came once: to be sure",
@@ -631,12 +654,6 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "Sommer, Paxson, NDSS 2009)",
     ),
     # ---- link: the frame's source MAC ----
-    (
-        "link",
-        "mac-same",
-        "97    97    90    97    97    90    95    80    80    90    95    97",
-        "The source MAC of the peer's packets; a device behind that router has it, too",
-    ),
     (
         "link",
         "mac-own",

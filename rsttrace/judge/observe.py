@@ -168,11 +168,15 @@ def _compared(reset: Reset, known: facts.Reference) -> Observation:
         return found("ttl-new-syn", text)
     if any(apart(rst.ttl, ttl) == (0, True) for ttl in known.handshakes):
         text = f"{compared}; other handshakes of this address came with {rst.ttl}"
-        return found("ttl-other-handshake", text)
+        return found(f"ttl-other-handshake{'-near' if farther < 0 else ''}", text)
     programs = _programs(reset, known, farther)
     if programs is not None:
         return found(programs, f"{compared}; but that {word} was perhaps set by its program")
     if known.steady == "lone":
+        history = history_(reset)
+        if history is not None and history.name == "denied":
+            # It says that it never sent that SYN, which then tells nothing of where it is.
+            return Observation("distance", None, compared, values)
         raw = half is None or facts.is_raw_syn(half) or half.syn_options is None
         return found("ttl-lone" if raw else "ttl-lone-whole", compared)
     if not alike and farther <= TOO_FAR:
@@ -347,6 +351,7 @@ _AGREED = (
     "ttl-of-several",
     "ttl-as-data",
     "ttl-other-handshake",
+    "ttl-other-handshake-near",
     "ttl-counting",
 )
 """Where the RST has a TTL that the peer has shown already, or one that tells no distance."""
@@ -696,6 +701,7 @@ def history_(reset: Reset) -> Observation | None:
         text = f"the peer had reset it {age} before"
         if earlier.time_ns > reset.time_ns:
             text = f"the peer's own reset came {age} later: this answer may have overtaken it"
+            return Observation("history", "peer-reset-later", text)
         return Observation("history", "peer-reset", text)
     return _open(reset, half, ours)
 
@@ -813,7 +819,7 @@ def timing(reset: Reset) -> Observation | None:
 @once
 def numbers(reset: Reset) -> Observation | None:
     """The RST's sequence and ack numbers against what both ends sent."""
-    for look in (_moves_on, _tripled, _beyond_reach, _behind_data):
+    for look in (_moves_on, _tripled, _beyond_reach, _behind_data, _next_number):
         found = look(reset)
         if found is not None:
             return found
@@ -856,6 +862,29 @@ def _behind_data(reset: Reset) -> Observation | None:
         f"its sequence number lies {plural(behind, 'byte')} behind what the peer had sent already"
     )
     return Observation("numbers", "behind-data", text, {"behind": behind, "seq": rst.seq})
+
+
+def _next_number(reset: Reset) -> Observation | None:
+    """RST+ACK with the very numbers that the peer's socket has, though from elsewhere.
+
+    Without a socket a host has no number of its own: it takes that of the packet it answers, and
+    needs no ACK for it (RFC 9293 §3.10.7.1). From where the peer is, this adds nothing to its
+    shape; nor does it where it refuses our SYN behind a SYN proxy.
+    """
+    rst, half, ours = reset.rst, flow_half(reset), reset.baseline.ours
+    if half is None or half.end is None or ours is None or not is_live(rst.flags, rst.seq):
+        return None
+    if _is_refusal(reset, half):
+        return None
+    known = facts.reference(reset)
+    if known is None or rst.ttl in (known.ttl, *known.others) or rst.seq != half.end:
+        return None
+    acked = [distance(seen.ack, rst.ack) for seen in half.recent if "A" in seen.flags]
+    sent = {(seen.seq + length_of(seen)) & 0xFFFFFFFF for seen in ours.recent}
+    if rst.ack not in sent or not acked or min(acked) < 0:
+        return None
+    text = "RST+ACK with the peer's own next sequence number, and with what it has of ours"
+    return Observation("numbers", "next-number", text, {"seq": rst.seq, "ack": rst.ack})
 
 
 def _moves_on(reset: Reset) -> Observation | None:
@@ -949,8 +978,8 @@ def link(reset: Reset) -> Observation | None:
             text = f"came in by another interface than the peer's packets, from {mac}"
             return _silent("link", text)
         if mac == known:
-            text = f"same source MAC as the peer's packets ({mac}); bridges use it too"
-            return Observation("link", "mac-same", text, values)
+            text = f"same source MAC as the peer's packets ({mac}): all that it hands on has it"
+            return _silent("link", text)
         text = f"came from MAC {mac}; the peer's packets come from {known}"
         if moved:
             return _silent(

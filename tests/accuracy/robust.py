@@ -8,6 +8,7 @@ out each group of observations in turn; what was seen stays as it is.
 from __future__ import annotations
 
 import math
+import operator
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ DRAWS = 100
 FACTOR = 3.0
 SEED = 1
 
-NEEDED = {"make": "the shape alone tells an abort after a reroute from a REJECT nearer by"}
-"""Groups without which honest resets are accused, and why: there is no other clue."""
+KEPT = 0.85
+"""So large a share of the verdicts must stay as they are, in every draw."""
 
 BANDS = ((0.90, 0.95), (0.95, 0.98), (0.98, 0.995), (0.995, 1.001))
 """Confidences that are held against how often they were right."""
@@ -57,17 +58,22 @@ def seen_of(outcomes: Iterable[Outcome]) -> list[Seen]:
     return found
 
 
-def moved(draw: random.Random) -> Model:
-    """The table with every number and prior moved at random."""
+def moved(number: int, seed: int = SEED) -> Model:
+    """The table with every number and prior moved at random: the draw of that number.
 
-    def factor() -> float:
-        return math.exp(draw.uniform(-math.log(FACTOR), math.log(FACTOR)))
+    Each row has a generator of its own, so that a new row leaves the others' draws as they are.
+    """
+
+    def factors(name: str) -> tuple[float, ...]:
+        draw = random.Random(f"{seed} {number} {name}")
+        most = math.log(FACTOR)
+        return tuple(math.exp(draw.uniform(-most, most)) for _ in PRIORS)
 
     rows = {
-        name: tuple(min(0.999, value * factor()) for value in row.likelihoods)
+        name: tuple(min(0.999, value * by) for value, by in zip(row.likelihoods, factors(name)))
         for name, row in ROWS.items()
     }
-    return Model(tuple(prior * factor() for prior in PRIORS), rows)
+    return Model(tuple(map(operator.mul, PRIORS, factors("priors"))), rows)
 
 
 def calibration(outcomes: Iterable[Outcome]) -> str:
@@ -99,10 +105,9 @@ def robustness(seen: Sequence[Seen]) -> tuple[str, list[str]]:
     """The table moved at random, and without each group: what changes. Also the bars not passed."""
     honest = [one for one in seen if one.label == "genuine"]
     usual = [one.origin(TABLE) for one in seen]
-    draw = random.Random(SEED)
     accused, kept = [], []
-    for _ in range(DRAWS):
-        table = moved(draw)
+    for number in range(DRAWS):
+        table = moved(number)
         accused.append(sum(one.origin(table) == "forged" for one in honest))
         kept.append(sum(one.origin(table) == was for one, was in zip(seen, usual)))
     lines = [
@@ -117,17 +122,18 @@ def robustness(seen: Sequence[Seen]) -> tuple[str, list[str]]:
         failed.append(f"moved numbers accuse {median(accused):.0f} honest resets in a usual draw")
     if max(accused) > 0.01 * len(honest):
         failed.append(f"moved numbers accuse {max(accused)} honest resets in the worst draw")
-    if median(kept) < 0.85 * len(seen):
-        failed.append(f"moved numbers keep only {median(kept) / len(seen):.1%} of the verdicts")
+    if min(kept) < KEPT * len(seen):
+        failed.append(
+            f"moved numbers keep only {min(kept) / len(seen):.1%} of the verdicts in the worst draw"
+        )
     lines.append("without a group: found, missed, honest accused")
     for group in GROUPS:
         origins = [one.origin(TABLE, group) for one in seen]
         forged = [o for one, o in zip(seen, origins) if one.label == "forged"]
         wrong = sum(o == "forged" for one, o in zip(seen, origins) if one.label == "genuine")
         found, missed = forged.count("forged"), forged.count("peer")
-        why = f"  ({NEEDED[group]})" if wrong and group in NEEDED else ""
-        lines.append(f"  {group:10} {found:5} {missed:5} {wrong:5}{why}")
-        if wrong and group not in NEEDED:
+        lines.append(f"  {group:10} {found:5} {missed:5} {wrong:5}")
+        if wrong:
             failed.append(f"without the group {group!r}, {wrong} honest resets are accused")
     return "\n".join(lines), failed
 

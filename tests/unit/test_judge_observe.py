@@ -120,8 +120,13 @@ DISTANCE: Rows = [
         "ttl-of-several",
     ),
     (
-        "another handshake of this address",
+        "another handshake of this address, from nearer",
         several(flow(rst(ttl=63)), 47, 63),
+        "ttl-other-handshake-near",
+    ),
+    (
+        "another handshake of this address, from farther",
+        several(flow(rst(ttl=35)), 47, 35),
         "ttl-other-handshake",
     ),
     ("no handshake of this address", several(flow(rst(ttl=63)), 47, 45, 48), "ttl-nearer"),
@@ -198,14 +203,16 @@ DISTANCE: Rows = [
     ("a program's TTL, but not its host's answer", closed(flow(rst(ttl=51))), "ttl-nearer"),
     (
         "elsewhere than a lone SYN with a stack's options",
-        flow(rst(ttl=63), theirs=lone_syn(syn_options=LINUX_SYN)),
+        flow(rst(ttl=63, flags="RA"), theirs=lone_syn(syn_options=LINUX_SYN)),
         "ttl-lone-whole",
     ),
     (
         "elsewhere than a SYN that nobody confirmed",
-        flow(rst(ttl=63), theirs=lone_syn()),
+        flow(rst(ttl=63, flags="RA"), theirs=lone_syn()),
         "ttl-lone",
     ),
+    ("elsewhere than a SYN that it says it never sent", flow(rst(ttl=63), theirs=lone_syn()), None),
+    ("from where a SYN came that it says it never sent", flow(theirs=lone_syn()), "ttl-same"),
     (
         "a SYN was confirmed, by its sender's ACK",
         flow(rst(ttl=63), theirs=lone_syn(confirmed=True)),
@@ -652,6 +659,13 @@ HISTORY: Rows = [
         "peer-reset",
     ),
     (
+        "its live socket's RST came just after: the answer may have overtaken it",
+        after_rst(
+            b.earlier_rst(flags="RA", ip_id=503, window=9, time_ns=b.TIME + OVERTAKEN_NS // 2)
+        ),
+        "peer-reset-later",
+    ),
+    (
         "a RST came before that the peer cannot have made",
         after_rst(b.earlier_rst(ttl=63, ip_id=9000, df=False)),
         "alive",
@@ -755,6 +769,17 @@ TWO_BEYOND = (
     b.earlier_rst(seq=2500, time_ns=b.TIME + 2),
 )
 
+INJECTED_END = dataclasses.replace(INJECTED, ttls=b.counted((47, 10), (48, 2)), end=1000)
+
+
+NEXT: dict[str, Any] = {"flags": "RA", "seq": 1000, "ack": 5117}
+
+
+def elsewhere(packet: Any = None, **values: Any) -> Reset:
+    """A RST+ACK with the peer's next numbers, by default from a hop nearer than its packets."""
+    return flow(packet or rst(ttl=48, **NEXT), **{"theirs": half(end=1000), **values})
+
+
 NUMBERS: Rows = [
     ("acknowledges what died before the peer", answered_with_ttl(13), "beyond-reach"),
     (
@@ -765,6 +790,34 @@ NUMBERS: Rows = [
     ("which reached the peer", answered_with_ttl(64), None),
     ("the peer's distance is unknown", answered_with_ttl(13, lone_syn()), None),
     ("its next number", flow(rst(flags="RA", seq=1000), theirs=half(end=1000)), None),
+    ("its next numbers, from a hop nearer", elsewhere(), "next-number"),
+    ("its next numbers, from a hop farther, IPv6", elsewhere(rst6(ttl=46, **NEXT)), "next-number"),
+    ("its next numbers, from where it always was", elsewhere(rst(ttl=47, **NEXT)), None),
+    ("its next numbers, from one of its ways", elsewhere(theirs=INJECTED_END), None),
+    (
+        "a number beyond its next one, from a hop nearer",
+        elsewhere(rst(**{**NEXT, "ttl": 48, "seq": 1010})),
+        None,
+    ),
+    ("acknowledges what we never sent", elsewhere(rst(**{**NEXT, "ttl": 48, "ack": 5118})), None),
+    (
+        "acknowledges less than it had before",
+        elsewhere(
+            rst(**{**NEXT, "ttl": 48, "ack": 5000}), theirs=half(end=1000, recent=(seen(ack=5117),))
+        ),
+        None,
+    ),
+    ("no ACK: the number of the packet it answers", elsewhere(rst(ttl=48, seq=1000)), None),
+    (
+        "refuses our SYN, which a SYN proxy had answered",
+        elsewhere(
+            rst(**{**NEXT, "ttl": 48, "ip_id": 0, "ack": 5000}),
+            theirs=dataclasses.replace(handshake(), end=1000),
+            ours=our_half(packets=1, recent=(OUR_SYN,)),
+        ),
+        None,
+    ),
+    ("nothing of ours known, from elsewhere", elsewhere(ours=None), None),
     (
         "after data that we have not seen",
         flow(rst(flags="RA", seq=1500), theirs=half(end=1000)),
@@ -898,8 +951,8 @@ NUMBERS: Rows = [
 ON_OUR_LINK: dict[str, Any] = {"theirs": steady(64), "next_hop": ON_LINK}
 
 LINK: Rows = [
-    ("the flow's MAC", flow(mac=MAC, next_hop=GATEWAY), "mac-same"),
-    ("the flow's MAC, not the next hop's", flow(mac=MAC, next_hop=BACKUP), "mac-same"),
+    ("the flow's MAC", flow(mac=MAC, next_hop=GATEWAY), None),
+    ("the flow's MAC, not the next hop's", flow(mac=MAC, next_hop=BACKUP), None),
     ("the peer's own MAC", flow(rst(ttl=64), mac=MAC, **ON_OUR_LINK), "mac-own"),
     ("our other gateway", flow(mac=OTHER_MAC, next_hop=BACKUP), "mac-other-gateway"),
     ("a stranger", flow(mac=OTHER_MAC, next_hop=GATEWAY), "mac-stranger"),
