@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from rsttrace.judge import facts
 from rsttrace.model import Author, NextHop, Origin, Reset, Verdict, hops
 
-SURE_FROM = 0.99
-"""A verdict that is so probable is not asked about."""
+SURE_FROM = 4.59
+"""A verdict whose log-odds are so large (99 %) is not asked about."""
 
 NAMED_FROM = 0.9
 """An author that is so probable is known."""
@@ -59,8 +59,7 @@ def question(reset: Reset, verdict: Verdict) -> Question | None:
 def _is_open(verdict: Verdict) -> bool:
     if verdict.origin is Origin.INCONCLUSIVE:
         return True
-    sure = verdict.confidence is None or verdict.confidence >= SURE_FROM
-    return verdict.origin in (Origin.PEER, Origin.FORGED) and not sure
+    return verdict.origin in (Origin.PEER, Origin.FORGED) and abs(verdict.score) < SURE_FROM
 
 
 def _is_own(reset: Reset, hop: NextHop | None, ip: str) -> bool:

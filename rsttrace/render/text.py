@@ -259,10 +259,18 @@ def _explanation(verdict: model.Verdict) -> list[str]:
         meaning = "not used: a proof decides alone"
     else:
         meaning = f"probability that it is not the peer's: {_percent(verdict.score)}"
+        if verdict.origin is model.Origin.PEER and _is_capped(verdict):
+            meaning += ", but a perfect copy is never excluded"
     table.append(
         (_weight(verdict.score), "together", f"{meaning}; the verdict is {verdict_text(verdict)}")
     )
     return [f"{weight:>5}  {rule:<{width}}  {text}".rstrip() for weight, rule, text in table]
+
+
+def _is_capped(verdict: model.Verdict) -> bool:
+    """Whether the confidence is less than the score says, by half a percent or more."""
+    peer = 1 / (1 + math.exp(verdict.score))
+    return verdict.confidence is not None and peer - verdict.confidence >= 0.005
 
 
 def _weight(weight: float) -> str:

@@ -9,7 +9,7 @@ from rsttrace.judge import facts, observe
 from rsttrace.judge.authors import NAMES, ROWS, Row
 from rsttrace.judge.history import PROBED_NS, History
 from rsttrace.judge.questions import Question, question
-from rsttrace.judge.verdict import judge
+from rsttrace.judge.verdict import judge, logit
 from rsttrace.model import (
     Author,
     Baseline,
@@ -255,7 +255,8 @@ OPEN = Verdict(Origin.INCONCLUSIVE, None, 0.0)
 
 def verdict(origin: Origin, confidence: float | None, *authors: Author) -> Verdict:
     shares = tuple(Share(author, 0.5, author.value) for author in authors)
-    return Verdict(origin, confidence, 0.0, authors=shares)
+    score = 0.0 if confidence is None else logit(confidence)
+    return Verdict(origin, confidence, -score if origin is Origin.PEER else score, authors=shares)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from rsttrace.judge.authors import (
 from rsttrace.judge.facts import MANY_PACKETS
 from rsttrace.judge.verdict import (
     CERTAIN,
+    CERTAIN_PEER,
     LOG_WEIGHT,
     PROOF_SCORE,
     decide,
@@ -731,7 +732,8 @@ def test_thresholds() -> None:
         (9.0, Origin.FORGED, CERTAIN),
         (-2.19, Origin.INCONCLUSIVE, None),
         (-2.2, Origin.PEER, 0.9),
-        (-9.0, Origin.PEER, CERTAIN),
+        (-3.0, Origin.PEER, 0.953),
+        (-9.0, Origin.PEER, CERTAIN_PEER),
         (0.0, Origin.INCONCLUSIVE, None),
     ],
 )

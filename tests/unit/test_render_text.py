@@ -244,6 +244,13 @@ def test_explain_lists_every_observation_and_what_they_say_together() -> None:
     )
 
 
+@pytest.mark.parametrize(("score", "is_said"), [(-3.4, False), (-5.2, True)])
+def test_a_confidence_below_what_the_score_says_is_explained(score: float, is_said: bool) -> None:
+    lines = explained(with_verdict(PEER, score=score, confidence=0.97))
+    assert lines[-1].strip().endswith("the verdict is PEER 97%")
+    assert ("a perfect copy is never excluded" in lines[-1]) == is_said
+
+
 def test_explain_ends_with_the_table_and_the_advice() -> None:
     *_, advice = lines = entry_lines(FORGED, explain=True)
     assert [line.strip() for line in lines][-1 - len(table_lines(FORGED.verdict)) : -1] == (
