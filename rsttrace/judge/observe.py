@@ -692,6 +692,8 @@ def history_(reset: Reset) -> Observation | None:
         text = f"we had reset the connection ourselves {age} before"
         return Observation("history", "we-reset", text)
     new = why.reused(reset)
+    if new is not None and apart(rst.ttl, new.ttl)[0]:
+        new = None  # its sender is elsewhere
     if new is not None and is_bare(rst) and facts.answers_ours(rst, ours) is not False:
         text = f"a new SYN on these ports came {age_text(reset.time_ns - new.time_ns)} before"
         return Observation("history", "ports-reused", text)

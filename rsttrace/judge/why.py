@@ -116,10 +116,16 @@ def idle_text(ns: int) -> str:
 
 @facts.once
 def reused(reset: Reset) -> Seen | None:
-    """The new SYN on the ports of this connection that provoked this RST; None if there is none."""
-    half = flow_half(reset)
+    """The new SYN on the ports of this connection that provoked this RST; None if there is none.
+
+    Only who opens connections takes ports again: a SYN in the name of the server that we had
+    connected to provokes nothing of its own.
+    """
+    half, ours = flow_half(reset), reset.baseline.ours
     new = half.new_syn if half is not None else None
-    if reset.kind.direction == "sent" or new is None:
+    if reset.kind.direction == "sent" or half is None or new is None:
+        return None
+    if ours is not None and ours.syn_ns is not None and ours.syn_ns < (half.syn_ns or 0):
         return None
     return new if 0 <= reset.time_ns - new.time_ns <= REUSE_NS else None
 

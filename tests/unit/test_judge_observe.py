@@ -675,7 +675,21 @@ HISTORY: Rows = [
         flow(ours=our_half(recent=(sent(1, flags="FA"), sent(2)))),
         "we-closed",
     ),
-    ("the ports were used again", flow(rst(ip_id=0), theirs=half(new_syn=NEW_SYN)), "ports-reused"),
+    (
+        "the ports were used again",
+        flow(rst(ttl=43, ip_id=0), theirs=half(new_syn=NEW_SYN)),
+        "ports-reused",
+    ),
+    ("a new SYN came, from elsewhere", flow(rst(ip_id=0), theirs=half(new_syn=NEW_SYN)), "alive"),
+    (
+        "a new SYN in the name of the server that we connected to",
+        flow(
+            rst(ttl=43, ip_id=0),
+            theirs=half(new_syn=NEW_SYN),
+            ours=our_half(syn_ns=b.TIME - 9 * SECOND),
+        ),
+        "alive",
+    ),
     (
         "a new SYN, but no answer of a host without a socket",
         flow(theirs=half(new_syn=NEW_SYN)),
