@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Optional, Union
 
 from rsttrace.errors import ConfigError, RsttraceError, UsageError
-from rsttrace.judge.facts import MISSED_IDS, reference
+from rsttrace.judge.facts import MISSED_IDS, once, reference
 from rsttrace.judge.formula import Formula, FormulaError, parse
 from rsttrace.model import Half, Packet, Reset, Scope, Seen, hops, initial_ttl
 
@@ -85,6 +85,7 @@ def _end(packet: Packet | Seen) -> int:
     return (packet.seq + taken) % UINT32
 
 
+@once
 def _times(reset: Reset) -> list[int]:
     """When the flow's packets before the RST were seen, newest first, in ns."""
     times = {seen.time_ns for seen in (*_ours(reset), *_theirs(reset))}
@@ -530,18 +531,27 @@ class Pattern:
     formulas: tuple[Formula, ...] = ()
 
     @cached_property
-    def _plain_values(self) -> list[tuple[Callable[[Reset], Any], tuple[Number | str, ...]]]:
+    def _plain_values(self) -> list[tuple[str, tuple[Number | str, ...]]]:
         """The fields of which only values are given: quickly compared, and most often decisive."""
         return [
-            (FIELDS[name].value, tuple(c.value for c in conditions if isinstance(c, Exact)))
+            (name, tuple(c.value for c in conditions if isinstance(c, Exact)))
             for name, conditions in self.fields
             if all(isinstance(condition, Exact) for condition in conditions)
         ]
 
-    def match(self, reset: Reset) -> tuple[int, tuple[str, ...]] | None:
-        """How much it says that all of it holds, in bits, and what held; None: not all does."""
-        if any(read(reset) not in values for read, values in self._plain_values):
-            return None
+    def match(
+        self, reset: Reset, read: dict[str, Any] | None = None
+    ) -> tuple[int, tuple[str, ...]] | None:
+        """How much it says that all of it holds, in bits, and what held; None: not all does.
+
+        `read` keeps the fields' values of this reset, for other patterns.
+        """
+        read = {} if read is None else read
+        for name, allowed in self._plain_values:
+            if name not in read:
+                read[name] = FIELDS[name].value(reset)
+            if read[name] not in allowed:
+                return None
         total, why = 0, []
         for name, conditions in self.fields:
             said = [(c.points(name, reset), c) for c in conditions]
@@ -597,8 +607,10 @@ class Fingerprints:
     def match(self, reset: Reset) -> list[Match]:
         """Those that a reset matches, the most specific first. Pure; knows no verdict."""
         found = []
+        read: dict[str, Any] = {}
         for fingerprint in self.by_key.values():
-            matched = [held for p in fingerprint.patterns if (held := p.match(reset)) is not None]
+            tried = (pattern.match(reset, read) for pattern in fingerprint.patterns)
+            matched = [held for held in tried if held is not None]
             if matched:
                 found.append(Match(fingerprint, *max(matched, key=lambda held: held[0])))
         return sorted(found, key=lambda match: (-match.specificity, match.fingerprint.key))
