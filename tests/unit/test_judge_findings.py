@@ -24,6 +24,7 @@ from rsttrace.model import (
     Origin,
     OtherEnd,
     Point,
+    Race,
     Reset,
     Scope,
     Share,
@@ -73,6 +74,7 @@ def shaken(ttl: int = 47, **values: Any) -> Reset:
 SYN = seen(flags="S", seq=1, ack=0, payload_len=0, time_ns=b.TIME - 2 * MS)
 NEW_SYN = seen(flags="S", seq=77, ack=0, payload_len=0, time_ns=b.TIME - 200 * MS)
 REUSED = half(new_syn=NEW_SYN)
+RACES = (Race("peer", 60 * b.SECOND, 60 * b.SECOND + 5_000_000),) * 2
 PROVED = MadeHere(7, Kind.SENT_NETFILTER, hook="forward")
 SPLIT = half(syn_ttl=39, ttl=231, ttls=b.counted((231, 11), (39, 1)))
 
@@ -110,6 +112,10 @@ FOUND: dict[str, list[Any]] = {
         pytest.param(
             flow(theirs=half(new_syn=dataclasses.replace(NEW_SYN, ttl=40))), id="from-farther-away"
         ),
+    ],
+    "keepalive-race": [
+        pytest.param(flow(rst(ip_id=0), races=RACES), id="the-peer-closes-first"),
+        pytest.param(flow(kind=Kind.SENT_PASSIVE, races=RACES), id="and-we-answer"),
     ],
     "peer-of-several": [
         pytest.param(b.with_baseline(flow(rst(ttl=52)), peer_ttls=(47, 52)), id="another-s"),
@@ -203,6 +209,10 @@ NOT_FOUND: dict[str, list[Any]] = {
         ),
         pytest.param(flow(rst(ttl=63, ip_id=13052), theirs=REUSED), id="forged"),
         pytest.param(flow(theirs=REUSED, kind=Kind.SENT_PASSIVE), id="ours"),
+    ],
+    "keepalive-race": [
+        pytest.param(flow(rst(ip_id=0)), id="no-silence-that-recurs"),
+        pytest.param(flow(rst(ttl=63, ip_id=13052), races=RACES), id="forged"),
     ],
     "peer-of-several": [
         pytest.param(b.with_baseline(flow(rst(ttl=47)), peer_ttls=(47, 52)), id="as-this-flow"),
