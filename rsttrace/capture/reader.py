@@ -246,9 +246,10 @@ class PcapngReader:
 
     It forgets the interfaces when a new section begins (their numbers start again), keeps each
     interface's timestamp offset (if_tsoffset), takes a snapshot length of 0 for none, reads what
-    the file says of its own end and of lost packets (statistics blocks, epb_dropcount), and ends
-    where a packet names an interface that does not exist, instead of miscounting the packets
-    (draft-ietf-opsawg-pcapng, sections 4.1 to 4.6).
+    the file says of its own end and of lost packets (statistics blocks, epb_dropcount), tells a file
+    that ends after a block from one that ends inside, and ends where a packet names an interface
+    that does not exist, instead of miscounting the packets (draft-ietf-opsawg-pcapng, sections 3.1
+    and 4.1 to 4.6).
     """
 
     _made: Any = None
@@ -290,6 +291,10 @@ class PcapngReader:
                 offset = self._read_options(block[8:]).get(14, b"")
                 whole = isinstance(offset, bytes) and len(offset) == 8
                 self.offsets.append(struct.unpack(self.endian + "q", offset)[0] if whole else 0)
+
+            def _read_block(self, size: int = MAX_PACKET) -> Any:
+                self.f.mark()  # a file may end after any block, not only after a packet
+                return super()._read_block(size)
 
             def _check(self, interface: int, captured: int, room: int) -> None:
                 if interface >= len(self.interfaces):
@@ -417,7 +422,7 @@ class _Tape:
         return self._guard(lambda: _peek(self._source))
 
     def mark(self) -> None:
-        """A new packet begins here."""
+        """A new packet, or another block, begins here."""
         self.marked = self._position
         self.short = False
 

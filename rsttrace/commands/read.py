@@ -150,6 +150,8 @@ def tell(name: str, source: CaptureSource, say: Callable[[str], None]) -> int:
     for note in source.notes():
         say(f"{label}: {note}")
     if source.problem is None:
+        if not source.packets:
+            say(f"{label}: no packets")
         return 0
     if not source.packets:
         say(f"rsttrace: {label}: {source.problem}; nothing could be read")

@@ -94,6 +94,37 @@ def test_obsolete_packet_blocks_and_unknown_ones(tmp_path: Path) -> None:
     assert read(write(tmp_path / "x", made)) == ([Record(1, 7 * SECOND, 1, DATA[0], 60)], None)
 
 
+OTHER_BLOCKS = {
+    "statistics": c.block("<", 5, struct.pack("<III", 0, 5, 6)),
+    "names": c.block("<", 4, struct.pack("<HH", 0, 0)),
+    "secrets": c.block("<", 10, struct.pack("<II", 0x544C534B, 4) + b"key\n"),
+    "custom": c.block("<", 0xBAD, struct.pack("<I", 32473) + b"abcd"),
+    "custom-not-copied": c.block("<", 0x40000BAD, struct.pack("<I", 32473)),
+    "journal": c.block("<", 9, b"__REALTIME_TIMESTAMP=1\n"),
+    "process": c.block("<", 0x80000001, struct.pack("<I", 7)),
+    "unknown": c.block("<", 0x7777, b"?" * 400),
+    "interface": c.interface(),
+    "section": c.section(">"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_BLOCKS)
+def test_a_file_may_end_with_any_block(name: str, tmp_path: Path) -> None:
+    """draft-ietf-opsawg-pcapng §3.1: blocks, of which packets are one kind; no order at the end."""
+    other = OTHER_BLOCKS[name]
+    for count in (0, 2):
+        made = c.pcapng(DATA[:count])
+        for tail in (other, other * 3):
+            records, problem = read(write(tmp_path / "x", made + tail))
+            assert (len(records), problem) == (count, None)
+        records, problem = read(write(tmp_path / "x", made + other + other[:-1]))
+        assert len(records) == count
+        assert problem is not None
+        assert problem.startswith(f"broken at packet {count + 1}, byte {len(made + other)}: ")
+    records, problem = read(write(tmp_path / "x", c.pcapng(DATA[:1]) + OTHER_BLOCKS["statistics"]))
+    assert (len(records), problem) == (1, None)
+
+
 def test_a_pipe_is_read_as_it_comes() -> None:
     """What was written is read before the pipe ends: `tcpdump -U -w - | rsttrace read -`."""
     made = c.pcapng(DATA)
