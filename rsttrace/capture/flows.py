@@ -577,7 +577,8 @@ class Flows:
     """Every flow of a capture, the `limit` last used ones.
 
     After `learn`, `late` says that the packet came after "its" RST, and `met` is a later handshake
-    of an address in whose name a RST came, where the packet has confirmed one.
+    of an address in whose name a RST came, where the packet has confirmed one. `forgotten` counts
+    flows that were forgotten.
     """
 
     def __init__(self, limit: int, *, of_capture: bool = False) -> None:
@@ -589,6 +590,7 @@ class Flows:
         self._watched: OrderedDict[bytes, _Watch] = OrderedDict()
         self.late = False
         self.met: LatePacket | None = None
+        self.forgotten = 0
 
     def __len__(self) -> int:
         return len(self._used)
@@ -629,6 +631,7 @@ class Flows:
             there = back
         self._used[key] = reverse
         if len(self._used) > self.limit:
+            self.forgotten += 1
             old, old_reverse = self._used.popitem(last=False)
             self._directions.pop(old).other = None
             gone = self._directions.pop(old_reverse, None)

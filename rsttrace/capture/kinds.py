@@ -20,6 +20,15 @@ LARGEST_WINDOW = UNSCALED_MAX << 14
 """RFC 7323 §2.3: what a window can be at most, where the scale is unknown."""
 
 NO_FLOW = Cause("no-socket", "the capture shows no packet of its receiver in this connection")
+NOT_ALL_READ = Cause(
+    "no-socket",
+    "no packet of its receiver could be read in this connection; some of the capture was not read",
+)
+FORGOTTEN = Cause(
+    "no-socket",
+    "no packet of its receiver is remembered in this connection; some connections were forgotten "
+    "(--flows)",
+)
 OVER = Cause("no-socket", "the connection was over already")
 TIME_WAIT = Cause("time-wait", "ignored: the connection is over (TIME_WAIT)")
 BAD_TCP_CHECKSUM = Cause("bad-checksum", "ignored: its TCP checksum is wrong")
@@ -40,12 +49,15 @@ ACTIVE = Cause("unspecified", "this side reset it; a capture does not tell why")
 NO_LISTENER = Cause("no-listener", "no socket listens there (answer to SYN)")
 
 
-def received(rst: Segment, packet: Packet, theirs: Direction | None) -> Finding:
+def received(
+    rst: Segment, packet: Packet, theirs: Direction | None, unknown: Cause = NO_FLOW
+) -> Finding:
     """What a RST did at its receiver.
 
     `theirs` is the direction that the RST came from, `packet` the RST with its checksums looked
-    at. Where the receiver stood between two values (data on its way that it may or may not have
-    had), the RST is given the benefit of the doubt.
+    at, `unknown` why nothing is known of its receiver, if nothing is. Where the receiver stood
+    between two values (data on its way that it may or may not have had), the RST is given the
+    benefit of the doubt.
     """
     rejected = Kind.RECEIVED_REJECTED
     if packet.ip_checksum_ok is False:
@@ -54,7 +66,7 @@ def received(rst: Segment, packet: Packet, theirs: Direction | None) -> Finding:
         return rejected, BAD_TCP_CHECKSUM
     ours = theirs.other if theirs is not None else None
     if theirs is None or ours is None or not ours.packets:
-        return Kind.RECEIVED_UNMATCHED, NO_FLOW
+        return Kind.RECEIVED_UNMATCHED, unknown
     if theirs.reset or ours.reset:
         return Kind.RECEIVED_UNMATCHED, OVER
     if _acked(theirs, ours.fin) and _acked(ours, theirs.fin):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Union
 
 from rsttrace.capture.flows import Direction
-from rsttrace.capture.layers import INBOUND, OUTBOUND, Segment, checksum_left_to_card
+from rsttrace.capture.layers import Segment, checksum_left_to_card
+from rsttrace.capture.links import INBOUND, OUTBOUND
 from rsttrace.model import INITIAL_TTLS, hops
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]

@@ -11,7 +11,7 @@ from rsttrace.capture.layers import Dissector, Segment, ip_checksum_ok, tcp_chec
 from rsttrace.capture.reader import Capture
 from rsttrace.capture.sides import Network, Sides
 from rsttrace.limits import FLOWS
-from rsttrace.model import Frame, Kind, LatePacket, Packet, Reset
+from rsttrace.model import Cause, Frame, Kind, LatePacket, Packet, Reset
 from rsttrace.tcp import RST, SYN, packet
 
 LOOK_AHEAD = 20_000
@@ -48,6 +48,7 @@ class CaptureSource:
         self._sides = Sides(local)
         self._flows = Flows(flows, of_capture=True)
         self._dissector = Dissector()
+        self._unread_ahead = False
         self._ended = ended
         self.wake_ns: int | None = None
         self._capture = Capture(name, ended)
@@ -83,13 +84,7 @@ class CaptureSource:
 
     def notes(self) -> list[str]:
         """What is worth knowing about the reading, in sentences: call it at the end."""
-        lines = self._sides.told()
-        dissector = self._dissector
-        for link, count in dissector.links.most_common(3):
-            lines.append(f"{_packets(count)} not read: link type {link} is not understood")
-        if dissector.cut:
-            lines.append(f"{_packets(dissector.cut)} not read: cut off before the TCP flags")
-        return lines
+        return [*self._sides.told(), *self._dissector.unread.told()]
 
     def resets(self) -> Iterator[Reset]:
         """The resets alone; as `items`."""
@@ -141,7 +136,7 @@ class CaptureSource:
         with Capture(name) as capture:
             for record in capture:
                 if record.number > LOOK_AHEAD or self._ended():
-                    return
+                    break
                 found = dissector.segment(
                     record.link, record.data, record.wire_length, record.direction
                 )
@@ -153,6 +148,14 @@ class CaptureSource:
                 elif not found.flags & SYN:
                     continue
                 self._sides.learn(found)
+        self._unread_ahead = bool(dissector.unread)
+
+    def _why_unknown(self) -> Cause:
+        """Why nothing is known of a RST's receiver, if that is so."""
+        if self._flows.forgotten:
+            return kinds.FORGOTTEN
+        missed = self._unread_ahead or self._dissector.unread
+        return kinds.NOT_ALL_READ if missed else kinds.NO_FLOW
 
     def _reset(self, segment: Segment, number: int) -> Reset:
         flows = self._flows
@@ -168,7 +171,7 @@ class CaptureSource:
             local, remote = rst.src, rst.dst
         else:
             trigger = ours[0] if ours else None
-            kind, cause = kinds.received(segment, rst, theirs)
+            kind, cause = kinds.received(segment, rst, theirs, self._why_unknown())
             local, remote = rst.dst, rst.src
         if theirs is not None and kind not in (Kind.RECEIVED_REJECTED, Kind.RECEIVED_UNMATCHED):
             theirs.closed = theirs.reset = True
@@ -208,7 +211,3 @@ def _payload(segment: Segment) -> bytes | None:
     """The first bytes of a segment's payload, as far as they were captured."""
     at = segment.l4 + segment.offset * 4
     return segment.data[at : min(segment.end, at + PAYLOAD_KEPT)] or None
-
-
-def _packets(count: int) -> str:
-    return "1 packet was" if count == 1 else f"{count} packets were"

@@ -20,7 +20,7 @@ from rsttrace.render.text import entry_lines
 from tests.accuracy.captures import given
 from tests.unit import captures as c
 from tests.unit.captures import Talk
-from tests.unit.test_capture_layers import FRAMES
+from tests.unit.frames import FRAMES
 
 CASES = 400
 """Per sample; seeded, so that a failure comes again."""
@@ -30,14 +30,11 @@ MAX_SAMPLE = 40_000
 
 
 def samples() -> dict[str, bytes]:
-    mixed = c.section() + b"".join(c.interface(link=link, resolution=9) for link in (1, 113, 276))
-    for number in range(3):
-        mixed += c.interface(link=(0, 101, 108)[number], offset=-5)
-    links = [1, 113, 276, 0, 101, 108]
+    links = sorted({link for link, _ in FRAMES.values()})
+    mixed = c.section() + b"".join(c.interface(link=link, resolution=9) for link in links)
     for link, data in FRAMES.values():
-        if link in links:
-            mixed += c.enhanced(data, number=links.index(link), direction=1)
-            mixed += c.enhanced(data[:-6], number=links.index(link))
+        mixed += c.enhanced(data, number=links.index(link), direction=1)
+        mixed += c.enhanced(data[:-6], number=links.index(link))
     talk = Talk(family=6)
     six = [*talk.handshake(), talk.frame(0, "PA", b"x" * 50), talk.reset(), talk.reset("RA")]
     return {

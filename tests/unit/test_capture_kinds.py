@@ -299,3 +299,21 @@ def test_file_positions_count_every_packet(tmp_path: Path) -> None:
     talk = Talk()
     packets = [*talk.handshake(), b"\xff" * 60, b"", talk.reset()]
     assert resets(tmp_path, packets)[0].file_frame == 6
+
+
+def test_what_was_not_read_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    """The receiver's packets may be among those that could not be read, or were forgotten."""
+    talk = Talk()
+    theirs = talk.handshake()[1]
+    rst = talk.reset()
+    unread = bytes(theirs[:12] + b"\x88\xe5\x2c" + theirs[14:])  # MACsec, encrypted
+    for packets, words in (
+        ([theirs, rst], "the capture shows no packet of its receiver"),
+        ([theirs, unread, rst], "no packet of its receiver could be read"),
+        ([theirs, rst, unread], "no packet of its receiver could be read"),
+        ([theirs, Talk(port=1).frame(0, "S"), rst], "no packet of its receiver is remembered"),
+    ):
+        with CaptureSource(write(tmp_path / "x", c.pcap(packets)), flows=1) as source:
+            (found,) = source.resets()
+        assert found.cause.name == "no-socket"
+        assert found.cause.text.startswith(words)

@@ -9,156 +9,48 @@ import pytest
 import scapy.layers.inet as scapy_inet
 import scapy.layers.inet6 as scapy_inet6
 import scapy.layers.l2 as scapy_l2
+from scapy.layers.dot11 import RadioTap
 
 from rsttrace.capture.layers import (
-    INBOUND,
-    OUTBOUND,
     Dissector,
     Segment,
     checksum_left_to_card,
     ip_checksum_ok,
     tcp_checksum_ok,
 )
+from rsttrace.capture.links import INBOUND, OUTBOUND
 from rsttrace.tcp import sum16
 from tests.unit import captures as c
-
-IP, UDP, TCP = scapy_inet.IP, scapy_inet.UDP, scapy_inet.TCP
-IPv6 = scapy_inet6.IPv6
-Ether, GRE = scapy_l2.Ether, scapy_l2.GRE
-
-OUTER = {"src": "192.0.2.1", "dst": "192.0.2.2"}
-OUTER6 = {"src": "2001:db8:f::1", "dst": "2001:db8:f::2"}
-
-INNER = (
-    IP(src=c.US, dst=c.PEER, ttl=57, id=0x1234, flags="DF")
-    / TCP(sport=51234, dport=443, flags="PA", seq=0x01020304, ack=0x05060708, window=501)
-    / b"hello"
-)
-INNER6 = (
-    IPv6(src=c.US6, dst=c.PEER6, hlim=57)
-    / TCP(sport=51234, dport=443, flags="PA", seq=0x01020304, ack=0x05060708, window=501)
-    / b"hello"
+from tests.unit.frames import (
+    FRAMES,
+    GRE,
+    INNER,
+    INNER6,
+    IP,
+    LINKS_WITH_MAC,
+    OUTER,
+    OUTER6,
+    PROTECTED,
+    SIX,
+    TCP,
+    UDP,
+    IPv6,
+    amsdu,
+    combined,
+    ether,
+    nflog,
+    pktap,
+    sll,
+    sll2,
+    snapped,
+    typed,
+    vxlan,
+    wifi,
 )
 
 
 def find(link: int, data: bytes, wire: int | None = None) -> Segment | None:
     return Dissector().segment(link, data, len(data) if wire is None else wire)
-
-
-def vxlan(network: int, frame: Any) -> bytes:
-    """RFC 7348 §5."""
-    return struct.pack(">BxxxI", 0x08, network << 8) + bytes(frame)
-
-
-def sll(protocol: int, data: bytes, kind: int = 0) -> bytes:
-    return struct.pack(">HHH8sH", kind, 1, 6, bytes.fromhex("00d0f8223344"), protocol) + data
-
-
-def sll2(protocol: int, data: bytes, kind: int = 0) -> bytes:
-    mac = bytes.fromhex("00d0f8223344")
-    return struct.pack(">HHIHBB8s", protocol, 0, 7, 1, kind, 6, mac) + data
-
-
-def ether(packet: Any) -> Any:
-    return Ether(src=c.GATEWAY, dst=c.OUR_MAC) / packet
-
-
-def teredo(packet: Any, port: int = 3544, head: bytes = b"") -> Any:
-    return IP(**OUTER) / UDP(sport=40000, dport=port) / (head + bytes(packet))
-
-
-TEREDO6 = IPv6(src="2001:0:4136:e378::1", dst=c.PEER6, hlim=57) / INNER6[TCP]
-AUTHENTICATED = struct.pack(">BBBB8sB", 0, 1, 0, 0, b"n" * 8, 0)
-ORIGIN = b"\0\0" + b"o" * 6
-
-FRAMES: dict[str, tuple[int, bytes]] = {
-    "ethernet": (1, bytes(ether(INNER))),
-    "ethernet-6": (1, bytes(ether(INNER6))),
-    "vlan": (1, bytes(ether(scapy_l2.Dot1Q(vlan=7) / INNER))),
-    "qinq": (1, bytes(ether(scapy_l2.Dot1AD(vlan=7) / scapy_l2.Dot1Q(vlan=8) / INNER))),
-    "vlan-3": (
-        1,
-        bytes(ether(scapy_l2.Dot1Q() / scapy_l2.Dot1Q() / scapy_l2.Dot1Q() / INNER6)),
-    ),
-    "raw": (101, bytes(INNER)),
-    "raw-6": (101, bytes(INNER6)),
-    "raw-12": (12, bytes(INNER)),
-    "raw-14": (14, bytes(INNER)),
-    "ipv4": (228, bytes(INNER)),
-    "ipv6": (229, bytes(INNER6)),
-    "sll": (113, sll(0x0800, bytes(INNER))),
-    "sll-6": (113, sll(0x86DD, bytes(INNER6))),
-    "sll-vlan": (113, sll(0x8100, b"\0\x07\x08\0" + bytes(INNER))),
-    "sll2": (276, sll2(0x0800, bytes(INNER))),
-    "sll2-6": (276, sll2(0x86DD, bytes(INNER6))),
-    "null-le": (0, struct.pack("<I", 2) + bytes(INNER)),
-    "null-be": (0, struct.pack(">I", 2) + bytes(INNER)),
-    "null-6-mac": (0, struct.pack("<I", 30) + bytes(INNER6)),
-    "null-6-freebsd": (0, struct.pack("<I", 28) + bytes(INNER6)),
-    "loop": (108, struct.pack(">I", 2) + bytes(INNER)),
-    "loop-6": (108, struct.pack(">I", 24) + bytes(INNER6)),
-    "ip-options": (
-        101,
-        bytes(
-            IP(src=c.US, dst=c.PEER, ttl=57, id=0x1234, flags="DF", options=[b"\x94\x04\0\0"])
-            / INNER[TCP]
-        ),
-    ),
-    "hop-by-hop": (
-        101,
-        bytes(
-            IPv6(src=c.US6, dst=c.PEER6, hlim=57)
-            / scapy_inet6.IPv6ExtHdrHopByHop()
-            / scapy_inet6.IPv6ExtHdrDestOpt()
-            / scapy_inet6.IPv6ExtHdrRouting()
-            / INNER6[TCP]
-        ),
-    ),
-    "ah": (
-        101,
-        bytes(
-            IPv6(src=c.US6, dst=c.PEER6, hlim=57, nh=51)
-            / (struct.pack(">BBHIIQI", 6, 5, 0, 1, 1, 0, 0) + b"\0" * 4 + bytes(INNER6[TCP]))
-        ),
-    ),
-    "first-fragment-6": (
-        101,
-        bytes(
-            IPv6(src=c.US6, dst=c.PEER6, hlim=57)
-            / scapy_inet6.IPv6ExtHdrFragment(offset=0, m=1)
-            / INNER6[TCP]
-        ),
-    ),
-    "ipip": (1, bytes(ether(IP(**OUTER, ttl=9) / INNER))),
-    "6in4": (1, bytes(ether(IP(**OUTER, ttl=9, proto=41) / INNER6))),
-    "4in6": (1, bytes(ether(IPv6(**OUTER6, nh=4) / INNER))),
-    "6in6": (1, bytes(ether(IPv6(**OUTER6, nh=41) / INNER6))),
-    "gre": (1, bytes(ether(IP(**OUTER) / GRE() / INNER))),
-    "gre-key": (
-        1,
-        bytes(ether(IP(**OUTER) / GRE(key_present=1, key=9, seqnum_present=1) / INNER6)),
-    ),
-    "gre-checksum": (1, bytes(ether(IP(**OUTER) / GRE(chksum_present=1) / INNER))),
-    "gre-ethernet": (
-        1,
-        bytes(ether(IP(**OUTER) / GRE(proto=0x6558) / Ether(src=c.GATEWAY) / INNER)),
-    ),
-    "gre-6": (1, bytes(ether(IPv6(**OUTER6, nh=47) / GRE() / INNER))),
-    "vxlan": (1, bytes(ether(IP(**OUTER) / UDP(dport=4789) / vxlan(7, ether(INNER))))),
-    "vxlan-linux": (1, bytes(ether(IPv6(**OUTER6) / UDP(dport=8472) / vxlan(7, ether(INNER6))))),
-    "teredo": (1, bytes(ether(teredo(INNER6)))),
-    "teredo-authenticated": (1, bytes(ether(teredo(INNER6, head=AUTHENTICATED)))),
-    "teredo-origin": (1, bytes(ether(teredo(INNER6, head=AUTHENTICATED + ORIGIN)))),
-    "teredo-clients": (1, bytes(ether(teredo(TEREDO6, port=50001)))),
-    "twice": (1, bytes(ether(IP(**OUTER) / IP(**OUTER) / INNER))),
-}
-
-
-SIX = {
-    *("ethernet-6", "vlan-3", "raw-6", "ipv6", "sll-6", "sll2-6", "loop-6", "6in4", "6in6", "ah"),
-    *("null-6-mac", "null-6-freebsd", "hop-by-hop", "first-fragment-6", "gre-key", "vxlan-linux"),
-    *("teredo", "teredo-authenticated", "teredo-origin", "teredo-clients"),
-}
 
 
 @pytest.mark.parametrize("name", FRAMES)
@@ -174,7 +66,7 @@ def test_the_innermost_segment_is_found(name: str) -> None:
     assert found.reverse_key[32 if six else 8 :][:4] == struct.pack(">HH", 443, 51234)
     if found.mac >= 0:
         assert found.source_mac == c.GATEWAY
-    assert (found.mac >= 0) == (FRAMES[name][0] in (1, 113, 276))
+    assert (found.mac >= 0) == (FRAMES[name][0] in LINKS_WITH_MAC)
 
 
 @pytest.mark.parametrize("name", FRAMES)
@@ -193,7 +85,7 @@ def test_a_cut_frame_gives_what_was_captured(name: str) -> None:
         assert (found.key, found.flags, found.seq) == (whole.key, whole.flags, whole.seq)
         assert found.payload_len == whole.payload_len
         assert found.window == (501 if size >= whole.l4 + 16 else None)
-        assert tcp_checksum_ok(found) is None
+        assert tcp_checksum_ok(found) is (True if size >= whole.end else None)  # only padding cut
     assert Dissector().segment(link, b"", len(data)) is None
 
 
@@ -218,25 +110,147 @@ def test_what_is_no_tcp() -> None:
         ether(IP(**OUTER) / UDP(dport=53) / (b"x" * 60)),
         ether(scapy_l2.ARP()),
         ether(IP(**OUTER) / scapy_inet.ICMP(type=3) / INNER),  # quoted, not sent
-        ether(IP(**OUTER) / GRE(version=1) / INNER),  # PPTP
+        ether(IP(**OUTER) / scapy_l2.GRE_PPTP(acknum_present=1)),  # an acknowledgment alone
         ether(IP(**OUTER) / UDP(dport=50001) / bytes(INNER6)),  # no Teredo address: by chance
         ether(IPv6(**OUTER6, nh=59)),
     ]
     dissector = Dissector()
     for frame in frames:
         assert dissector.segment(1, bytes(frame), len(frame)) is None
-    assert (dissector.cut, dict(dissector.links)) == (0, {})
+    assert not dissector.unread
 
 
 def test_what_could_not_be_read_is_counted() -> None:
     dissector = Dissector()
-    later = IP(src=c.US, dst=c.PEER, frag=5) / (b"x" * 40)
+    later = IP(src=c.US, dst=c.PEER, frag=5, proto=6) / (b"x" * 40)
     later6 = IPv6(src=c.US6) / scapy_inet6.IPv6ExtHdrFragment(offset=5, nh=6) / (b"x" * 40)
     for packet in (later, later6):
-        assert dissector.segment(101, bytes(packet), len(packet)) is None
-    assert dissector.segment(105, b"x" * 100, 100) is None  # 802.11
+        for link in (101, 228):
+            assert dissector.segment(link, bytes(packet), len(packet)) is None
+    assert dissector.segment(147, b"x" * 100, 100) is None
     assert dissector.segment(1, bytes(ether(INNER))[:40], 200) is None
-    assert (dissector.cut, dict(dissector.links)) == (1, {105: 1})
+    assert dissector.unread.told() == [
+        "4 packets that are later fragments were not read",
+        "1 packet cut off before the TCP flags was not read",
+        "1 packet of link type 147 was not read",
+    ]
+
+
+ESP = IP(**OUTER, proto=50) / (b"\0\0\1\0" + b"x" * 60)
+NOT_READ: dict[str, tuple[int, bytes]] = {
+    "of EtherType 0x88e5 (MACsec)": (1, typed(0x88E5, b"\x2c" + b"x" * 60)),
+    "of EtherType 0x9999 (Realtek's switch tag)": (1, typed(0x9999, b"x" * 60)),
+    "of EtherType 0xabcd": (1, typed(0x8100, b"\0\1\xab\xcd" + b"x" * 60)),
+    "of IP protocol 50 (ESP, encrypted)": (1, bytes(ether(ESP))),
+    "of ESP in UDP (encrypted)": (
+        1,
+        bytes(ether(IP(**OUTER) / UDP(sport=4500, dport=9) / (b"\1" * 40))),
+    ),
+    "of GRE with source routing or of an unknown version": (
+        1,
+        bytes(ether(IP(**OUTER) / GRE(version=1) / INNER)),
+    ),
+    "of PPP protocol 0x00fd": (9, b"\xfd" + b"x" * 60),
+    "of MPLS that holds neither IP nor Ethernet": (1, typed(0x8847, b"\0\0\1\1" + b"\x20" * 60)),
+    "encrypted by 802.11": (105, bytes(wifi(snapped(INNER), PROTECTED | 2))),
+    "that are later fragments (802.11)": (105, bytes(wifi(snapped(INNER), SC=3))),
+    "with a wrong checksum (802.11)": (
+        127,
+        bytes(RadioTap(present="Flags", Flags="badFCS") / wifi(snapped(INNER))),
+    ),
+    "of 802.11 with an unknown header": (119, b"\xff" * 60),
+    "of NFLOG version 7": (239, b"\2\7" + nflog(INNER)[2:]),
+    "of NFLOG with a damaged header": (239, nflog(INNER)[:4] + b"\0" * 60),
+    "of link type 147": (147, b"x" * 60),
+    "of link type 192": (192, b"\0\0\x08\0\xc0\0\0\0" * 9),  # PPI in PPI in PPI
+    "with more than 40 headers": (1, typed(0x8100, b"\0\1\x81\0" * 60)),
+    "that are later fragments": (101, bytes(IP(**OUTER, frag=9, proto=6) / (b"x" * 60))),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_READ)
+def test_what_may_hold_a_segment_and_is_not_read_is_said(kind: str) -> None:
+    link, data = NOT_READ[kind]
+    dissector = Dissector()
+    for _ in range(1024):
+        assert dissector.segment(link, data, len(data)) is None
+    assert dissector.unread.told() == [f"1,024 packets {kind} were not read"]
+
+
+def test_what_holds_no_segment_is_no_loss() -> None:
+    dissector = Dissector()
+    frames = [
+        (1, typed(0x88CC, b"x" * 60)),  # LLDP
+        (1, bytes(scapy_l2.Dot3() / scapy_l2.LLC() / scapy_l2.STP())),
+        (1, typed(0x8863, b"\x11\x09" + b"x" * 60)),  # PPPoE discovery
+        (1, typed(0x8864, b"\x11\0\0\1\0\6\xc0\x21" + b"x" * 60)),  # LCP
+        (105, bytes(wifi(b"", subtype=4))),  # a null frame
+        (105, b"\x80\0" + b"x" * 60),  # a beacon
+        (0, b"\x07\0\0\0" + b"x" * 60),
+        (258, pktap(b"x", 1)[:4] + b"\0" * 60),
+        (101, bytes(IP(**OUTER, frag=9, proto=17) / (b"x" * 60))),
+        (1, bytes(ether(IP(**OUTER) / UDP(sport=4500, dport=4500) / (b"\0" * 40)))),  # IKE
+    ]
+    for link, data in frames:
+        assert dissector.segment(link, data, len(data)) is None
+    assert dissector.unread.told() == []
+
+
+def test_many_kinds_are_summed_up() -> None:
+    dissector = Dissector()
+    for number in range(300):
+        for _ in range(2 if number < 6 else 1):
+            data = typed(0xB000 + number, b"x" * 60)
+            assert dissector.segment(1, data, len(data)) is None
+    told = dissector.unread.told()
+    assert told[0] == "2 packets of EtherType 0xb000 were not read"
+    assert (len(told), told[-1]) == (7, "294 packets of 294 other kinds were not read")
+
+
+def test_of_an_amsdu_the_first_is_read_and_the_rest_counted() -> None:
+    dissector = Dissector()
+    for count in (1, 3):
+        data = bytes(amsdu(count))
+        found = dissector.segment(105, data, len(data))
+        assert found is not None
+        assert found.ttl == 57
+    assert dissector.unread.told() == [
+        "1 packet behind the first one of an A-MSDU (802.11) was not read"
+    ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_tunnel_in_any_other(seed: int) -> None:
+    """What scapy wraps 100 times is unwrapped, and cut anywhere it is no error."""
+    chance = random.Random(seed)
+    for _ in range(100):
+        link, data, how = combined(chance, 5)
+        dissector = Dissector()
+        found = dissector.segment(link, data, len(data))
+        assert found is not None, (link, how, dissector.unread.told())
+        assert (found.ttl, found.flags, found.payload_len) == (57, 0x18, 5), (link, how)
+        assert found.key[-len(found.tag) - 4 :][:4] == struct.pack(">HH", 51234, 443)
+        cut = chance.randrange(len(data))
+        part = Dissector().segment(link, data[:cut], len(data))
+        assert (part is not None) == (cut >= found.l4 + 14), (link, how, cut)
+
+
+def test_the_mark_of_a_capture_says_which_way() -> None:
+    ways = {
+        (239, 1): (nflog(INNER, hook=1), INBOUND),
+        (239, 2): (nflog(INNER, hook=2), 0),
+        (239, 3): (nflog(INNER, hook=3), OUTBOUND),
+        (258, 1): (pktap(bytes(ether(INNER)), 1, 1), INBOUND),
+        (258, 2): (pktap(bytes(ether(INNER)), 1, 2), OUTBOUND),
+        (166, 1): (FRAMES["pppd"][1], OUTBOUND),
+        (204, 0): (FRAMES["ppp-in"][1], INBOUND),
+        (117, 1): (FRAMES["pflog"][1], INBOUND),
+    }
+    for (link, _), (data, way) in ways.items():
+        found = find(link, data)
+        assert found is not None
+        assert found.direction == way
+        assert found.interface == (7 if link == 239 else 0)
 
 
 def test_first_fragment_of_ipv4() -> None:
