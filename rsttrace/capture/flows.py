@@ -11,6 +11,7 @@ import struct
 from collections import OrderedDict
 from typing import NamedTuple
 
+from rsttrace.capture import places
 from rsttrace.capture.layers import Segment, tcp_checksum_ok
 from rsttrace.limits import (
     COPY_NS,
@@ -143,6 +144,10 @@ class Direction:
     byte sent (SYN and FIN included), `acked`, the highest acknowledgment sent, `fin`, the sequence
     number after its FIN, `scale` its window scale (``None``: its SYN was not seen). `reset` says
     that a RST of this direction ended the flow.
+
+    `places` are this direction at each place of the capture where it was seen, if there are several
+    (rsttrace/capture/places.py); `judged`: resets are judged at this one. `doubled` counts packets
+    that came twice at one place.
     """
 
     __slots__ = (
@@ -152,11 +157,13 @@ class Direction:
         "closed",
         "confirmed",
         "df_always",
+        "doubled",
         "end",
         "fin",
         "fin_ns",
         "first_ns",
         "interface",
+        "judged",
         "known_ttl",
         "last_ns",
         "late",
@@ -168,6 +175,7 @@ class Direction:
         "of_capture",
         "other",
         "packets",
+        "places",
         "primary",
         "recent",
         "reset",
@@ -199,6 +207,8 @@ class Direction:
         self.primary = b""
         self.version = version
         self.of_capture = of_capture
+        self.places: list[Direction] | None = None
+        self.judged = True
         self.clear()
 
     def clear(self) -> None:
@@ -232,6 +242,7 @@ class Direction:
         self.reset_ns: int | None = None
         self.reset_seq = 0
         self.late = 0
+        self.doubled = 0
 
         self.end: int | None = None
         self.acked: int | None = None
@@ -366,6 +377,8 @@ class Direction:
         self.last_ns = now
         self.window = row.window
         recent = self.recent
+        if recent and recent[-1].seq == row.seq and _is_same(recent[-1], row):
+            self.doubled += 1
         if len(recent) == RECENT:
             del recent[0]
         recent.append(row)
@@ -537,6 +550,19 @@ class Direction:
         )
 
 
+def _is_same(one: _Row, other: _Row) -> bool:
+    """Whether two rows are one packet that was captured twice: no stack sends it again so soon.
+
+    Of bare acknowledgments only the IP ID tells that, where there is one.
+    """
+    return (
+        one[1:6] == other[1:6]  # TTL, IP ID, DF, flags, seq
+        and (one.ack, one.payload_len, one.stamp) == (other.ack, other.payload_len, other.stamp)
+        and (other.payload_len > 0 or other.ip_id > 1 or other.flags & (SYN | FIN) != 0)
+        and abs(other.time_ns - one.time_ns) <= COPY_NS
+    )
+
+
 class _Known:
     """The newest confirmed handshake of an address, and the TTLs of those before."""
 
@@ -565,11 +591,12 @@ class _Known:
 class _Watch:
     """An address in whose name a RST came: its later handshakes are told."""
 
-    __slots__ = ("key", "time_ns", "ttls")
+    __slots__ = ("key", "place", "time_ns", "ttls")
 
-    def __init__(self, key: bytes, time_ns: int) -> None:
+    def __init__(self, key: bytes, time_ns: int, place: int) -> None:
         self.key = key
         self.time_ns = time_ns
+        self.place = place
         self.ttls: list[int] = []
 
 
@@ -577,38 +604,51 @@ class Flows:
     """Every flow of a capture, the `limit` last used ones.
 
     After `learn`, `late` says that the packet came after "its" RST, and `met` is a later handshake
-    of an address in whose name a RST came, where the packet has confirmed one. `forgotten` counts
-    flows that were forgotten.
+    of an address in whose name a RST came, where the packet has confirmed one; `direction` is the
+    packet's, at its place. `forgotten` counts flows that were forgotten.
     """
 
     def __init__(self, limit: int, *, of_capture: bool = False) -> None:
         self._of_capture = of_capture
         self.limit = limit
         self._directions: dict[bytes, Direction] = {}
-        self._used: OrderedDict[bytes, bytes] = OrderedDict()
+        self._used: OrderedDict[bytes, list[bytes]] = OrderedDict()  # by one key: all of its keys
         self._peers: OrderedDict[bytes, _Known] = OrderedDict()
         self._watched: OrderedDict[bytes, _Watch] = OrderedDict()
         self.late = False
         self.met: LatePacket | None = None
+        self.direction: Direction | None = None
         self.forgotten = 0
 
     def __len__(self) -> int:
         return len(self._used)
 
     def find(self, segment: Segment) -> Direction | None:
-        """The direction that a packet belongs to, if its flow is known."""
-        return self._directions.get(segment.key)
+        """The direction that a packet belongs to, at its place, if its flow is known."""
+        direction = self._directions.get(segment.key)
+        if direction is None:
+            direction = self._in_another_network(segment)
+        return None if direction is None else places.best_known(direction, segment)
 
     def learn(self, segment: Segment) -> bool:
         """Take a packet in that is no RST; true if its flow was not known."""
         direction = self._directions.get(segment.key)
+        if direction is None and segment.tag:
+            direction = self._join(segment)
         new = direction is None
         if direction is None:
             direction = self.add(segment)
         else:
             self._used.move_to_end(direction.primary)
+            if (
+                segment.ttl != direction.ttl
+                or segment.interface != direction.interface
+                or direction.places is not None
+            ) and self._of_capture:
+                direction = self._place(direction, segment)
         self.late = False
         self.met = None
+        self.direction = direction
         other = direction.other
         if segment.flags & SYN and other is not None:
             _begin(direction, other, segment)
@@ -621,39 +661,104 @@ class Flows:
     def add(self, segment: Segment) -> Direction:
         """A new flow, in the direction of this packet."""
         key, reverse = segment.key, segment.reverse_key
-        there, back = (Direction(segment.version, of_capture=self._of_capture) for _ in range(2))
-        there.other, back.other = back, there
-        there.primary = back.primary = key
-        self._directions[key] = there
-        self._directions[reverse] = back
+        there, back = self._pair(segment.version, key)
         if key == reverse:  # the same address and port at both ends: one direction only
             back.other = back
             there = back
-        self._used[key] = reverse
+        self._directions[key] = there
+        self._directions[reverse] = back
+        keys = self._used[key] = [key, reverse]
+        if segment.tag and _bare(segment, key) not in self._directions:
+            bare = [_bare(segment, key), _bare(segment, reverse)]
+            self._directions[bare[0]], self._directions[bare[1]] = there, back
+            keys += bare
         if len(self._used) > self.limit:
-            self.forgotten += 1
-            old, old_reverse = self._used.popitem(last=False)
-            self._directions.pop(old).other = None
-            gone = self._directions.pop(old_reverse, None)
-            if gone is not None:
-                gone.other = None
+            self._forget()
         return there
+
+    def _pair(self, version: int, primary: bytes) -> tuple[Direction, Direction]:
+        there, back = (Direction(version, of_capture=self._of_capture) for _ in range(2))
+        there.other, back.other = back, there
+        there.primary = back.primary = primary
+        return there, back
+
+    def _forget(self) -> None:
+        """Forget the flow that was not used for longest."""
+        self.forgotten += 1
+        for key in self._used.popitem(last=False)[1]:
+            gone = self._directions.pop(key, None)
+            if gone is not None:
+                gone.other = gone.places = None
+
+    def _place(self, direction: Direction, segment: Segment) -> Direction:
+        """The place at which a packet of a known direction was seen; perhaps a new one."""
+        other = direction.other
+        if other is None or other is direction or (not direction.packets and not direction.places):
+            return direction
+        known = direction.places or [direction]
+        found = places.of(direction, segment) if len(known) > 1 else None
+        if found is not None:
+            return found
+        if not any(places.is_copy(place, segment) for place in known):
+            return known[0]
+        empty = next((place for place in known if not place.packets), None)
+        if empty is not None or len(known) == places.MOST:
+            return empty or known[0]
+        if direction.places is None:
+            direction.places, other.places = [direction], [other]
+        assert direction.places is not None
+        assert other.places is not None
+        there, back = self._pair(segment.version, direction.primary)
+        direction.places.append(there)
+        other.places.append(back)
+        there.places, back.places = direction.places, other.places
+        return there
+
+    def _in_another_network(self, segment: Segment) -> Direction | None:
+        """The same connection as it is known in another virtual network, or in none.
+
+        Inside and outside of a tunnel one capture may show it; and each direction may have a
+        network of its own (RFC 9135 §4: asymmetric routing between VXLANs). Other connections with
+        the same addresses and ports stay apart.
+        """
+        if not segment.tag:
+            return None
+        known = self._directions.get(_bare(segment, segment.key))
+        if known is None or not self._of_capture:
+            return None
+        at = known.places or [known]
+        if any(place.packets for place in at) and not any(
+            places.is_copy(place, segment) for place in at
+        ):
+            return None
+        return known
+
+    def _join(self, segment: Segment) -> Direction | None:
+        """As `_in_another_network`, for good."""
+        known = self._in_another_network(segment)
+        if known is not None and known.other is not None:
+            keys = segment.key, segment.reverse_key
+            self._directions[keys[0]], self._directions[keys[1]] = known, known.other
+            self._used[known.primary] += keys
+        return known
 
     def watch(self, segment: Segment) -> None:
         """A RST was received: look at what its sender goes on to send."""
-        direction = self._directions.get(segment.key)
+        direction = self.find(segment)
         if direction is not None:
             direction.watch(segment.time_ns, segment.seq)
         sender = segment.source + segment.tag
-        self._watched[sender] = _Watch(segment.key, segment.time_ns)
+        self._watched[sender] = _Watch(segment.key, segment.time_ns, _number(segment, direction))
         self._watched.move_to_end(sender)
         if len(self._watched) > PEERS:
             self._watched.popitem(last=False)
 
     def baseline(self, segment: Segment) -> Baseline:
         """What was known when this RST came."""
-        direction = self._directions.get(segment.key)
-        known = self._peers.get(segment.source + segment.tag)
+        direction = self.find(segment)
+        sender = segment.source + segment.tag
+        at = _at(sender, _number(segment, direction))
+        known = self._peers.get(at) or self._peers.get(sender)
         ttls, peer = (known.ttls, known.peer()) if known is not None else ((), None)
         ours = None
         if direction is not None:
@@ -666,20 +771,31 @@ class Flows:
         return Baseline(Scope.NONE, None, ours, ttls, peer)
 
     def _learn_peer(self, segment: Segment, direction: Direction) -> None:
-        """A direction's handshake has been confirmed by this packet."""
+        """A direction's handshake has been confirmed by this packet.
+
+        It is kept for the address, and where there are several places also for this one: at each
+        of them the same host is at another distance.
+        """
         handshake = direction.handshake()
-        sender, ttl = segment.source + segment.tag, handshake.syn.ttl
-        known = self._peers.get(sender)
+        sender = segment.source + segment.tag
+        at, number = direction.places, _number(segment, direction)
+        if at is None or at[0] is direction:
+            self._keep_peer(sender, handshake)
+        if at is not None:
+            self._keep_peer(_at(sender, number), handshake)
+        watch = self._watched.get(sender)
+        if watch is not None and (at is None or watch.place == number):
+            self._tell(watch, segment, handshake)
+
+    def _keep_peer(self, key: bytes, handshake: _Handshake) -> None:
+        known, ttl = self._peers.get(key), handshake.syn.ttl
         ttls = known.ttls if known is not None else ()
         if ttls[:1] != (ttl,):
             ttls = (ttl, *ttls)[:PEER_TTLS]
-        self._peers[sender] = _Known(handshake, ttls)
-        self._peers.move_to_end(sender)
+        self._peers[key] = _Known(handshake, ttls)
+        self._peers.move_to_end(key)
         if len(self._peers) > PEERS:
             self._peers.popitem(last=False)
-        watch = self._watched.get(sender)
-        if watch is not None:
-            self._tell(watch, segment, handshake)
 
     def _tell(self, watch: _Watch, segment: Segment, handshake: _Handshake) -> None:
         """Of a handshake after a RST in its sender's name, if it adds something."""
@@ -706,6 +822,23 @@ class Flows:
 
 def _mac(raw: bytes | None) -> str | None:
     return raw.hex(":") if raw is not None else None
+
+
+def _number(segment: Segment, direction: Direction | None) -> int:
+    """Which place this is: its interface, else which one of the connection's."""
+    if segment.interface or direction is None or direction.places is None:
+        return segment.interface
+    return direction.places.index(direction)
+
+
+def _at(sender: bytes, place: int) -> bytes:
+    """An address at a place, where there are several."""
+    return sender + b"@" + place.to_bytes(4, "big")
+
+
+def _bare(segment: Segment, key: bytes) -> bytes:
+    """A key without the virtual network's number."""
+    return key[: 12 if segment.version == 4 else 36]
 
 
 def since(now: int, then: int) -> int:

@@ -155,6 +155,14 @@ class Capture:
         are for the reader to count."""
         return getattr(self._reader, "extents", {})
 
+    def interface(self, number: int) -> tuple[int, str | None] | None:
+        """Number and name of an interface of the pcapng section just read; None for a pcap file."""
+        interfaces = getattr(self._reader, "interfaces", None)
+        if interfaces is None or number >= len(interfaces):
+            return None
+        name = interfaces[number][2].get("name")
+        return number, name.decode("utf-8", "replace") if name else None
+
     def __iter__(self) -> Iterator[Record]:
         """The packets, in the order of the file. Ends at the first place that makes no sense."""
         reader, tape, refusal = self._reader, self._tape, _scapy_error()
@@ -246,10 +254,10 @@ class PcapngReader:
 
     It forgets the interfaces when a new section begins (their numbers start again), keeps each
     interface's timestamp offset (if_tsoffset), takes a snapshot length of 0 for none, reads what
-    the file says of its own end and of lost packets (statistics blocks, epb_dropcount), tells a file
-    that ends after a block from one that ends inside, and ends where a packet names an interface
-    that does not exist, instead of miscounting the packets (draft-ietf-opsawg-pcapng, sections 3.1
-    and 4.1 to 4.6).
+    the file says of its own end and of lost packets (statistics blocks, epb_dropcount), tells a
+    file that ends after a block from one that ends inside, and ends where a packet names an
+    interface that does not exist, instead of miscounting the packets (draft-ietf-opsawg-pcapng,
+    sections 3.1 and 4.1 to 4.6).
     """
 
     _made: Any = None

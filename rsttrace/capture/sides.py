@@ -81,20 +81,19 @@ class Sides:
             if len(address.peers) < PEERS_COUNTED:
                 address.peers.add(peer)
 
-    def is_sent(self, segment: Segment, theirs: Direction | None) -> bool:
+    def is_sent(self, segment: Segment, theirs: Direction | None, again: bool = False) -> bool:
         """Whether this RST was sent by our side: from our address, and not from farther away.
 
         A RST that comes in, or that has passed routers that our side's packets have not, was
-        received, whatever its source address says.
+        received, whatever its source address says. `again`: it has been counted.
         """
         how = self._which(segment)
+        if how is not None and not again:
+            self._tell(how)
         if how is None or how[0] != segment.source:
-            if how is None:
+            if how is None and not again:
                 self.unknown += 1
-            else:
-                self._tell(how)
             return False
-        self._tell(how)
         if segment.direction:
             return segment.direction == OUTBOUND
         distance = hops(segment.ttl)

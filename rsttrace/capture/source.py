@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from rsttrace.capture import kinds
-from rsttrace.capture.flows import Flows
+from rsttrace.capture.flows import Direction, Flows
 from rsttrace.capture.layers import Dissector, Segment, ip_checksum_ok, tcp_checksum_ok
 from rsttrace.capture.reader import Capture
 from rsttrace.capture.sides import Network, Sides
+from rsttrace.capture.sightings import Seen, Sightings, once_more
 from rsttrace.limits import FLOWS
-from rsttrace.model import Cause, Frame, Kind, LatePacket, Packet, Reset
+from rsttrace.model import Cause, Frame, Kind, LatePacket, Packet, Reset, Sighting
 from rsttrace.tcp import RST, SYN, packet
 
 LOOK_AHEAD = 20_000
@@ -102,31 +103,39 @@ class CaptureSource:
             CaptureError: the file breaks off before its first packet.
         """
         flows, sides, segment_of = self._flows, self._sides, self._dissector.segment
+        seen = Sightings(self._capture.size is not None)
+        queue = seen.queue
         told = 0
         for number, time_ns, link, data, wire_length, direction, interface in self._capture:
             if progress is not None and number % PROGRESS_EVERY == 0:
                 position = self._capture.position
                 progress(position - told)
                 told = position
+            if queue:
+                yield from seen.due(time_ns)
             segment = segment_of(link, data, wire_length, direction)
             if segment is None:
                 continue
             segment.time_ns = time_ns
+            indexed = segment.interface != 0
             segment.interface = segment.interface or interface
             if segment.flags & RST:
-                yield self._reset(segment, number)
+                sighting = self._sighting(segment, number, indexed)
+                yield from self._see(seen, segment, sighting)
                 continue
             if flows.learn(segment) or segment.flags & SYN:
                 sides.learn(segment)
             if flows.late:
-                yield LatePacket(
+                late = LatePacket(
                     time_ns, _headers(segment), file=self._capture.name, mac=segment.source_mac
                 )
+                yield from seen.after(late, flows.direction)
             if flows.met is not None:
-                yield replace(flows.met, file=self._capture.name)
+                yield from seen.after(replace(flows.met, file=self._capture.name), None)
             if self.wake_ns is not None and time_ns >= self.wake_ns:
                 self.wake_ns = None
                 yield time_ns
+        yield from seen.due(None)
         if progress is not None:
             progress(self._capture.position - told)
 
@@ -157,13 +166,35 @@ class CaptureSource:
         missed = self._unread_ahead or self._dissector.unread
         return kinds.NOT_ALL_READ if missed else kinds.NO_FLOW
 
-    def _reset(self, segment: Segment, number: int) -> Reset:
+    def _see(self, seen: Sightings, segment: Segment, sighting: Sighting) -> Iterator[Reset]:
+        """A RST: a new one, or one that was seen before."""
+        theirs = self._flows.find(segment)
+        known = seen.again(segment, theirs)
+        reset = self._reset(segment, sighting, theirs, known is not None)
+        if known is None:
+            yield from seen.add(Seen(reset, segment, theirs), segment)
+            return
+        if known.direction is theirs:
+            reset = once_more(known.reset, reset)
+        before = known.reset
+        known.add(sighting, segment, reset)
+        if known.reset is not before:
+            known.direction = theirs
+
+    def _sighting(self, segment: Segment, number: int, indexed: bool) -> Sighting:
+        """Where this RST was seen; `indexed`: its own headers tell the interface's index."""
+        found = None if indexed else self._capture.interface(segment.interface)
+        interface, name = found or (segment.interface if indexed else None, None)
+        return Sighting(number, segment.time_ns, interface, name, segment.ttl, segment.source_mac)
+
+    def _reset(
+        self, segment: Segment, sighting: Sighting, theirs: Direction | None, again: bool
+    ) -> Reset:
         flows = self._flows
-        theirs = flows.find(segment)
         baseline = flows.baseline(segment)
         rst = _headers(segment)
         ours = baseline.ours.recent if baseline.ours is not None else ()
-        if self._sides.is_sent(segment, theirs):
+        if self._sides.is_sent(segment, theirs, again):
             trigger = kinds.answered(rst, ours)
             kind, cause = kinds.sent(rst, trigger)
             if kind is not Kind.SENT_PASSIVE:
@@ -189,8 +220,9 @@ class CaptureSource:
             baseline=baseline,
             frame=Frame(None, segment.interface or None, segment.source_mac, segment.ttl),
             file=self._capture.name,
-            file_frame=number,
+            file_frame=sighting.frame,
             payload=_payload(segment),
+            sightings=(sighting,),
         )
 
 

@@ -322,6 +322,22 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Sighting:
+    """A packet as a capture shows it at one place. `frame` counts from 1, as Wireshark does.
+
+    `interface` is the interface's index (Linux cooked 2, NFLOG) or its number in the pcapng
+    section, `ifname` its name there; ``None`` where the file has none. `mac` is the frame's source.
+    """
+
+    frame: int
+    time_ns: int
+    interface: int | None
+    ifname: str | None
+    ttl: int
+    mac: str | None
+
+
+@dataclass(frozen=True)
 class BridgePort:
     """A port of a bridge of this node, behind which a MAC is. Indices and names of interfaces."""
 
@@ -477,7 +493,8 @@ class Reset:
     inode numbers do: it tells a namespace from an earlier one with the same `netns`. `sent_data` is
     this end's socket sent last, where it is kept (``--payload``). `payload` is the first bytes of
     the RST's own payload, as far as they were seen (at most 120); ``None``: it has none, or nothing
-    of it was seen.
+    of it was seen. `sightings` are the places where a capture shows it, in the order of the file;
+    `file_frame` is the one it is judged from: the nearest to the receiver.
 
     The third block puts it among its neighbours in time, and may grow after the first verdict:
     `earlier` are RSTs of the same flow and direction before this one, newest first; `later` what
@@ -515,6 +532,7 @@ class Reset:
     netns_identity: int | None = None
     sent_data: SentData | None = None
     payload: bytes | None = None
+    sightings: tuple[Sighting, ...] = ()
 
     netns_name: str | None = None
     neighbor: Neighbor | None = None

@@ -82,6 +82,7 @@ def _made(entry: model.Entry, *, explain: bool, utc: bool) -> dict[str, Any]:
             "netns_name": reset.netns_name,
             "file": reset.file,
             "frame": reset.file_frame,
+            "sightings": _sightings(reset, utc),
             "socket": _socket(reset.socket),
             "process": _process(reset.process),
             "actor": _process(reset.actor),
@@ -256,6 +257,22 @@ def _factors(evidence: model.Evidence) -> dict[str, float] | None:
     if evidence.factors is None:
         return None
     return {author.value: round(value, 6) for author, value in evidence.factors.items()}
+
+
+def _sightings(reset: model.Reset, utc: bool) -> list[dict[str, Any]] | None:
+    if reset.file is None:
+        return None
+    return [
+        {
+            "frame": seen.frame,
+            "time": iso_time(seen.time_ns, utc=utc),
+            "interface": seen.interface,
+            "ifname": seen.ifname,
+            "ttl": seen.ttl,
+            "mac": seen.mac,
+        }
+        for seen in reset.sightings
+    ]
 
 
 def _neighbor(neighbor: model.Neighbor | None) -> dict[str, Any] | None:

@@ -89,6 +89,8 @@ def entry_lines(
     body += _sent_data(reset)
     if verdict.advice and not quiet:
         body.append(f"{'->' if plain else '→'} {safe(verdict.advice, _SENTENCE)}")
+    if verbose or explain:
+        body += _sightings(reset)
     if verbose:
         body += _details(entry, utc=utc)
     return lines + [_INDENT + line for line in body]
@@ -369,6 +371,27 @@ def _trigger(reset: model.Reset) -> list[str]:
     ]
     age = duration(reset.time_ns - trigger.time_ns)
     return [f"trigger: {whose} {age} earlier, {', '.join(filter(None, words))}"]
+
+
+def _sightings(reset: model.Reset) -> list[str]:
+    """Where a capture shows a RST, if at more than one place."""
+    if len(reset.sightings) < 2:
+        return []
+    first = reset.sightings[0]
+    lines = [f"seen {len(reset.sightings)} times:"]
+    for seen in reset.sightings:
+        name = safe(seen.ifname) if seen.ifname else f"interface {seen.interface}"
+        after = duration(seen.time_ns - first.time_ns)
+        words = [
+            f"frame {seen.frame}",
+            f"on {name}" if seen.ifname or seen.interface is not None else "",
+            f"TTL {seen.ttl}",
+            f"from {safe(seen.mac)}" if seen.mac else "",
+            f"{after} later" if seen.time_ns > first.time_ns else "",
+            "judged here" if seen.frame == reset.file_frame else "",
+        ]
+        lines.append(f"  {', '.join(filter(None, words))}")
+    return lines
 
 
 def _sent_data(reset: model.Reset) -> list[str]:
