@@ -1,6 +1,7 @@
 """Writes resets and what provoked them to a pcapng file, each with its verdict as a packet comment.
 
-Wireshark shows the comments. The packets are raw IP (link type 101): of a packet rsttrace keeps the
+Wireshark shows the comments, the first line of each in its list of packets where it has a column
+for `frame.comment`. The packets are raw IP (link type 101): of a packet rsttrace keeps the
 IP and TCP headers, so that is what is written, with the packet's true length.
 """
 
@@ -15,12 +16,16 @@ from typing import Any
 
 from rsttrace import model
 from rsttrace.errors import RsttraceError
+from rsttrace.render.authors import makers_text
+from rsttrace.render.escape import safe
 from rsttrace.render.text import entry_lines
+from rsttrace.render.words import verdict_text
 from rsttrace.tcp import checksum, flag_bits
 
 LINKTYPE_RAW = 101  # https://www.tcpdump.org/linktypes.html
 INBOUND, OUTBOUND = 1, 2  # epb_flags, draft-ietf-opsawg-pcapng
 SHORTEST_TCP = 20
+SENTENCE = 400  # characters
 
 
 class _Noted(bytes):
@@ -72,7 +77,7 @@ class PcapngWriter:
         with self._errors():
             if entry.amends is None:
                 self._add_trigger(entry)
-            comment = "\n".join([f"rsttrace #{entry.id}", *entry_lines(entry, verbose=True)])
+            comment = "\n".join([headline(entry), *entry_lines(entry, verbose=True)])
             self._write(
                 bytes.fromhex(reset.rst.raw),
                 reset.rst.length,
@@ -117,6 +122,21 @@ class PcapngWriter:
             raise RsttraceError(
                 f"cannot write {self._path!r}: {why}", hint="name a file you may write with -w"
             ) from None
+
+
+def headline(entry: model.Entry) -> str:
+    """Verdict, who, and why in one line: what a list of packets has room for.
+
+    ``rsttrace #7: FORGED 99% by a firewall's REJECT rule 97 %; ended an established connection``
+    """
+    reset, verdict = entry.reset, entry.verdict
+    forged = verdict.origin is model.Origin.FORGED
+    who = makers_text(verdict) if forged and not reset.made_here else None
+    said = ["" if forged else verdict.summary, reset.cause.text]
+    why = "; ".join(dict.fromkeys(filter(None, said)))
+    amends = f", amends #{entry.amends}" if entry.amends is not None else ""
+    by = f" by {who}" if who else ""
+    return f"rsttrace #{entry.id}{amends}: {verdict_text(verdict)}{by}; {safe(why, SENTENCE)}"
 
 
 def rebuilt(seen: model.Seen, rst: model.Packet) -> tuple[bytes, int]:

@@ -64,11 +64,13 @@ SAME = ("direction", "local", "remote", "rst", "hops", "baseline", "origin", "tr
 
 
 @contextmanager
-def tcpdump(lab: Lab, role: str, path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A capture of a role's eth0, running."""
+def tcpdump(
+    lab: Lab, role: str, path: Path, interface: str = "eth0", only: str = "tcp"
+) -> Iterator[subprocess.Popen[str]]:
+    """A capture of a role's interface, running."""
     process = subprocess.Popen(
-        ["ip", "netns", "exec", lab.name(role), "tcpdump", "-Z", "root", "-i", "eth0", "-n",
-         "--immediate-mode", "-U", "-w", str(path), "tcp"],
+        ["ip", "netns", "exec", lab.name(role), "tcpdump", "-Z", "root", "-i", interface, "-n",
+         "--immediate-mode", "-U", "-w", str(path), only],
         stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip

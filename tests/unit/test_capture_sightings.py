@@ -1,4 +1,4 @@
-"""Captures that show a packet several times: of all interfaces, of taps around a router, mirrored."""
+"""Captures that show a packet several times: on `any`, of taps around a router, of mirrors."""
 
 from __future__ import annotations
 

@@ -33,6 +33,7 @@ from rsttrace.model import (
     ProbeAnswer,
     Process,
     SentData,
+    Sighting,
     Traffic,
 )
 from rsttrace.render.compare import comparison_object
@@ -139,7 +140,8 @@ def test_the_contract() -> None:
             "next_hop",
             "ingress",
         ),
-        *("made_here", "netns", "netns_name", "file", "frame", "socket", "process"),
+        *("made_here", "netns", "netns_name", "file", "frame", "sightings", "socket"),
+        "process",
         "actor",
         *("container", "pod", "seen"),
     ]
@@ -468,6 +470,8 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
         actor=Process(12, "ss", 0),
         socket=LOCAL_ACTIVE.reset.socket,
         sent_data=SentData(FORGED.reset.time_ns - 1, FORGED.reset.rst, b"GET /"),
+        file="x.pcap",
+        sightings=(Sighting(1, FORGED.reset.time_ns, 0, "eth0", 63, None),),
     )
     made = entry_object(entry, explain=True)
     assert list(paths(made)) == [field.path for field in fields("entry")]

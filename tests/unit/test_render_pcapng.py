@@ -15,6 +15,7 @@ from rsttrace.errors import RsttraceError
 from rsttrace.judge.verdict import judge
 from rsttrace.model import Baseline, Cause, Entry, Half, Kind, Reset, Scope, Seen, SentData
 from rsttrace.render.pcapng import INBOUND, OUTBOUND, PcapngWriter
+from rsttrace.render.words import verdict_text
 from rsttrace.tcp import packet
 
 TIME_NS = 1574589003_412345000
@@ -66,7 +67,12 @@ def test_a_reset_and_the_packet_rebuilt_from_what_was_kept(
     assert bytes(rst) == raw  # type: ignore[call-overload]
     assert rst.time == Decimal(TIME_NS) / 10**9  # type: ignore[attr-defined]
     assert rst.direction == INBOUND  # type: ignore[attr-defined]
-    assert rst.comments[0].decode().startswith("rsttrace #7\n")  # type: ignore[attr-defined]
+    head, *lines = rst.comments[0].decode().splitlines()  # type: ignore[attr-defined]
+    assert head.startswith(f"rsttrace #7: {verdict_text(entry.verdict)}")
+    assert head.endswith("ended an established connection")
+    for item in entry.verdict.evidence:  # why, each on a line of its own
+        assert any(item.text in line for line in lines)
+    assert any(line.strip().startswith("cause: connection-reset") for line in lines)
     assert entry.verdict.origin.name.encode() in rst.comments[0]  # type: ignore[attr-defined]
     assert trigger.direction == OUTBOUND  # type: ignore[attr-defined]
     assert b"rebuilt" in trigger.comments[0]  # type: ignore[attr-defined]
