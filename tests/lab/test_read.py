@@ -70,7 +70,7 @@ def tcpdump(
     """A capture of a role's interface, running."""
     process = subprocess.Popen(
         ["ip", "netns", "exec", lab.name(role), "tcpdump", "-Z", "root", "-i", interface, "-n",
-         "--immediate-mode", "-U", "-w", str(path), only],
+         "-B", "16384", "--immediate-mode", "-U", "-w", str(path), only],
         stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip
