@@ -377,7 +377,9 @@ class Direction:
         self.last_ns = now
         self.window = row.window
         recent = self.recent
-        if recent and recent[-1].seq == row.seq and _is_same(recent[-1], row):
+        if (
+            recent and recent[-1][5] == row[5] and _is_same(recent[-1], row)
+        ):  # seq first: it is cheap
             self.doubled += 1
         if len(recent) == RECENT:
             del recent[0]

@@ -24,6 +24,7 @@ from rsttrace.capture.tunnels import (
 from rsttrace.capture.unread import Unread
 from rsttrace.tcp import sum16
 
+IP_TYPES = frozenset((IPV4, IPV6))
 MOST_LAYERS = 40
 """So many headers before a TCP segment are followed: tags, tunnels in tunnels."""
 
@@ -137,7 +138,7 @@ class Dissector:
         try:
             if link == ETHERNET_LINK and len(data) > 33:  # nearly always; below: in general
                 layer, at = data[12] << 8 | data[13], 14
-                if layer in (IPV4, IPV6):
+                if layer in IP_TYPES:
                     found = self._ip(data, 14, wire_length, 6, direction, b"")
                     if found is None or isinstance(found, Segment):
                         return found
@@ -163,7 +164,7 @@ class Dissector:
         """Follow the headers, from the one at `at`, to the TCP segment."""
         tag = b""
         for _ in range(MOST_LAYERS):
-            if layer in (IPV4, IPV6):
+            if layer in IP_TYPES:
                 found = self._ip(data, at, wire_length, mac, direction, tag)
                 if found is None or isinstance(found, Segment):
                     return found

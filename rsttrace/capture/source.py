@@ -117,12 +117,11 @@ class CaptureSource:
             if segment is None:
                 continue
             segment.time_ns = time_ns
-            indexed = segment.interface != 0
-            segment.interface = segment.interface or interface
             if segment.flags & RST:
-                sighting = self._sighting(segment, number, indexed)
+                sighting = self._sighting(segment, number, interface)
                 yield from self._see(seen, segment, sighting)
                 continue
+            segment.interface = segment.interface or interface
             if flows.learn(segment) or segment.flags & SYN:
                 sides.learn(segment)
             if flows.late:
@@ -181,11 +180,13 @@ class CaptureSource:
         if known.reset is not before:
             known.direction = theirs
 
-    def _sighting(self, segment: Segment, number: int, indexed: bool) -> Sighting:
-        """Where this RST was seen; `indexed`: its own headers tell the interface's index."""
-        found = None if indexed else self._capture.interface(segment.interface)
-        interface, name = found or (segment.interface if indexed else None, None)
-        return Sighting(number, segment.time_ns, interface, name, segment.ttl, segment.source_mac)
+    def _sighting(self, segment: Segment, number: int, interface: int) -> Sighting:
+        """Where this RST was seen; `interface`: the pcapng interface, which may be `any`."""
+        index, name = segment.interface or None, None
+        if index is None:
+            segment.interface = interface
+            index, name = self._capture.interface(interface) or (None, None)
+        return Sighting(number, segment.time_ns, index, name, segment.ttl, segment.source_mac)
 
     def _reset(
         self, segment: Segment, sighting: Sighting, theirs: Direction | None, again: bool
