@@ -50,8 +50,12 @@ INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk,
 			  __u32 drop_reason)
 {
 	const void *net = sk ? GET(const void *, sk, sk_net) : net_of_dev(dev);
-	struct rst_event *e = new_event(skb, kind);
+	struct rst_event *e;
 
+	/* tcp_timewait_state_process(): what ends a minisocket is dropped like what does not. */
+	if (sk && kind == KIND_RECEIVED_REJECTED && is_ended(sk))
+		kind = KIND_RECEIVED_ACCEPTED;
+	e = new_event(skb, kind);
 	if (!e)
 		return;
 	e->kind = kind;
@@ -61,6 +65,7 @@ INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk,
 	e->drop_reason = drop_reason;
 	if (sk) {
 		fill_socket(&e->sock, sk);
+		fill_detail(&e->detail, sk);
 		e->judged = sk == (const void *)t->sk;
 		if (e->judged && t->handshake)
 			e->sock.state = ST_SYN_RECV;
@@ -331,8 +336,10 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 	pending->hook = hook;
 	fill_headers(&pending->trigger, &p, trigger);
 	__builtin_memset(&pending->sock, 0, sizeof(pending->sock));
+	__builtin_memset(&pending->detail, 0, sizeof(pending->detail));
 	if (sk) {
 		fill_socket(&pending->sock, sk);
+		fill_detail(&pending->detail, sk);
 		fix_state(&pending->sock);
 	}
 }
@@ -354,8 +361,10 @@ INLINE void active(__u64 sk, __u32 reason)
 	why.seq = GET(__u32, sk, tp_snd_nxt);
 	why.owned = GET(__u32, sk, sk_owned) != 0;
 	why.state_now = GET(__u8, sk, sk_state);
-	if (why.owned)
+	if (why.owned) {
 		fill_task(&why.task);
+		fill_exit(&why.task);
+	}
 	reasons.update(&sk, &why);
 }
 

@@ -41,6 +41,9 @@ struct rst_task {
 	__u32 pid;        /* tgid in the initial pid namespace */
 	__u32 uid;
 	__u8 comm[COMM];
+	__u32 exit_code;  /* as wait(2) has it; valid if exiting. Of who had a socket reset only */
+	__u8 exiting;     /* it ran no more: the kernel was closing its files */
+	__u8 pad[3];
 };
 
 /* The socket. */
@@ -66,6 +69,26 @@ struct rst_socket {
 	__u8 state_now;   /* at the reset itself: CLOSE where the reset followed tcp_set_state() */
 	__u8 pad[3];
 	__u32 unread;     /* sequence numbers (data, FIN) received that no program has read */
+};
+
+/* What else a socket tells of why: its timers, a listener's queue, what is left of a minisocket. */
+struct rst_detail {
+	__u32 silent_ms;     /* since the peer was last heard */
+	__u32 user_timeout_ms; /* TCP_USER_TIMEOUT; 0: not set */
+	__u32 keepalive_idle_ms;
+	__u32 keepalive_interval_ms;
+	__u32 keepalive_probes; /* how many are sent */
+	__u32 queued;        /* connections that wait for accept() */
+	__u32 queue_max;     /* more than so many are too many */
+	__u32 rcv_nxt;       /* of a minisocket */
+	__u8 has_timers;     /* valid: silent_ms to keepalive_probes, unanswered, retransmits */
+	__u8 unanswered;     /* keepalive or window probes */
+	__u8 retransmits;
+	__u8 has_queue;      /* valid: queued, queue_max, aborts_on_overflow */
+	__u8 aborts_on_overflow; /* net.ipv4.tcp_abort_on_overflow */
+	__u8 substate;       /* of a minisocket: TIME_WAIT or FIN_WAIT2; 0: it is none */
+	__u8 rfc1337;        /* of a minisocket's namespace: net.ipv4.tcp_rfc1337 */
+	__u8 pad;
 };
 
 /* How this node made a RST, for the end that receives it. */
@@ -207,6 +230,7 @@ struct rst_event {
 	struct rst_headers rst;
 	struct rst_headers trigger;
 	struct rst_socket sock;
+	struct rst_detail detail;
 	struct rst_task owner;
 	struct rst_task actor;
 	struct rst_half theirs;

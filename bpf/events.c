@@ -118,11 +118,13 @@ INLINE void fill_owner(struct rst_event *e)
 	 * tcp_abort() (ss -K) holds the lock too, but the state is still the old one: not the owner. */
 	if (e->kind == KIND_SENT_ACTIVE && e->sock.owned && e->sock.state == ST_CLOSE) {
 		fill_task(&e->owner);
+		fill_exit(&e->owner);
 		e->has_owner = 1;
 		return;
 	}
 	if (e->kind == KIND_SENT_ACTIVE && e->sock.owned) {
 		fill_task(&e->actor);
+		fill_exit(&e->actor); /* MPTCP closes its subflows so, too */
 		e->has_actor = 1;
 	}
 	owner = owners.lookup(&e->sock.address);

@@ -39,6 +39,7 @@ FIELD(sk_v6_daddr, sock, __sk_common.skc_v6_daddr) OPTIONAL /* CONFIG_IPV6 */
 FIELD(sk_v6_rcv_saddr, sock, __sk_common.skc_v6_rcv_saddr) OPTIONAL
 FIELD(sk_net, sock, __sk_common.skc_net.net)
 FIELD(sk_cookie, sock, __sk_common.skc_cookie)
+FIELD(sk_hash_pprev, sock, __sk_common.skc_node.pprev)
 FIELD(sk_type, sock, sk_type) OPTIONAL /* a bit-field before 5.6 */
 FIELD(sk_protocol, sock, sk_protocol) OPTIONAL
 FIELD(sk_uid, sock, sk_uid)
@@ -51,6 +52,26 @@ FIELD(tp_rtt_min, tcp_sock, rtt_min.s)
 FIELD(tp_rcv_nxt, tcp_sock, rcv_nxt)
 FIELD(tp_snd_nxt, tcp_sock, snd_nxt)
 FIELD(tp_copied_seq, tcp_sock, copied_seq)
+FIELD(tp_rcv_tstamp, tcp_sock, rcv_tstamp) OPTIONAL
+FIELD(tp_keepalive_time, tcp_sock, keepalive_time) OPTIONAL
+FIELD(tp_keepalive_intvl, tcp_sock, keepalive_intvl) OPTIONAL
+FIELD(tp_keepalive_probes, tcp_sock, keepalive_probes) OPTIONAL
+FIELD(icsk_lrcvtime, inet_connection_sock, icsk_ack.lrcvtime) OPTIONAL
+FIELD(icsk_user_timeout, inet_connection_sock, icsk_user_timeout) OPTIONAL
+FIELD(icsk_probes_out, inet_connection_sock, icsk_probes_out) OPTIONAL
+FIELD(icsk_retransmits, inet_connection_sock, icsk_retransmits) OPTIONAL
+FIELD(sk_ack_backlog, sock, sk_ack_backlog) OPTIONAL
+FIELD(sk_max_ack_backlog, sock, sk_max_ack_backlog) OPTIONAL
+FIELD(tw_substate, inet_timewait_sock, tw_substate) OPTIONAL
+FIELD(tw_rcv_nxt, sock, __sk_common.skc_tw_rcv_nxt) OPTIONAL
+/* int, or u8 where it is one of few values: GET_LOW() */
+FIELD(net_rfc1337, net, ipv4.sysctl_tcp_rfc1337) OPTIONAL
+FIELD(net_abort_on_overflow, net, ipv4.sysctl_tcp_abort_on_overflow) OPTIONAL
+FIELD(net_keepalive_time, net, ipv4.sysctl_tcp_keepalive_time) OPTIONAL
+FIELD(net_keepalive_intvl, net, ipv4.sysctl_tcp_keepalive_intvl) OPTIONAL
+FIELD(net_keepalive_probes, net, ipv4.sysctl_tcp_keepalive_probes) OPTIONAL
+FIELD(task_flags, task_struct, flags)
+FIELD(task_exit_code, task_struct, exit_code)
 FIELD(socket_file, socket, file)
 FIELD(socket_inode, socket_alloc, vfs_inode)
 FIELD(inode_ino, inode, i_ino)

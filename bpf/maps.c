@@ -74,6 +74,7 @@ struct pending {
 	__u8 pad[6];
 	struct rst_headers trigger;
 	struct rst_socket sock;
+	struct rst_detail detail;
 };
 
 /* A RST that answers is known by what it answers: NAT leaves sequence numbers alone. */

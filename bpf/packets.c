@@ -197,6 +197,7 @@ INLINE void fill_answer(struct rst_event *e, struct pending *pending)
 	e->hook = pending->hook;
 	bpf_probe_read_kernel(&e->trigger, sizeof(e->trigger), &pending->trigger);
 	bpf_probe_read_kernel(&e->sock, sizeof(e->sock), &pending->sock);
+	bpf_probe_read_kernel(&e->detail, sizeof(e->detail), &pending->detail);
 	/* Not deleted: another CPU may just be expecting one more, the same to the last bit. */
 	__sync_fetch_and_add(&pending->expected, -1);
 	if (e->sock.present)
@@ -228,6 +229,7 @@ INLINE void fill_active(struct rst_event *e, const void *sk, const struct parsed
 
 	e->kind = KIND_SENT_ACTIVE;
 	fill_socket(&e->sock, sk);
+	fill_timers(&e->detail, sk);
 	if (!why || !(since(now, why->ts) < SECOND ||
 		      (since(now, why->ts) < 30 * SECOND && why->seq == p->seq))) {
 		fill_owner(e);

@@ -20,6 +20,13 @@
 
 #define HAS(name) (OFF_##name >= 0)
 
+/* The low byte of a number whose size differs between kernels (little-endian machines only). */
+#define GET_LOW(ptr, name) ({ \
+	__u8 __value = 0; \
+	if (OFF_##name >= 0) \
+		bpf_probe_read_kernel(&__value, 1, (const char *)(ptr) + OFF_##name); \
+	__value; })
+
 #define NO_OFFSET 0xffff
 
 INLINE __u16 be16(const __u8 *p) { return (__u16)p[0] << 8 | p[1]; }

@@ -10,6 +10,7 @@
 #define AF_INET6_ 10
 #define AF_PACKET_ 17
 #define SOCK_STREAM_ 1
+#define PF_EXITING_ 0x4 /* include/linux/sched.h */
 
 /* Minisockets (TIME_WAIT, SYN_RECV) only have struct sock_common. */
 INLINE int is_full(__u8 state)
@@ -104,6 +105,57 @@ INLINE void fill_socket(struct rst_socket *s, const void *sk)
 	}
 }
 
+INLINE __u32 jiffies_to_ms(__u32 jiffies) { return (__u64)jiffies * 1000 / KERNEL_HZ; }
+
+/* What tcp_keepalive_timer() looks at: keepalive_time_elapsed(), keepalive_time_when() … */
+INLINE void fill_timers(struct rst_detail *d, const void *sk)
+{
+	__u32 now = bpf_jiffies64(), heard = now - GET(__u32, sk, tp_rcv_tstamp);
+	__u32 data = now - GET(__u32, sk, icsk_lrcvtime), value;
+	const void *net = GET(const void *, sk, sk_net);
+
+	if (!HAS(tp_rcv_tstamp) || !HAS(icsk_lrcvtime) || !HAS(icsk_user_timeout) ||
+	    !HAS(icsk_probes_out) || !HAS(icsk_retransmits))
+		return;
+	d->has_timers = 1;
+	d->silent_ms = jiffies_to_ms(data < heard ? data : heard);
+	d->user_timeout_ms = GET(__u32, sk, icsk_user_timeout);
+	d->unanswered = GET(__u8, sk, icsk_probes_out);
+	d->retransmits = GET(__u8, sk, icsk_retransmits);
+	value = GET(__u32, sk, tp_keepalive_time);
+	d->keepalive_idle_ms = jiffies_to_ms(value ? value : GET(__u32, net, net_keepalive_time));
+	value = GET(__u32, sk, tp_keepalive_intvl);
+	d->keepalive_interval_ms = jiffies_to_ms(value ? value : GET(__u32, net, net_keepalive_intvl));
+	value = GET(__u8, sk, tp_keepalive_probes);
+	d->keepalive_probes = value ? value : GET_LOW(net, net_keepalive_probes);
+}
+
+/* A minisocket in TIME_WAIT that inet_twsk_kill() has taken out of its table. Its memory outlives that
+ * for as long as we look (SLAB_TYPESAFE_BY_RCU). */
+INLINE int is_ended(const void *sk)
+{
+	return GET(__u8, sk, sk_state) == ST_TIME_WAIT && !GET(__u64, sk, sk_hash_pprev);
+}
+
+/* A listener's accept queue; what a minisocket is for, and what it waits for. */
+INLINE void fill_detail(struct rst_detail *d, const void *sk)
+{
+	const void *net = GET(const void *, sk, sk_net);
+	__u8 state = GET(__u8, sk, sk_state);
+
+	if (state == ST_LISTEN && HAS(sk_ack_backlog) && HAS(sk_max_ack_backlog)) {
+		d->has_queue = 1;
+		d->queued = GET(__u32, sk, sk_ack_backlog);
+		d->queue_max = GET(__u32, sk, sk_max_ack_backlog);
+		d->aborts_on_overflow = GET_LOW(net, net_abort_on_overflow);
+	}
+	if (state == ST_TIME_WAIT && HAS(tw_substate) && HAS(tw_rcv_nxt)) {
+		d->substate = GET(__u8, sk, tw_substate);
+		d->rcv_nxt = GET(__u32, sk, tw_rcv_nxt);
+		d->rfc1337 = GET_LOW(net, net_rfc1337);
+	}
+}
+
 /* A raw or packet socket: who may have written through it. */
 INLINE void fill_writer(struct rst_socket *s, const void *sk)
 {
@@ -121,6 +173,17 @@ INLINE void fill_task(struct rst_task *t)
 	t->pid = bpf_get_current_pid_tgid() >> 32;
 	t->uid = (__u32)bpf_get_current_uid_gid();
 	bpf_get_current_comm(t->comm, COMM);
+}
+
+/* Whether who runs is being ended: do_exit() has set both before it closes what was open. */
+INLINE void fill_exit(struct rst_task *t)
+{
+	const void *task = (const void *)bpf_get_current_task();
+
+	if (!(GET(__u32, task, task_flags) & PF_EXITING_))
+		return;
+	t->exiting = 1;
+	t->exit_code = GET(__u32, task, task_exit_code);
 }
 
 #endif

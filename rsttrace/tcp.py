@@ -147,6 +147,55 @@ def options_text(raw: bytes, length: int | None = None) -> str:
     return ",".join(words)
 
 
+MPTCP_REASONS = (
+    "MPTCP reset it without telling why",
+    "it fits no MPTCP connection (an unknown token, or another MPTCP error)",
+    "MPTCP lacked resources for it",
+    "MPTCP does not allow it here",
+    "MPTCP had too much data outstanding on it",
+    "MPTCP found it too slow",
+    "MPTCP's options were tampered with on the way",
+)
+"""Why a subflow was reset, by the code in MP_TCPRST (RFC 8684 §3.6, §7.3)."""
+
+TRANSIENT = "; the cause is transient: it may be tried again"
+"""MP_TCPRST's flag T."""
+
+
+def subflow_reset(options: str) -> tuple[int, bool] | None:
+    """A RST's MP_TCPRST (RFC 8684 §3.6): its reason code, and whether that is transient (T).
+
+    `options` are in the words of `options_text`: ``mptcp 8106`` is subtype, flags, code.
+    """
+    for word in options.split(","):
+        name, _, data = word.partition(" ")
+        if name == OPTION_NAMES[30] and len(data) == 4 and data[0] == "8":
+            return int(data[2:], 16), bool(int(data[1], 16) & 1)
+    return None
+
+
+def subflow_words(code: int | None, transient: bool | None) -> str:
+    """A code of MP_TCPRST in words; one that is not known says nothing."""
+    known = code is not None and code < len(MPTCP_REASONS)
+    return MPTCP_REASONS[code if code is not None and known else 0] + TRANSIENT * bool(transient)
+
+
+def is_fastclose(options: str) -> bool:
+    """Whether a RST closes a whole MPTCP connection (MP_FASTCLOSE, RFC 8684 §3.5)."""
+    return any(word.startswith(f"{OPTION_NAMES[30]} 7") for word in options.split(","))
+
+
+def said(options: str) -> str:
+    """What a received RST's options say of why it was sent, to stand behind a sentence; or empty.
+
+    Anybody can write them: these are the RST's words, no more.
+    """
+    if is_fastclose(options):
+        return "; it says that the other end closed at once with MPTCP (MP_FASTCLOSE)"
+    found = subflow_reset(options)
+    return f"; it says: {subflow_words(*found)}" if found else ""
+
+
 def timestamps_at(options: bytes) -> int:
     """Where in raw TCP options the TSval begins (RFC 7323 §3.2); -1: there are no timestamps."""
     at = 0

@@ -1,18 +1,23 @@
 """Causes: the kernel's reasons in plain sentences, told apart by kind and state.
 
 Kernel reasons arrive by name (the numbers are the running kernel's own; values were inserted
-mid-enum over time). Sources: ``include/net/rstreason.h``, ``include/net/dropreason-core.h`` and the
-callers named beside each entry.
+mid-enum over time). Sources: ``include/net/rstreason.h`` and the callers named beside each entry;
+for what was dropped, `rsttrace.kernel.drops`.
 """
 
 from __future__ import annotations
 
-from rsttrace.model import Cause, Kind
+import signal
+
+from rsttrace import tcp
+from rsttrace.kernel import drops
+from rsttrace.model import AcceptQueue, Cause, Kind, Process, Socket, Timers
 
 PASSIVE = {
     "NO_SOCKET": ("no-socket", "no such connection here"),
     "TCP_INVALID_ACK_SEQUENCE": ("invalid-ack", "it acknowledged data that was never sent"),
-    "TCP_RFC7323_PAWS": ("paws", "its timestamp was too old (PAWS)"),
+    # tcp_rcv_synsent_state_process(): the one place where PAWS answers with a RST
+    "TCP_RFC7323_PAWS": ("paws", "the SYN-ACK echoed a timestamp that was never sent (PAWS)"),
     "TCP_TOO_OLD_ACK": ("old-ack", "its acknowledgement was far too old"),
     "TCP_ACK_UNSENT_DATA": ("invalid-ack", "it acknowledged data that was never sent"),
     "TCP_FLAGS": ("unexpected-segment", "a segment that this state does not allow"),
@@ -34,21 +39,20 @@ ACTIVE = {
 }
 """sk_rst_reason of tcp_send_active_reset(); TCP_STATE is told apart in `sent_active`."""
 
-MPTCP = {
-    "EUNSPEC": "MPTCP reset it without telling why",
-    "EMPTCP": "it fits no MPTCP connection (an unknown token, or another MPTCP error)",
-    "ERESOURCE": "MPTCP lacked resources for it",
-    "EPROHIBIT": "MPTCP does not allow it here",
-    "EWQ2BIG": "MPTCP had too much data outstanding on it",
-    "EBADPERF": "MPTCP found it too slow",
-    "EMIDDLEBOX": "MPTCP's options were tampered with on the way",
-}
-"""By sk_rst_reason without MPTCP_RST_; in the order of the codes that MP_TCPRST carries (RFC 8684
-§3.6; include/uapi/linux/mptcp.h)."""
+MPTCP = (
+    "EUNSPEC",
+    "EMPTCP",
+    "ERESOURCE",
+    "EPROHIBIT",
+    "EWQ2BIG",
+    "EBADPERF",
+    "EMIDDLEBOX",
+)
+"""sk_rst_reason without MPTCP_RST_, in the order of the codes that MP_TCPRST carries
+(include/uapi/linux/mptcp.h)."""
 
-MP_FASTCLOSE, MP_TCPRST = "mptcp 7", "mptcp 8"
-"""How a RST's MPTCP option begins in the words of `tcp.options_text`: kind, subtype (RFC 8684
-§3.5, §3.6)."""
+SILENT = ("NOT_SPECIFIED", "ERROR", None)
+"""What does not say why."""
 
 ACCEPTED = {
     "SYN_SENT": ("connection-refused", "the connection was refused"),
@@ -61,27 +65,7 @@ ACCEPTED = {
 }
 """By the state before tcp_reset()."""
 
-REJECTED = {
-    "TCP_CSUM": ("bad-checksum", "ignored: its TCP checksum is wrong"),
-    "TCP_INVALID_SEQUENCE": ("out-of-window", "ignored: its sequence number is out of window"),
-    "TCP_INVALID_END_SEQUENCE": ("out-of-window", "ignored: its sequence number is out of window"),
-    "TCP_OVERWINDOW": ("out-of-window", "ignored: its sequence number is out of window"),
-    "TCP_OLD_SEQUENCE": ("out-of-window", "ignored: its sequence number is out of window"),
-    "TCP_OLD_DATA": ("out-of-window", "ignored: its sequence number is out of window"),
-    "TCP_CLOSE": ("closed", "ignored: the connection was over already (CLOSE)"),
-    "TCP_RFC7323_PAWS": ("paws", "ignored: its timestamp is too old (PAWS)"),
-    "TCP_RFC7323_PAWS_ACK": ("paws", "ignored: its timestamp is too old (PAWS)"),
-    "IP_CSUM": ("bad-ip-checksum", "ignored: its IP header checksum is wrong"),
-    "NETFILTER_DROP": ("firewall-drop", "dropped by this host's firewall before any socket"),
-    "IP_RPFILTER": ("rp-filter", "dropped: its source address fails the reverse path check"),
-    "SOCKET_FILTER": ("socket-filter", "dropped by the socket's own filter"),
-    "SOCKET_BACKLOG": ("backlog", "dropped: the socket's backlog was full"),
-    "TC_INGRESS": ("traffic-control", "dropped by traffic control before any socket"),
-    "XDP": ("xdp", "dropped by XDP before any socket"),
-    "XFRM_POLICY": ("ipsec-policy", "dropped by an IPsec policy"),
-}
-"""skb_drop_reason of a RST that reset nothing."""
-
+LINGER = "closed with SO_LINGER 0, or disconnected"
 
 RAW_SOCKET = Cause("raw-socket", "a process wrote it through a raw socket")
 
@@ -89,8 +73,19 @@ HALF_OPEN = (None, "NOT_SPECIFIED")
 """Drop reasons of a RST that ends a half-open connection (tcp_check_req() gives none)."""
 
 
-def _reason(name: str) -> str:
-    return f"the kernel's reason is {name}"
+def _unknown(reason: str) -> Cause:
+    """A reason that only a newer kernel has."""
+    return Cause(reason.lower().replace("_", "-"), drops.UNKNOWN.format(reason), reason)
+
+
+def span(milliseconds: int) -> str:
+    """A length of time in words: ``350 ms``, ``4.0 s``, ``35 min``, ``2.0 h``."""
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    seconds = milliseconds / 1000
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def mptcp(reason: str | None, options: str) -> Cause | None:
@@ -98,14 +93,13 @@ def mptcp(reason: str | None, options: str) -> Cause | None:
 
     `options` is the RST's, as text. None: MPTCP did not reset it.
     """
-    code = None
+    code, transient = tcp.subflow_reset(options) or (None, None)
     if reason is not None and reason.startswith("MPTCP_RST_"):
-        code = reason[len("MPTCP_RST_") :]
-    elif reason is None:
-        found = next((word for word in options.split(",") if word.startswith(MP_TCPRST)), None)
-        if found is not None:  # subtype, flags, reason: "mptcp 8001"
-            code = dict(enumerate(MPTCP)).get(int(found[-2:], 16), "EUNSPEC")
-    return Cause("mptcp-reset", MPTCP.get(code, MPTCP["EUNSPEC"]), reason) if code else None
+        name = reason[len("MPTCP_RST_") :]
+        code = MPTCP.index(name) if name in MPTCP else 0
+    elif reason is not None or code is None:
+        return None
+    return Cause("mptcp-reset", tcp.subflow_words(code, transient), reason)
 
 
 def sent_passive(
@@ -116,47 +110,80 @@ def sent_passive(
     data: bool = False,
     probed: bool = True,
     options: str = "",
+    socket: Socket | None = None,
 ) -> Cause:
     """Why tcp_v4_send_reset() answered.
 
     `answered` is the trigger's flags, `data` whether it had any, `options` the RST's own;
-    `probed`: a probe told of it.
+    `socket` is what it was answered for; `probed`: a probe told of it.
     Without (the tracepoint is silent before 6.10), it was either no socket or a TIME_WAIT one.
     """
     subflow = mptcp(reason, options)
     if subflow is not None:  # a SYN for a listener that wants to join an unknown connection
         return subflow
-    syn = answered is not None and "S" in answered and "A" not in answered
     if state == "LISTEN":
-        return Cause(
-            "listen",
-            f"only a listener there, no such connection (answer to {_segment(answered)})",
-            reason,
-        )
-    if reason == "TCP_TIMEWAIT_SOCKET" or state == "TIME_WAIT":
-        return Cause("time-wait", PASSIVE["TCP_TIMEWAIT_SOCKET"][1], reason)
+        return _listener(reason, answered, socket.accept_queue if socket else None)
+    if reason == "TCP_TIMEWAIT_SOCKET" or state == "TIME_WAIT" or (socket and socket.minisocket):
+        return _minisocket(reason, state, answered, data)
     if reason is None and answered is None:
         return Cause("unknown", "the TCP stack answered a segment; why was not seen", None)
     if reason == "NO_SOCKET" or (reason is None and state is None):
-        if syn:
-            return Cause("no-listener", "no socket listens there (answer to SYN)", reason)
-        if reason is None and not probed:
-            return Cause(
-                "no-connection",
-                f"no such connection here, or one in TIME_WAIT (answer to {_segment(answered)})",
-                None,
-            )
-        suffix = f" (answer to {_segment(answered)})" if answered else ""
-        return Cause("no-socket", PASSIVE["NO_SOCKET"][1] + suffix, reason)
+        return _no_socket(reason, answered, probed)
+    if not data and answered == "A" and state in CLOSED and reason in ("TCP_ABORT_ON_DATA", None):
+        # tcp_rcv_state_process(), FIN_WAIT1: its FIN was acknowledged
+        return Cause("linger2", ACTIVE["TCP_ABORT_ON_LINGER"][1], reason)
+    if reason in SILENT and data and state in CLOSED:
+        # tcp_rcv_state_process(): data is the one other thing that these states answer with a RST.
+        return Cause(*PASSIVE["TCP_ABORT_ON_DATA"], reason)
+    if reason in SILENT:
+        return Cause("answered", f"answer to {_segment(answered)} in state {state}", reason)
     if reason in PASSIVE:
-        name, text = PASSIVE[reason]
-        return Cause(name, text, reason)
-    if reason is None and data and state in ("FIN_WAIT1", "FIN_WAIT2"):
-        # tcp_rcv_state_process(): data is the one thing that these states answer with a RST.
-        return Cause(*PASSIVE["TCP_ABORT_ON_DATA"], None)
-    if reason is None:
-        return Cause("answered", f"answer to {_segment(answered)} in state {state}", None)
-    return Cause(reason.lower().replace("_", "-"), _reason(reason), reason)
+        return Cause(*PASSIVE[reason], reason)
+    return Cause(*ACTIVE[reason], reason) if reason in ACTIVE else _unknown(reason)
+
+
+CLOSED = ("FIN_WAIT1", "FIN_WAIT2")
+"""States in which the program has closed, and the peer has not."""
+
+
+def _is_syn(flags: str | None) -> bool:
+    return flags is not None and "S" in flags and "A" not in flags
+
+
+def _no_socket(reason: str | None, answered: str | None, probed: bool) -> Cause:
+    if _is_syn(answered):
+        return Cause("no-listener", "no socket listens there (answer to SYN)", reason)
+    if reason is None and not probed:
+        return Cause(
+            "no-connection",
+            f"no such connection here, or one in TIME_WAIT (answer to {_segment(answered)})",
+            None,
+        )
+    suffix = f" (answer to {_segment(answered)})" if answered else ""
+    return Cause("no-socket", PASSIVE["NO_SOCKET"][1] + suffix, reason)
+
+
+def _listener(reason: str | None, answered: str | None, queue: AcceptQueue | None) -> Cause:
+    """What was answered for a listener: tcp_check_req(), tcp_rcv_state_process()."""
+    length = f" ({queue.length} wait, its limit is {queue.limit})" if queue else ""
+    if reason == "INVALID_SYN" and not _is_syn(answered):
+        return Cause("listen-overflow", f"the listener's accept queue was full{length}", reason)
+    if reason == "INVALID_SYN":
+        return Cause(*PASSIVE["INVALID_SYN"], reason)
+    if reason is None and answered == "A" and queue and queue.full and queue.aborts:
+        # An ACK of nothing would be answered too, and cannot be told from the handshake's last.
+        return Cause("listen-overflow", f"the listener's accept queue is full{length}", None)
+    text = f"only a listener there, no such connection (answer to {_segment(answered)})"
+    return Cause("listen", text, reason)
+
+
+def _minisocket(reason: str | None, state: str | None, answered: str | None, data: bool) -> Cause:
+    """What was answered for what is left of a connection: tcp_timewait_state_process()."""
+    if state in CLOSED and _is_syn(answered):
+        return Cause(*PASSIVE["INVALID_SYN"], reason)
+    if state in CLOSED and data:
+        return Cause(*PASSIVE["TCP_ABORT_ON_DATA"], reason)
+    return Cause("time-wait", PASSIVE["TCP_TIMEWAIT_SOCKET"][1], reason)
 
 
 def _segment(flags: str | None) -> str:
@@ -172,44 +199,103 @@ def sent_active(
     by_task: bool,
     unread: bool = False,
     options: str = "",
+    *,
+    socket: Socket | None = None,
+    process: Process | None = None,
 ) -> Cause:
     """Why tcp_send_active_reset() ran; `unread`: with received data that the program had not read.
 
-    `options` is the RST's, as text.
+    `options` is the RST's, as text. `process` is who held the socket, where it `by_task` was reset.
 
     TCP_STATE has two callers: tcp_disconnect() (close with SO_LINGER 0, connect(AF_UNSPEC)) sets
     CLOSE first, tcp_abort() (``ss -K``, BPF iterators) does not.
     """
-    if MP_FASTCLOSE in options:  # mptcp_do_fastclose() says TCP_ABORT_ON_CLOSE to both
-        return Cause(
-            "mptcp-fastclose", "closed at once with MPTCP (data unread, or SO_LINGER 0)", reason
-        )
+    if tcp.is_fastclose(options):  # mptcp_do_fastclose() says TCP_ABORT_ON_CLOSE to both
+        text = "closed at once with MPTCP (data unread, or SO_LINGER 0)"
+        return Cause("mptcp-fastclose", _ended(process) or text, reason)
     subflow = None if reason is None and by_task else mptcp(reason, options)
     if subflow is not None:
         return subflow
-    if reason in ("TCP_STATE", None) and by_task:
+    if reason in (None, "TCP_STATE"):
+        if not by_task:
+            return _without_task(reason, state_now, socket)
         if state_now != "CLOSE":
             return Cause("aborted", "killed from outside its program (ss -K)", reason)
-        if reason is not None:
-            return Cause("linger", "closed with SO_LINGER 0, or disconnected", reason)
         # __tcp_close() resets where data is unread, and else leaves it to tcp_disconnect().
-        if unread:
-            return Cause(*ACTIVE["TCP_ABORT_ON_CLOSE"], None)
-        return Cause("linger", "closed with SO_LINGER 0, or disconnected", None)
-    if reason is None:
-        return Cause("timer", "a timer gave up on the connection", None)
-    if reason == "TCP_STATE" and state_now == "CLOSE":  # inet_csk_listen_stop()
-        return Cause(
-            "not-accepted", "the listener closed before it accepted the connection", reason
-        )
-    if reason == "TCP_STATE":  # tcp_keepalive_timer(): an orphan in FIN_WAIT2
-        return Cause(
-            "orphan-timeout", "the kernel gave up on a socket whose program had closed it", reason
-        )
+        if reason is None and unread:
+            return _closed("unread-data", process, None)
+        return _closed("linger", process, reason)
+    if reason == "TCP_ABORT_ON_CLOSE":
+        return _closed("unread-data", process, reason)
+    if reason == "TCP_KEEPALIVE_TIMEOUT":
+        return _keepalive(reason, socket.timers if socket else None)
     if reason in ACTIVE:
-        name, text = ACTIVE[reason]
-        return Cause(name, text, reason)
-    return Cause(reason.lower().replace("_", "-"), _reason(reason), reason)
+        return Cause(*ACTIVE[reason], reason)
+    return Cause(*PASSIVE[reason], reason) if reason in PASSIVE else _unknown(reason)
+
+
+def _closed(name: str, process: Process | None, reason: str | None) -> Cause:
+    """A close() that reset: by the program, or by the kernel for a program that ended."""
+    ended = _ended(process)
+    if name == "unread-data":
+        text = f"{ended} with data unread" if ended else ACTIVE["TCP_ABORT_ON_CLOSE"][1]
+    elif ended:
+        text = f"{ended}, and its socket had SO_LINGER 0"
+    elif reason is None:  # such a kernel does not tell these either
+        text = f"{LINGER}; or TCP_LINGER2 < 0, too many orphans, no TCP memory"
+    else:
+        text = LINGER
+    return Cause(name, text, reason)
+
+
+def _ended(process: Process | None) -> str | None:
+    """How a process ended, whose sockets the kernel then closed; None: it had not."""
+    if process is None or (process.exit_signal is None and process.exit_status is None):
+        return None
+    if process.exit_signal is None:
+        return f"its process exited (status {process.exit_status})"
+    try:
+        name = signal.Signals(process.exit_signal).name
+    except ValueError:  # a real-time signal
+        name = f"signal {process.exit_signal}"
+    return f"its process was killed ({name})"
+
+
+def _without_task(reason: str | None, state_now: str | None, socket: Socket | None) -> Cause:
+    """A reset by a timer, or by the listener: no task held this socket."""
+    if state_now == "CLOSE":  # inet_csk_listen_stop() disconnects; timers reset before they close
+        text = "the listener closed before it accepted the connection"
+        return Cause("not-accepted", text, reason)
+    if reason is not None or (socket and socket.inode is None and socket.state == "FIN_WAIT2"):
+        # tcp_keepalive_timer(): an orphan in FIN_WAIT2
+        text = "the kernel gave up on a socket whose program had closed it"
+        return Cause("orphan-timeout", text, reason)
+    if socket is None or socket.timers is None:
+        return Cause("timer", "a timer gave up on the connection", None)
+    if socket.inode is not None:  # tcp_out_of_resources() takes orphans only
+        return _keepalive(None, socket.timers)
+    return Cause(*ACTIVE["TCP_ABORT_ON_MEMORY"], None)
+
+
+def _keepalive(reason: str | None, timers: Timers | None) -> Cause:
+    """tcp_keepalive_timer(): TCP_USER_TIMEOUT decides where it is set, else the count of probes."""
+    if timers is None:
+        return Cause(*ACTIVE["TCP_KEEPALIVE_TIMEOUT"], reason)
+    heard = f"it was last heard {span(timers.silent_ms)} before"
+    probes = f"{timers.unanswered} keepalive probe{'s' * (timers.unanswered != 1)}"
+    if timers.user_timeout_ms is not None:
+        return Cause(
+            "user-timeout",
+            f"the peer did not answer for {span(timers.silent_ms)} (TCP_USER_TIMEOUT is "
+            f"{span(timers.user_timeout_ms)}; {probes} unanswered)",
+            reason,
+        )
+    return Cause(
+        "keepalive",
+        f"the peer did not answer {probes}: {heard} (the first after "
+        f"{span(timers.keepalive_idle_ms)}, then one every {span(timers.keepalive_interval_ms)})",
+        reason,
+    )
 
 
 def firewall(chain: str | None) -> Cause:
@@ -228,50 +314,88 @@ def judged_state(kind: Kind, reason: str | None, state: str | None, judged: bool
     return "SYN_RECV" if request and state == "LISTEN" else state
 
 
-def received(kind: Kind, reason: str | None, state: str | None) -> Cause:
-    """What a received RST did, or why it did nothing."""
+def received(
+    kind: Kind,
+    reason: str | None,
+    state: str | None,
+    *,
+    minisocket: bool = False,
+    rfc1337: bool = False,
+    options: str = "",
+) -> Cause:
+    """What a received RST did, or why it did nothing; and what its `options` (as text) say.
+
+    `minisocket`: it was for what is left of a closed connection (struct inet_timewait_sock);
+    `rfc1337`: nothing but net.ipv4.tcp_rfc1337 kept that.
+    """
     if kind is Kind.RECEIVED_ACCEPTED:
-        name, text = ACCEPTED.get(
-            state or "", ("connection-reset", "ended an established connection")
-        )
-        if state is None:
-            text = "ended a connection"
-        return Cause(name, text, reason)
-    if kind is Kind.RECEIVED_UNMATCHED:
-        return Cause("no-socket", "no socket for it here", reason)
-    if kind is Kind.FORWARDED:
-        if reason is None:
-            return Cause("forwarded", "passed through", None)
-        name, text = REJECTED.get(reason, ("dropped", f"dropped on its way: {_reason(reason)}"))
-        return Cause(name, text, reason)
-    if reason in REJECTED and reason in ("TCP_CSUM", "NETFILTER_DROP"):
-        return Cause(*REJECTED[reason], reason)
-    if state == "LISTEN":
-        return Cause("listen", "ignored: only a listener there, no such connection", reason)
+        name, text = _accepted(state, minisocket)
+    elif kind is Kind.RECEIVED_UNMATCHED:
+        name, text = "no-socket", "no socket for it here"
+    elif kind is Kind.FORWARDED:
+        name, text = _passed(reason)
+    elif minisocket:
+        name, text = "time-wait", _kept(state, rfc1337)
+    else:
+        name, text = _rejected(reason, state)
+    return Cause(name, text + tcp.said(options), reason)
+
+
+def _accepted(state: str | None, minisocket: bool) -> tuple[str, str]:
+    if minisocket:
+        what = "TIME_WAIT" if state != "FIN_WAIT2" else "FIN_WAIT2, whose program had closed it"
+        return "time-wait-ended", f"ended what was left of a closed connection ({what})"
+    if state is None:
+        return "connection-reset", "ended a connection"
+    return ACCEPTED.get(state, ("connection-reset", "ended an established connection"))
+
+
+def _kept(state: str | None, rfc1337: bool) -> str:
+    """Why tcp_timewait_state_process() ignored a RST."""
+    if state == "FIN_WAIT2":
+        return "ignored: its number is out of window (FIN_WAIT2, whose program had closed it)"
+    if rfc1337:
+        return "ignored: net.ipv4.tcp_rfc1337 keeps TIME_WAIT"
+    return "ignored: the connection is over (TIME_WAIT), and its number is not the one expected"
+
+
+def _passed(reason: str | None) -> tuple[str, str]:
+    if reason is None:
+        return "forwarded", "passed through"
+    if reason in SILENT:
+        return "dropped", "dropped on its way; the kernel gives no reason"
+    return drops.cause(reason)
+
+
+def _rejected(reason: str | None, state: str | None) -> tuple[str, str]:
+    if reason in ("TCP_CSUM", "NETFILTER_DROP"):
+        return drops.DROPS[reason]
     if reason == "TCP_RESET" and state is None:  # before 6.11 the socket is not told
-        return Cause(
+        return (
             "ignored",
             "ignored: not the expected sequence number (challenge ACK), or only a listener there",
-            reason,
         )
+    if state == "LISTEN":
+        return "listen", "ignored: only a listener there, no such connection"
     if reason == "TCP_RESET":  # tcp_validate_incoming(): in window, but not exactly the next one
-        return Cause(
+        return (
             "challenge-ack",
             "ignored: not the expected sequence number (answered with a challenge ACK, RFC 5961)",
-            reason,
         )
     if state == "TIME_WAIT":
-        return Cause("time-wait", "ignored: the connection is over (TIME_WAIT)", reason)
-    if state == "CLOSE" and reason in (None, "NOT_SPECIFIED"):  # tcp_rcv_state_process()
-        return Cause(*REJECTED["TCP_CLOSE"], reason)
+        return "time-wait", "ignored: the connection is over (TIME_WAIT)"
+    if state == "CLOSE" and reason in SILENT:  # tcp_rcv_state_process()
+        return drops.DROPS["TCP_CLOSE"]
     if state in ("NEW_SYN_RECV", "SYN_RECV"):
-        return Cause("syn-recv", "ended a handshake that had not finished (SYN_RECV)", reason)
+        return "syn-recv", "ended a handshake that had not finished (SYN_RECV)"
     if state == "SYN_SENT":
-        return Cause("wrong-ack", "ignored: it does not acknowledge our SYN", reason)
-    if reason in REJECTED:
-        name, text = REJECTED[reason]
-        return Cause(name, text, reason)
+        return "wrong-ack", "ignored: it does not acknowledge our SYN"
     if reason is None:
         text = "ignored; this kernel does not say why"
-        return Cause("ignored", text if state else f"{text}, nor whether it had a socket", None)
-    return Cause("dropped", f"ignored: {_reason(reason)}", reason)
+        return "ignored", text if state else f"{text}, nor whether it had a socket"
+    if reason in SILENT and state is None:
+        # Half-open and TIME_WAIT ones are ended so, too, where the socket is not told (before 6.11).
+        return "dropped", "the kernel does not say why it was dropped, nor what it may have ended"
+    if reason in SILENT:
+        return "dropped", "ignored: the kernel gives no reason"
+    return drops.cause(reason)

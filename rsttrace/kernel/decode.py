@@ -9,6 +9,7 @@ from rsttrace.kernel import causes, config
 from rsttrace.kernel.layout import structures
 from rsttrace.limits import RECENT
 from rsttrace.model import (
+    AcceptQueue,
     Baseline,
     Cause,
     Endpoint,
@@ -25,6 +26,7 @@ from rsttrace.model import (
     Seen,
     SentData,
     Socket,
+    Timers,
     TtlCount,
 )
 from rsttrace.tcp import (
@@ -198,7 +200,7 @@ def _socket(raw: Any) -> Socket | None:
         return Socket(None, None, None, None, raw.inode or None, raw.uid, None)
     full = bool(raw.full)
     connected = bool(raw.rport)
-    return Socket(
+    return Socket(  # what `_detailed` adds is of struct rst_detail
         cookie=raw.cookie or None,
         state=config.TCP_STATES.get(raw.state),
         srtt_us=(raw.srtt_us or None) if full else None,
@@ -209,6 +211,38 @@ def _socket(raw: Any) -> Socket | None:
         rcv_nxt=raw.rcv_nxt if full and connected else None,
         local=Endpoint(address(bytes(raw.local)), raw.lport) if connected else None,
         remote=Endpoint(address(bytes(raw.remote)), raw.rport) if connected else None,
+    )
+
+
+def _timers(raw: Any) -> Timers:
+    return Timers(
+        silent_ms=raw.silent_ms,
+        unanswered=raw.unanswered,
+        retransmits=raw.retransmits,
+        user_timeout_ms=raw.user_timeout_ms or None,
+        keepalive_idle_ms=raw.keepalive_idle_ms,
+        keepalive_interval_ms=raw.keepalive_interval_ms,
+        keepalive_probes=raw.keepalive_probes,
+    )
+
+
+def _detailed(event: Any, context: Context) -> Socket | None:
+    """The socket with what ``struct rst_detail`` adds."""
+    socket, raw = _socket(event.sock), event.detail
+    if socket is None:
+        return None
+    reason, judged = _drop_reason(event, context), bool(event.judged)
+    state = causes.judged_state(KINDS[event.kind], reason, socket.state, judged)
+    told = bool(raw.substate)
+    return replace(
+        socket,
+        state=config.TCP_STATES.get(raw.substate) if told else state,
+        minisocket=socket.state == "TIME_WAIT",
+        rcv_nxt=raw.rcv_nxt if told else socket.rcv_nxt,
+        timers=_timers(raw) if raw.has_timers else None,
+        accept_queue=AcceptQueue(raw.queued, raw.queue_max, bool(raw.aborts_on_overflow))
+        if raw.has_queue
+        else None,
     )
 
 
@@ -272,11 +306,7 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
         return _late(event, rst, context)
     kind = KINDS[event.kind]
     baseline = _baseline(event, rst.family, context)
-    socket = _socket(event.sock)
-    if socket is not None:
-        reason, judged = _drop_reason(event, context), bool(event.judged)
-        state = causes.judged_state(kind, reason, socket.state, judged)
-        socket = replace(socket, state=state)
+    socket = _detailed(event, context)
     trigger = _headers(event.trigger) or _trigger(kind, rst, baseline, time_ns)
     cause = _cause(event, rst, socket, trigger, context)
     local, remote = (rst.dst, rst.src) if kind.direction == "received" else (rst.src, rst.dst)
@@ -323,6 +353,7 @@ def _cause(
             data=bool(trigger and trigger.payload_len),
             probed=bool(event.trigger.present),
             options=rst.options,
+            socket=socket,
         )
     if kind is Kind.SENT_ACTIVE:
         fin = state in ("CLOSE_WAIT", "LAST_ACK", "CLOSING")  # it has a sequence number, no data
@@ -332,16 +363,38 @@ def _cause(
             bool(event.sock.owned),
             0 < event.sock.unread - fin < 1 << 31,
             rst.options,
+            socket=socket,
+            process=_task(event.owner if event.has_owner else event.actor),
         )
     if kind is Kind.SENT_NETFILTER:
         return causes.firewall(_chain(event.hook))
     if kind is Kind.SENT_RAW:
         return causes.RAW_SOCKET
-    return causes.received(kind, _drop_reason(event, context), state)
+    mini = socket is not None and socket.minisocket
+    return causes.received(
+        kind,
+        _drop_reason(event, context),
+        state,
+        minisocket=mini,
+        rfc1337=mini and bool(event.detail.rfc1337) and rst.seq == event.detail.rcv_nxt,
+        options=rst.options,
+    )
 
 
 def _drop_reason(event: Any, context: Context) -> str | None:
     return context.enums.get("skb_drop_reason", {}).get(event.drop_reason)
+
+
+def _task(raw: Any) -> Process:
+    signal, status = raw.exit_code & 0x7F, raw.exit_code >> 8 & 0xFF  # wait(2)
+    ended = bool(raw.exiting)
+    return Process(
+        raw.pid,
+        _text(raw.comm),
+        raw.uid,
+        exit_signal=signal if ended and signal else None,
+        exit_status=status if ended and not signal else None,
+    )
 
 
 def _tasks(
@@ -351,18 +404,18 @@ def _tasks(
     process = None
     uid = socket.uid if socket else event.sock.uid if event.sock.present else None
     if event.has_owner:
-        process = Process(event.owner.pid, _text(event.owner.comm), uid)
+        process = replace(_task(event.owner), uid=uid)
     elif uid is not None:
         process = Process(None, None, uid)
     if not event.has_actor:
         return process, None
-    actor = Process(event.actor.pid, _text(event.actor.comm), event.actor.uid)
+    actor = _task(event.actor)
     if cause.name != "mptcp-fastclose":
         return process, actor
     # close() of the MPTCP socket locks its subflows, which still have their state: this is the
     # owner, or (a timeout after close) a kernel worker
     if process is None or process.pid is None:
-        process = Process(actor.pid, actor.comm, uid)
+        process = replace(actor, uid=uid)
     return process, None
 
 

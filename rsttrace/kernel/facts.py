@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import re
+import time
 
 from rsttrace.errors import KernelError, RsttraceError
 from rsttrace.kernel import headers, knowledge, layout
@@ -19,7 +20,10 @@ HEADERS = (
     "linux/kernfs.h",
     "linux/skbuff.h",
     "linux/netdevice.h",
+    "linux/sched.h",
     "linux/tcp.h",
+    "net/inet_connection_sock.h",
+    "net/inet_timewait_sock.h",
     "net/net_namespace.h",
     "net/sock.h",
     "net/inet_sock.h",
@@ -33,6 +37,9 @@ ARGUMENTS = {
     "aarch64": ("regs", "regs+8", "regs+16", "regs+24"),
 }
 """struct pt_regs members that carry a function's first arguments (user_pt_regs on arm64)."""
+
+CLOCK_MONOTONIC_COARSE = 6
+"""include/uapi/linux/time.h; Python has no name for it."""
 
 FIELD_LINE = re.compile(r"^FIELD\((\w+), (\w+), ([\w.]+)\)( OPTIONAL)?", re.MULTILINE)
 """A line of bpf/fields.h: name, structure, member, whether it may be missing."""
@@ -136,6 +143,13 @@ class Facts:
     def arguments(self, name: str) -> list[str] | None:
         """Names of a function's or a tracepoint's arguments; None if unknown."""
         return self.btf.parameters(name) if self.btf else headers.parameters(name)
+
+    def hz(self) -> int:
+        """How many jiffies a second has (CONFIG_HZ).
+
+        The coarse clocks count them: their resolution is KTIME_LOW_RES (include/linux/hrtimer.h).
+        """
+        return round(1 / time.clock_getres(CLOCK_MONOTONIC_COARSE))
 
     def knows(self) -> dict[str, bool]:
         """What this kernel tells of a reset, by the names of `knowledge.KNOWLEDGE`."""

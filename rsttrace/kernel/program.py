@@ -46,6 +46,7 @@ def config_header(request: Request, facts: Facts, plan: Plan, follows: bool) -> 
         "SEND_RESET_REASON_ARG": position(answer, "reason"),
         "ACTIVE_RESET_REASON_ARG": position(active, "reason"),
         "PLAN_KPROBES": int(plan is Plan.KPROBES),
+        "KERNEL_HZ": facts.hz(),
         "ACTIVE_REASON_FOLLOWS": int(follows and plan is Plan.TRACEPOINTS),
         # No reason has the value 0xfffffffe: a name that this kernel lacks never matches.
         **{f"DROP_{name}": drop.get(name, 0xFFFFFFFE) for name in ("NO_SOCKET", "OTHERHOST")},

@@ -36,6 +36,7 @@ from rsttrace.model.path import (
 )
 from rsttrace.model.reset import (
     NO_TIME,
+    AcceptQueue,
     Baseline,
     BridgePort,
     Cause,
@@ -63,6 +64,7 @@ from rsttrace.model.reset import (
     Sighting,
     Socket,
     SwitchPort,
+    Timers,
     TtlCount,
 )
 from rsttrace.model.ttl import (
@@ -84,6 +86,7 @@ __all__ = [
     "FULL_TTL",
     "INITIAL_TTLS",
     "NO_TIME",
+    "AcceptQueue",
     "AddressHolders",
     "Attempt",
     "Author",
@@ -138,6 +141,7 @@ __all__ = [
     "Sighting",
     "Socket",
     "SwitchPort",
+    "Timers",
     "Traffic",
     "TtlCount",
     "Verdict",

@@ -399,11 +399,17 @@ class NextHop:
 
 @dataclass(frozen=True)
 class Process:
-    """The socket owner's process. ``uid`` is the socket's owner even where pid is unknown."""
+    """The socket owner's process. ``uid`` is the socket's owner even where pid is unknown.
+
+    `exit_signal` or `exit_status` (as wait(2) tells them) where the process was ending while it
+    reset the connection: the kernel closed its files. Both ``None``: it ran, or it is not known.
+    """
 
     pid: int | None
     comm: str | None
     uid: int | None
+    exit_signal: int | None = None
+    exit_status: int | None = None
 
 
 @dataclass(frozen=True)
@@ -425,11 +431,51 @@ class MadeHere:
 
 
 @dataclass(frozen=True)
+class Timers:
+    """What a connection's timers had counted when it was reset (tcp_keepalive_timer()).
+
+    `silent_ms`: since the peer was last heard. `unanswered`: keepalive or window probes,
+    `retransmits` of the oldest segment in flight. `user_timeout_ms` is TCP_USER_TIMEOUT (``None``:
+    not set); the keepalive settings are the socket's own or its namespace's, whether or not it has
+    SO_KEEPALIVE: first probe after `keepalive_idle_ms`, then every `keepalive_interval_ms`, up to
+    `keepalive_probes`.
+    """
+
+    silent_ms: int
+    unanswered: int
+    retransmits: int
+    user_timeout_ms: int | None
+    keepalive_idle_ms: int
+    keepalive_interval_ms: int
+    keepalive_probes: int
+
+
+@dataclass(frozen=True)
+class AcceptQueue:
+    """A listener's connections that wait for accept().
+
+    It is full with more than `limit` (sk_acceptq_is_full()): the backlog of listen(), at most
+    net.core.somaxconn. `aborts`: net.ipv4.tcp_abort_on_overflow of its namespace.
+    """
+
+    length: int
+    limit: int
+    aborts: bool
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another one."""
+        return self.length > self.limit
+
+
+@dataclass(frozen=True)
 class Socket:
     """The socket a reset belongs to. `state` is the state *before* the reset.
 
     `srtt_us`, `min_rtt_us`: microseconds. `inode` is the socket's inode in sockfs, as in
-    ``/proc/PID/fd``; ``None`` once the socket has left its file (orphaned).
+    ``/proc/PID/fd``; ``None`` once the socket has left its file (orphaned). `minisocket`: it is all
+    that is left of a closed connection (struct inet_timewait_sock); its state may be FIN_WAIT2.
+    `timers` only where the connection was reset from this end, `accept_queue` only of listeners.
     """
 
     cookie: int | None
@@ -442,6 +488,9 @@ class Socket:
     rcv_nxt: int | None = None
     local: Endpoint | None = None
     remote: Endpoint | None = None
+    minisocket: bool = False
+    timers: Timers | None = None
+    accept_queue: AcceptQueue | None = None
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,8 @@ RAW_MEMBERS = {
     "peer": "rst_peer",
     "_payload": "rst_headers",
     "_socket": "rst_socket",
+    "_timers": "rst_detail",
+    "_task": "rst_task",
     "_sent_data": "rst_data",
     "_made_here": "rst_made",
 }
