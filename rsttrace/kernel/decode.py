@@ -226,23 +226,25 @@ def _timers(raw: Any) -> Timers:
     )
 
 
+def _accept_queue(raw: Any) -> AcceptQueue:
+    return AcceptQueue(raw.queued, raw.queue_max, bool(raw.aborts_on_overflow))
+
+
 def _detailed(event: Any, context: Context) -> Socket | None:
     """The socket with what ``struct rst_detail`` adds."""
-    socket, raw = _socket(event.sock), event.detail
+    socket, detail = _socket(event.sock), event.detail
     if socket is None:
         return None
     reason, judged = _drop_reason(event, context), bool(event.judged)
     state = causes.judged_state(KINDS[event.kind], reason, socket.state, judged)
-    told = bool(raw.substate)
+    told = bool(detail.substate)
     return replace(
         socket,
-        state=config.TCP_STATES.get(raw.substate) if told else state,
+        state=config.TCP_STATES.get(detail.substate) if told else state,
         minisocket=socket.state == "TIME_WAIT",
-        rcv_nxt=raw.rcv_nxt if told else socket.rcv_nxt,
-        timers=_timers(raw) if raw.has_timers else None,
-        accept_queue=AcceptQueue(raw.queued, raw.queue_max, bool(raw.aborts_on_overflow))
-        if raw.has_queue
-        else None,
+        rcv_nxt=detail.rcv_nxt if told else socket.rcv_nxt,
+        timers=_timers(detail) if detail.has_timers else None,
+        accept_queue=_accept_queue(detail) if detail.has_queue else None,
     )
 
 

@@ -356,13 +356,27 @@ def _socket(socket: model.Socket | None) -> dict[str, Any] | None:
         "rcv_nxt": socket.rcv_nxt,
         "local": _endpoint(socket.local) if socket.local else None,
         "remote": _endpoint(socket.remote) if socket.remote else None,
+        "timers": dataclasses.asdict(socket.timers) if socket.timers else None,
+        "accept_queue": _accept_queue(socket.accept_queue),
     }
+
+
+def _accept_queue(queue: model.AcceptQueue | None) -> dict[str, Any] | None:
+    if queue is None:
+        return None
+    return {"length": queue.length, "limit": queue.limit, "aborts_on_overflow": queue.aborts}
 
 
 def _process(process: model.Process | None) -> dict[str, Any] | None:
     if process is None:
         return None
-    return {"pid": process.pid, "comm": process.comm, "uid": process.uid}
+    return {
+        "pid": process.pid,
+        "comm": process.comm,
+        "uid": process.uid,
+        "exit_signal": process.exit_signal,
+        "exit_status": process.exit_status,
+    }
 
 
 def _container(container: model.Container | None) -> dict[str, Any] | None:

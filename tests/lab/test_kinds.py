@@ -18,7 +18,7 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -428,6 +428,8 @@ class Row(NamedTuple):
     rounds: int = 3
     tcp_drop: bool = False
     """The stack frees the rejected RST by tcp_drop(): kernels differ in what that tells."""
+    words: Mapping[str, str] = {}
+    """What an entry of a cause says in words."""
 
 
 FORWARDED = Seen("forwarded", "forwarded", "peer", None, "sent-passive")
@@ -509,9 +511,9 @@ ROWS = [
         router=(FORWARDED_ACTIVE,),
     ),
     Row(
-        "time-wait-sends",
+        "data-to-minisocket",
         data_to_time_wait,
-        server=(Seen("sent-passive", "time-wait", "local", "TIME_WAIT"),),
+        server=(Seen("sent-passive", "data-after-close", "local", "FIN_WAIT2"),),
         client=(
             Seen("received-accepted", "reset-after-fin", "peer", "CLOSE_WAIT", "sent-passive"),
         ),
@@ -723,6 +725,7 @@ def check(row: Row, family: int, lab: Lab, tracer: Tracer, sent: dict[str, int])
         for entry in entries:
             assert (entry["actor"] is not None) == (entry["cause"]["name"] == "aborted")
             assert entry["family"] == (4 if family == V4 else 6)
+            assert row.words.get(entry["cause"]["name"], "") in entry["cause"]["text"]
         proven |= set(expected)
     return proven
 

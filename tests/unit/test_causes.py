@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from rsttrace.kernel import causes, config
+from rsttrace.kernel import causes, config, drops
 from rsttrace.kernel.causes import received, sent_active, sent_passive
 from rsttrace.model import Cause, Kind
 from tests.unit.builders import STATES
@@ -14,7 +14,7 @@ NEW = "TCP_BRAND_NEW_REASON"
 
 PASSIVE_REASONS = (None, NEW, *causes.PASSIVE)
 ACTIVE_REASONS = (None, NEW, "TCP_STATE", *causes.ACTIVE)
-RECEIVED_REASONS = (None, NEW, "TCP_RESET", "NO_SOCKET", "NOT_SPECIFIED", *causes.REJECTED)
+RECEIVED_REASONS = (None, NEW, "TCP_RESET", "NO_SOCKET", "NOT_SPECIFIED", *drops.DROPS)
 ALL_STATES = (None, *config.TCP_STATES.values())
 TRIGGERS = (None, "", "S", "SA", "A", "PA", "FA", "FPA", "U", "SPAUEW")
 RECEIVED = tuple(kind for kind in Kind if kind.direction != "sent")
@@ -221,7 +221,7 @@ def test_no_combination_says_none_or_loses_the_kernels_word() -> None:
 
 def test_a_name_means_one_thing() -> None:
     """A cause's name in one table says the same in each of its reasons: at most one sentence."""
-    for table in (causes.ACTIVE, causes.REJECTED):
+    for table in (causes.ACTIVE, drops.DROPS):
         sentences: dict[str, set[str]] = {}
         for name, text in table.values():
             sentences.setdefault(name, set()).add(text)
