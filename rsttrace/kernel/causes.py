@@ -166,11 +166,11 @@ def _no_socket(reason: str | None, answered: str | None, probed: bool) -> Cause:
 def _listener(reason: str | None, answered: str | None, queue: AcceptQueue | None) -> Cause:
     """What was answered for a listener: tcp_check_req(), tcp_rcv_state_process()."""
     length = f" ({queue.length} wait, its limit is {queue.limit})" if queue else ""
-    if reason == "INVALID_SYN" and not _is_syn(answered):
-        return Cause("listen-overflow", f"the listener's accept queue was full{length}", reason)
-    if reason == "INVALID_SYN":
+    if reason in ("INVALID_SYN", None) and _is_syn(answered):  # it would answer with a SYN-ACK
         return Cause(*PASSIVE["INVALID_SYN"], reason)
-    if reason is None and answered == "A" and queue and queue.full and queue.aborts:
+    if reason == "INVALID_SYN":
+        return Cause("listen-overflow", f"the listener's accept queue was full{length}", reason)
+    if reason is None and answered is not None and queue and queue.full and queue.aborts:
         # An ACK of nothing would be answered too, and cannot be told from the handshake's last.
         return Cause("listen-overflow", f"the listener's accept queue is full{length}", None)
     text = f"only a listener there, no such connection (answer to {_segment(answered)})"

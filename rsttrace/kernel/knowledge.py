@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rsttrace.kernel import drops
 from rsttrace.kernel.hooks import Plan
 from rsttrace.model import Kind
 
@@ -68,11 +69,15 @@ def look(arguments: Callable[[str], list[str] | None]) -> dict[str, bool]:
 
 
 class Told(NamedTuple):
-    """What an entry says of a reset, as far as a kernel may keep it back."""
+    """What an entry says of a reset, as far as a kernel may keep it back.
+
+    `minisocket`: its socket is what is left of a closed connection (struct inet_timewait_sock).
+    """
 
     kind: Kind
     cause: str
     state: str | None
+    minisocket: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,20 +103,33 @@ class Limit:
         return plan is Plan.TRACEPOINTS or not self.by_tracepoints
 
 
+BY_REASON = frozenset(name for name, _ in drops.DROPS.values()) - {"closed"}
+"""Causes that only the reason of the drop tells."""
+
+BEFORE_TCP = frozenset(
+    {"socket-filter", "min-ttl", "backlog", "ipsec-policy", "bad-signature-option"}
+    | {name for name in BY_REASON if name.startswith(("md5-", "ao-"))}
+)
+"""Drops for a socket that has not judged the segment yet (tcp_v4_rcv())."""
+
+
+def _without_drop_socket_before(told: Told, tcp_drop: bool) -> Told:
+    del tcp_drop
+    return told._replace(state=None) if told.cause in BEFORE_TCP else told
+
+
 def _without_drop_reason(told: Told, tcp_drop: bool) -> Told:
     del tcp_drop
-    if told.kind is Kind.RECEIVED_REJECTED and told.cause in (
-        "challenge-ack",
-        "out-of-window",
-        "bad-checksum",
+    if told.kind is Kind.RECEIVED_REJECTED and (
+        told.cause == "challenge-ack" or told.cause in BY_REASON
     ):
         return told._replace(cause="ignored")
     return told  # the socket's state tells the others
 
 
 def _without_drop_reason_by_tracepoints(told: Told, tcp_drop: bool) -> Told | None:
-    if told.kind is Kind.RECEIVED_UNMATCHED:
-        return Told(Kind.RECEIVED_REJECTED, "ignored", told.state)
+    if told.kind is Kind.RECEIVED_UNMATCHED or told.cause == "time-wait-ended":
+        return Told(Kind.RECEIVED_REJECTED, "ignored", None)
     if told.kind is not Kind.RECEIVED_REJECTED:
         return told
     if tcp_drop:  # it frees without the tracepoint there
@@ -120,9 +138,11 @@ def _without_drop_reason_by_tracepoints(told: Told, tcp_drop: bool) -> Told | No
 
 
 def _without_drop_socket(told: Told, tcp_drop: bool) -> Told:
+    if told.cause == "time-wait-ended":
+        return Told(Kind.RECEIVED_REJECTED, "dropped", None)
     if told.kind is not Kind.RECEIVED_REJECTED:
         return told
-    if told.cause in ("bad-checksum", "out-of-window", "closed"):  # reasons of their own
+    if told.cause == "closed" or told.cause in BY_REASON:
         return told._replace(state=None)
     # In window, or to a listener: the same reason (TCP_RESET). The rest have none (NOT_SPECIFIED).
     return told._replace(cause="ignored" if tcp_drop else "dropped", state=None)
@@ -130,18 +150,28 @@ def _without_drop_socket(told: Told, tcp_drop: bool) -> Told:
 
 def _without_reset_reason(told: Told, tcp_drop: bool) -> Told:
     del tcp_drop
+    if told.kind is Kind.SENT_ACTIVE and told.cause in ("linger2", "disconnect"):
+        return told._replace(cause="linger")
+    if told.kind is Kind.SENT_PASSIVE and told.cause in ("paws", "invalid-ack", "old-ack"):
+        return told._replace(cause="answered")
     return told  # its cause is as good; the kernel's own word for it is null
 
 
 def _without_reset_reason_by_tracepoints(told: Told, tcp_drop: bool) -> Told:
     del tcp_drop
     # The tracepoint is silent without a full socket.
-    if told.kind is Kind.SENT_PASSIVE and told.cause in ("no-socket", "time-wait"):
-        return told._replace(cause="no-connection", state=None)
+    silent = told.cause in ("no-socket", "time-wait") or told.minisocket
+    if told.kind is Kind.SENT_PASSIVE and silent:
+        return Told(told.kind, "no-connection", None)
     return told
 
 
 LIMITS = (
+    Limit(
+        "the socket of a received reset that was dropped before TCP judged it",
+        "drop_socket",
+        _without_drop_socket_before,
+    ),
     Limit("why a received reset was ignored", "drop_reason", _without_drop_reason),
     Limit(
         "whether it had a socket; resets that a connected socket ignored",
@@ -150,14 +180,15 @@ LIMITS = (
         by_tracepoints=True,
     ),
     Limit(
-        "the socket of a received reset that was ignored",
+        "the socket of a received reset that was ignored, or that ended TIME_WAIT",
         "drop_socket",
         _without_drop_socket,
         given="drop_reason",
         by_tracepoints=True,
     ),
     Limit(
-        "the kernel's reason for a reset that it sends",
+        "the kernel's reason for a reset that it sends (why a segment was answered; TCP_LINGER2, "
+        "or SO_LINGER)",
         "reset_reason",
         _without_reset_reason,
     ),

@@ -428,6 +428,8 @@ class Row(NamedTuple):
     rounds: int = 3
     tcp_drop: bool = False
     """The stack frees the rejected RST by tcp_drop(): kernels differ in what that tells."""
+    minisocket: bool = False
+    """What is answered is for what is left of a closed connection: kernels differ in that, too."""
     words: Mapping[str, str] = {}
     """What an entry of a cause says in words."""
 
@@ -513,6 +515,7 @@ ROWS = [
     Row(
         "data-to-minisocket",
         data_to_time_wait,
+        minisocket=True,
         server=(Seen("sent-passive", "data-after-close", "local", "FIN_WAIT2"),),
         client=(
             Seen("received-accepted", "reset-after-fin", "peer", "CLOSE_WAIT", "sent-passive"),
@@ -678,7 +681,7 @@ def seen(entry: Json) -> Seen:
 
 def can_know(row: Row, one: Seen, plan: Plan, knows: dict[str, bool]) -> Seen | None:
     """What a plan can find out of an entry on a kernel that knows so much; None: nothing."""
-    told = knowledge.Told(Kind(one.kind), one.cause, one.state)
+    told = knowledge.Told(Kind(one.kind), one.cause, one.state, row.minisocket)
     found = knowledge.left(told, plan, knows, tcp_drop=row.tcp_drop)
     if found is None:
         return None

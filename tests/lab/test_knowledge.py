@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from rsttrace.kernel import headers
+from rsttrace.kernel import causes, drops, headers
+from rsttrace.kernel.facts import Facts
 
 pytestmark = pytest.mark.lean
 
@@ -48,7 +49,8 @@ def test_neither_btf_nor_headers_is_one_clear_error() -> None:
 
 SAME = """
 import json
-from rsttrace.kernel import headers
+from rsttrace.kernel import causes, drops, headers
+from rsttrace.kernel.facts import Facts
 from rsttrace.kernel.btf import Btf
 btf = Btf()
 print(json.dumps({
@@ -82,3 +84,21 @@ def test_headers_and_tracefs_say_what_btf_says() -> None:
         if not name.startswith("btf_trace_"):  # BTF has no names there
             assert ("reason" in arguments) == ("reason" in found["functions"][name])
             assert ("skb" in arguments) == ("skb" in found["functions"][name])
+
+
+NO_REASONS = {"MAX"}
+"""Enumerators of sk_rst_reason that are no reasons."""
+
+
+def test_every_reason_of_this_kernel_has_a_sentence() -> None:
+    """A new one fails here, and is printed as one that this version does not know."""
+    enums = Facts().enums()
+    unknown = drops.UNKNOWN.format("")
+    for reason in enums["sk_rst_reason"].keys() - NO_REASONS:
+        for cause in (
+            causes.sent_passive(reason, "ESTABLISHED", "A"),
+            causes.sent_active(reason, "ESTABLISHED", by_task=False),
+        ):
+            assert unknown not in cause.text
+            assert reason not in cause.text
+    assert enums["skb_drop_reason"].keys() - drops.DROPS.keys() - drops.OTHERS == set()

@@ -15,6 +15,7 @@ import pytest
 from rsttrace.demo.lab import Lab
 from rsttrace.kernel import hooks, knowledge, kprobe
 from rsttrace.kernel.hooks import Plan
+from tests.lab import test_causes
 from tests.lab.conftest import routed_lab
 from tests.lab.harness import Fence, Json, Tracer, expect_reset, knows, linger_zero, pair
 from tests.lab.test_kinds import (
@@ -72,6 +73,7 @@ def clean(row: Row, lab: Lab) -> None:
     else:
         for role in (SERVER, CLIENT, ROUTER):
             lab.nft(role, "flush ruleset")
+            lab.sysctl(role, net__ipv4__tcp_rfc1337=0, net__ipv4__tcp_abort_on_overflow=0)
 
 
 CASES = [
@@ -82,7 +84,7 @@ CASES = [
         # Every row over one of its families, in turns.
         marks=[pytest.mark.lean] * (row.families[number % len(row.families)] == family),
     )
-    for number, row in enumerate(ROWS)
+    for number, row in enumerate([*ROWS, *test_causes.ROWS])
     for family in row.families
 ]
 
