@@ -158,6 +158,9 @@ MPTCP_REASONS = (
 )
 """Why a subflow was reset, by the code in MP_TCPRST (RFC 8684 §3.6, §7.3)."""
 
+FASTCLOSE = "closed at once with MPTCP (data unread, or SO_LINGER 0)"
+"""Why MP_FASTCLOSE is sent (mptcp_do_fastclose())."""
+
 TRANSIENT = "; the cause is transient: it may be tried again"
 """MP_TCPRST's flag T."""
 

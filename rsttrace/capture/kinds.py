@@ -8,6 +8,9 @@ same.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from rsttrace import tcp
 from rsttrace.capture.flows import Direction
 from rsttrace.capture.layers import Segment
 from rsttrace.model import Cause, Kind, Packet, Seen
@@ -30,7 +33,17 @@ FORGOTTEN = Cause(
     "(--flows)",
 )
 OVER = Cause("no-socket", "the connection was over already")
-TIME_WAIT = Cause("time-wait", "ignored: the connection is over (TIME_WAIT)")
+TIME_WAIT_ENDED = Cause(
+    "time-wait-ended",
+    "ended what was left of a closed connection (TIME_WAIT), unless its receiver follows RFC 1337",
+)
+"""RFC 9293 §3.10.7.4. Linux does as it says unless net.ipv4.tcp_rfc1337 is set, which no packet
+tells."""
+
+TIME_WAIT = Cause(
+    "time-wait",
+    "ignored: the connection is over (TIME_WAIT), and its number is not the one expected",
+)
 BAD_TCP_CHECKSUM = Cause("bad-checksum", "ignored: its TCP checksum is wrong")
 BAD_IP_CHECKSUM = Cause("bad-ip-checksum", "ignored: its IP header checksum is wrong")
 WRONG_ACK = Cause("wrong-ack", "ignored: it does not acknowledge our SYN")
@@ -46,12 +59,20 @@ CLOSING = Cause("reset-while-closing", "ended a connection that was being closed
 ESTABLISHED = Cause("connection-reset", "ended an established connection")
 
 ACTIVE = Cause("unspecified", "this side reset it; a capture does not tell why")
+FASTCLOSE = Cause("mptcp-fastclose", tcp.FASTCLOSE)
 NO_LISTENER = Cause("no-listener", "no socket listens there (answer to SYN)")
 
 
 def received(
     rst: Segment, packet: Packet, theirs: Direction | None, unknown: Cause = NO_FLOW
 ) -> Finding:
+    """What a RST did at its receiver (see `_did`), and what its MPTCP options say of why."""
+    kind, cause = _did(rst, packet, theirs, unknown)
+    said = tcp.said(packet.options)
+    return kind, replace(cause, text=cause.text + said) if said else cause
+
+
+def _did(rst: Segment, packet: Packet, theirs: Direction | None, unknown: Cause) -> Finding:
     """What a RST did at its receiver.
 
     `theirs` is the direction that the RST came from, `packet` the RST with its checksums looked
@@ -73,8 +94,11 @@ def received(
         # Who closed first waits (RFC 9293 §3.6).
         assert ours.fin_ns is not None
         assert theirs.fin_ns is not None
-        first = ours.fin_ns <= theirs.fin_ns
-        return (rejected, TIME_WAIT) if first else (Kind.RECEIVED_UNMATCHED, OVER)
+        if ours.fin_ns > theirs.fin_ns:
+            return Kind.RECEIVED_UNMATCHED, OVER
+        if rst.seq == ours.acked:
+            return Kind.RECEIVED_ACCEPTED, TIME_WAIT_ENDED
+        return rejected, TIME_WAIT
     if not theirs.packets and ours.syn_seq is not None and not ours.syn_ack and ours.acked is None:
         # SYN-SENT (RFC 9293 §3.10.7.3): only what acknowledges the SYN counts.
         takes = (
@@ -107,9 +131,16 @@ def sent(packet: Packet, answered: Seen | None) -> Finding:
     A firewall's REJECT has the shape of an answer, and a raw socket's RST any shape: a capture
     cannot tell them apart.
     """
-    shape = not packet.window and not packet.options and not packet.payload_len
+    subflow = tcp.subflow_reset(packet.options)
+    if tcp.is_fastclose(packet.options):
+        return Kind.SENT_ACTIVE, FASTCLOSE
+    shape = not packet.window and not packet.payload_len and (subflow or not packet.options)
     numbers = packet.flags == "R" or (packet.flags == "RA" and packet.seq == 0)
-    if not (shape and numbers and answered is not None):
+    answer = shape and numbers and answered is not None
+    if subflow is not None:
+        kind = Kind.SENT_PASSIVE if answer else Kind.SENT_ACTIVE
+        return kind, Cause("mptcp-reset", tcp.subflow_words(*subflow))
+    if not answer or answered is None:
         return Kind.SENT_ACTIVE, ACTIVE
     if "S" in answered.flags and "A" not in answered.flags:
         return Kind.SENT_PASSIVE, NO_LISTENER

@@ -32,6 +32,7 @@ ACTIVE = {
     "TCP_ABORT_ON_CLOSE": ("unread-data", "the program closed with data unread"),  # __tcp_close
     "TCP_ABORT_ON_LINGER": ("linger2", "closed for good in FIN_WAIT2 (TCP_LINGER2 < 0)"),
     "TCP_ABORT_ON_MEMORY": ("memory", "too many orphaned sockets or out of TCP memory"),
+    "TCP_STATE": ("aborted", "disconnected, or killed from outside its program"),
     "TCP_KEEPALIVE_TIMEOUT": ("keepalive", "the peer did not answer keepalive probes"),
     "TCP_DISCONNECT_WITH_DATA": ("disconnect", "disconnected with data unsent"),
     "NOT_SPECIFIED": ("unspecified", "the kernel gives no reason"),
@@ -211,8 +212,9 @@ def sent_active(
     CLOSE first, tcp_abort() (``ss -K``, BPF iterators) does not.
     """
     if tcp.is_fastclose(options):  # mptcp_do_fastclose() says TCP_ABORT_ON_CLOSE to both
-        text = "closed at once with MPTCP (data unread, or SO_LINGER 0)"
-        return Cause("mptcp-fastclose", _ended(process) or text, reason)
+        ended = _ended(process)
+        text = f"{ended}, and MPTCP closed at once" if ended else tcp.FASTCLOSE
+        return Cause("mptcp-fastclose", text, reason)
     subflow = None if reason is None and by_task else mptcp(reason, options)
     if subflow is not None:
         return subflow
@@ -394,7 +396,7 @@ def _rejected(reason: str | None, state: str | None) -> tuple[str, str]:
         text = "ignored; this kernel does not say why"
         return "ignored", text if state else f"{text}, nor whether it had a socket"
     if reason in SILENT and state is None:
-        # Half-open and TIME_WAIT ones are ended so, too, where the socket is not told (before 6.11).
+        # Half-open and TIME_WAIT ones are ended so, too; the socket is not told before 6.11.
         return "dropped", "the kernel does not say why it was dropped, nor what it may have ended"
     if reason in SILENT:
         return "dropped", "ignored: the kernel gives no reason"

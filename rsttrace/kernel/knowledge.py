@@ -150,7 +150,7 @@ def _without_drop_socket(told: Told, tcp_drop: bool) -> Told:
 
 def _without_reset_reason(told: Told, tcp_drop: bool) -> Told:
     del tcp_drop
-    if told.kind is Kind.SENT_ACTIVE and told.cause in ("linger2", "disconnect"):
+    if told.kind is Kind.SENT_ACTIVE and told.cause in ("linger2", "disconnect", "memory"):
         return told._replace(cause="linger")
     if told.kind is Kind.SENT_PASSIVE and told.cause in ("paws", "invalid-ack", "old-ack"):
         return told._replace(cause="answered")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import os
 import signal
 import socket
 import struct
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import scapy.layers.inet as scapy_inet
@@ -261,9 +263,9 @@ def disconnect_with_data(lab: Lab, family: int) -> None:
     """tcp_disconnect() in LAST_ACK, with data that the peer's window has no room for."""
     with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
         accepted.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            while True:
-                accepted.send(bytes(65536))
+        with contextlib.suppress(BlockingIOError):
+            while accepted.send(bytes(65536)):
+                pass
         client.shutdown(socket.SHUT_WR)
         poll_until(lambda: tcp_state(accepted) == 8, "CLOSE_WAIT")
         accepted.shutdown(socket.SHUT_WR)
@@ -273,6 +275,41 @@ def disconnect_with_data(lab: Lab, family: int) -> None:
         expect_reset(client)
 
 
+ORPHANS = Path("/proc/sys/net/ipv4/tcp_max_orphans")
+
+
+@contextmanager
+def orphans_allowed(lab: Lab, number: str) -> Iterator[None]:
+    """How many, in the server's namespace if it has a setting of its own, else on the machine."""
+    with lab.inside(SERVER):
+        own = ORPHANS.exists()
+    with lab.inside(SERVER) if own else contextlib.nullcontext():
+        before = ORPHANS.read_text()
+        ORPHANS.write_text(number)
+        try:
+            yield
+        finally:
+            ORPHANS.write_text(before)
+
+
+def one_orphan_too_many(lab: Lab, family: int) -> None:
+    """tcp_check_oom(), when a program closes: not one orphan is allowed."""
+    with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
+        accepted.setsockopt(socket.IPPROTO_TCP, TCP_LINGER2, 90)  # no minisocket: data_after_close
+        accepted.shutdown(socket.SHUT_WR)
+        poll_until(lambda: tcp_state(accepted) == 5, "FIN_WAIT2")
+        with orphans_allowed(lab, "-1"):
+            accepted.close()
+        poll_until(lambda: tcp_state(client) == 7, "the reset")
+
+
+def orphans_are_counted_here(lab: Lab) -> None:
+    """It is a setting of the whole machine: not on one that others use."""
+    with lab.inside(SERVER):
+        if not ORPHANS.exists() and "RSTTRACE_KERNELS_REPORT" not in os.environ:
+            pytest.skip("net.ipv4.tcp_max_orphans is the whole machine's: only in a guest")
+
+
 @contextmanager
 def held_by(
     lab: Lab, family: int, code: str
@@ -280,7 +317,7 @@ def held_by(
     """A program of the client's that has its socket (file descriptor 0), and the other end."""
     with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
         linger_zero(client)
-        program = subprocess.Popen([sys.executable, "-c", code], stdin=client)
+        program = subprocess.Popen([sys.executable, "-c", code], stdin=client.fileno())
         try:
             client.close()
             yield program, accepted
@@ -509,6 +546,14 @@ ROWS = [
         router=(FORWARDED_ACTIVE,),
     ),
     Row(
+        "too-many-orphans",
+        one_orphan_too_many,
+        setup=orphans_are_counted_here,
+        server=(Seen("sent-active", "memory", "local", "FIN_WAIT2"),),
+        client=(HALF_CLOSED_ACTIVE,),
+        router=(FORWARDED_ACTIVE,),
+    ),
+    Row(
         "killed-with-unread-data",
         killed_with_unread_data,
         client=(Seen("sent-active", "unread-data", "local", "ESTABLISHED"),),
@@ -568,7 +613,9 @@ ROWS = [
             Seen("sent-passive", "no-socket", "local"),
         ),
         router=(FORWARDED_RAW, FORWARDED),
-        words={"connection-reset": "it says: MPTCP lacked resources for it; the cause is transient"},
+        words={
+            "connection-reset": "it says: MPTCP lacked resources for it; the cause is transient"
+        },
     ),
 ]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from rsttrace.capture.source import CaptureSource
-from rsttrace.kernel import causes
+from rsttrace.kernel import causes, drops
 from rsttrace.model import Kind, Packet, Reset, Scope, Seen
 from tests.unit import captures as c
 from tests.unit.captures import Talk, write
@@ -118,6 +118,11 @@ def closed_by_us(talk: Talk) -> list[bytes]:
     return [*packets, talk.reset()]
 
 
+def closed_by_us_and_unexpected(talk: Talk) -> list[bytes]:
+    packets = [*talk.handshake(), talk.frame(0, "FA"), talk.frame(1, "FA"), talk.frame(0, "A")]
+    return [*packets, talk.reset(seq=talk.numbers[1] + 5)]
+
+
 def closed_by_them(talk: Talk) -> list[bytes]:
     packets = [*talk.handshake(), talk.frame(1, "FA"), talk.frame(0, "FA"), talk.frame(1, "A")]
     return [*packets, talk.reset()]
@@ -158,8 +163,25 @@ def we_abort(talk: Talk) -> list[bytes]:
     return [*packets, talk.reset("RA", side=0, window=501, id=103)]
 
 
+def we_close_with_mptcp(talk: Talk) -> list[bytes]:
+    key = (30, bytes.fromhex("7000a2adb079233e4ad0"))
+    return [*talk.handshake(), talk.reset("RA", side=0, window=501, options=[key])]
+
+
+def we_reset_a_subflow(talk: Talk) -> list[bytes]:
+    return [*talk.handshake(), talk.reset("RA", side=0, window=501, options=[TRANSIENT])]
+
+
+def we_refuse_to_join(talk: Talk) -> list[bytes]:
+    return [talk.frame(1, "S"), talk.reset("RA", side=0, seq=0, options=[TRANSIENT])]
+
+
 def we_send_something_odd(talk: Talk) -> list[bytes]:
     return [*talk.handshake(), talk.reset("R", side=0, seq=5)]
+
+
+TRANSIENT = (30, bytes.fromhex("8102"))
+"""MP_TCPRST (RFC 8684 §3.6): T, and code 2, lack of resources."""
 
 
 class Row(NamedTuple):
@@ -189,7 +211,8 @@ ROWS = [
     Row(after_our_own_reset, UNMATCHED, "no-socket"),
     Row(half_closed, ACCEPTED, "reset-after-fin"),
     Row(closing, ACCEPTED, "reset-while-closing", "FA"),
-    Row(closed_by_us, REJECTED, "time-wait"),
+    Row(closed_by_us, ACCEPTED, "time-wait-ended"),
+    Row(closed_by_us_and_unexpected, REJECTED, "time-wait"),
     Row(closed_by_them, UNMATCHED, "no-socket", "FA"),
     Row(no_flow, UNMATCHED, "no-socket", None),
     Row(they_only, UNMATCHED, "no-socket", None),
@@ -199,6 +222,9 @@ ROWS = [
     Row(we_refuse, PASSIVE, "no-listener", "S"),
     Row(we_know_nothing_of_it, PASSIVE, "no-connection", "PA"),
     Row(we_abort, ACTIVE, "unspecified", None),
+    Row(we_close_with_mptcp, ACTIVE, "mptcp-fastclose", None),
+    Row(we_reset_a_subflow, ACTIVE, "mptcp-reset", None),
+    Row(we_refuse_to_join, PASSIVE, "mptcp-reset", "S"),
     Row(we_send_something_odd, ACTIVE, "unspecified", None),
 ]
 
@@ -223,15 +249,30 @@ def test_kind_and_cause(row: Row, family: int, tmp_path: Path) -> None:
     assert (found.remote.port, found.family) == (443, family)
 
 
+@pytest.mark.parametrize("sent", [False, True])
+def test_what_an_mptcp_option_says_of_why_is_told(sent: bool, tmp_path: Path) -> None:
+    talk = Talk()
+    side = 0 if sent else 1
+    packets = [*talk.handshake(), talk.reset("RA", side=side, window=501, options=[TRANSIENT])]
+    text = resets(tmp_path, packets)[-1].cause.text
+    assert "MPTCP lacked resources for it; the cause is transient" in text
+    assert ("it says" in text) != sent  # of our own we know it
+
+
 def names(table: dict[str, tuple[str, str]]) -> set[str]:
     return {name for name, _ in table.values()}
 
 
 def test_causes_have_the_names_of_live_tracing() -> None:
     known = names(causes.PASSIVE) | names(causes.ACTIVE) | names(causes.ACCEPTED)
-    known |= names(causes.REJECTED) | {causes.received(ACCEPTED, None, None).name}
+    known |= names(drops.DROPS) | {causes.received(ACCEPTED, None, None).name}
     known |= {causes.sent_passive(None, None, flags).name for flags in (None, "S")}
     known.add(causes.sent_passive(None, None, "A", probed=False).name)
+    known.add(causes.received(ACCEPTED, None, "TIME_WAIT", minisocket=True).name)
+    known |= {
+        causes.sent_active(None, None, False, options=said).name
+        for said in ("mptcp 8102", "mptcp 7")
+    }
     states = [None, "LISTEN", "TIME_WAIT", "SYN_RECV", "SYN_SENT"]
     known |= {causes.received(REJECTED, reason, state).name for state in states
               for reason in (None, "TCP_RESET")}  # fmt: skip
