@@ -34,7 +34,15 @@ US6, PEER6 = "2001:db8::5", "2001:db8:1::7"
 US_PORT, PEER_PORT = 51234, 3306
 
 TCP_FLAGS = {letter: 1 << bit for bit, letter in enumerate("FSRPAUEW")}
-STATES = {"ESTABLISHED": 1, "SYN_SENT": 2, "SYN_RECV": 3, "FIN_WAIT2": 5, "CLOSE": 7, "LISTEN": 10}
+STATES = {
+    "ESTABLISHED": 1,
+    "SYN_SENT": 2,
+    "SYN_RECV": 3,
+    "FIN_WAIT2": 5,
+    "TIME_WAIT": 6,
+    "CLOSE": 7,
+    "LISTEN": 10,
+}
 """include/net/tcp_states.h, once more: a table is not checked against itself."""
 
 TIMESTAMPS = bytes.fromhex("0101080a0000000100000002")

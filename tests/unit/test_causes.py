@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from rsttrace.kernel import causes, config, drops
 from rsttrace.kernel.causes import received, sent_active, sent_passive
-from rsttrace.model import Cause, Kind
+from rsttrace.model import AcceptQueue, Cause, Kind, Process, Socket, Timers
 from tests.unit.builders import STATES
+
+SOCKET = Socket(1, "ESTABLISHED", None, None, 99, 0, None)
 
 NEW = "TCP_BRAND_NEW_REASON"
 """What a future kernel may say."""
@@ -86,7 +90,142 @@ def test_a_syn_ack_is_no_connection_attempt() -> None:
     assert sent_passive("NO_SOCKET", None, "SEW").name == "no-listener"
 
 
+QUEUE = AcceptQueue(3, 2, aborts=True)
+
+
+@pytest.mark.parametrize(
+    ("reason", "answered", "queue", "name", "words"),
+    [
+        ("INVALID_SYN", "A", QUEUE, "listen-overflow", "(3 wait, its limit is 2)"),
+        ("INVALID_SYN", "PA", None, "listen-overflow", "accept queue was full"),
+        ("INVALID_SYN", "S", QUEUE, "invalid-syn", "a SYN inside"),
+        (None, "S", None, "invalid-syn", "a SYN inside"),
+        (None, "A", QUEUE, "listen-overflow", "(3 wait, its limit is 2)"),
+        (None, "A", AcceptQueue(2, 2, aborts=True), "listen", "only a listener"),
+        (None, "A", AcceptQueue(3, 2, aborts=False), "listen", "only a listener"),
+        (None, None, QUEUE, "listen", "only a listener"),
+        ("TCP_FLAGS", "A", QUEUE, "listen", "only a listener"),
+    ],
+)
+def test_what_a_listener_is_answered_for(
+    reason: str | None, answered: str | None, queue: AcceptQueue | None, name: str, words: str
+) -> None:
+    listener = replace(SOCKET, state="LISTEN", accept_queue=queue)
+    cause = sent_passive(reason, "LISTEN", answered, socket=listener)
+    check(cause, reason)
+    assert cause.name == name
+    assert words in cause.text
+
+
+@pytest.mark.parametrize("reason", [None, "TCP_TIMEWAIT_SOCKET"])
+@pytest.mark.parametrize(
+    ("state", "answered", "data", "name"),
+    [
+        ("FIN_WAIT2", "PA", True, "data-after-close"),
+        ("FIN_WAIT2", "FPA", True, "data-after-close"),
+        ("FIN_WAIT2", "S", False, "invalid-syn"),
+        ("FIN_WAIT2", "A", False, "time-wait"),
+        ("TIME_WAIT", "PA", True, "time-wait"),
+    ],
+)
+def test_a_minisocket_in_fin_wait2_is_not_in_time_wait(
+    reason: str | None, state: str, answered: str, data: bool, name: str
+) -> None:
+    mini = replace(SOCKET, state=state, minisocket=True)
+    cause = sent_passive(reason, state, answered, data=data, socket=mini)
+    check(cause, reason)
+    assert cause.name == name
+
+
+def test_the_ack_of_a_fin_ends_what_has_tcp_linger2() -> None:
+    assert sent_passive("TCP_ABORT_ON_DATA", "FIN_WAIT2", "A").name == "linger2"
+    assert sent_passive(None, "FIN_WAIT2", "A").name == "linger2"
+    late = sent_passive("TCP_ABORT_ON_DATA", "FIN_WAIT2", "PA", data=True)
+    assert late.name == "data-after-close"
+
+
 # ---- sent-active ----
+
+TIMERS = Timers(
+    silent_ms=90_500,
+    unanswered=3,
+    retransmits=0,
+    user_timeout_ms=None,
+    keepalive_idle_ms=7_200_000,
+    keepalive_interval_ms=75_000,
+    keepalive_probes=3,
+)
+
+
+@pytest.mark.parametrize("reason", [None, "TCP_KEEPALIVE_TIMEOUT"])
+def test_keepalive_says_how_long(reason: str | None) -> None:
+    cause = sent_active(reason, "ESTABLISHED", by_task=False, socket=timed(TIMERS))
+    check(cause, reason)
+    assert cause.name == "keepalive"
+    assert cause.text == (
+        "the peer did not answer 3 keepalive probes: it was last heard 90.5 s before (the first "
+        "after 2.0 h, then one every 75.0 s)"
+    )
+
+
+@pytest.mark.parametrize("reason", [None, "TCP_KEEPALIVE_TIMEOUT"])
+def test_tcp_user_timeout_says_how_long(reason: str | None) -> None:
+    timers = replace(TIMERS, user_timeout_ms=350, unanswered=1)
+    cause = sent_active(reason, "ESTABLISHED", by_task=False, socket=timed(timers))
+    check(cause, reason)
+    assert cause.name == "user-timeout"
+    assert "for 90.5 s (TCP_USER_TIMEOUT is 350 ms; 1 keepalive probe unanswered)" in cause.text
+
+
+def timed(timers: Timers, **members: Any) -> Socket:
+    return replace(SOCKET, timers=timers, **members)
+
+
+def test_an_orphans_timer_is_told_where_the_kernel_gives_no_reason() -> None:
+    closing = timed(TIMERS, inode=None, state="FIN_WAIT2")
+    assert sent_active(None, "FIN_WAIT2", False, socket=closing).name == "orphan-timeout"
+    unsent = timed(TIMERS, inode=None, state="FIN_WAIT1")
+    assert sent_active(None, "FIN_WAIT1", False, socket=unsent).name == "memory"
+
+
+def test_no_task_and_closed_is_the_listeners_close() -> None:
+    for reason in (None, "TCP_STATE"):
+        cause = sent_active(reason, "CLOSE", by_task=False)
+        check(cause, reason)
+        assert cause.name == "not-accepted"
+
+
+@pytest.mark.parametrize(
+    ("ended", "words"),
+    [
+        ({"exit_signal": 9}, "its process was killed (SIGKILL)"),
+        ({"exit_signal": 35}, "its process was killed (signal 35)"),
+        ({"exit_status": 0}, "its process exited (status 0)"),
+        ({"exit_status": 3}, "its process exited (status 3)"),
+    ],
+)
+def test_a_process_that_ends_is_no_program_that_closes(ended: dict[str, int], words: str) -> None:
+    for reason, unread, options, name in (
+        ("TCP_ABORT_ON_CLOSE", False, "", "unread-data"),
+        (None, True, "", "unread-data"),
+        ("TCP_STATE", False, "", "linger"),
+        (None, False, "", "linger"),
+        ("TCP_ABORT_ON_CLOSE", False, "mptcp 7000a2adb079233e4ad0", "mptcp-fastclose"),
+    ):
+        process = Process(4711, "shop", 1000, **ended)
+        cause = sent_active(reason, "CLOSE", True, unread, options, process=process)
+        check(cause, reason)
+        assert cause.name == name
+        assert cause.text.startswith(words)
+        assert "the program closed" not in cause.text
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "words"),
+    [(0, "0 ms"), (999, "999 ms"), (1000, "1.0 s"), (119_000, "119.0 s"), (120_000, "2 min")],
+)
+def test_a_length_of_time(milliseconds: int, words: str) -> None:
+    assert causes.span(milliseconds) == words
 
 
 @pytest.mark.parametrize(
@@ -165,6 +304,11 @@ def test_received_accepted(state: str | None, name: str) -> None:
         ("TC_INGRESS", None, "traffic-control"),
         ("XDP", None, "xdp"),
         ("XFRM_POLICY", "ESTABLISHED", "ipsec-policy"),
+        ("TCP_MD5NOTFOUND", "ESTABLISHED", "md5-missing"),
+        ("TCP_AOFAILURE", "ESTABLISHED", "ao-wrong"),
+        ("TCP_MINTTL", "ESTABLISHED", "min-ttl"),
+        ("NOT_SPECIFIED", "ESTABLISHED", "dropped"),
+        ("NOT_SPECIFIED", None, "dropped"),
         ("NOT_SPECIFIED", "TIME_WAIT", "time-wait"),
         (None, "TIME_WAIT", "time-wait"),
         ("TCP_CLOSE", "CLOSE", "closed"),
@@ -187,6 +331,39 @@ def test_received_rejected(reason: str | None, state: str | None, name: str) -> 
     assert cause.name == name
     if reason == NEW:
         assert NEW in cause.text
+
+
+@pytest.mark.parametrize("reason", [None, "NOT_SPECIFIED"])
+@pytest.mark.parametrize(
+    ("kind", "state", "rfc1337", "name", "words"),
+    [
+        (Kind.RECEIVED_ACCEPTED, "TIME_WAIT", False, "time-wait-ended", "(TIME_WAIT)"),
+        (Kind.RECEIVED_ACCEPTED, "FIN_WAIT2", True, "time-wait-ended", "(FIN_WAIT2, whose"),
+        (Kind.RECEIVED_REJECTED, "TIME_WAIT", True, "time-wait", "net.ipv4.tcp_rfc1337 keeps"),
+        (Kind.RECEIVED_REJECTED, "TIME_WAIT", False, "time-wait", "not the one expected"),
+        (Kind.RECEIVED_REJECTED, "FIN_WAIT2", False, "time-wait", "out of window"),
+    ],
+)
+def test_received_by_a_minisocket(
+    kind: Kind, state: str, rfc1337: bool, name: str, words: str, reason: str | None
+) -> None:
+    cause = received(kind, reason, state, minisocket=True, rfc1337=rfc1337)
+    check(cause, reason)
+    assert cause.name == name
+    assert words in cause.text
+
+
+@pytest.mark.parametrize("kind", RECEIVED)
+def test_what_a_received_reset_says_of_why_is_told(kind: Kind) -> None:
+    silent = received(kind, None, None).text
+    assert received(kind, None, None, options="nop,nop,TS val 1 ecr 2").text == silent
+    told = received(kind, None, None, options="mptcp 8006").text
+    assert told == f"{silent}; it says: MPTCP's options were tampered with on the way"
+    told = received(kind, None, None, options="nop,mptcp 8102").text
+    assert told.endswith("MPTCP lacked resources for it; the cause is transient: it may be tried "
+                         "again")  # fmt: skip
+    told = received(kind, None, None, options="mptcp 7000a2adb079233e4ad0").text
+    assert told.endswith("closed at once with MPTCP (MP_FASTCLOSE)")
 
 
 def test_received_unmatched() -> None:

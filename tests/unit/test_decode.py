@@ -8,7 +8,7 @@ import pytest
 from rsttrace.kernel import config, layout
 from rsttrace.kernel.config import NO_REASON
 from rsttrace.kernel.decode import Context, decode
-from rsttrace.model import Endpoint, Kind, LatePacket, Reset, Scope, TtlCount
+from rsttrace.model import AcceptQueue, Endpoint, Kind, LatePacket, Reset, Scope, TtlCount
 from rsttrace.tcp import address, flag_letters, options_text, packet
 from tests.unit import builders as b
 from tests.unit.builders import CONTEXT, PEER, PEER6, US, US6, decoded, event
@@ -373,6 +373,93 @@ def test_active_state_comes_from_before_the_reset() -> None:
     assert back.socket.state == "ESTABLISHED"
     found.sock.state_now = b.STATES["ESTABLISHED"]
     assert decoded(found).cause.name == "aborted"
+
+
+# ---- what a socket tells of why (struct rst_detail) ----
+
+
+def detailed(kind: Kind, detail: dict[str, int], rst: Any = None, **members: int) -> Reset:
+    found = event(kind)
+    b.socket(found.sock, **members)
+    b.fill(found.detail, **detail)
+    if rst is not None:
+        b.headers(found.rst, b.ipv4_bytes(), rst)
+    return decoded(found)
+
+
+MINI = {"state": b.STATES["TIME_WAIT"], "full": 0}
+
+
+@pytest.mark.parametrize("substate", ["TIME_WAIT", "FIN_WAIT2"])
+def test_a_minisocket_has_the_state_of_its_connection(substate: str) -> None:
+    detail = {"substate": b.STATES[substate], "rcv_nxt": 4711}
+    for kind, name in (
+        (Kind.RECEIVED_ACCEPTED, "time-wait-ended"),
+        (Kind.RECEIVED_REJECTED, "time-wait"),
+    ):
+        back = detailed(kind, detail, **MINI)
+        assert back.cause.name == name
+        assert back.socket is not None
+        assert (back.socket.state, back.socket.rcv_nxt) == (substate, 4711)
+        assert back.socket.minisocket
+
+
+def test_a_minisocket_without_its_detail_is_in_time_wait() -> None:
+    back = detailed(Kind.RECEIVED_ACCEPTED, {}, **MINI)
+    assert back.socket is not None
+    assert (back.cause.name, back.socket.state) == ("time-wait-ended", "TIME_WAIT")
+    assert back.socket.rcv_nxt is None
+
+
+@pytest.mark.parametrize("seq", [4711, 4712])
+@pytest.mark.parametrize("rfc1337", [0, 1])
+def test_rfc1337_is_named_where_nothing_else_kept_time_wait(seq: int, rfc1337: int) -> None:
+    detail = {"substate": b.STATES["TIME_WAIT"], "rcv_nxt": 4711, "rfc1337": rfc1337}
+    back = detailed(Kind.RECEIVED_REJECTED, detail, b.tcp_bytes(seq=seq), **MINI)
+    assert ("tcp_rfc1337" in back.cause.text) == (seq == 4711 and rfc1337 == 1)
+
+
+def test_timers_and_queue_are_told_where_they_are_known() -> None:
+    numbers = {"silent_ms": 90_500, "unanswered": 3, "keepalive_idle_ms": 60_000}
+    back = detailed(Kind.SENT_ACTIVE, {"has_timers": 1, **numbers})
+    assert back.socket is not None
+    assert back.socket.timers is not None
+    assert (back.socket.timers.silent_ms, back.socket.timers.unanswered) == (90_500, 3)
+    assert back.socket.timers.user_timeout_ms is None  # 0: not set
+    assert back.socket.accept_queue is None
+    back = detailed(Kind.SENT_ACTIVE, numbers)
+    assert back.socket is not None
+    assert back.socket.timers is None
+    queue = {"has_queue": 1, "queued": 129, "queue_max": 128, "aborts_on_overflow": 1}
+    back = detailed(Kind.SENT_PASSIVE, queue, state=b.STATES["LISTEN"], rport=0)
+    assert back.socket is not None
+    assert back.socket.accept_queue == AcceptQueue(129, 128, aborts=True)
+    assert back.socket.accept_queue.full
+
+
+@pytest.mark.parametrize(
+    ("exiting", "code", "signal", "status"),
+    [
+        (0, 0, None, None),
+        (0, 9, None, None),
+        (1, 9, 9, None),
+        (1, 0x8B, 11, None),
+        (1, 0, None, 0),
+        (1, 0x0300, None, 3),
+    ],
+)
+def test_how_a_process_ended(
+    exiting: int, code: int, signal: int | None, status: int | None
+) -> None:
+    """wait(2): the signal in 7 bits, that a core was dumped in the 8th, the status above."""
+    found = event(Kind.SENT_ACTIVE, has_owner=1)
+    b.socket(found.sock, owned=1, state_now=b.STATES["CLOSE"])
+    b.fill(found.owner, pid=99, exiting=exiting, exit_code=code)
+    back = decoded(found)
+    assert back.process is not None
+    assert (back.process.pid, back.process.uid) == (99, 1000)
+    assert (back.process.exit_signal, back.process.exit_status) == (signal, status)
+    assert ("its process" in back.cause.text) == bool(exiting)
 
 
 @pytest.mark.parametrize("reason", [NO_REASON, 2])

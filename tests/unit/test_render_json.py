@@ -171,8 +171,10 @@ def test_unknown_is_null() -> None:
     made = entry_object(LOCAL_ACTIVE)
     for key in ("amends", "trigger", "neighbor", "next_hop", "ingress", "made_here", "file", "pod"):
         assert made[key] is None
-    assert made["process"] == {"pid": None, "comm": None, "uid": 1000}
-    assert made["socket"]["cookie"] is None
+    ended = {"exit_signal": None, "exit_status": None}
+    assert made["process"] == {"pid": None, "comm": None, "uid": 1000, **ended}
+    for key in ("cookie", "timers", "accept_queue"):
+        assert made["socket"][key] is None
     assert made["socket"]["local"] == {"ip": "10.0.0.5", "port": 51234}
     assert made["baseline"] == {
         "scope": "none",
@@ -468,7 +470,11 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
         neighbor=FOUND,
         ingress=FOUND,
         actor=Process(12, "ss", 0),
-        socket=LOCAL_ACTIVE.reset.socket,
+        socket=dataclasses.replace(
+            LOCAL_ACTIVE.reset.socket,
+            timers=Timers(90_500, 3, 0, None, 60_000, 10_000, 3),
+            accept_queue=AcceptQueue(129, 128, aborts=True),
+        ),
         sent_data=SentData(FORGED.reset.time_ns - 1, FORGED.reset.rst, b"GET /"),
         file="x.pcap",
         sightings=(Sighting(1, FORGED.reset.time_ns, 0, "eth0", 63, None),),
