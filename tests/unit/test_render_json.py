@@ -13,6 +13,7 @@ import pytest
 
 from rsttrace.judge.placement import place, place_replay
 from rsttrace.model import (
+    AcceptQueue,
     AddressHolders,
     BridgePort,
     Clocks,
@@ -34,6 +35,7 @@ from rsttrace.model import (
     Process,
     SentData,
     Sighting,
+    Timers,
     Traffic,
 )
 from rsttrace.render.compare import comparison_object
@@ -464,6 +466,8 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
             if isinstance(value, list) and value and isinstance(value[0], dict):
                 yield from paths(value[0], f"{prefix}{name}[].")
 
+    socket = LOCAL_ACTIVE.reset.socket
+    assert socket is not None
     entry = with_reset(
         FORGED,
         made_here=FORGED_HERE.reset.made_here,
@@ -471,7 +475,7 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
         ingress=FOUND,
         actor=Process(12, "ss", 0),
         socket=dataclasses.replace(
-            LOCAL_ACTIVE.reset.socket,
+            socket,
             timers=Timers(90_500, 3, 0, None, 60_000, 10_000, 3),
             accept_queue=AcceptQueue(129, 128, aborts=True),
         ),
