@@ -2,8 +2,8 @@
 
     python3 -m tests.docs
 
-They stand between two markers (``<!-- name -->``, ``<!-- end of name -->``) in docs/evidence.md and
-docs/json.md. A unit test fails where a part is stale.
+They stand between two markers (``<!-- name -->``, ``<!-- end of name -->``) in docs/evidence.md,
+docs/json.md and docs/causes.md. A unit test fails where a part is stale.
 """
 
 from __future__ import annotations
@@ -12,16 +12,22 @@ import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from rsttrace.judge.authors import GROUPS, NAMES, PRIORS, ROWS, STORIES, WORDS
-from rsttrace.model import Author
+from rsttrace.kernel import causes, drops, knowledge
+from rsttrace.kernel.hooks import Plan
+from rsttrace.model import AcceptQueue, Author, Cause, Kind, Socket, Timers
+from tests.lab import test_causes, test_kinds
 
 ROOT = Path(__file__).resolve().parents[1]
-EVIDENCE, JSON = ROOT / "docs" / "evidence.md", ROOT / "docs" / "json.md"
+EVIDENCE, JSON, CAUSES = (ROOT / "docs" / f"{name}.md" for name in ("evidence", "json", "causes"))
 EXAMPLE = "pf-reset.pcap"
 """The capture (tests/cases) that the examples come from."""
 
@@ -110,6 +116,118 @@ def names_part() -> str:
     return table(["Field", "Names"], rows)
 
 
+Pair = tuple[Kind, str]
+"""A kind, and the name of a cause."""
+
+LESS: tuple[tuple[Plan, dict[str, bool]], ...] = (
+    (Plan.KPROBES, {"drop_reason": True, "reset_skb": True}),
+    (Plan.TRACEPOINTS, {"drop_reason": True, "reset_skb": True}),
+    (Plan.TRACEPOINTS, {}),
+)
+"""Plans on kernels that tell less, in the columns' order."""
+
+ELSEWHERE = {
+    "mptcp-fastclose": "`test_mptcp.py`",
+    "mptcp-reset": "`test_mptcp.py`",
+    "reset-handshake": "`test_fast_open.py`",
+}
+"""Causes that other lab tests make."""
+
+
+MOST = 4
+"""Rows that are named of each cause."""
+
+
+def sentences() -> dict[Pair, str]:
+    """A sentence for every kind and cause that the decoder can say."""
+    found: dict[Pair, str] = {}
+
+    def add(kind: Kind, cause: Cause) -> None:
+        found.setdefault((kind, cause.name), cause.text)
+
+    socket = Socket(None, None, None, None, 1, None, None)
+    timers = Timers(90_500, 3, 0, None, 60_000, 10_000, 3)
+    alive = replace(socket, timers=timers)
+    hurried = replace(socket, timers=replace(timers, user_timeout_ms=30_000))
+    full = replace(socket, accept_queue=AcceptQueue(129, 128, aborts=True))
+    for reason in (None, *causes.PASSIVE):
+        for state, flags in product((None, "LISTEN", "FIN_WAIT2", "TIME_WAIT"), ("S", "PA", "A")):
+            data = "P" in flags
+            for of in (socket, full):
+                add(
+                    Kind.SENT_PASSIVE,
+                    causes.sent_passive(reason, state, flags, data=data, socket=of),
+                )
+    add(Kind.SENT_PASSIVE, causes.sent_passive(None, None, "A", probed=False))
+    add(Kind.SENT_PASSIVE, causes.sent_passive(None, "SYN_SENT", "SA"))
+    add(Kind.SENT_PASSIVE, causes.sent_passive(None, "LISTEN", "S", options="mptcp 8001"))
+    for reason in (*causes.ACTIVE, None):
+        for now, by_task in product(("CLOSE", "FIN_WAIT2"), (True, False)):
+            for of in (alive, hurried):
+                add(Kind.SENT_ACTIVE, causes.sent_active(reason, now, by_task, socket=of))
+    add(Kind.SENT_ACTIVE, causes.sent_active(None, "CLOSE", True, options="mptcp 7"))
+    add(Kind.SENT_ACTIVE, causes.sent_active(None, "CLOSE", False, options="mptcp 8002"))
+    add(Kind.SENT_ACTIVE, causes.sent_active(None, None, by_task=False))
+    add(Kind.SENT_NETFILTER, causes.firewall("input"))
+    add(Kind.SENT_RAW, causes.RAW_SOCKET)
+    for state in ("ESTABLISHED", *causes.ACCEPTED):
+        add(Kind.RECEIVED_ACCEPTED, causes.received(Kind.RECEIVED_ACCEPTED, None, state))
+    for kind in (Kind.RECEIVED_ACCEPTED, Kind.RECEIVED_REJECTED):
+        add(kind, causes.received(kind, None, "TIME_WAIT", minisocket=True))
+    for reason, state in product(
+        ("TCP_RESET", None), ("ESTABLISHED", "LISTEN", "SYN_RECV", "SYN_SENT")
+    ):
+        add(Kind.RECEIVED_REJECTED, causes.received(Kind.RECEIVED_REJECTED, reason, state))
+    add(Kind.RECEIVED_UNMATCHED, causes.received(Kind.RECEIVED_UNMATCHED, None, None))
+    for reason in drops.DROPS:
+        add(Kind.RECEIVED_REJECTED, causes.received(Kind.RECEIVED_REJECTED, reason, "ESTABLISHED"))
+    add(Kind.FORWARDED, causes.received(Kind.FORWARDED, None, None))
+    return found
+
+
+def causes_part() -> str:
+    """Every cause with its sentence, the rows that make it, and what is left of it elsewhere."""
+    rows: dict[Pair, dict[str, tuple[str, ...]]] = defaultdict(dict)
+    for row in (*test_kinds.ROWS, *test_causes.ROWS):
+        for one in (*row.server, *row.client, *row.router):
+            kind = Kind(one.kind)
+            told = knowledge.Told(kind, one.cause, one.state, row.minisocket)
+            rows[kind, one.cause][row.name] = tuple(
+                less_part(told, knowledge.left(told, plan, knows, tcp_drop=row.tcp_drop))
+                for plan, knows in LESS
+            )
+    by_reason = {name for name, _ in drops.DROPS.values()}
+    lines = []
+    for (kind, name), text in sorted(sentences().items(), key=lambda item: item[0][0].value):
+        made = rows.get((kind, name), {})
+        if not made and kind is Kind.RECEIVED_REJECTED and name in by_reason:
+            continue  # in the other table
+        tests = ", ".join([*made][:MOST]) + ", …" * (len(made) > MOST) or ELSEWHERE.get(name, "")
+        less = [", ".join(dict.fromkeys(filter(None, cells))) for cells in zip(*made.values())]
+        lines.append([kind.value, f"`{name}`", text, tests, *(less or [""] * len(LESS))])
+    return table(["Kind", "Cause", "Such as", "Rows", "k-", "t-", "t--"], lines)
+
+
+def less_part(told: knowledge.Told, found: knowledge.Told | None) -> str:
+    """What is left of what is told, if that is less."""
+    if found is None:
+        return "not seen"
+    if found.cause != told.cause:
+        return f"`{found.cause}`"
+    return "" if found.state == told.state else "no state"
+
+
+def drops_part() -> str:
+    """The kernel's reasons by their causes."""
+    reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for reason, cause in drops.DROPS.items():
+        reasons[cause].append(f"`{reason}`")
+    return table(
+        ["Cause", "Sentence", "Reasons of the kernel"],
+        [[f"`{name}`", text, ", ".join(found)] for (name, text), found in reasons.items()],
+    )
+
+
 PARTS: dict[Path, dict[str, Part]] = {
     EVIDENCE: {
         "explained": explained_part,
@@ -117,6 +235,7 @@ PARTS: dict[Path, dict[str, Part]] = {
         **{f"numbers {group}": partial(numbers_part, group) for group in GROUPS},
     },
     JSON: {"example": example_part, "names": names_part},
+    CAUSES: {"causes": causes_part, "drops": drops_part},
 }
 """Each document's parts by the names of their markers."""
 

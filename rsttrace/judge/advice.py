@@ -92,6 +92,8 @@ CAUSES: dict[str, str] = {
     "no-connection": "was the program restarted, or is the packet meant for another host? ss -tn "
     "'sport = :{port}'",
     "listen": "a packet of a connection that is gone: was the service restarted? " + _SERVICE,
+    "listen-overflow": "ss -ltn 'sport = :{port}' shows its queue: accept faster, or raise the "
+    "backlog of listen() and net.core.somaxconn",
     "data-after-close": "let the program read until the other end closes (shutdown, then read), or "
     "keep connections longer than its clients do",
     "after-reset": "look at our own reset before this one: it has the reason",
@@ -103,6 +105,7 @@ CAUSES: dict[str, str] = {
     "memory": "sysctl net.ipv4.tcp_mem net.ipv4.tcp_max_orphans; cat /proc/net/sockstat",
     "keepalive": "sysctl net.ipv4.tcp_keepalive_time net.ipv4.tcp_keepalive_intvl "
     "net.ipv4.tcp_keepalive_probes; is the peer still there?",
+    "user-timeout": "look for TCP_USER_TIMEOUT in the program; is the peer still there?",
     "timer": "is the peer still there? ss -tino 'dport = :{remote_port}'; net.ipv4.tcp_retries2",
     "disconnect": "the program connected the socket anew (connect with AF_UNSPEC): look there",
     "orphan-timeout": "sysctl net.ipv4.tcp_fin_timeout net.ipv4.tcp_orphan_retries",

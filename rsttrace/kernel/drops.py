@@ -1,8 +1,8 @@
 """Why the kernel dropped a RST: each reason that it can have (skb_drop_reason) in plain words.
 
 By the kernel's own names; the numbers are the running kernel's. Source:
-``include/net/dropreason-core.h`` of 5.17 to 7.2 and the callers. `tests/lab/test_knowledge.py` holds
-both lists against the running kernel.
+``include/net/dropreason-core.h`` of 5.17 to 7.2 and the callers. `tests/lab/test_knowledge.py`
+holds both lists against the running kernel.
 """
 
 from __future__ import annotations

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
 
 import jsonschema
 import pytest
 
 from rsttrace.judge import authors, findings
 from rsttrace.judge.authors import GROUPS, NAMES, ROWS, STORIES, WORDS
-from rsttrace.model import Author
+from rsttrace.model import Author, Kind
 from rsttrace.render.schema import schema_text
 from tests import docs
-from tests.docs import EVIDENCE, JSON, PARTS
+from tests.docs import EVIDENCE, PARTS
+from tests.lab import test_causes, test_kinds
 
 EVIDENCE_TEXT = EVIDENCE.read_text(encoding="utf-8")
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema_text()))
@@ -37,11 +39,20 @@ def first_cells(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("path", "name"), [(path, name) for path, parts in PARTS.items() for name in parts]
 )
-def test_what_is_generated_is_up_to_date(path: object, name: str) -> None:
+def test_what_is_generated_is_up_to_date(path: Path, name: str) -> None:
     """Else: python3 -m tests.docs, and read the diff."""
-    document = EVIDENCE if path == EVIDENCE else JSON
-    text = document.read_text(encoding="utf-8")
-    assert docs.replaced(text, name, PARTS[document][name]()) == text
+    text = path.read_text(encoding="utf-8")
+    assert docs.replaced(text, name, PARTS[path][name]()) == text
+
+
+def test_every_cause_of_a_lab_row_has_a_sentence() -> None:
+    made = {
+        (Kind(one.kind), one.cause)
+        for row in (*test_kinds.ROWS, *test_causes.ROWS)
+        for one in (*row.server, *row.client, *row.router)
+    }
+    assert made - docs.sentences().keys() == set()
+    assert len({name for _, name in made}) > 30
 
 
 def test_markers_that_are_not_there_are_noticed() -> None:
