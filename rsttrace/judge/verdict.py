@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from rsttrace import tcp
 from rsttrace.judge import facts, proofs, reasons, why
 from rsttrace.judge.advice import advice
 from rsttrace.judge.authors import (
@@ -279,11 +280,16 @@ def _in_order(evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
     return tuple(sorted(evidence, key=lambda found: (not found.proof, -abs(found.weight))))
 
 
+TIME_WAIT_ENDED = "time-wait-ended"
+"""What no deed of the peer tells: that there was hardly a connection left to be ended."""
+
+
 def summary(reset: Reset, origin: Origin) -> str:
     """One sentence: what happened, as far as it is known."""
     if reset.kind.direction == "sent":
         return reset.cause.text
-    what = "" if reset.kind is Kind.RECEIVED_ACCEPTED else f"; {reset.cause.text}"
+    plain = reset.kind is Kind.RECEIVED_ACCEPTED and reset.cause.name != TIME_WAIT_ENDED
+    what = tcp.said(reset.rst.options) if plain else f"; {reset.cause.text}"
     did, text = why.deed(reset)
     if origin is Origin.PEER:
         return text + what

@@ -299,3 +299,20 @@ def test_a_race_is_data_after_an_idle_close() -> None:
 )
 def test_what_is_no_race(given: Reset) -> None:
     assert why.race(given) is None
+
+
+def test_a_peers_reset_says_why_by_its_mptcp_option() -> None:
+    cause = Cause("connection-reset", "ended an established connection")
+    for options, words in (("", ""), ("mptcp 8002", "; it says: MPTCP lacked resources for it")):
+        given = flow(rst(flags="RA", ip_id=23404, window=509, options=options), cause=cause)
+        found = judge(given)
+        assert found.origin is Origin.PEER
+        assert found.summary == f"{why.deed(given)[1]}{words}"
+
+
+def test_that_a_reset_ended_time_wait_is_said() -> None:
+    cause = Cause("time-wait-ended", "ended what was left of a closed connection (TIME_WAIT)")
+    given = flow(rst(flags="RA", ip_id=23404, window=509), cause=cause)
+    found = judge(given)
+    assert found.origin is Origin.PEER
+    assert found.summary == f"{why.deed(given)[1]}; {cause.text}"
