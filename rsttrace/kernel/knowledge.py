@@ -160,10 +160,12 @@ def _without_reset_reason(told: Told, tcp_drop: bool) -> Told:
 def _without_reset_reason_by_tracepoints(told: Told, tcp_drop: bool) -> Told:
     del tcp_drop
     # The tracepoint is silent without a full socket.
-    silent = told.cause in ("no-socket", "time-wait") or told.minisocket
-    if told.kind is Kind.SENT_PASSIVE and silent:
-        return Told(told.kind, "no-connection", None)
-    return told
+    if told.kind is not Kind.SENT_PASSIVE:
+        return told
+    if told.cause in ("no-socket", "time-wait"):
+        return told._replace(cause="no-connection", state=None)
+    # What came after our FIN tells the judge (rsttrace/judge/why.py).
+    return told._replace(state=None) if told.minisocket else told
 
 
 LIMITS = (

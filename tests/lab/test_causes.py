@@ -366,6 +366,21 @@ def user_timeout(lab: Lab, family: int) -> None:
     unanswered(lab, family, 9, TCP_USER_TIMEOUT=1500)
 
 
+def orphan_given_up(lab: Lab, family: int) -> None:
+    """An orphan that waits for the peer's FIN longer than it may, as its timer finds.
+
+    More than TCP_TIMEWAIT_LEN (60 s) keeps it a full socket, with a timer for what is above that.
+    """
+    with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
+        accepted.shutdown(socket.SHUT_WR)
+        poll_until(lambda: tcp_state(accepted) == 5, "FIN_WAIT2")
+        lab.sysctl(SERVER, net__ipv4__tcp_fin_timeout=61)
+        accepted.close()
+        lab.sysctl(SERVER, net__ipv4__tcp_fin_timeout=30)
+        poll_until(lambda: tcp_state(client) == 7, "the timer")
+    lab.sysctl(SERVER, net__ipv4__tcp_fin_timeout=60)
+
+
 # ---- received, and dropped ----
 
 
@@ -586,6 +601,14 @@ ROWS = [
         router=(FORWARDED_ACTIVE,),
         rounds=1,
         words={"user-timeout": "(TCP_USER_TIMEOUT is 1.5 s"},
+    ),
+    Row(
+        "orphan-timeout",
+        orphan_given_up,
+        server=(Seen("sent-active", "orphan-timeout", "local", "FIN_WAIT2"),),
+        client=(HALF_CLOSED_ACTIVE,),
+        router=(FORWARDED_ACTIVE,),
+        rounds=1,
     ),
     Row(
         "socket-filter",
