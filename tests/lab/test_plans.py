@@ -132,6 +132,7 @@ def test_what_was_sent_is_kept(lab: Lab, both: Both, fence: Fence) -> None:
 
 OWN = frozenset(
     {"id", "time", "trigger.age_ms", "sent_data.age_ms", "cause.closed_ms", "cause.idle_s"}
+    | {"socket.timers.silent_ms"}
 )
 """Each tracer numbers its own entries and reads the clock itself. (Where a probe hands over the
 trigger it has no age.)"""
