@@ -94,7 +94,8 @@ def fin_wait2(lab: Lab, family: int) -> Iterator[socket.socket]:
         chain(lab, SERVER, "input", "tcp dport 7000 drop")
         accepted.close()
         lab.nft(SERVER, "flush ruleset")
-        poll_until(lambda: in_time_wait(lab, SERVER, "sport = :7000"), "the minisocket")
+        ports = f"sport = :7000 and dport = :{client.getsockname()[1]}"
+        poll_until(lambda: in_time_wait(lab, SERVER, ports), "the minisocket")
         yield client
 
 
