@@ -8,7 +8,7 @@ come again and again) and asks for a verdict when it is due, and again when some
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from rsttrace.judge import facts
@@ -18,6 +18,7 @@ from rsttrace.judge.verdict import judge
 from rsttrace.judge.why import race
 from rsttrace.model import (
     Endpoint,
+    Kind,
     LatePacket,
     Origin,
     Other,
@@ -115,6 +116,7 @@ class History:
         self._strangers: OrderedDict[object, deque[Case]] = OrderedDict()
         self._peers: OrderedDict[tuple[object, str], list[Case]] = OrderedDict()
         self._sent: OrderedDict[Key, int] = OrderedDict()
+        self._ended: OrderedDict[Key, int] = OrderedDict()
         self._gateways: OrderedDict[tuple[object, str], None] = OrderedDict()
         self._checks: OrderedDict[tuple[object, str, str, int], deque[int]] = OrderedDict()
         self._races: OrderedDict[tuple[object, str, str, int], list[Case]] = OrderedDict()
@@ -130,12 +132,12 @@ class History:
         self._waiting.append(case)
         self._note_check(item)
         if item.kind.direction == "sent":
-            item.we_reset_ns = self._when_reset(item, item.rst.src, item.rst.dst)
+            item.we_reset_ns = self._when_reset(self._ended, item, item.rst.src, item.rst.dst)
             self._note_sent(item)
             self._note_race(case)
         else:
             self._note_gateway(item)
-            item.we_reset_ns = self._when_reset(item, item.rst.dst, item.rst.src)
+            item.we_reset_ns = self._when_reset(self._sent, item, item.rst.dst, item.rst.src)
             self._note_race(case)
             self._note_probed(item)
             self._join_flow(case)
@@ -266,16 +268,24 @@ class History:
             self._peers.popitem(last=False)
 
     def _note_sent(self, reset: Reset) -> None:
-        """Remember that we reset a connection: its other end may answer for want of a socket."""
-        key = _key(_identity(reset), reset.rst)
-        self._sent[key] = self._sent.pop(key, reset.time_ns)
-        if len(self._sent) > self._size:
-            self._sent.popitem(last=False)
+        """Remember that we reset a connection: its other end may answer for want of a socket.
 
-    def _when_reset(self, reset: Reset, us: Endpoint, peer: Endpoint) -> int | None:
+        And, of a socket's own reset, that it is gone: an answer for want of one ended nothing.
+        """
+        key = _key(_identity(reset), reset.rst)
+        tables = [self._sent, self._ended] if reset.kind is Kind.SENT_ACTIVE else [self._sent]
+        for table in tables:
+            table[key] = table.pop(key, reset.time_ns)
+            if len(table) > self._size:
+                table.popitem(last=False)
+
+    @staticmethod
+    def _when_reset(
+        resets: Mapping[Key, int], reset: Reset, us: Endpoint, peer: Endpoint
+    ) -> int | None:
         """When we had reset this connection ourselves; None: not that we know."""
         half = reset.baseline.theirs
-        when = self._sent.get((_identity(reset), us.ip, us.port, peer.ip, peer.port))
+        when = resets.get((_identity(reset), us.ip, us.port, peer.ip, peer.port))
         if when is None or not 0 <= reset.time_ns - when <= SIBLING_NS:
             return None
         begun = half.syn_ns if half is not None else None

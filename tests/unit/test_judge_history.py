@@ -700,3 +700,12 @@ def test_an_answer_after_our_own_reset_says_so() -> None:
     assert other.verdict is not None
     assert after.verdict.summary == "data for a connection that this end had reset 3.0 ms before"
     assert other.verdict.cause is None
+
+
+def test_an_answer_after_another_answer_is_none_after_a_reset() -> None:
+    history = History()
+    history.add(answering(1, b.TIME - 3 * MS), 0)
+    history.add(answering(1), 0)
+    for case in told(history):
+        assert case.verdict is not None
+        assert case.verdict.cause is None
