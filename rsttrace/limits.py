@@ -50,3 +50,41 @@ HANDSHAKES_TOLD = 2
 
 PAYLOAD_MAX = 256
 """Bytes of a packet's payload that may be kept; a power of two (the verifier is shown a mask)."""
+
+NOTE_QUESTIONS_PER_S, NOTE_QUESTIONS_AT_ONCE = 20.0, 20
+"""So many questions a trace asks its own node (sockets, rules, connection tracking) in the long
+run, and at once. Each is asked once; like resets get its answer, the rest of a storm none."""
+
+NOTE_WAITING = 16
+"""Resets that wait for the answer to one question; more of the same kind go without."""
+
+NOTE_ANSWERS, NOTE_ANSWER_S = 1024, 0.5
+"""Answers that are remembered, and for how long: like resets get them without another question."""
+
+NOTE_LAST_S = 2.0
+"""How long the end of a run waits for answers."""
+
+NODE_NAMESPACES, NODE_LOOK_S = 64, 0.25
+"""How many namespaces of the node one question looks into, and for how long: our own first, then
+those with a name."""
+
+LISTENERS_S = 0.5
+"""How long the list of listening sockets of another namespace than the reset's is believed."""
+
+SOCKETS_READ = 4096
+"""Sockets that are read of one answer of the kernel's; what is beyond is said to be unknown."""
+
+RULES_TOOL_S, RULES_TOOL_BYTES, RULES_TOOL_MEMORY = 2.0, 32 << 20, 1 << 30
+"""What listing a firewall's rules may take: seconds, bytes of output, bytes of the tool's memory.
+With 100,000 rules that is not enough, and none are named."""
+
+RULES_EVERY_S, RULES_DUTY = 1.0, 20
+"""How soon a namespace's rules are listed again, and how many times as long as it took: listing
+takes at most a twentieth of the time."""
+
+RULES_NAMESPACES = 64
+"""Namespaces whose rules are remembered, the last used."""
+
+RULES_KEPT, RULES_NAMED = 4096, 4
+"""Rules that reject with a reset: kept of one namespace, and named of those that may have made a
+reset."""

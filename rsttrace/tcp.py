@@ -110,6 +110,16 @@ def address(raw: bytes) -> str:
     return str(ipaddress.IPv6Address(raw))
 
 
+def packed_address(ip: str) -> bytes:
+    """An address as `address` reads it: 16 bytes in network order, IPv4 as ``::ffff:a.b.c.d``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = ipaddress.ip_address(ip)
+    return found.packed if found.version == 6 else b"\0" * 10 + b"\xff\xff" + found.packed
+
+
 def options_text(raw: bytes, length: int | None = None) -> str:
     """TCP options in tcpdump's words: ``nop,nop,TS val 1 ecr 2``.
 

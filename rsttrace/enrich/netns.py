@@ -83,6 +83,10 @@ class NetnsDirectory:
             self._stamp = ()  # the names may have been looked at when it was the other one's
         return known is not None
 
+    def identity(self, inode: int) -> int | None:
+        """What `met` was told of this inode number last; ``None``: nothing."""
+        return self._identities.get(inode)
+
     def name(self, inode: int) -> str | None:
         """The name of the namespace with this inode number; ``None``: it has none, or is gone."""
         entry = self._find(inode)
@@ -100,6 +104,16 @@ class NetnsDirectory:
         if path is None:
             raise RsttraceError(f"the network namespace {inode} is gone")
         return path
+
+    def all(self) -> list[int]:
+        """The inode numbers of all namespaces that a name or a process leads to, named ones first.
+
+        Looks for new ones once per ``interval``.
+        """
+        if self._clock() - self._scanned >= self._interval:
+            self._scan(self._clock())
+        found = self._entries
+        return sorted(found, key=lambda inode: (found[inode].name is None, inode))
 
     def path(self, inode: int) -> str | None:
         """A path that opened just now to this namespace; ``None``: no name or process leads there.

@@ -2,8 +2,9 @@
 
 Run as a program of its own, so that the tracer never maps LLVM (110 MB less), and a compiler abort
 is an error message instead of a dead tracer. It speaks with the tracer over one socket: a JSON
-request in; out a JSON answer, with the descriptors of the ring buffer, the counters and every
-attached probe. The probes live as long as the tracer holds the descriptors; nothing is pinned.
+request in; out a JSON answer, with the descriptors of three maps (the ring buffer, the counters,
+the flows) and of every attached probe. The probes live as long as the tracer holds the descriptors;
+nothing is pinned.
 """
 
 from __future__ import annotations
@@ -190,8 +191,8 @@ def check_packet_layer(statuses: list[HookStatus]) -> None:
 def load(request: Request, directory: Path) -> tuple[Report, list[int]]:
     """Compile (in that directory) or take what is kept, load and attach: report and descriptors.
 
-    The descriptors are the ring buffer's, the counters', and, in the report's order, one for each
-    hook that is attached (the probe) or waits for its module (the program).
+    The descriptors are the ring buffer's, the counters', the flows', and, in the report's order,
+    one for each hook that is attached (the probe) or waits for its module (the program).
 
     Raises:
         RsttraceError: nothing can be traced; the message says why.
@@ -224,7 +225,8 @@ def load(request: Request, directory: Path) -> tuple[Report, list[int]]:
         bcc_version=program.bcc_version,
         kept=isinstance(program, image.Loaded),
     )
-    return report, [program.map("events"), program.map("counts"), *descriptors]
+    maps = [program.map(name) for name in ("events", "counts", "flows")]
+    return report, [*maps, *descriptors]
 
 
 def serve(channel: socket.socket, directory: Path) -> None:

@@ -334,6 +334,7 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
         actor=actor,
         sent_data=_sent_data(event.data, event.ts, context),
         payload=_payload(event.rst),
+        hook=_chain(event.hook) if kind is Kind.SENT_NETFILTER else None,
     )
 
 

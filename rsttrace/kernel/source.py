@@ -10,12 +10,13 @@ from types import TracebackType
 from rsttrace.kernel import config, loader
 from rsttrace.kernel.counts import lookup_per_cpu
 from rsttrace.kernel.decode import Context, decode
+from rsttrace.kernel.flows import Halves, learned
 from rsttrace.kernel.followups import WITHIN_S, FollowUps
 from rsttrace.kernel.layout import event_size
 from rsttrace.kernel.order import InOrder
 from rsttrace.kernel.protocol import Report, Request
 from rsttrace.kernel.ring import RingBuffer
-from rsttrace.model import Kind, LatePacket, Reset
+from rsttrace.model import Endpoint, Kind, LatePacket, Reset
 
 CHUNK = 64
 """How many events are decoded before the ring is emptied again."""
@@ -124,6 +125,10 @@ class LiveSource:
         )
         size = event_size()
         return [decode(record[:size].ljust(size, b"\0"), context) for record in chunk]
+
+    def learned(self, identity: int, local: Endpoint, remote: Endpoint) -> Halves:
+        """What both directions of a connection looked like so far; see `flows.learned`."""
+        return learned(self._loaded.flows, identity, local, remote)
 
     def detach(self) -> None:
         """Stop the probes; what they have already told can still be drained."""

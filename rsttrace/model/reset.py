@@ -543,7 +543,8 @@ class Reset:
     this end's socket sent last, where it is kept (``--payload``). `payload` is the first bytes of
     the RST's own payload, as far as they were seen (at most 120); ``None``: it has none, or nothing
     of it was seen. `sightings` are the places where a capture shows it, in the order of the file;
-    `file_frame` is the one it is judged from: the nearest to the receiver.
+    `file_frame` is the one it is judged from: the nearest to the receiver. `hook` is the netfilter
+    hook in which this namespace's own firewall made it.
 
     The third block puts it among its neighbours in time, and may grow after the first verdict:
     `earlier` are RSTs of the same flow and direction before this one, newest first; `later` what
@@ -582,6 +583,7 @@ class Reset:
     sent_data: SentData | None = None
     payload: bytes | None = None
     sightings: tuple[Sighting, ...] = ()
+    hook: str | None = None
 
     netns_name: str | None = None
     neighbor: Neighbor | None = None

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from rsttrace.kernel.flows import flow_key
+from rsttrace.kernel.layout import structures
+from rsttrace.model import Endpoint
+from rsttrace.tcp import packed_address
 from tests.unit.flow_header import build, needs_compiler
 
 pytestmark = needs_compiler
@@ -113,5 +120,33 @@ def test_our_own_second_syn_ack_is_the_handshake(tmp_path: Path) -> None:
         assert(learn_packet(theirs, ours, &data, 0, &frame, 5003) == CONFIRMED);
         assert(theirs->packets == 2 && !theirs->strange);
         assert(ours->packets == 1 && ours->syn.seq == 5 && ours->end == 6);
+        """,
+    )
+
+
+@pytest.mark.parametrize(
+    ("local", "remote"),
+    [
+        (Endpoint("10.0.0.5", 40000), Endpoint("10.9.8.7", 80)),
+        (Endpoint("10.9.8.7", 80), Endpoint("10.0.0.5", 40000)),
+        (Endpoint("10.0.0.5", 80), Endpoint("10.0.0.5", 79)),
+        (Endpoint("2001:db8::1", 1), Endpoint("2001:db8::100", 65535)),
+        (Endpoint("fd00::1", 1), Endpoint("2001:db8::1", 1)),
+    ],
+)
+def test_python_makes_the_same_key(tmp_path: Path, local: Endpoint, remote: Endpoint) -> None:
+    key, high = flow_key(0x1122334455667788, local, remote)
+    source, target = (", ".join(map(str, packed_address(end.ip))) for end in (local, remote))
+    run(
+        tmp_path,
+        f"""
+        struct tuple t = {{.saddr = {{{source}}}, .daddr = {{{target}}},
+                          .sport = {local.port}, .dport = {remote.port}}};
+        __u8 wanted[] = {{{", ".join(map(str, key))}}};
+        struct flow_key k = {{}};
+        assert(make_flow_key(&k, 0x1122334455667788ULL, &t) == {int(high)});
+        assert(sizeof(k) == sizeof(wanted));
+        assert(!memcmp(&k, wanted, sizeof(k)));
+        assert(sizeof(struct flow) == 2 * {ctypes.sizeof(structures().rst_half)});
         """,
     )

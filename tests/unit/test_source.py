@@ -40,7 +40,12 @@ class Opened:
         hook = HookStatus("net_dev_queue", False, True, "sent resets")
         self.loaded = Loaded(
             Report("tracepoints", "btf", [hook]),
-            [os.dup(kernel.descriptor), os.open(os.devnull, os.O_RDONLY), held],
+            [
+                os.dup(kernel.descriptor),
+                os.open(os.devnull, os.O_RDONLY),
+                os.open(os.devnull, os.O_RDONLY),
+                held,
+            ],
             "",
         )
 
@@ -68,7 +73,7 @@ def test_counts_that_cannot_be_read_leave_nothing_attached(
     ):
         os.read(opened.probe, 1)  # it is attached
     assert os.read(opened.probe, 1) == b""
-    assert (opened.loaded.ring, opened.loaded.counts) == (-1, -1)
+    assert (opened.loaded.ring, opened.loaded.counts, opened.loaded.flows) == (-1, -1, -1)
     os.close(opened.probe)
 
 

@@ -1,0 +1,67 @@
+"""Asking the kernel side what it has learned of one connection (``flows`` in bpf/maps.c)."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import time
+from typing import Optional
+
+from rsttrace.errors import KernelError
+from rsttrace.kernel import syscalls
+from rsttrace.kernel.decode import Context, half
+from rsttrace.kernel.layout import structures
+from rsttrace.model import Endpoint, Half
+from rsttrace.tcp import packed_address
+
+Halves = tuple[Optional[Half], Optional[Half]]
+
+_KEY = struct.Struct("=QHH16s16sI")  # struct flow_key, bpf/flow.h
+
+
+def flow_key(identity: int, local: Endpoint, remote: Endpoint) -> tuple[bytes, bool]:
+    """The map's key of a connection, and whether the local end is its high one.
+
+    `identity` is the namespace's, as in `Reset.netns_identity`. The smaller end comes first: by its
+    address as two numbers of this machine, then by its port (source_is_low(), bpf/flow.h).
+    """
+    ends = [
+        (struct.unpack("=QQ", packed), end.port, packed)
+        for end in (local, remote)
+        for packed in (packed_address(end.ip),)
+    ]
+    high = ends[0][:2] > ends[1][:2]
+    if high:
+        ends.reverse()
+    (_, low_port, low), (_, high_port, upper) = ends
+    return _KEY.pack(identity, low_port, high_port, low, upper, 0), high
+
+
+def learned(descriptor: int, identity: int, local: Endpoint, remote: Endpoint) -> Halves:
+    """What both directions of a connection looked like: from the local end, and to it.
+
+    ``None`` where nothing was learned: not seen, forgotten, or a run without a baseline. Times are
+    CLOCK_REALTIME.
+
+    Args:
+        descriptor: the map's.
+        identity: the namespace's, as in `Reset.netns_identity`.
+        local: the end in that namespace.
+        remote: the other end, as that namespace's interfaces see it.
+    """
+    key, high = flow_key(identity, local, remote)
+    asked = ctypes.create_string_buffer(key, len(key))
+    halves = (structures().rst_half * 2)()  # struct flow
+    # union bpf_attr, the BPF_MAP_*_ELEM member: map_fd, key, value, flags
+    attributes = struct.pack(
+        "=IxxxxQQQ", descriptor, ctypes.addressof(asked), ctypes.addressof(halves), 0
+    )
+    try:
+        syscalls.bpf(syscalls.BPF_MAP_LOOKUP_ELEM, attributes)
+    except (OSError, KernelError):  # ENOENT; or the run has just ended
+        return None, None
+    now = time.monotonic_ns()
+    context = Context(time.time_ns() - now, {})
+    family = 6 if ":" in local.ip else 4
+    low, upper = (half(raw, family, context, now) for raw in halves)
+    return (upper, low) if high else (low, upper)
