@@ -11,6 +11,7 @@ from dataclasses import replace
 from rsttrace.enrich.neighbors import Neighbors
 from rsttrace.enrich.netns import NetnsDirectory
 from rsttrace.enrich.owner import Owners
+from rsttrace.enrich.proxied import answered_here
 from rsttrace.model import Frame, Neighbor, Process, Reset
 
 __all__ = ["Enricher", "Neighbors", "NetnsDirectory", "Owners"]
@@ -94,6 +95,9 @@ class Enricher:
         if made_here is not None and made_here.netns_name is None:
             reset.made_here = replace(made_here, netns_name=self.directory.name(made_here.netns))
         self._add_network(reset)
+        if self._neighbors is not None and reset.made_here is not None:
+            note = answered_here(reset, self._neighbors.has_mac)
+            reset.notes += () if note is None else (note,)
         self._add_owner(reset)
 
     def _add_network(self, reset: Reset) -> None:

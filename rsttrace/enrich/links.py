@@ -16,7 +16,7 @@ _BUNDLES = frozenset({"bond", "team"})
 class Link:
     """An interface: its name, the bridge, bond or VRF above it, the device that it is built on.
 
-    `vlan` is the tag of a VLAN interface.
+    `vlan` is the tag of a VLAN interface, `mac` its own address.
     """
 
     name: str | None
@@ -24,6 +24,7 @@ class Link:
     lower: int | None
     kind: str | None
     vlan: int | None = None
+    mac: str | None = None
 
 
 class Links(dict[int, Link]):

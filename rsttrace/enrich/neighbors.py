@@ -117,6 +117,13 @@ class Neighbors:
         hop = self.next_hop(netns, ip)
         return None if hop is None else hop.is_local
 
+    def has_mac(self, netns: int, mac: str) -> bool | None:
+        """Whether one of a namespace's interfaces has this MAC; ``None``: no such namespace."""
+        namespace = self._namespace(netns)
+        if namespace is None:
+            return None
+        return any(link.mac == mac.lower() for link in namespace.tables.links.values())
+
     def tidy(self) -> None:
         """Close the sockets of vanished namespaces; at most once a second, a stat() for each."""
         now = self._clock()

@@ -175,4 +175,5 @@ def _link(message: Any) -> Link:
         vlan=message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_VLAN_ID")
         if kind == "vlan"
         else None,
+        mac=message.get_attr("IFLA_ADDRESS"),
     )

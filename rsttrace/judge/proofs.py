@@ -14,6 +14,9 @@ SENT_HOW = {
     Kind.SENT_RAW: "a process wrote it through a raw or packet socket",
 }
 
+ANSWERED_HERE = "answered-here"
+"""The note that a namespace of this node answered for a connection which another host carried."""
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -55,6 +58,9 @@ def made_here(reset: Reset) -> Proof | None:
         return Proof("made-here", Origin.FORGED, author, text, values)
     if made.owns_source is False:
         text = f"this node's own TCP stack sent it in the peer's name, as a proxy does ({where})"
+        return Proof("made-here", Origin.FORGED, Author.BALANCER, text, values)
+    if any(note.name == ANSWERED_HERE for note in reset.notes):
+        text = f"this node's own TCP stack answered in the peer's place ({where})"
         return Proof("made-here", Origin.FORGED, Author.BALANCER, text, values)
     text = f"this node's own TCP stack sent it ({where}{', ' + who if who else ''})"
     live = made.kind is Kind.SENT_ACTIVE

@@ -161,7 +161,9 @@ def test_ipvs_forgets_a_connection(
         (sent,) = tracer.of(balanced.inode("router"))
     assert cause(sent) == ("sent-passive", no_socket(tracer), "local", None)
     assert sent["local"] == {"ip": VIRTUAL, "port": 80}
-    assert cause(entry) == RESET
+    assert cause(entry) == (*RESET[:2], "forged", RESET[3])
+    assert entry["authors"][0]["author"] == "balancer"
+    assert "answered-here" in entry["findings"]
     assert entry["made_here"]["netns"] == balanced.inode("router")
     assert entry["remote"] == {"ip": VIRTUAL, "port": 80}
     assert cause(alone) == (*RESET[:2], "forged", "ESTABLISHED")

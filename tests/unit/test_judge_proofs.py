@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rsttrace.judge import proofs
-from rsttrace.model import Author, Fate, Kind, MadeHere, Origin, OtherEnd, Point
+from rsttrace.model import Author, Fate, Kind, MadeHere, Note, Origin, OtherEnd, Point
 from tests.unit.builders import flow
 
 
@@ -83,6 +83,18 @@ def test_made_here(made: MadeHere, origin: Origin, author: Author, words: str) -
     assert (found.origin, found.author) == (origin, author)
     assert words in found.text
     assert author.is_peer == (origin is Origin.PEER)
+
+
+def test_whoever_answers_for_a_connection_of_another_host_is_not_the_peer() -> None:
+    """Also where it owns the address: that is a note of the node's own."""
+    made = MadeHere(7, Kind.SENT_PASSIVE, netns_name="lb", owns_source=True)
+    found = proofs.made_here(flow(made_here=made, notes=(Note("answered-here", "another"),)))
+    assert found is not None
+    assert (found.origin, found.author) == (Origin.FORGED, Author.BALANCER)
+    assert "netns lb" in found.text
+    found = proofs.made_here(flow(made_here=made, notes=(Note("listens-now", "unrelated"),)))
+    assert found is not None
+    assert found.origin is Origin.PEER
 
 
 def test_nothing_made_here() -> None:
