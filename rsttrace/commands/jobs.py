@@ -1,4 +1,4 @@
-"""Work beside a running trace that sends packets: one thing at a time, not too often, bounded."""
+"""Work beside a running trace: one thing at a time, not too often, bounded."""
 
 from __future__ import annotations
 
@@ -39,9 +39,11 @@ class Worker(Generic[Job, Found]):
         run: Run[Job, Found],
         name: str,
         *,
+        every_s: float = EVERY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Starts its thread with the first job. `run` does one job; its last argument says stop."""
+        self._every_s = every_s
         self._run = run
         self._name = name
         self._clock = clock
@@ -69,9 +71,9 @@ class Worker(Generic[Job, Found]):
             self._thread.join(1.0)
 
     def put(self, key: Hashable, job: Job) -> bool:
-        """Have a job done, unless one with this key was within `EVERY_S`. True if it will be."""
+        """Have a job done, unless one with this key was within `every_s`. True if it will be."""
         last = self._seen.get(key)
-        if last is not None and self._clock() - last < EVERY_S:
+        if last is not None and self._clock() - last < self._every_s:
             return False
         try:
             self._jobs.put_nowait(job)

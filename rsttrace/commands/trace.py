@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rsttrace.commands.filters import check_repeats, filter_of
+from rsttrace.commands.noting import Noting
 from rsttrace.commands.options import shown
 from rsttrace.commands.run import Options, Run
 from rsttrace.commands.stop import stop_on_signals
@@ -105,6 +106,12 @@ def trace(request: Request, options: Options) -> None:
         stop_on_signals() as stop,
         Enricher(viewpoint_netns=options.viewpoint_netns) as enricher,
         LiveSource(request, enricher.warm_up) as source,
+        Noting(
+            enricher.directory.identity,
+            source.learned,
+            whole_node=not options.viewpoint_netns,
+            verbose=options.verbose,
+        ) as noting,
         probing_for(options) as probing,
         Run(
             options,
@@ -121,7 +128,7 @@ def trace(request: Request, options: Options) -> None:
             if source.log:
                 run.say(source.log)
         try:
-            _Tracing(run, source, enricher, probing).run()
+            _Tracing(run, source, enricher, probing, noting).run()
         except Stuck:
             run.say("warning: nobody reads the output; ending without the rest")
         probing.tell_left_out(run)
@@ -141,12 +148,18 @@ class _Tracing:
     """The loop of a run: what the kernel tells is enriched, judged and shown as it comes."""
 
     def __init__(
-        self, run: Run, source: LiveSource, enricher: Enricher, probing: Probing | Unasked
+        self,
+        run: Run,
+        source: LiveSource,
+        enricher: Enricher,
+        probing: Probing | Unasked,
+        noting: Noting,
     ) -> None:
         self._run = run
         self._source = source
         self._enricher = enricher
         self._probing = probing
+        self._noting = noting
 
     def run(self) -> None:
         """Until something ends it, and then what is left.
@@ -183,7 +196,10 @@ class _Tracing:
                 if self._probing.is_own(item):
                     continue
                 self._enricher.enrich(item)
-            self._run.history.add(item, time.monotonic_ns())
+            case = self._run.history.add(item, time.monotonic_ns())
+            if case is not None:
+                self._noting.ask(case)
+        self._noting.take(self._run)
         self._run.show(time.monotonic_ns())
 
     def _show_rest(self) -> None:
@@ -193,7 +209,10 @@ class _Tracing:
             self._show(rest)
             if time.monotonic() > grace:
                 break
-        if not self._run.full:
+        self._noting.finish(self._run)
+        if self._run.full:
+            self._run.amend()
+        else:
             self._run.show(None)
 
 

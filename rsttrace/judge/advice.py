@@ -131,6 +131,18 @@ CAUSES: dict[str, str] = {
 """What to look at for what this host sent, by its cause."""
 
 FINDINGS: dict[str, str] = {
+    "rejecting-rule": "change that rule, or accept this traffic before it: nft -a list ruleset; "
+    "iptables-save -c",
+    "answered-here": "was the service that {netns} passed on drained or removed? nft list ruleset; "
+    "ipvsadm -Ln; conntrack -L",
+    "listens-now": "the service started just now: let its clients wait for it, or try again",
+    "listener-gone": "the service has ended: look at its log (systemctl status, journalctl)",
+    "listens-local-only": "let the program listen on 0.0.0.0 and :: (its bind address), not on the "
+    "loopback address: ss -ltnp",
+    "listens-other-address": "let the program listen on that address and IP version too: ss -ltnp",
+    "listens-elsewhere": "is the service published, or its port forwarded, from that namespace? ip "
+    "netns exec NAME ss -ltnp",
+    "listens-other-port": "is it one of those ports that is meant? ss -ltnp",
     "keepalive-race": "set this side's keep-alive below the other's idle timeout, or let it retry "
     "requests that are safe to repeat",
     "port-reuse": "look for hosts that share {remote} (NAT), or a client that takes ports again "

@@ -20,6 +20,9 @@ CHECK_NS = 5_000_000_000
 CHECK_PACKETS = 2
 """What a checking client sends before its RST: the SYN, and the handshake's last ACK."""
 
+ESCAPED = "escaped-nat"
+"""The note that a packet of ours was not translated on its way to whom it was for."""
+
 LEFT = 0.2
 """An author this likely is one of those that the verdict leaves."""
 
@@ -234,6 +237,8 @@ def health_check(reset: Reset, decided: Decided) -> Evidence | None:
     """A client that connects and resets at once, without a byte: a health check, or a scan."""
     if not looks_like_check(reset) or decided.origin is Origin.FORGED:
         return None
+    if any(note.name == ESCAPED for note in reset.notes):  # that client waits for an answer
+        return None
     client = flow_half(reset)
     took = age_text(max(0, reset.time_ns - client.first_ns)) if client else "seconds"
     often = f", every {reset.period_s:.1f} s" if reset.period_s is not None else ""
@@ -333,5 +338,6 @@ def findings(
     """All that is found beside this verdict."""
     decided = Decided(origin, authors, proved)
     found = (finder(reset, decided) for finder in FINDERS)
-    noted = (_found(note.name, note.text, **note.values) for note in reset.notes)
-    return (*noted, *(each for each in found if each is not None))
+    noted = {note.name: _found(note.name, note.text, **note.values) for note in reset.notes}
+    beside = (each for each in found if each is not None and each.rule not in noted)
+    return (*noted.values(), *beside)

@@ -123,11 +123,14 @@ class History:
         self._probed: OrderedDict[tuple[object, str], Probed] = OrderedDict()
         self._anew: list[Case] = []
 
-    def add(self, item: Reset | LatePacket, now_ns: int) -> None:
-        """Take in what a source gave, in order of time. `now_ns`: of the clock that `due` reads."""
+    def add(self, item: Reset | LatePacket, now_ns: int) -> Case | None:
+        """Take in what a source gave, in order of time. `now_ns`: of the clock that `due` reads.
+
+        Of a reset, returns its case.
+        """
         if isinstance(item, LatePacket):
             self._add_late(item)
-            return
+            return None
         case = Case(item, now_ns + self._hold_ns)
         self._waiting.append(case)
         self._note_check(item)
@@ -143,6 +146,11 @@ class History:
             self._join_flow(case)
             self._join_peer(case)
             self._join_strangers(case)
+        return case
+
+    def noted(self, case: Case) -> None:
+        """More is known about why (`Reset.notes`): judge it anew if it has been judged."""
+        self._touch(case)
 
     def answered(self, reset: Reset, probed: Probed) -> None:
         """Take in what the peer of a reset answered when it was asked (``--probe``).

@@ -14,6 +14,17 @@ from rsttrace.kernel.btf import VMLINUX
 from rsttrace.kernel.protocol import Report, Request
 from rsttrace.model import Check, Diagnosis, HookCheck, Kind, Loading, Result
 
+TOOLS = (
+    ("ip", "iproute2", "only `rsttrace demo` needs ip"),
+    (
+        "nft",
+        "nftables",
+        "rules of nftables that reject are not named; `rsttrace demo` needs it, too",
+    ),
+    ("iptables-save", "iptables", "rules of iptables that reject are not named, if there are any"),
+)
+"""Programs that some part needs, their package, and what is missing without them."""
+
 
 def diagnose(plan: str = "auto") -> Diagnosis:
     """Look at everything, then really load and attach, and take it off again."""
@@ -117,11 +128,11 @@ def _lockdown() -> Check:
 
 def _tools() -> list[Check]:
     checks = []
-    for program, package in (("ip", "iproute2"), ("nft", "nftables")):
+    for program, package, needed_by in TOOLS:
         path = shutil.which(program)
         if path:
             checks.append(Check(program, Result.OK, path))
         else:
-            text = f"not found: only `rsttrace demo` needs {program}"
+            text = f"not found: {needed_by}"
             checks.append(Check(program, Result.WARNING, text, f"install the package {package}"))
     return checks

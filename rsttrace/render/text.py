@@ -16,6 +16,7 @@ from rsttrace.render.words import (
     claimed_sender,
     device_facts,
     endpoint_text,
+    made_here_summary,
     made_here_text,
     neighbor_text,
     netns_text,
@@ -150,6 +151,8 @@ def _sentence(reset: model.Reset, verdict: model.Verdict) -> str:
         sentences.append(verdict.summary or reset.cause.text)
     elif verdict.origin is model.Origin.INCONCLUSIVE:
         sentences.append(verdict.summary)
+    elif reset.made_here is not None:
+        sentences.append(made_here_summary(reset.made_here))
     if reset.kind in _NOT_COUNTED and not any(reset.cause.text in each for each in sentences):
         sentences.append(reset.cause.text)
     text = "; ".join(safe(sentence, _SENTENCE) for sentence in sentences if sentence)

@@ -38,6 +38,15 @@ def netns_text(netns: int, name: str | None) -> str:
     return f"netns {safe(name)}" if name else f"netns:{netns}"
 
 
+def made_here_summary(made: model.MadeHere) -> str:
+    """Which part of this node made a RST in the peer's name, in a few words."""
+    if made.kind is model.Kind.SENT_NETFILTER:
+        return f"this node's own firewall rejected it, in {netns_text(made.netns, made.netns_name)}"
+    if made.kind is model.Kind.SENT_RAW:
+        return "a process of this node wrote it"
+    return f"this node itself answered, in {netns_text(made.netns, made.netns_name)}"
+
+
 def made_here_text(made: model.MadeHere, origin: model.Origin) -> str:
     """Which part of this node made a RST."""
     place = netns_text(made.netns, made.netns_name)

@@ -10,6 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from rsttrace.enrich.inquiry import NOTES
 from rsttrace.judge import authors, findings
 from rsttrace.judge.authors import GROUPS, NAMES, ROWS, STORIES, WORDS
 from rsttrace.model import Author, Kind
@@ -136,4 +137,11 @@ def test_the_names_of_the_json_are_those_of_the_table() -> None:
     assert re.findall(r"`([\w-]+)`", group) == list(GROUPS)
     found = schema["$defs"]["entry"]["properties"]["findings"]["description"]
     names = [finder.__name__.replace("_", "-") for finder in findings.FINDERS]
-    assert re.findall(r"`([a-z]+(?:-[a-z]+)+)`", found) == names
+    assert re.findall(r"`([a-z]+(?:-[a-z]+)+)`", found) == [
+        *names,
+        *(name for name in NOTES if name not in names),
+    ]
+
+
+def test_every_note_of_the_node_is_described() -> None:
+    assert first_cells(section("## What the node itself knows")) == list(NOTES)

@@ -1,0 +1,323 @@
+"""Listing the rules of a network namespace that reject with a TCP reset, with its own tools.
+
+nft and iptables run in that namespace, by absolute path and with an environment of ours, for a
+bounded time and with bounded memory and output. Their output is read as it comes, and only what
+may matter is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import select
+import subprocess
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Union
+
+from rsttrace.enrich.question import Question
+from rsttrace.enrich.ruleset import NftReader, Rejected, Rule, Ruleset, SaveReader, candidates
+from rsttrace.enrich.spaces import Spaces
+from rsttrace.limits import (
+    RULES_DUTY,
+    RULES_EVERY_S,
+    RULES_NAMED,
+    RULES_NAMESPACES,
+    RULES_TOOL_BYTES,
+    RULES_TOOL_MEMORY,
+    RULES_TOOL_S,
+)
+from rsttrace.model import Note
+
+FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin")
+"""Where the tools are looked for: not where $PATH says."""
+
+_ENVIRONMENT = {"PATH": "/usr/sbin:/sbin:/usr/bin:/bin", "LC_ALL": "C"}
+_CHUNK = 1 << 16
+_SLICE_S = 0.05
+_LEGACY_NAMES = {"ip": "/proc/thread-self/net/ip_tables_names",
+                 "ip6": "/proc/thread-self/net/ip6_tables_names"}  # fmt: skip
+_IPTABLES_TABLES = ("filter", "mangle", "raw", "security", "nat")
+
+Reader = Union[NftReader, SaveReader]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A namespace's rules at a time (CLOCK_REALTIME); `began_ns` is when listing them began."""
+
+    rules: Ruleset
+    began_ns: int
+    ended_ns: int
+
+
+def tool(name: str) -> str | None:
+    """The absolute path of a program; ``None``: it is not installed."""
+    for folder in FOLDERS:
+        path = os.path.join(folder, name)
+        if os.access(path, os.X_OK):
+            return path
+    return None
+
+
+class Firewall:
+    """The rules of namespaces, listed when they are asked for, and not too often.
+
+    `complaints` are what could not be listed, and why; each is there once.
+    """
+
+    def __init__(self, spaces: Spaces, clock: Callable[[], float] = time.monotonic) -> None:
+        """Nothing is listed yet."""
+        self._spaces = spaces
+        self._clock = clock
+        self._readings: OrderedDict[object, tuple[Reading, Reading | None, float]] = OrderedDict()
+        self.complaints: dict[str, None] = {}
+
+    def notes(
+        self, question: Question, stopped: Callable[[], bool] = lambda: False
+    ) -> tuple[Note, ...]:
+        """The rules that can have rejected what a reset answers.
+
+        Raises:
+            RsttraceError: the namespace is gone, or cannot be entered.
+        """
+        found = self._rules(question, stopped)
+        if found is None:
+            return ()
+        now, before = found
+        packet = Rejected(
+            source=question.remote.ip,
+            sport=question.remote.port,
+            target=question.local.ip,
+            dport=question.local.port,
+            hook=question.hook,
+            loopback=question.loopback,
+        )
+        older = before if before is not None and before.ended_ns < question.time_ns else None
+        rules, moved = candidates(
+            now.rules,
+            packet,
+            older.rules if older is not None else None,
+            after=now.began_ns > question.time_ns,
+        )
+        return _note(question, rules, moved, now.rules.whole, self._spaces) if rules else ()
+
+    def _rules(
+        self, question: Question, stopped: Callable[[], bool]
+    ) -> tuple[Reading, Reading | None] | None:
+        """The rules and those of the listing before; None: they cannot be listed.
+
+        They are listed after the reset in question, unless that would be too often: then what is
+        known is given.
+        """
+        key = (question.netns, question.identity)
+        known = self._readings.get(key)
+        if known is not None and (known[0].began_ns > question.time_ns or self._clock() < known[2]):
+            return known[:2]
+        began, began_ns = self._clock(), time.time_ns()
+        found = self._spaces.enter(question.netns, question.identity, lambda: self._list(stopped))
+        took = self._clock() - began
+        wait = self._clock() + max(RULES_EVERY_S, RULES_DUTY * took)
+        if found is None:
+            found = Ruleset()
+        reading = Reading(found, began_ns, time.time_ns())
+        self._readings[key] = (reading, known[0] if known is not None else None, wait)
+        self._readings.move_to_end(key)
+        while len(self._readings) > RULES_NAMESPACES:
+            self._readings.popitem(last=False)
+        return self._readings[key][:2]
+
+    def _list(self, stopped: Callable[[], bool]) -> Ruleset | None:
+        """All rules of the thread's namespace; None: no tool could list any."""
+        found = Ruleset()
+        done: list[bool] = []
+        nft = tool("nft")
+        if nft is None:
+            self._complain("nft is not installed: rules of nftables are not listed")
+        else:
+            done.append(self._nft(nft, found, stopped))
+        listed = found if any(done) else None
+        for name, family in (("iptables", "ip"), ("ip6tables", "ip6")):
+            for shown, command in self._save_commands(name, family, listed):
+                reader = SaveReader(shown, family)
+                done.append(self._run([command, "-c"], reader, stopped) == 0)
+                if done[-1]:
+                    found.add(reader.ruleset())
+        found.whole = found.whole and all(done)
+        return found if any(done) else None
+
+    def _nft(self, program: str, found: Ruleset, stopped: Callable[[], bool]) -> bool:
+        """List nft's rules, without the elements of its sets if it can leave them out."""
+        for options in (["-t", "-a"], ["-a"]):
+            reader = NftReader()
+            code = self._run([program, *options, "list", "ruleset"], reader, stopped)
+            if code == 0:
+                found.add(reader.ruleset())
+                return True
+            if code is None:
+                break
+        return False
+
+    def _save_commands(
+        self, name: str, family: str, listed: Ruleset | None
+    ) -> list[tuple[str, str]]:
+        """What lists iptables' rules where there are any: the word for it, and the program.
+
+        The old iptables loads a table's module when it is asked about a table that is not there:
+        it is asked only where the kernel has one in this namespace.
+        """
+        commands = []
+        plain = tool(f"{name}-save")
+        mine = {(family, table) for table in _IPTABLES_TABLES}
+        if listed is None or mine & listed.tables:
+            command = tool(f"{name}-nft-save") or plain
+            if command is not None:
+                commands.append((name, command))
+        with contextlib.suppress(OSError), open(_LEGACY_NAMES[family], encoding="ascii") as file:
+            if file.read().strip():
+                command = tool(f"{name}-legacy-save") or plain
+                if command is None:
+                    self._complain(f"{name}-legacy-save is not installed: its rules are not listed")
+                elif command not in [known for _, known in commands]:
+                    commands.append((f"{name}-legacy", command))
+        return commands
+
+    def _complain(self, text: str) -> None:
+        if len(self.complaints) < 16:  # of each namespace's tools there are but a few kinds
+            self.complaints.setdefault(text, None)
+
+    def _run(
+        self, command: Sequence[str], reader: Reader, stopped: Callable[[], bool]
+    ) -> int | None:
+        """Run a tool in the thread's namespace and read its lines.
+
+        Returns:
+            Its exit code; None: it did not start, or did not come to its end in time.
+        """
+        name = os.path.basename(command[0])
+        try:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=_ENVIRONMENT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._complain(f"{name} does not start: {error.strerror}")
+            return None
+        try:
+            _restrain(child.pid)
+            problem = _read(child, reader, stopped)
+            if problem is not None:
+                self._complain(f"{name}: {problem}; its rules are not named")
+                return None
+            code = child.wait(RULES_TOOL_S)
+            if code:
+                self._complain(f"{name} ends with exit code {code}; its rules are not named")
+            return code
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            child.kill()
+            child.wait()
+            assert child.stdout is not None
+            child.stdout.close()
+
+
+def _restrain(pid: int) -> None:
+    """Bound a tool's memory and time, and let everything else go first."""
+    seconds = int(RULES_TOOL_S) + 1
+    with contextlib.suppress(OSError, ValueError):
+        resource.prlimit(pid, resource.RLIMIT_AS, (RULES_TOOL_MEMORY, RULES_TOOL_MEMORY))
+        resource.prlimit(pid, resource.RLIMIT_CPU, (seconds, seconds))
+        os.setpriority(os.PRIO_PROCESS, pid, 10)
+
+
+def _read(
+    child: subprocess.Popen[bytes], reader: Reader, stopped: Callable[[], bool]
+) -> str | None:
+    """Read a tool's output to its end; what went wrong, if anything."""
+    assert child.stdout is not None
+    descriptor = child.stdout.fileno()
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    ends = time.monotonic() + RULES_TOOL_S
+    size, rest = 0, b""
+    while True:
+        if stopped():
+            return "the run ended"
+        if time.monotonic() >= ends:
+            return f"it takes longer than {RULES_TOOL_S:g} s"
+        if not poll.poll(_SLICE_S * 1000):
+            continue
+        data = os.read(descriptor, _CHUNK)
+        if not data:
+            return None
+        size += len(data)
+        if size > RULES_TOOL_BYTES:
+            return f"it lists more than {RULES_TOOL_BYTES >> 20} MiB"
+        rest = _lines(rest + data, reader)
+
+
+_WORTH = re.compile(
+    rb"^(?:table |\tchain |\*|\t[^\t])|hook|tcp reset|tcp-reset|jump|goto|vmap| -[jg] |^.{0,24}-A "
+    rb"|nat|masquerade|redirect|(?:addr|port) set"
+)
+"""What a line must have to be read at all: a list of 100,000 others costs little."""
+
+
+def _lines(data: bytes, reader: Reader) -> bytes:
+    """Hand over the whole lines; what is left of the last one, unless it is of no use for long."""
+    *lines, rest = data.split(b"\n")
+    for line in lines:
+        if _WORTH.search(line):
+            reader.line(line.decode("utf-8", "replace"))
+    return rest
+
+
+def _note(
+    question: Question, rules: list[Rule], moved: bool, whole: bool, spaces: Spaces
+) -> tuple[Note, ...]:
+    """The rules in words and as values."""
+    where = spaces.label(question.netns)
+    named = "; ".join(f"{_place(rule)}: {rule.text}" for rule in rules[:RULES_NAMED])
+    more = f"; and {len(rules) - RULES_NAMED} more" if len(rules) > RULES_NAMED else ""
+    exact = len(rules) == 1 and whole
+    if exact:
+        how = "its counter moved" if moved else "no other rule listed there can have made it"
+        text = f"by the rule {named} ({where}; {how})"
+    else:
+        text = f"one of {len(rules)} rules of {where} can have made it: {named}{more}"
+    values = {
+        "netns": question.netns,
+        "netns_name": spaces.name(question.netns),
+        "hook": question.hook,
+        "exact": exact,
+        "rules": [
+            {
+                "tool": rule.tool,
+                "family": rule.family,
+                "table": rule.table,
+                "chain": rule.chain,
+                "number": rule.number,
+                "rule": rule.text,
+                "packets": rule.packets,
+            }
+            for rule in rules[:RULES_NAMED]
+        ],
+        "candidates": len(rules),
+    }
+    return (Note("rejecting-rule", text, values),)
+
+
+def _place(rule: Rule) -> str:
+    """Where a rule is: nft's handle, or iptables' number in its chain."""
+    kind = "handle" if rule.tool == "nft" else "rule"
+    return f"{rule.tool} {rule.family} {rule.table} {rule.chain} {kind} {rule.number}"
