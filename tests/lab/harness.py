@@ -193,6 +193,14 @@ class Tracer:
         return code
 
 
+def last_words(entries: Iterable[Json]) -> list[Json]:
+    """The last entry on each reset: what is found out late amends the first."""
+    last: dict[int, Json] = {}
+    for entry in entries:
+        last[entry["amends"] or entry["id"]] = entry
+    return list(last.values())
+
+
 @cache
 def knows() -> dict[str, bool]:
     """What this kernel tells of a reset (`rsttrace.kernel.knowledge.KNOWLEDGE`)."""

@@ -20,6 +20,7 @@ from tests.lab.harness import (
     Json,
     Tracer,
     expect_reset,
+    last_words,
     linger_zero,
     pair,
     poll_until,
@@ -56,12 +57,9 @@ def afresh(tracer: Tracer, fence: Fence) -> None:
     tracer.forget()
 
 
-def last_words(tracer: Tracer, lab: Lab, role: str, kind: str) -> list[Json]:
+def said(tracer: Tracer, lab: Lab, role: str, kind: str) -> list[Json]:
     """The last entry on each reset of a kind in a namespace."""
-    entries: dict[int, Json] = {}
-    for entry in tracer.of(lab.inode(role)):
-        entries[entry["amends"] or entry["id"]] = entry
-    return [entry for entry in entries.values() if entry["kind"] == kind]
+    return [entry for entry in last_words(tracer.of(lab.inode(role))) if entry["kind"] == kind]
 
 
 @contextmanager
@@ -119,8 +117,8 @@ def test_a_keepalive_race(family: int, routed: Lab, machines: Tracer, crossing: 
         for _ in range(2):
             use_after_its_close(routed, family)
     settled(machines, crossing)
-    received = last_words(machines, routed, CLIENT, "received-accepted")
-    sent = last_words(machines, routed, SERVER, "sent-passive")
+    received = said(machines, routed, CLIENT, "received-accepted")
+    sent = said(machines, routed, SERVER, "sent-passive")
     assert len(received) == len(sent) == 2
     for entry in received:
         assert entry["origin"] == "peer"
@@ -158,7 +156,7 @@ def test_data_after_our_own_reset(
     data = TCP(sport=ends, dport=PORT, flags="PA", seq=snd_nxt, ack=rcv_nxt) / b"data"
     send_ip(routed, CLIENT, layer(src=source, dst=target) / data)
     settled(machines, crossing)
-    (answer,) = last_words(machines, routed, SERVER, "sent-passive")
+    (answer,) = said(machines, routed, SERVER, "sent-passive")
     assert answer["cause"]["name"] == "after-reset"
     assert "data for a connection that this end had reset" in answer["summary"]
 
@@ -184,11 +182,11 @@ def test_ports_used_again_while_the_connection_lives(
             again.connect((server_address(SERVER, family), PORT))
             expect_reset(accepted)
     settled(machines, crossing)
-    (killed,) = last_words(machines, routed, SERVER, "received-accepted")
+    (killed,) = said(machines, routed, SERVER, "received-accepted")
     assert killed["origin"] == "peer"
     assert "port-reuse" in killed["findings"]
     assert "these ports were used again: a new SYN came" in killed["summary"]
-    (sent,) = last_words(machines, routed, CLIENT, "sent-passive")
+    (sent,) = said(machines, routed, CLIENT, "sent-passive")
     assert sent["socket"]["state"] == "SYN_SENT"
     assert sent["cause"]["name"] == "ports-reused"
     assert sent["findings"] == ["port-reuse"]
@@ -222,7 +220,7 @@ def test_a_new_syn_from_farther_away(
             send_ip(routed, CLIENT, layer(src=source, dst=target, **fields) / tcp)
         expect_reset(accepted)
     settled(machines, crossing)
-    (killed,) = last_words(machines, routed, SERVER, "received-accepted")
+    (killed,) = said(machines, routed, SERVER, "received-accepted")
     assert killed["origin"] != "forged"
     assert "port-reuse" in killed["findings"]
     assert "from 4 hops farther" in killed["summary"]
