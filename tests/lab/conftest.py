@@ -11,7 +11,16 @@ import pytest
 from rsttrace.demo.lab import Lab
 from tests.lab.harness import ADDRESSES, Fence, Tracer, resolve
 
-TWINS = ("test_compare.py", "test_late.py", "test_locate.py", "test_read.py")
+TWINS = (
+    "test_causes.py",
+    "test_compare.py",
+    "test_compare_nat.py",
+    "test_escaped.py",
+    "test_late.py",
+    "test_listeners.py",
+    "test_locate.py",
+    "test_read.py",
+)
 """Long files in which each case is played twice: the IPv6 twins are left to `make test FULL=1`."""
 
 

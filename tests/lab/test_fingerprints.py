@@ -33,7 +33,7 @@ def test_tcpkill_is_named(routed: Lab, as_one_machine: Tracer) -> None:
     (entry,) = as_one_machine.collect(routed.inode("client"), 1)[:1]
     assert entry["kind"] == "received-accepted"
     assert entry["origin"] in ("forged", "inconclusive")
-    assert entry["device"] == {"name": "tcpkill", "fingerprint": "tcpkill"}
+    assert entry["device"] == {"name": "tcpkill", "fingerprint": "tcpkill", "reason": None}
     (line,) = [item for item in entry["considered"] if item["rule"] == "fingerprint"]
     assert line["weight"] == 0
     assert "ip_id random, df lost" in line["text"]

@@ -45,7 +45,7 @@ ROWS = [
     Row(kinds.linger_after_fin, CLIENT),
     Row(kinds.unread_data_after_fin, CLIENT),
     Row(kinds.data_after_close, CLIENT),
-    Row(kinds.data_after_close, SERVER, cause="no-connection"),
+    Row(kinds.data_after_close, SERVER),
     Row(kinds.stray_ack, SERVER, cause="no-connection"),
     # Live, our challenge ACK has left already when the RST is found to have been dropped: the
     # verdict stands on other packets, and one of the two may leave it open.
