@@ -580,8 +580,8 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "history",
         "we-closed",
-        "25    30    15    3     3     5     15    3     4     4     3     3",
-        "After our FIN: the peer may throw away what is left",
+        "25    5     15    3     3     5     15    3     4     4     3     3",
+        "After our FIN: the peer may throw away what is left, but has its socket until it closes",
     ),
     (
         "history",
