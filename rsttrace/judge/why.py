@@ -64,6 +64,8 @@ def _halves(reset: Reset) -> tuple[Half | None, Half | None]:
 @facts.once
 def closed(reset: Reset) -> Closed | None:
     """Who closed the connection first, by its FIN; None where none was seen before the RST."""
+    if reset.kind is Kind.FORWARDED:  # neither end is ours
+        return None
     peer, local = _halves(reset)
     fins = [
         (half.fin_ns, by)
@@ -167,6 +169,8 @@ def _without_socket(reset: Reset) -> tuple[Deed, str]:
     trigger = reset.trigger.flags if reset.trigger is not None else ""
     if trigger == "S":
         return Deed.REFUSED, "the peer refused: no socket listens there"
+    if reset.kind is Kind.FORWARDED:
+        return Deed.NO_CONNECTION, "the peer has no such connection"
     new = reused(reset)
     if new is not None:
         age, where = age_text(reset.time_ns - new.time_ns), reused_where(reset, new)[1]

@@ -47,7 +47,7 @@ BOTH = [f"tests/lab/test_{name}.py" for name in ("plans", "knowledge", "commands
 """What every guest runs, under both plans at once; with --full whole."""
 LAST_WORDS = 40
 """Lines of its console that a dead guest leaves in our output."""
-START_S = 240.0
+START_S = 480.0
 """How long loading may take in a guest: emulation makes the compiler 50 times slower."""
 
 RESULT_BYTES = 64 << 20

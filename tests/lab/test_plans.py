@@ -142,7 +142,15 @@ def test_what_was_sent_is_kept(lab: Lab, both: Both, fence: Fence) -> None:
 # ---- what the tracepoint plan cannot know ----
 
 OWN = frozenset(
-    {"id", "time", "trigger.age_ms", "sent_data.age_ms", "cause.closed_ms", "cause.idle_s"}
+    {
+        "id",
+        "amends",
+        "time",
+        "trigger.age_ms",
+        "sent_data.age_ms",
+        "cause.closed_ms",
+        "cause.idle_s",
+    }
     | {"socket.timers.silent_ms"}
 )
 """Each tracer numbers its own entries and reads the clock itself. (Where a probe hands over the
@@ -151,7 +159,7 @@ trigger it has no age.)"""
 ASKED = frozenset(NOTES)
 """Findings that each tracer asks the node for, in its own time."""
 
-TIME = re.compile(r"\b\d+(\.\d+)? (ms|s)\b")
+TIME = re.compile(r"\b\d+(\.\d+)? (µs|ms|s)\b")
 """A length of time in a sentence."""
 
 LOOKED_UP = frozenset(

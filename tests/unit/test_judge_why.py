@@ -316,3 +316,9 @@ def test_that_a_reset_ended_time_wait_is_said() -> None:
     found = judge(given)
     assert found.origin is Origin.PEER
     assert found.summary == f"{why.deed(given)[1]}; {cause.text}"
+
+
+def test_of_a_forwarded_one_neither_end_is_ours() -> None:
+    given = closed(flow(BARE, kind=Kind.FORWARDED, we_reset_ns=TIME - MS))
+    assert why.closed(given) is None
+    assert why.deed(given) == (Deed.NO_CONNECTION, "the peer has no such connection")
