@@ -98,7 +98,7 @@ def compare(
         run.writer.lines(_head(found.comparison, options, run.writer.plain))
         entries = _Entries(files, logs, found, run)
         failed = entries.show(bar)
-        run.summarize(entries.looked_at)
+        run.summarize(entries.looked_at - run.shown)
     return 1 if failed else 0
 
 

@@ -14,7 +14,7 @@ from rsttrace.commands.stop import Stop
 from rsttrace.commands.writer import Stuck, Writer
 from rsttrace.judge.fingerprints import Fingerprints
 from rsttrace.judge.history import Case, History
-from rsttrace.judge.verdict import judge
+from rsttrace.judge.verdict import counted, judge
 from rsttrace.model import Entry, Origin, Reset, Verdict
 from rsttrace.render.json import entry_line
 from rsttrace.render.pcapng import PcapngWriter
@@ -64,7 +64,9 @@ class Run:
 
     Attributes:
         history: where resets and late packets go in.
-        shown: how many resets were shown; entries that amend one are not counted.
+        shown: how many resets were shown; entries that amend one are not counted, nor are those
+            that were only counted themselves.
+        filtered: how many were looked at and not wanted.
         before: called before each entry is written, if set.
         writer: writes what is shown beside the entries.
         say: takes lines about the run.
@@ -86,7 +88,7 @@ class Run:
         self.options = options
         self.say = status or to_stderr
         self.writer = Writer(out or sys.stdout, self.ended)
-        self.shown = 0
+        self.shown = self.filtered = 0
         self.before: Callable[[], None] | None = None
         self.history = History(
             hold_ns=round(options.hold_s * 1e9),
@@ -159,19 +161,31 @@ class Run:
             self._judged_hook(reset, verdict)
         # What has been shown is amended, whatever it has become.
         if amends is None and not self._is_wanted(reset, verdict.origin):
+            self.filtered += not case.unwanted
+            case.unwanted = True
             return
         if self.before is not None:
             self.before()
         entry = Entry(self._number(), reset, verdict, amends)
+        self._write(entry)
         if amends is None:
             case.entry = entry.id
             self.shown += 1
-        self._write(entry)
+            self.filtered -= case.unwanted  # what came later has changed that
         self._tally.add(entry)
         if self._file is not None:
             self._file.add(entry)
         if self._entry_hook is not None:
             self._entry_hook(entry)
+
+    def show_counted(self, reset: Reset) -> None:
+        """Show resets that were only counted (`Reset.counted`): they are not judged.
+
+        Raises: see `show`.
+        """
+        verdict = counted(reset)
+        if self._is_wanted(reset, verdict.origin):
+            self._write(Entry(self._number(), reset, verdict))
 
     def show_judged(self, entry: Entry, made: dict[str, Any]) -> None:
         """Show an entry that another run has judged; `made` is it as a JSON object.
@@ -188,15 +202,15 @@ class Run:
         self._tally.add(entry)
         self.shown += 1
 
-    def summarize(self, looked_at: int, *, lost: int = 0) -> None:
-        """End with counts (``--summary``): of so many resets that were looked at, and of lost ones.
+    def summarize(self, filtered: int, *, aggregated: int = 0, lost: int = 0) -> None:
+        """End with counts (``--summary``): of what was shown, and of so many that were not.
 
         Raises:
             BrokenPipeError: nobody reads any more.
         """
         if not self.options.summary:
             return
-        self._tally.not_shown(filtered=looked_at - self.shown, aggregated=0, lost=lost)
+        self._tally.not_shown(filtered=filtered, aggregated=aggregated, lost=lost)
         with contextlib.suppress(Stuck):
             if self.options.output == "json":
                 self.writer.object(self._tally.object())

@@ -27,13 +27,15 @@ class Writer:
     """Writes lines, each flushed at once; notices a reader that went away.
 
     `ended` says whether the run is to end: then a reader that does not read is given
-    `GRACE_S` more. Raises `Stuck` after that. `plain`: the stream takes ASCII only.
+    `GRACE_S` more. Raises `Stuck` after that. `plain`: the stream takes ASCII only. `waiting` is
+    called now and then while the reader does not read.
     """
 
     def __init__(self, stream: TextIO, ended: Callable[[], bool] = lambda: False) -> None:
         self._stream = stream
         self._ended = ended
         self._grace: float | None = None
+        self.waiting: Callable[[], None] = lambda: None
         self.plain = ascii_only(stream)
         self._poll: select.poll | None = None
         with contextlib.suppress(OSError, ValueError):
@@ -67,6 +69,7 @@ class Writer:
         self.lines([object_line(made)])
 
     def _wait_for_reader(self) -> None:
+        self.waiting()
         if not self._ended():
             return
         self._grace = self._grace or time.monotonic() + GRACE_S
