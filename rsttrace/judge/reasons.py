@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rsttrace.judge.facts import flow_half
+from rsttrace.judge.facts import flow_half, once
 from rsttrace.model import Reset
 
 REASON_BYTES = 8
@@ -127,6 +127,7 @@ class Written:
     reason: str
 
 
+@once
 def written(reset: Reset) -> Written | None:
     """The reason that a RST carries itself; None where it carries none."""
     text = sentence(reset)

@@ -144,6 +144,7 @@ def reused_where(reset: Reset, new: Seen) -> tuple[int, str]:
     return farther, f", from {plural(abs(farther), 'hop')} {word}"
 
 
+@facts.once
 def deed(reset: Reset) -> tuple[Deed, str]:
     """What an honest peer must have done to send such a RST (net/ipv4/tcp_ipv4.c, tcp.c)."""
     made, rst = reset.made_here, reset.rst

@@ -11,13 +11,15 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from rsttrace.demo.lab import Lab
-from tests.bench import captures, judging
+from rsttrace.kernel.cache import VARIABLE
+from tests.bench import captures, judging, stages
 from tests.lab.harness import linger_zero, out_rsts
 
 ROUNDS = 5
@@ -32,13 +34,15 @@ PLANS: dict[str, list[str] | None] = {
 class Silent:
     """A tracer whose output goes nowhere."""
 
-    def __init__(self, options: list[str]) -> None:
+    def __init__(self, options: list[str], cache: str | None = None) -> None:
+        """Starts it; `cache` is where compiled programs are kept (as usual; empty: nowhere)."""
         began = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "rsttrace", "-o", "json", *options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            env=None if cache is None else {**os.environ, VARIABLE: cache},
         )
         assert self.process.stderr is not None
         assert "tracing resets" in self.process.stderr.readline()
@@ -156,10 +160,29 @@ def storm(lab: Lab) -> int:
     return out_rsts(lab, "server") - before
 
 
+def starts() -> None:
+    """How long a start takes that compiles, and one that finds what an earlier one compiled."""
+    spent: dict[str, list[float]] = {"compiled": [], "kept from an earlier start": []}
+    with tempfile.TemporaryDirectory() as folder:
+        Silent([], folder).stop()
+        for _ in range(ROUNDS):
+            for seconds, cache in zip(spent.values(), ("", folder)):
+                tracer = Silent([], cache)
+                seconds.append(tracer.start_s)
+                tracer.stop()
+    base = statistics.median(spent["compiled"])
+    print("start, to `tracing resets`")
+    for name, seconds in spent.items():
+        median = statistics.median(seconds)
+        print(f"    {median / base:5.2f} x  {name}: {median:.2f} s", flush=True)
+
+
 def main() -> None:
     """Measure and print."""
     captures.main()
     judging.main()
+    stages.main()
+    starts()
     with Lab("rstbench") as lab:
         lab.add("client", "server")
         lab.link("client", "eth0", "server", "eth0")
