@@ -20,7 +20,7 @@ from rsttrace.enrich import netlink
 from rsttrace.enrich.lldp import Lldp
 from rsttrace.enrich.netns import NetnsDirectory
 from rsttrace.enrich.routes import Route, gateways, is_link_local, next_hop, packed
-from rsttrace.enrich.tables import Tables
+from rsttrace.enrich.tables import Tables, TooManyNeighbors
 from rsttrace.enrich.vendor import is_virtual_router, vendor
 from rsttrace.model import BridgePort, Neighbor, NextHop
 
@@ -35,6 +35,7 @@ _MAX_ROUTES = 1024
 _ROUTE_SECONDS = 5.0
 _TIDY_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
+_LARGE_SECONDS = 60.0  # a table that was too large to be copied is not tried again for so long
 
 
 class Neighbors:
@@ -62,6 +63,7 @@ class Neighbors:
         self._clock = clock
         self._namespaces: OrderedDict[int, _Namespace] = OrderedDict()
         self._failed: dict[int, float] = {}
+        self._large: dict[int, float] = {}
         self._tidied = clock()
 
     def __enter__(self) -> Neighbors:
@@ -156,6 +158,7 @@ class Neighbors:
     def forget(self, netns: int) -> None:
         """Another namespace has this inode number now."""
         self._failed.pop(netns, None)
+        self._large.pop(netns, None)
         namespace = self._namespaces.pop(netns, None)
         if namespace is not None:
             namespace.close()
@@ -168,7 +171,7 @@ class Neighbors:
         if path is None:
             return None  # the directory limits how often it scans for this one
         try:
-            namespace = _Namespace(netns, netlink.open_in(path, netns), self._clock, self._lldp)
+            namespace = self._made(netns, path)
         except (OSError, RuntimeError):  # RuntimeError: no thread could be started
             if len(self._failed) >= _MAX_ROUTES:
                 self._failed.clear()
@@ -180,12 +183,30 @@ class Neighbors:
         self._namespaces[netns] = namespace
         return namespace
 
+    def _made(self, netns: int, path: str) -> _Namespace:
+        """Raises OSError, RuntimeError: it cannot be opened."""
+        if self._large.get(netns, 0.0) <= self._clock():
+            try:
+                return _Namespace(netns, netlink.open_in(path, netns), self._clock, self._lldp)
+            except TooManyNeighbors:
+                if len(self._large) >= _MAX_ROUTES:
+                    self._large.clear()
+                self._large[netns] = self._clock() + _LARGE_SECONDS
+        sock = netlink.open_in(path, netns)
+        return _Namespace(netns, sock, self._clock, self._lldp, copies_neighbors=False)
+
 
 class _Namespace:
     """Answers about one namespace: kept until something changes, or for `_ROUTE_SECONDS`."""
 
     def __init__(
-        self, netns: int, sock: socket.socket, clock: Callable[[], float], lldp: Lldp
+        self,
+        netns: int,
+        sock: socket.socket,
+        clock: Callable[[], float],
+        lldp: Lldp,
+        *,
+        copies_neighbors: bool = True,
     ) -> None:
         self._netns = netns
         self._clock = clock
@@ -198,6 +219,7 @@ class _Namespace:
             clock,
             routing_changed=self._forget,
             forwarding_changed=self._forwarding_changed,
+            copies_neighbors=copies_neighbors,
         )
 
     def close(self) -> None:
@@ -273,7 +295,7 @@ class _Namespace:
         hop = route.hop if route else None
         if hop and hop.is_gateway and hop.ifindex in interfaces and hop.mac == mac:
             return hop.ip
-        candidates = {ip for index in interfaces for ip in self.tables.ips(index, mac)}
+        candidates = {ip for index in interfaces for ip in self.tables.ips(index, mac, peer)}
         if peer in candidates:
             return peer
         family = ":" in peer
@@ -296,7 +318,7 @@ class _Namespace:
         if route.gateways is None:
             own = ((hop.ifindex, hop.ip),) if hop.ifindex is not None else ()
             route.gateways = gateways(self.tables, peer, route.oif) or own
-        macs = {self.tables.macs.get(gateway) for gateway in route.gateways}
+        macs = {self.tables.mac(*gateway) for gateway in route.gateways}
         if mac in macs:
             return True
         if None in macs or hop.mac is None:

@@ -30,11 +30,12 @@ AF_BRIDGE = 7
 _NLM_F_REQUEST, _NLM_F_DUMP_INTR, _NLM_F_DUMP = 0x1, 0x10, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _RTEXT_FILTER_SKIP_STATS = 8
-_NDA_LLADDR = 2
+_NDA_DST, _NDA_LLADDR = 1, 2
 _NDMSG = 28  # struct nlmsghdr and struct ndmsg, behind which the attributes begin
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 # LINK, NEIGH, IPV4_ROUTE, IPV4_RULE, IPV6_ROUTE, IPV6_RULE as RTMGRP_* bits
-_GROUPS = 0x1 | 0x4 | 0x40 | 0x80 | 0x400 | 0x40000
+_NEIGH_GROUP = 0x4
+_GROUPS = 0x1 | _NEIGH_GROUP | 0x40 | 0x80 | 0x400 | 0x40000
 _RTNLGRP_NEXTHOP = 32
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _RECEIVE = 1 << 16  # netlink_dump() fills 32 KiB at most
@@ -51,8 +52,17 @@ class Netlink:
         overrun: messages were lost (ENOBUFS, netlink(7)): set here, cleared by whoever dumps anew.
     """
 
-    def __init__(self, sock: socket.socket, take: Callable[[int, bytes], None]) -> None:
-        """Takes over the socket, of NETLINK_ROUTE. Raises OSError when the kernel refuses it."""
+    def __init__(
+        self,
+        sock: socket.socket,
+        take: Callable[[int, bytes], None],
+        *,
+        hears_neighbors: bool = True,
+    ) -> None:
+        """Takes over the socket, of NETLINK_ROUTE. Raises OSError when the kernel refuses it.
+
+        Without `hears_neighbors` nothing is told of neighbours, nor of bridges' forwarding tables.
+        """
         from pyroute2.netlink.exceptions import NetlinkDecodeError
         from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
         from pyroute2.netlink.rtnl.ndmsg import ndmsg
@@ -62,7 +72,6 @@ class Netlink:
             NEWLINK: ifinfmsg,
             DELLINK: ifinfmsg,
             NEWNEIGH: ndmsg,
-            DELNEIGH: ndmsg,
             NEWROUTE: rtmsg,
         }
         self._decode_errors: tuple[type[Exception], ...] = (
@@ -79,7 +88,7 @@ class Netlink:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-            sock.bind((0, _GROUPS))
+            sock.bind((0, _GROUPS if hears_neighbors else _GROUPS & ~_NEIGH_GROUP))
             with suppress(OSError):  # kernels before 5.3 have no next hop objects
                 sock.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _RTNLGRP_NEXTHOP)
             self._port = sock.getsockname()[0]
@@ -109,6 +118,21 @@ class Netlink:
     def dump_neighbors(self) -> bool:
         """Have the neighbour table told; whether it is whole. Raises OSError."""
         return self._query(self._ndmsg(), GETNEIGH, _NLM_F_DUMP)[1]
+
+    def ask_neighbor(self, ifindex: int, ip: str) -> bytes | None:
+        """One entry of the neighbour table (a message for `neighbor`), as `ask_route`: no dump.
+
+        neigh_get(), Linux 5.0 (82cbb5c631a0).
+
+        Raises:
+            OSError: ENOENT: there is none.
+        """
+        request = self._ndmsg()
+        request["family"] = socket.AF_INET6 if ":" in ip else socket.AF_INET
+        request["ifindex"] = ifindex
+        request["attrs"] = [("NDA_DST", ip)]
+        found = self._query(request, GETNEIGH, 0)[0]
+        return None if found is None else bytes(found.data)
 
     def ask_route(self, peer: str, packed: bytes, oif: int | None, flags: int = 0) -> Any:
         """The route to an address (a decoded message), ``None``: the reply was lost.
@@ -212,6 +236,29 @@ class Netlink:
         except self._decode_errors:
             return None
         return decoded
+
+
+def neighbor(message: bytes) -> tuple[int, int, str, str | None] | None:
+    """A message about an IPv4 or IPv6 neighbour: interface, flags (NTF_*), address, and MAC.
+
+    By hand, for there may be thousands. ``None``: it has no address.
+    """
+    if len(message) < _NDMSG:
+        return None
+    family, ifindex, _, flags = struct.unpack_from("=BxxxiHB", message, 16)
+    ip = mac = None
+    offset = _NDMSG
+    while offset + 4 <= len(message):
+        length, kind = struct.unpack_from("=HH", message, offset)
+        if length < 4:
+            break
+        value = message[offset + 4 : offset + length]
+        if kind == _NDA_DST and len(value) == (4 if family == socket.AF_INET else 16):
+            ip = socket.inet_ntop(family, value)
+        elif kind == _NDA_LLADDR and len(value) == 6 and any(value):
+            mac = value.hex(":")
+        offset += (length + 3) & ~3
+    return None if ip is None else (ifindex, flags, ip, mac)
 
 
 def forwarding_mac(message: bytes) -> str | None:

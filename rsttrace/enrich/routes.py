@@ -43,7 +43,7 @@ def next_hop(tables: Tables, peer: str, oif: int | None) -> NextHop | None:
         return NextHop(peer, None, False, index, is_local=True)
     # a route "via" the peer itself, as IPv6 reports for cached clones, is on the link
     ip = _gateway(reply) or peer
-    return NextHop(ip, tables.macs.get((index, ip)), ip != peer, index)
+    return NextHop(ip, tables.mac(index, ip), ip != peer, index)
 
 
 def gateways(tables: Tables, peer: str, oif: int | None) -> tuple[tuple[int, str], ...]:

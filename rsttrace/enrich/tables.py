@@ -1,7 +1,8 @@
 """One namespace's interfaces and neighbour table, as its kernel has them.
 
 They are dumped once and then kept fresh by the kernel's notifications, which wait in the socket's
-buffer and are read before each answer.
+buffer and are read before each answer. A neighbour table may be as large as its namespace's owner
+likes: a large one is not copied, but asked for the one neighbour that is needed.
 """
 
 from __future__ import annotations
@@ -19,11 +20,20 @@ from rsttrace.enrich.netlink import (
     NEWNEIGH,
     ROUTING,
     Netlink,
+    neighbor,
 )
 
 _NTF_PROXY = 0x08  # include/uapi/linux/neighbour.h
 _RESYNC_SECONDS = 1.0
 _DUMPS = 3
+
+MOST_NEIGHBORS = 2048
+"""The largest neighbour table that is copied; the kernel drops learnt ones from half as many on
+(gc_thresh3)."""
+
+
+class TooManyNeighbors(Exception):
+    """This namespace's neighbour table is too large to be copied."""
 
 
 class Tables:
@@ -31,7 +41,6 @@ class Tables:
 
     Attributes:
         links: the interfaces.
-        macs: the neighbour table: the MAC of an address on an interface.
         netlink: to ask for what is not copied.
     """
 
@@ -42,8 +51,13 @@ class Tables:
         *,
         routing_changed: Callable[[], None],
         forwarding_changed: Callable[[bytes], None],
+        copies_neighbors: bool = True,
     ) -> None:
-        """Takes over the socket. Raises OSError when the kernel refuses it, or to tell.
+        """Takes over the socket. Without `copies_neighbors` each neighbour is asked for.
+
+        Raises:
+            OSError: the kernel refuses the socket, or to tell.
+            TooManyNeighbors: more than are copied.
 
         `routing_changed` is called when a next hop may be another than before,
         `forwarding_changed` with each message about a bridge's forwarding table.
@@ -53,10 +67,13 @@ class Tables:
         self._forwarding_changed = forwarding_changed
         self._stale = False
         self._synced = float("-inf")
+        self._dumping = False
         self.links = Links()
-        self.macs: dict[tuple[int, str], str] = {}
+        self._copies = copies_neighbors
+        self._told = 0  # neighbours, by the dump that runs
+        self._macs: dict[tuple[int, str], str] = {}
         self._ips: dict[tuple[int, str], set[str]] = {}
-        self.netlink = Netlink(sock, self._apply)
+        self.netlink = Netlink(sock, self._apply, hears_neighbors=copies_neighbors)
         try:
             self._dump()
         except BaseException:
@@ -67,12 +84,30 @@ class Tables:
         """Close the socket."""
         self.netlink.close()
 
-    def ips(self, ifindex: int, mac: str) -> set[str]:
-        """The addresses that a MAC has on an interface, by the neighbour table."""
-        return self._ips.get((ifindex, mac), set())
+    def mac(self, ifindex: int, ip: str) -> str | None:
+        """The MAC of an address on an interface, by the neighbour table."""
+        if self._copies:
+            return self._macs.get((ifindex, ip))
+        try:
+            found = self.netlink.ask_neighbor(ifindex, ip)
+        except OSError:
+            return None
+        known = neighbor(found) if found is not None else None
+        return known[3] if known is not None else None
+
+    def ips(self, ifindex: int, mac: str, likely: str) -> set[str]:
+        """The addresses that a MAC has on an interface, by the neighbour table.
+
+        Where that is too large, only a `likely` one is looked for.
+        """
+        if self._copies:
+            return self._ips.get((ifindex, mac), set())
+        return {likely} if self.mac(ifindex, likely) == mac else set()
 
     def refresh(self) -> bool:
-        """Apply the notifications that wait, without blocking. ``False``: the socket is unusable.
+        """Apply the notifications that wait, without blocking. ``False``: begin anew.
+
+        The socket is unusable, or there are too many neighbours by now.
 
         After an overrun the tables are dumped again, once a second at most: in a lasting storm
         they are up to a second old.
@@ -82,23 +117,28 @@ class Tables:
             stale = self._stale or self.netlink.overrun
             if stale and self._clock() - self._synced >= _RESYNC_SECONDS:
                 self._dump()
-        except OSError:
+        except (OSError, TooManyNeighbors):
             return False
         return True
 
     def _dump(self) -> None:
         """Read both tables anew. Raises OSError when the kernel refuses."""
+        self._dumping = True
         for _ in range(_DUMPS):
             self._stale = self.netlink.overrun = False
             self.links.clear()
-            self.macs.clear()
+            self._macs.clear()
+            self._told = 0
             self._ips.clear()
             self._routing_changed()
-            whole = self.netlink.dump_links() and self.netlink.dump_neighbors()
+            whole = self.netlink.dump_links() and (
+                not self._copies or self.netlink.dump_neighbors()
+            )
             if whole and not self.netlink.overrun:
                 break
         else:
             self._stale = True  # tables that change faster than they can be read: try again later
+        self._dumping = False
         self._synced = self._clock()
 
     def _apply(self, kind: int, message: bytes) -> None:
@@ -114,7 +154,7 @@ class Tables:
             if family == socket.AF_UNSPEC:
                 self._apply_link(kind, self.netlink.decode(kind, message))
         elif kind in (NEWNEIGH, DELNEIGH) and family in (socket.AF_INET, socket.AF_INET6):
-            self._apply_neighbor(kind, self.netlink.decode(kind, message))
+            self._apply_neighbor(kind, message)
         elif kind in (NEWNEIGH, DELNEIGH) and family == AF_BRIDGE:
             self._forwarding_changed(message)
 
@@ -124,38 +164,37 @@ class Tables:
         index = message["index"]
         if kind == DELLINK:
             self.links.pop(index, None)
-            for key in [key for key in self.macs if key[0] == index]:
+            for key in [key for key in self._macs if key[0] == index]:
                 self._set(key, None)
         elif message.get_attr("IFLA_WIRELESS") is None:  # a partial message (wext-core.c)
             self.links[index] = _link(message)
         # the kernel drops IPv4 routes of a link that goes down without a word about each
         self._routing_changed()
 
-    def _apply_neighbor(self, kind: int, message: Any) -> None:
-        if message is None or message["flags"] & _NTF_PROXY:
+    def _apply_neighbor(self, kind: int, message: bytes) -> None:
+        self._told += 1
+        if self._told > MOST_NEIGHBORS and (self._dumping or len(self._macs) > MOST_NEIGHBORS):
+            raise TooManyNeighbors
+        found = neighbor(message)
+        if found is None or found[1] & _NTF_PROXY:
             return
-        ip = message.get_attr("NDA_DST")
-        if not ip:
-            return
+        index, _, ip, mac = found
         # without NUD_VALID there is no address in the message (neigh_fill_info)
-        mac = message.get_attr("NDA_LLADDR") if kind == NEWNEIGH else None
-        if not isinstance(mac, str) or len(mac) != 17 or not mac.strip("0:"):
-            mac = None
-        self._set((message["ifindex"], ip), mac)
+        self._set((index, ip), mac if kind == NEWNEIGH else None)
 
     def _set(self, key: tuple[int, str], mac: str | None) -> None:
-        old = self.macs.get(key)
+        old = self._macs.get(key)
         if old == mac:  # most notifications only tell of a new state
             return
         index, ip = key
         if old is not None:
-            del self.macs[key]
+            del self._macs[key]
             ips = self._ips[index, old]
             ips.discard(ip)
             if not ips:
                 del self._ips[index, old]
         if mac is not None:
-            self.macs[key] = mac
+            self._macs[key] = mac
             self._ips.setdefault((index, mac), set()).add(ip)
         self._routing_changed()
 

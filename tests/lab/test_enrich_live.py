@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
@@ -17,6 +18,7 @@ import pytest
 
 from rsttrace.enrich import Enricher, Neighbors, NetnsDirectory, Owners
 from rsttrace.enrich.netlink import Netlink
+from rsttrace.enrich.tables import MOST_NEIGHBORS, Tables
 from rsttrace.errors import UsageError
 from rsttrace.model import Cause, Endpoint, Frame, Kind, Packet, Reset
 from rsttrace.model import Socket as ResetSocket
@@ -555,3 +557,49 @@ def open_files() -> int:
 
 def children() -> str:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
+
+
+MANY = 100_000
+
+
+def test_a_huge_neighbour_table_is_not_copied(
+    spaces: Callable[[], Space], space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One tenant's neighbours are asked for one by one; another's reset is told meanwhile."""
+    huge = spaces()
+    huge.run("link", "add", "eth0", "type", "veth", "peer", "name", "far0")
+    huge.run("link", "set", "eth0", "up")
+    huge.run("addr", "add", "10.64.0.1/10", "dev", "eth0")
+    lines = "".join(
+        f"neigh add 10.{64 + (n >> 16)}.{n >> 8 & 255}.{n & 255} lladdr {OTHER} dev eth0 "
+        "nud permanent\n"
+        for n in range(256, 256 + MANY)
+    )
+    command = ["ip", "-n", huge.name, "-batch", "-"]
+    subprocess.run(command, input=lines, text=True, check=True, timeout=120)
+    taken = Counter[str]()
+    apply = Tables._apply_neighbor
+
+    def counted(tables: Tables, kind: int, message: bytes) -> None:
+        taken["all"] += 1
+        apply(tables, kind, message)
+
+    monkeypatch.setattr(Tables, "_apply_neighbor", counted)
+    with Neighbors() as neighbors:
+        for n in range(3):
+            peer = f"10.65.7.{n}"
+            seen = neighbors.neighbor(huge.inode, huge.ifindex("eth0"), OTHER, peer)
+            assert (seen.ip, seen.ifname, seen.is_gateway) == (peer, "eth0", False)
+            hop = neighbors.next_hop(huge.inode, peer)
+            assert hop is not None
+            assert hop.mac == OTHER
+            near = neighbors.neighbor(space.inode, space.ifindex("eth0"), GATEWAY, "192.0.2.1")
+            assert near.is_gateway
+        # while they change, too
+        changed = lines[: 1 << 19].rpartition("\n")[0].replace("neigh add", "neigh replace")
+        changed = changed.replace(OTHER, GATEWAY) + "\n"
+        subprocess.run(command, input=changed, text=True, check=True, timeout=120)
+        hop = neighbors.next_hop(huge.inode, "10.64.1.9")
+        assert hop is not None
+        assert hop.mac == GATEWAY
+    assert taken["all"] <= MOST_NEIGHBORS + 256 + 16  # one datagram more, and the other namespace's
