@@ -52,7 +52,19 @@ write_option = click.option(
     "--write",
     metavar="FILE",
     help="Also write the resets and what provoked them to this pcapng file, with the verdicts as "
-    "packet comments.",
+    "packet comments; -: to standard output, the text to standard error.",
+)
+rotate_option = click.option(
+    "--rotate",
+    metavar="SIZE|TIME",
+    help="Begin the file of -w anew after so much (100M, 1GiB, 10min, 1d); full ones are FILE.1, "
+    "FILE.2, ...",
+)
+keep_option = click.option(
+    "--keep",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Keep the newest N full files of --rotate; by default all.",
 )
 
 count_option = click.option(
@@ -118,4 +130,6 @@ show_options = _together(
     utc_option,
     fingerprints_option,
     write_option,
+    rotate_option,
+    keep_option,
 )

@@ -81,8 +81,8 @@ from rsttrace.cli.options import (
     help="Ask the peer of a doubtful reset how far away it is: by an echo, else a SYN, each at "
     "most once a minute.",
 )
-def command(**options: Any) -> None:
+def command(**options: Any) -> int:
     """Show every TCP reset that this node sends or receives, and who made it."""
     from rsttrace.commands import trace
 
-    trace.run_command(options)
+    return trace.run_command(options)

@@ -45,7 +45,7 @@ def run_command(names: Sequence[str], options: Mapping[str, Any], bar: ProgressB
     wanted = filter_of(options)
     return compare(
         names,
-        shown(options, hold_s=HOLD_S),
+        shown(options, inputs=names, hold_s=HOLD_S),
         wanted,
         flows=options["flows"],
         until=until_of(options),
@@ -77,7 +77,7 @@ def compare(
         bar: makes a progress bar for a file whose size is known.
 
     Returns:
-        The exit code: 0, or 1 if a file could not be read at all.
+        The exit code: 0, or 1 if a file could not be read at all, or an output not be written.
 
     Raises:
         CaptureError: a file cannot be opened, or is neither a capture nor a log.
@@ -99,7 +99,7 @@ def compare(
         entries = _Entries(files, logs, found, run)
         failed = entries.show(bar)
         run.summarize(entries.looked_at)
-    return 1 if failed else 0
+    return 1 if failed or run.failed else 0
 
 
 def _check(names: Sequence[str]) -> None:

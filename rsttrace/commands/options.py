@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rsttrace.commands.recording import STDOUT, rotation
 from rsttrace.commands.run import Options
+from rsttrace.errors import UsageError
 from rsttrace.judge import fingerprints
 from rsttrace.model import Origin
 
 
-def shown(options: Mapping[str, Any], **more: Any) -> Options:
+def shown(options: Mapping[str, Any], *, inputs: Sequence[str] = (), **more: Any) -> Options:
     """What a run shows, from the options that trace, read and compare share, and `more`.
 
+    `inputs` are the files that it reads, beside those that the options name.
+
     Raises:
+        UsageError: the options contradict each other.
         RsttraceError: a file of fingerprints cannot be used.
     """
+    full = rotation(options["rotate"], options["keep"])
+    if full is not None and options["write"] is None:
+        raise UsageError("--rotate is for the file of -w: give that too")
+    if options["write"] == STDOUT and options["output"] != "text":
+        raise UsageError(
+            f"-w - and -o {options['output']} both want standard output",
+            hint="name a file with -w",
+        )
     return Options(
         output=options["output"],
         count=options["count"],
@@ -30,6 +43,8 @@ def shown(options: Mapping[str, Any], **more: Any) -> Options:
         utc=options["utc"],
         fingerprints=fingerprints.load(options["fingerprints"]),
         write=options["write"],
+        rotation=full,
+        inputs=(*inputs, *map(str, options["fingerprints"])),
         **more,
     )
 

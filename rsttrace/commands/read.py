@@ -62,7 +62,7 @@ def run_command(files: Sequence[str], options: Mapping[str, Any], bar: ProgressB
         hold_s = 0.0 if "-" in files else HOLD_S
     return read(
         files,
-        shown(options, hold_s=hold_s),
+        shown(options, inputs=files, hold_s=hold_s),
         wanted,
         local=local,
         flows=options["flows"],
@@ -94,7 +94,7 @@ def read(
         bar: makes a progress bar for a file whose size is known.
 
     Returns:
-        The exit code: 0, or 1 if a file could not be read at all.
+        The exit code: 0, or 1 if a file could not be read at all, or an output not be written.
 
     Raises:
         BrokenPipeError: nobody reads any more.
@@ -121,7 +121,7 @@ def read(
                     run.say(f"rsttrace: {error}")
                     failed += 1
         run.summarize(looked_at)
-    return 1 if failed else 0
+    return 1 if failed or run.failed else 0
 
 
 def _pump(source: CaptureSource, run: Run, progress: Progress | None) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
+from rsttrace.commands.recording import STDOUT, Recording, Rotation, check_stdout
 from rsttrace.commands.stop import Stop
 from rsttrace.commands.writer import Stuck, Writer
 from rsttrace.judge.fingerprints import Fingerprints
@@ -17,7 +18,6 @@ from rsttrace.judge.history import Case, History
 from rsttrace.judge.verdict import judge
 from rsttrace.model import Entry, Origin, Reset, Verdict
 from rsttrace.render.json import entry_line
-from rsttrace.render.pcapng import PcapngWriter
 from rsttrace.render.summary import Tally
 from rsttrace.render.text import entry_lines
 
@@ -40,6 +40,8 @@ class Options:
     utc: bool = False
     hold_s: float = 0.1
     write: str | None = None
+    rotation: Rotation | None = None
+    inputs: tuple[str, ...] = ()
     fingerprints: Fingerprints | None = None
     locate: bool = False
     probe_arp: bool = False
@@ -49,7 +51,8 @@ class Options:
 class Run:
     """Turns resets into entries: judges, numbers and filters them, writes and counts them.
 
-    A context manager: entering opens the pcapng file that `Options.write` names, if any.
+    A context manager: entering looks whether the pcapng file that `Options.write` names, if any,
+    can be written, and is none of `Options.inputs`.
 
     Args:
         options: what to show.
@@ -85,7 +88,8 @@ class Run:
         """Starts the clock of `Options.duration_s`."""
         self.options = options
         self.say = status or to_stderr
-        self.writer = Writer(out or sys.stdout, self.ended)
+        lines_to = sys.stderr if options.write == STDOUT else sys.stdout
+        self.writer = Writer(out or lines_to, self.ended)
         self.shown = 0
         self.before: Callable[[], None] | None = None
         self.history = History(
@@ -99,17 +103,39 @@ class Run:
         self._entry_hook = entry_hook
         self._judged_hook = judged_hook
         self._own_netns = os.stat("/proc/self/ns/net").st_ino
-        self._file: PcapngWriter | None = None
+        self._file: Recording | None = None
+        self._mute = False
         self._written = 0
 
     def __enter__(self) -> Run:
-        if self.options.write is not None:
-            self._file = PcapngWriter(self.options.write)
+        options = self.options
+        check_stdout(options.inputs)
+        if options.write is not None:
+            self._file = Recording(
+                options.write,
+                self.say,
+                inputs=options.inputs,
+                full=options.rotation,
+                ended=self.ended,
+            )
+            self._file.__enter__()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         if self._file is not None:
-            self._file.__exit__(None, None, None)
+            self._file.__exit__(*exc_info)
+
+    @property
+    def failed(self) -> bool:
+        """Whether something could not be written; it was said."""
+        return self._mute or (self._file is not None and self._file.failed)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody reads the output any more."""
+        if self._file is not None and self._file.abandoned():
+            return True
+        return self.writer.abandoned()
 
     @property
     def stopped(self) -> bool:
@@ -212,6 +238,22 @@ class Run:
         return self._written
 
     def _write(self, entry: Entry) -> None:
+        if self._mute:
+            return
+        try:
+            self._write_lines(entry)
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # a full disk: the packets may be on another one
+            if self._file is None or self._file.failed:
+                raise
+            self._mute = True
+            self.say(
+                f"warning: cannot write to standard output: {error.strerror or error}; "
+                "no more lines are written there"
+            )
+
+    def _write_lines(self, entry: Entry) -> None:
         options = self.options
         if options.output == "json":
             self.writer.lines([entry_line(entry, explain=options.explain, utc=options.utc)])

@@ -56,8 +56,8 @@ def unseen_lines(report: Report) -> list[str]:
     return lines
 
 
-def run_command(options: Mapping[str, Any]) -> None:
-    """The command, from its options.
+def run_command(options: Mapping[str, Any]) -> int:
+    """The command, from its options; the exit code.
 
     Raises:
         RsttraceError: an option is not what it should be, or nothing can be traced.
@@ -76,7 +76,7 @@ def run_command(options: Mapping[str, Any]) -> None:
         plan=options["plan"],
         payload=options["payload"],
     )
-    trace(
+    return trace(
         request,
         shown(
             options,
@@ -91,12 +91,15 @@ def run_command(options: Mapping[str, Any]) -> None:
     )
 
 
-def trace(request: Request, options: Options) -> None:
+def trace(request: Request, options: Options) -> int:
     """Trace until a signal, the duration, the count, or the reader ends it.
 
     Args:
         request: what to load, with the filters that the kernel applies.
         options: what to show.
+
+    Returns:
+        The exit code: 0, or 1 if an output could not be written to the end.
 
     Raises:
         RsttraceError: nothing can be traced.
@@ -133,6 +136,7 @@ def trace(request: Request, options: Options) -> None:
             run.say("warning: nobody reads the output; ending without the rest")
         probing.tell_left_out(run)
         _end(run, source)
+    return 1 if run.failed else 0
 
 
 def probing_for(options: Options) -> Probing | Unasked:
@@ -175,7 +179,7 @@ class _Tracing:
             self._probing.show(run)
             for target in source.attach_late():
                 run.say(f"now attached: {target}")
-            if run.writer.abandoned():
+            if run.abandoned:
                 raise BrokenPipeError
         source.detach()
         self._show_rest()

@@ -23,48 +23,36 @@ class Stuck(Exception):
     """The reader of our output does not read, and we are to end."""
 
 
-class Writer:
-    """Writes lines, each flushed at once; notices a reader that went away.
+class Sink:
+    """A descriptor that is written to without being held up by a reader that does not read.
 
-    `ended` says whether the run is to end: then a reader that does not read is given
-    `GRACE_S` more. Raises `Stuck` after that. `plain`: the stream takes ASCII only.
+    `ended` says whether the run is to end: then such a reader is given `GRACE_S` more.
     """
 
-    def __init__(self, stream: TextIO, ended: Callable[[], bool] = lambda: False) -> None:
-        self._stream = stream
+    def __init__(self, descriptor: int, ended: Callable[[], bool] = lambda: False) -> None:
+        self._descriptor = descriptor
         self._ended = ended
         self._grace: float | None = None
-        self.plain = ascii_only(stream)
-        self._poll: select.poll | None = None
-        with contextlib.suppress(OSError, ValueError):
-            self._descriptor = stream.fileno()
-            self._poll = select.poll()
-            self._poll.register(self._descriptor, 0)  # POLLERR and POLLHUP are always reported
+        self._hung = select.poll()
+        self._hung.register(descriptor, 0)  # POLLERR and POLLHUP are always reported
+        self._ready = select.poll()
+        self._ready.register(descriptor, select.POLLOUT)
 
-    def lines(self, lines: list[str]) -> None:
-        """Write lines and flush.
+    def write(self, data: bytes) -> None:
+        """Write all of it.
 
         Raises:
             BrokenPipeError: nobody reads any more.
+            Stuck: nobody reads, and the run is to end.
+            OSError: a full disk, for one.
         """
-        text = "".join(f"{line}\n" for line in lines)
-        if self._poll is None:
-            self._stream.write(text)
-            self._stream.flush()
-            return
-        data = memoryview(text.encode(self._stream.encoding or "utf-8", "backslashreplace"))
-        ready = select.poll()
-        ready.register(self._descriptor, select.POLLOUT)
-        while data:
-            if not ready.poll(POLL_S * 1000):
+        left = memoryview(data)
+        while left:
+            if not self._ready.poll(POLL_S * 1000):
                 self._wait_for_reader()
                 continue
             # A pipe that is ready takes PIPE_BUF bytes without blocking (pipe(7)).
-            data = data[os.write(self._descriptor, data[: select.PIPE_BUF]) :]
-
-    def object(self, made: dict[str, Any]) -> None:
-        """Write one JSON object, as `lines` does."""
-        self.lines([object_line(made)])
+            left = left[os.write(self._descriptor, left[: select.PIPE_BUF]) :]
 
     def _wait_for_reader(self) -> None:
         if not self._ended():
@@ -75,6 +63,38 @@ class Writer:
 
     def abandoned(self) -> bool:
         """Whether the reading end of our pipe is closed."""
-        if self._poll is None:
-            return False
-        return any(event & (select.POLLERR | select.POLLHUP) for _, event in self._poll.poll(0))
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in self._hung.poll(0))
+
+
+class Writer:
+    """Writes lines, each flushed at once; notices a reader that went away.
+
+    `ended`: as for `Sink`. `plain`: the stream takes ASCII only.
+    """
+
+    def __init__(self, stream: TextIO, ended: Callable[[], bool] = lambda: False) -> None:
+        self._stream = stream
+        self.plain = ascii_only(stream)
+        self._sink: Sink | None = None
+        with contextlib.suppress(OSError, ValueError):
+            self._sink = Sink(stream.fileno(), ended)
+
+    def lines(self, lines: list[str]) -> None:
+        """Write lines and flush.
+
+        Raises: as `Sink.write`.
+        """
+        text = "".join(f"{line}\n" for line in lines)
+        if self._sink is None:
+            self._stream.write(text)
+            self._stream.flush()
+            return
+        self._sink.write(text.encode(self._stream.encoding or "utf-8", "backslashreplace"))
+
+    def object(self, made: dict[str, Any]) -> None:
+        """Write one JSON object, as `lines` does."""
+        self.lines([object_line(made)])
+
+    def abandoned(self) -> bool:
+        """Whether the reading end of our pipe is closed."""
+        return self._sink is not None and self._sink.abandoned()

@@ -1,4 +1,4 @@
-"""Writes resets and what provoked them to a pcapng file, each with its verdict as a packet comment.
+"""Resets and what provoked them as a pcapng file, each with its verdict as a packet comment.
 
 Wireshark shows the comments, the first line of each in its list of packets where it has a column
 for `frame.comment`. The packets are raw IP (link type 101): of a packet rsttrace keeps the
@@ -7,15 +7,14 @@ IP and TCP headers, so that is what is written, with the packet's true length.
 
 from __future__ import annotations
 
-import contextlib
+import io
+import os
 import struct
-from collections.abc import Iterator
+from collections import OrderedDict
 from decimal import Decimal
-from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from rsttrace import model
-from rsttrace.errors import RsttraceError
 from rsttrace.render.authors import makers_text
 from rsttrace.render.escape import safe
 from rsttrace.render.text import entry_lines
@@ -26,6 +25,11 @@ LINKTYPE_RAW = 101  # https://www.tcpdump.org/linktypes.html
 INBOUND, OUTBOUND = 1, 2  # epb_flags, draft-ietf-opsawg-pcapng
 SHORTEST_TCP = 20
 SENTENCE = 400  # characters
+KEPT = 4096
+"""Packets that provoked a reset and are remembered, so that each is written once."""
+SAME_NS = 200_000_000
+"""What both ends of a connection see within this time is one packet: TCP sends nothing again sooner
+(Linux: TCP_RTO_MIN, include/net/tcp.h)."""
 
 
 class _Noted(bytes):
@@ -35,93 +39,100 @@ class _Noted(bytes):
     direction: int
 
 
-class PcapngWriter:
-    """A pcapng file. Use as a context manager; each packet is on the disk when `add` returns.
+class Frame(NamedTuple):
+    """A packet as the file has it: when it was seen, and its block (with the comments)."""
 
-    Raises:
-        RsttraceError: the file cannot be written.
+    time_ns: int
+    block: bytes
+
+
+class Frames:
+    """Makes a pcapng file's bytes of entries, one after another.
+
+    It remembers the packets that provoked the last `KEPT` resets: each is written once, though
+    this node may see the reset at both ends.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self) -> None:
         # Deferred: scapy takes half a second to load.
         from scapy.utils import RawPcapNgWriter
 
-        self._path = path
-        with self._errors():
-            self._file: Any = RawPcapNgWriter(path)
-            self._file.linktype = LINKTYPE_RAW
-            self._file.write_header(None)
-            self._file.flush()
+        self._into = io.BytesIO()
+        self._blocks: Any = RawPcapNgWriter(os.devnull)
+        self._blocks.f.close()
+        self._blocks.f = self._into  # scapy's own takes names only
+        self._blocks.linktype = LINKTYPE_RAW
+        self._blocks.write_header(None)
+        self.head = self._taken()
+        self._known: OrderedDict[bytes, int] = OrderedDict()
 
-    def __enter__(self) -> PcapngWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with self._errors():
-            self._file.close()
-
-    def add(self, entry: model.Entry) -> None:
-        """Write an entry's packets: what provoked the reset, if known, and the reset.
+    def of(self, entry: model.Entry) -> list[Frame]:
+        """An entry's packets: what provoked the reset, if known, and the reset.
 
         An entry that amends an earlier one repeats the reset with the new comment.
-
-        Raises:
-            RsttraceError: the file cannot be written.
         """
         reset = entry.reset
-        with self._errors():
-            if entry.amends is None:
-                self._add_trigger(entry)
-            comment = "\n".join([headline(entry), *entry_lines(entry, verbose=True)])
-            self._write(
-                bytes.fromhex(reset.rst.raw),
-                reset.rst.length,
-                reset.time_ns,
-                comment,
-                INBOUND if reset.kind.direction == "received" else OUTBOUND,
-            )
-            self._file.flush()
+        found = [] if entry.amends is not None else self._trigger(entry)
+        comment = "\n".join([headline(entry), *entry_lines(entry, verbose=True)])
+        way = INBOUND if reset.kind.direction == "received" else OUTBOUND
+        raw = bytes.fromhex(reset.rst.raw)
+        found.append(self._frame(raw, reset.rst.length, reset.time_ns, comment, way))
+        return found
 
-    def _add_trigger(self, entry: model.Entry) -> None:
+    def _trigger(self, entry: model.Entry) -> list[Frame]:
         reset, trigger = entry.reset, entry.reset.trigger
         about = f"rsttrace: what reset #{entry.id} most likely answers"
         way = OUTBOUND if reset.kind.direction == "received" else INBOUND
         data = reset.sent_data
         if data is not None:
             about = f"rsttrace: what was sent last before reset #{entry.id} (options are not kept)"
-            packet = bytes.fromhex(data.packet.raw) + data.payload
-            self._write(packet, data.packet.length, data.time_ns, about, way)
+            packet, length, time_ns = (
+                bytes.fromhex(data.packet.raw) + data.payload,
+                data.packet.length,
+                data.time_ns,
+            )
         elif isinstance(trigger, model.Packet):
             # It came just before: that is all that is known of its time.
-            packet = bytes.fromhex(trigger.raw)
-            self._write(packet, trigger.length, reset.time_ns, about, way)
+            packet, length, time_ns = bytes.fromhex(trigger.raw), trigger.length, reset.time_ns
         elif trigger is not None:
             about += " (rebuilt: its options, checksums and data are not kept)"
             packet, length = rebuilt(trigger, reset.rst)
-            self._write(packet, length, trigger.time_ns, about, way)
+            time_ns = trigger.time_ns
+        else:
+            return []
+        if self._is_known(packet, time_ns):
+            return []
+        return [self._frame(packet, length, time_ns, about, way)]
 
-    def _write(self, packet: bytes, length: int, time_ns: int, comment: str, way: int) -> None:
+    def _is_known(self, packet: bytes, time_ns: int) -> bool:
+        """Whether this packet has been written, as the other end knows it: addresses, ports,
+        numbers, flags and the time tell. A router changes none of them.
+        """
+        version = packet[0] >> 4
+        l4 = (packet[0] & 15) * 4 if version == 4 else 40
+        key = packet[12:20] if version == 4 else packet[8:40]
+        key += packet[l4 : l4 + 12] + packet[l4 + 13 : l4 + 14]  # ports, seq, ack, flags
+        seen_ns = self._known.get(key)
+        self._known[key] = time_ns
+        self._known.move_to_end(key)
+        if len(self._known) > KEPT:
+            self._known.popitem(last=False)
+        return seen_ns is not None and abs(time_ns - seen_ns) < SAME_NS
+
+    def _frame(self, packet: bytes, length: int, time_ns: int, comment: str, way: int) -> Frame:
         noted = _Noted(packet)
         noted.comments = [comment.encode("utf-8", "replace")[:0xFFFF]]
         noted.direction = way
-        self._file.write_packet(
+        self._blocks.write_packet(
             noted, sec=Decimal(time_ns) / 1_000_000_000, wirelen=max(length, len(packet))
         )
+        return Frame(time_ns, self._taken())
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise RsttraceError(
-                f"cannot write {self._path!r}: {why}", hint="name a file you may write with -w"
-            ) from None
+    def _taken(self) -> bytes:
+        made = self._into.getvalue()
+        self._into.seek(0)
+        self._into.truncate()
+        return made
 
 
 def headline(entry: model.Entry) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from scapy.utils import PcapNgReader
 
 from rsttrace.demo import forger, web
 from rsttrace.demo.lab import Lab
@@ -345,3 +346,39 @@ def test_interrupted_demo_cleans_up(number: int) -> None:
 def test_addresses_of_the_lab_are_private() -> None:
     """Test traffic stays inside namespaces made here, on private addresses."""
     assert all(v4.startswith("10.") and v6.startswith("fd") for v4, v6 in ADDRESSES.values())
+
+
+def test_a_full_disk_ends_the_writing_not_the_trace(routed: Lab, tmp_path: Path) -> None:
+    """A disk of 16 kB: whole packets, one warning, and every entry is shown."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "rsttrace", tmp_path], check=True)
+    try:
+        out = tmp_path / "out.pcapng"
+        tracer = Tracer("--netns", routed.name("client"), "-w", str(out))
+        assert not out.exists()
+        refuse(routed, times=40)
+        tracer.collect(routed.inode("client"), 40)
+        assert tracer.stop() == 1
+        warnings = [line for line in tracer.status.splitlines() if line.startswith("warning")]
+        assert len(warnings) == 1
+        assert "No space left on device" in warnings[0]
+        with PcapNgReader(str(out)) as reader:
+            assert 2 < len(list(reader)) < 80
+        assert [path.name for path in tmp_path.iterdir()] == ["out.pcapng"]
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_node_that_sees_both_ends_writes_a_packet_once(routed: Lab, tmp_path: Path) -> None:
+    out = tmp_path / "out.pcapng"
+    ends = [item for role in ("client", "server") for item in ("--netns", routed.name(role))]
+    tracer = Tracer(*ends, "-w", str(out))
+    refuse(routed)
+    for role in ("client", "server"):
+        tracer.collect(routed.inode(role), 1)
+    assert tracer.stop() == 0
+    with PcapNgReader(str(out)) as reader:
+        packets = list(reader)
+    comments = [packet.comments[0].decode() for packet in packets]
+    assert sum("most likely answers" in text for text in comments) == 1  # the SYN
+    assert sum(text.startswith("rsttrace #") for text in comments) == 2
+    assert [packet.time for packet in packets] == sorted(packet.time for packet in packets)

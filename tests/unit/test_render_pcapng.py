@@ -11,10 +11,9 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 from scapy.utils import PcapNgReader
 
-from rsttrace.errors import RsttraceError
 from rsttrace.judge.verdict import judge
 from rsttrace.model import Baseline, Cause, Entry, Half, Kind, Reset, Scope, Seen, SentData
-from rsttrace.render.pcapng import INBOUND, OUTBOUND, PcapngWriter
+from rsttrace.render.pcapng import INBOUND, OUTBOUND, Frames
 from rsttrace.render.words import verdict_text
 from rsttrace.tcp import packet
 
@@ -50,9 +49,9 @@ V6 = bytes(
 
 
 def written(path: Path, *entries: Entry) -> list[object]:
-    with PcapngWriter(str(path)) as file:
-        for entry in entries:
-            file.add(entry)
+    frames = Frames()
+    blocks = [frame.block for entry in entries for frame in frames.of(entry)]
+    path.write_bytes(frames.head + b"".join(blocks))
     with PcapNgReader(str(path)) as reader:
         return list(reader)
 
@@ -109,6 +108,20 @@ def test_an_amendment_repeats_the_reset_alone(tmp_path: Path) -> None:
     assert b"amends #1" in packets[2].comments[0]  # type: ignore[attr-defined]
 
 
-def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(RsttraceError, match=r"cannot write .*no-such-folder"):
-        PcapngWriter(str(tmp_path / "no-such-folder" / "x"))
+def test_a_packet_that_both_ends_know_is_written_once(tmp_path: Path) -> None:
+    """The end that made the RST has the packet itself, the other one what it kept of it."""
+    received = reset_of(V4, 20, SEEN)
+    answered, _ = written(tmp_path / "one", Entry(1, received, judge(received)))
+    raw = bytes(answered)  # type: ignore[call-overload]
+    far = bytearray(raw[:20] + raw[20:32] + b"\x80" + raw[33:] + bytes(12))  # its options, too
+    far[8] -= 3  # three routers on the way
+    known = replace(packet(bytes(far[:20]), bytes(far[20:]), SEEN.payload_len))
+    sent = replace(received, kind=Kind.SENT_ACTIVE, local=received.remote, remote=received.local)
+    sent.trigger = known
+    entries = [Entry(1, sent, judge(sent)), Entry(2, received, judge(received))]
+    assert len(written(tmp_path / "both", *entries)) == 3
+    assert len(written(tmp_path / "turned", *reversed(entries))) == 3
+    later = replace(received, time_ns=TIME_NS + 10**9)
+    later.trigger = replace(SEEN, time_ns=SEEN.time_ns + 10**9)  # sent again: another packet
+    entries[1] = Entry(2, later, judge(later))
+    assert len(written(tmp_path / "again", *entries)) == 4
