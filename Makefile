@@ -9,10 +9,12 @@ PROGRAMS := dsniff hping3 haproxy iptables conntrack traceroute mtr-tiny
 # Its service would speak LLDP on your network from the next boot on: only on CI's machine.
 PROGRAMS += $(if $(CI),lldpd)
 # A unit test compiles the baseline of bpf/ for user space, to hold it against the captures'.
+# Who watches a run, as they are in the field, for `make watch`.
+WATCHERS := prometheus
 COMPILER := gcc libc6-dev
 EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 
-.PHONY: demo test unit lint bench accuracy kernels kernels-build kernels-doc vagrant-validate clean
+.PHONY: demo test unit lint watch bench accuracy kernels kernels-build kernels-doc vagrant-validate clean
 
 demo: $(VENV)/installed ## real verdicts on a live lab
 	$(SUDO) $(VENV)/bin/rsttrace demo
@@ -28,6 +30,9 @@ lint: $(VENV)/installed-dev ## ruff and mypy, as CI runs them
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+watch: $(VENV)/installed-dev $(VENV)/programs $(VENV)/watchers ## with Debian's Prometheus: metrics, alerts, the dashboard's queries (root)
+	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m pytest tests/watch
 
 bench: $(VENV)/installed-dev ## what tracing costs, as ratios measured side by side
 	$(SUDO) $(VENV)/bin/python -m tests.bench
@@ -77,6 +82,10 @@ $(VENV)/emulator: $(VENV)/created
 
 $(VENV)/programs: $(VENV)/created
 	@$(call install,$(PROGRAMS))
+	@touch $@
+
+$(VENV)/watchers: $(VENV)/created
+	@$(call install,$(WATCHERS))
 	@touch $@
 
 $(VENV)/installed: $(VENV)/created pyproject.toml

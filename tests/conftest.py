@@ -11,7 +11,8 @@ from rsttrace.enrich.netlink import Netlink
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        live = item.path.name == "test_live.py" or "tests/lab" in str(item.path)
+        rooms = ("tests/lab", "tests/watch")
+        live = item.path.name == "test_live.py" or any(room in str(item.path) for room in rooms)
         if not live:
             continue
         item.add_marker(pytest.mark.root)

@@ -81,6 +81,11 @@ from rsttrace.cli.options import (
     help="Ask the peer of a doubtful reset how far away it is: by an echo, else a SYN, each at "
     "most once a minute.",
 )
+@click.option(
+    "--metrics",
+    metavar="[ADDR:]PORT",
+    help="Serve metrics for Prometheus there (by default at 127.0.0.1 only).",
+)
 def command(**options: Any) -> int:
     """Show every TCP reset that this node sends or receives, and who made it."""
     from rsttrace.commands import trace

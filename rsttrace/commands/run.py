@@ -46,6 +46,7 @@ class Options:
     locate: bool = False
     probe_arp: bool = False
     probe: bool = False
+    metrics: str | None = None
 
 
 class Run:
@@ -64,6 +65,7 @@ class Run:
         entry_hook: called with each entry shown.
         judged_hook: called with each reset that is wanted and its verdict, whichever it is, before
             it is shown.
+        unwanted_hook: called for each reset that was judged and is not to be shown.
 
     Attributes:
         history: where resets and late packets go in.
@@ -84,6 +86,7 @@ class Run:
         wanted: Callable[[Reset], bool] = lambda reset: True,
         entry_hook: Callable[[Entry], None] | None = None,
         judged_hook: Callable[[Reset, Verdict], None] | None = None,
+        unwanted_hook: Callable[[], None] | None = None,
     ) -> None:
         """Starts the clock of `Options.duration_s`."""
         self.options = options
@@ -102,6 +105,7 @@ class Run:
         self._wanted = wanted
         self._entry_hook = entry_hook
         self._judged_hook = judged_hook
+        self._unwanted_hook = unwanted_hook
         self._own_netns = os.stat("/proc/self/ns/net").st_ino
         self._file: Recording | None = None
         self._mute = False
@@ -185,6 +189,8 @@ class Run:
             self._judged_hook(reset, verdict)
         # What has been shown is amended, whatever it has become.
         if amends is None and not self._is_wanted(reset, verdict.origin):
+            if self._unwanted_hook is not None:
+                self._unwanted_hook()
             return
         if self.before is not None:
             self.before()

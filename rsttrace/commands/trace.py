@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rsttrace.commands.filters import check_repeats, filter_of
@@ -13,13 +13,14 @@ from rsttrace.commands.options import shown
 from rsttrace.commands.run import Options, Run
 from rsttrace.commands.stop import stop_on_signals
 from rsttrace.commands.unasked import Unasked
+from rsttrace.commands.watching import Watching
 from rsttrace.commands.writer import GRACE_S, POLL_S, Stuck
 from rsttrace.enrich import Enricher, NetnsDirectory
 from rsttrace.kernel import knowledge
 from rsttrace.kernel.hooks import Plan
 from rsttrace.kernel.protocol import Report, Request
 from rsttrace.kernel.source import LiveSource
-from rsttrace.model import LatePacket, Reset
+from rsttrace.model import Entry, LatePacket, Reset
 
 if TYPE_CHECKING:
     from rsttrace.commands.probing import Probing
@@ -87,6 +88,7 @@ def run_command(options: Mapping[str, Any]) -> int:
             locate=options["locate"],
             probe_arp=options["probe_arp"],
             probe=options["probe"],
+            metrics=options["metrics"],
         ),
     )
 
@@ -107,8 +109,10 @@ def trace(request: Request, options: Options) -> int:
     """
     with (
         stop_on_signals() as stop,
+        Watching(options) as watching,
         Enricher(viewpoint_netns=options.viewpoint_netns) as enricher,
         LiveSource(request, enricher.warm_up) as source,
+        watching.armed(source),
         Noting(
             enricher.directory.identity,
             source.learned,
@@ -121,11 +125,16 @@ def trace(request: Request, options: Options) -> int:
             stop,
             live=True,
             wanted=lambda reset: on_iface(reset, options.ifaces, enricher),
-            entry_hook=probing.ask,
+            entry_hook=each(probing.ask, watching.tell),
             judged_hook=probing.ask_peer,
+            unwanted_hook=watching.tell_unwanted,
         ) as run,
     ):
-        run.say("\n".join([started_line(source.report), *unseen_lines(source.report)]))
+        run.say(
+            "\n".join(
+                [started_line(source.report), *watching.lines(), *unseen_lines(source.report)]
+            )
+        )
         if options.verbose:
             run.say(programs_line(source.report))
             if source.log:
@@ -137,6 +146,16 @@ def trace(request: Request, options: Options) -> int:
         probing.tell_left_out(run)
         _end(run, source)
     return 1 if run.failed else 0
+
+
+def each(*hooks: Callable[[Entry], None]) -> Callable[[Entry], None]:
+    """Several hooks as one."""
+
+    def hook(entry: Entry) -> None:
+        for one in hooks:
+            one(entry)
+
+    return hook
 
 
 def probing_for(options: Options) -> Probing | Unasked:

@@ -11,7 +11,7 @@ from tests.unit import test_imports as imports
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "vagrant" / "README.md"])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "vagrant" / "README.md"])
 ROOMS = "bpf|rsttrace|tests|docs|vagrant"
 SOURCES = sorted(
     path

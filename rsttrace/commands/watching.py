@@ -1,0 +1,88 @@
+"""Tells those who watch a trace from outside (`rsttrace.watch`), as far as that is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Callable, Iterator
+
+from rsttrace import __version__
+from rsttrace.commands.run import Options
+from rsttrace.judge import findings
+from rsttrace.kernel.source import LiveSource
+from rsttrace.model import Entry
+from rsttrace.watch.exporter import Exporter, parse_address
+from rsttrace.watch.metrics import KernelSide, Metrics
+
+Teller = Callable[[Entry], None]
+
+
+class Watching:
+    """Those who are told of a trace. A context manager: entering opens what they need.
+
+    Raises (on entering):
+        RsttraceError: one of them cannot be reached or served.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._address = parse_address(options.metrics) if options.metrics is not None else None
+        self._exporter: Exporter | None = None
+        self._metrics: Metrics | None = None
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Watching:
+        with contextlib.ExitStack() as stack:
+            if self._address is not None:
+                self._exporter = stack.enter_context(Exporter(*self._address))
+                self._metrics = Metrics(self._exporter.registry, finding_names())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stack.close()
+
+    @contextlib.contextmanager
+    def armed(self, source: LiveSource) -> Iterator[None]:
+        """While the kernel side is there."""
+        with contextlib.ExitStack() as stack:
+            if self._exporter is not None:
+                side = _kernel_side(source)
+                self._exporter.registry.register(side)
+                stack.callback(side.close)
+            yield
+
+    def lines(self) -> list[str]:
+        """What the user is told at the start."""
+        return [f"  metrics: {self._exporter.url}"] if self._exporter is not None else []
+
+    def tell(self, entry: Entry) -> None:
+        """An entry was shown."""
+        if self._metrics is not None:
+            self._metrics.add(entry)
+
+    def tell_unwanted(self) -> None:
+        """A reset was judged, and a filter left it out."""
+        if self._metrics is not None:
+            self._metrics.add_unwanted()
+
+
+def finding_names() -> list[str]:
+    """The names of all findings."""
+    from rsttrace.enrich.inquiry import NOTES
+
+    return [*(finder.__name__.replace("_", "-") for finder in findings.FINDERS), *NOTES]
+
+
+def _kernel_side(source: LiveSource) -> KernelSide:
+    report = source.report
+    return KernelSide(
+        {
+            "version": __version__,
+            "kernel": platform.release(),
+            "plan": report.plan,
+            "bcc": report.bcc_version,
+        },
+        source.counts,
+        source.late_lost,
+        lambda: [(hook.target, hook.attached) for hook in report.hooks],
+    )
