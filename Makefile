@@ -14,7 +14,8 @@ WATCHERS := prometheus
 COMPILER := gcc libc6-dev
 EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 
-.PHONY: demo test unit lint watch bench accuracy kernels kernels-build kernels-doc vagrant-validate clean
+.PHONY: demo test unit lint watch bench accuracy kernels kernels-build kernels-doc browser screenshots
+.PHONY: vagrant-validate clean
 
 demo: $(VENV)/installed ## real verdicts on a live lab
 	$(SUDO) $(VENV)/bin/rsttrace demo
@@ -50,6 +51,14 @@ kernels-build: $(VENV)/installed-dev $(VENV)/emulator ## build what `make kernel
 
 kernels-doc: $(VENV)/installed-dev ## docs/kernels.md, from the last run of all kernels
 	$(SUDO) $(VENV)/bin/python -m tests.kernels.document
+
+browser: $(VENV)/installed-dev ## the HTML report in a real browser (headless Chromium)
+	@$(call install,chromium fonts-dejavu-core)
+	$(VENV)/bin/python -m pytest tests/browser
+
+screenshots: $(VENV)/installed-dev ## the pictures of README and docs, made anew
+	@$(call install,chromium fonts-dejavu-core)
+	$(VENV)/bin/python -m tests.browser.screenshots
 
 vagrant-validate: ## the Vagrantfile is well formed (no machine is started)
 	@$(call install,vagrant)

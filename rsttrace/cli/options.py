@@ -66,6 +66,12 @@ keep_option = click.option(
     type=click.IntRange(min=1),
     help="Keep the newest N full files of --rotate; by default all.",
 )
+report_option = click.option(
+    "--report",
+    metavar="FILE",
+    help="End with a page of HTML, for a ticket: summary, connections, and for each reset who made "
+    "it, the evidence, and the packets around it.",
+)
 
 count_option = click.option(
     "--count", type=click.IntRange(min=1), help="Stop after so many resets."
@@ -132,4 +138,5 @@ show_options = _together(
     write_option,
     rotate_option,
     keep_option,
+    report_option,
 )

@@ -89,13 +89,22 @@ def compare(
     failed = 0
     with (
         stop_on_signals() as stop,
-        Run(options, stop, out=out, status=status, wanted=wanted) as run,
+        Run(
+            options,
+            stop,
+            out=out,
+            status=status,
+            wanted=wanted,
+            title=f"TCP resets in {names[0]} and {names[1]}",
+        ) as run,
         contextlib.suppress(Stuck),
     ):
         found, logs = _compare(files, flows, until, run.ended, bar)
         if run.stopped:
             return 0
         run.writer.lines(_head(found.comparison, options, run.writer.plain))
+        if run.reporting is not None:
+            run.reporting.report.comparison = comparison_lines(found.comparison)
         entries = _Entries(files, logs, found, run)
         failed = entries.show(bar)
         run.summarize(entries.looked_at)

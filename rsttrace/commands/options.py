@@ -45,6 +45,7 @@ def shown(options: Mapping[str, Any], *, inputs: Sequence[str] = (), **more: Any
         write=options["write"],
         rotation=full,
         inputs=(*inputs, *map(str, options["fingerprints"])),
+        report=options["report"],
         **more,
     )
 

@@ -102,7 +102,14 @@ def read(
     failed = looked_at = 0
     with (
         stop_on_signals() as stop,
-        Run(options, stop, out=out, status=status, wanted=wanted) as run,
+        Run(
+            options,
+            stop,
+            out=out,
+            status=status,
+            wanted=wanted,
+            title=f"TCP resets in {', '.join(files)}",
+        ) as run,
     ):
         with contextlib.suppress(Stuck):
             for name in files:

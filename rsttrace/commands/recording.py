@@ -394,6 +394,15 @@ class Recording:
                 os.close(descriptor)
 
 
+def input_at(path: Path, inputs: Sequence[str]) -> str | None:
+    """The input that is the file at this path, by whatever name; ``None``: none is, or no file."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return _input_with((found.st_dev, found.st_ino), inputs)
+
+
 def _input_with(identity: _Identity, inputs: Sequence[str]) -> str | None:
     """The input that is this file, by whatever name."""
     for name in inputs:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rsttrace.commands.recording import STDOUT, Recording, Rotation, check_stdout
 from rsttrace.commands.stop import Stop
@@ -20,6 +20,9 @@ from rsttrace.model import Entry, Origin, Reset, Verdict
 from rsttrace.render.json import entry_line
 from rsttrace.render.summary import Tally
 from rsttrace.render.text import entry_lines
+
+if TYPE_CHECKING:
+    from rsttrace.commands.reporting import Reporting
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Options:
     write: str | None = None
     rotation: Rotation | None = None
     inputs: tuple[str, ...] = ()
+    report: str | None = None
     fingerprints: Fingerprints | None = None
     locate: bool = False
     probe_arp: bool = False
@@ -66,13 +70,14 @@ class Run:
         judged_hook: called with each reset that is wanted and its verdict, whichever it is, before
             it is shown.
         unwanted_hook: called for each reset that was judged and is not to be shown.
+        title: what the run looks at, for the report.
 
     Attributes:
         history: where resets and late packets go in.
         shown: how many resets were shown; entries that amend one are not counted.
         before: called before each entry is written, if set.
         writer: writes what is shown beside the entries.
-        say: takes lines about the run.
+        reporting: the page of ``--report``, if one is wanted.
     """
 
     def __init__(
@@ -87,10 +92,11 @@ class Run:
         entry_hook: Callable[[Entry], None] | None = None,
         judged_hook: Callable[[Reset, Verdict], None] | None = None,
         unwanted_hook: Callable[[], None] | None = None,
+        title: str = "TCP resets",
     ) -> None:
         """Starts the clock of `Options.duration_s`."""
         self.options = options
-        self.say = status or to_stderr
+        self._status = status or to_stderr
         lines_to = sys.stderr if options.write == STDOUT else sys.stdout
         self.writer = Writer(out or lines_to, self.ended)
         self.shown = 0
@@ -110,10 +116,29 @@ class Run:
         self._file: Recording | None = None
         self._mute = False
         self._written = 0
+        self._title = title
+        self.reporting: Reporting | None = None
+        self._report_failed = False
+
+    def say(self, text: str) -> None:
+        """A line about the run: for whoever watches, and for the report."""
+        self._status(text)
+        if self.reporting is not None:
+            self.reporting.report.note(text)
 
     def __enter__(self) -> Run:
         options = self.options
         check_stdout(options.inputs)
+        if options.report is not None:
+            from rsttrace.commands.reporting import Reporting
+
+            self.reporting = Reporting(
+                options.report,
+                self._title,
+                utc=options.utc,
+                now_ns=time.time_ns(),
+                inputs=options.inputs,
+            )
         if options.write is not None:
             self._file = Recording(
                 options.write,
@@ -128,11 +153,16 @@ class Run:
     def __exit__(self, *exc_info: object) -> None:
         if self._file is not None:
             self._file.__exit__(*exc_info)
+        if self.reporting is not None:
+            self._report_failed = not self.reporting.write(
+                self._tally.missing(), time.time_ns(), self._status
+            )
 
     @property
     def failed(self) -> bool:
         """Whether something could not be written; it was said."""
-        return self._mute or (self._file is not None and self._file.failed)
+        recording = self._file is not None and self._file.failed
+        return self._mute or recording or self._report_failed
 
     @property
     def abandoned(self) -> bool:
@@ -202,6 +232,8 @@ class Run:
         self._tally.add(entry)
         if self._file is not None:
             self._file.add(entry)
+        if self.reporting is not None:
+            self.reporting.add(entry)
         if self._entry_hook is not None:
             self._entry_hook(entry)
 
@@ -218,6 +250,8 @@ class Run:
         else:
             self._write(entry)
         self._tally.add(entry)
+        if self.reporting is not None:
+            self.reporting.add(entry)
         self.shown += 1
 
     def summarize(self, looked_at: int, *, lost: int = 0) -> None:
@@ -226,9 +260,9 @@ class Run:
         Raises:
             BrokenPipeError: nobody reads any more.
         """
+        self._tally.not_shown(filtered=looked_at - self.shown, aggregated=0, lost=lost)
         if not self.options.summary:
             return
-        self._tally.not_shown(filtered=looked_at - self.shown, aggregated=0, lost=lost)
         with contextlib.suppress(Stuck):
             if self.options.output == "json":
                 self.writer.object(self._tally.object())

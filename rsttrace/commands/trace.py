@@ -128,6 +128,7 @@ def trace(request: Request, options: Options) -> int:
             entry_hook=each(probing.ask, watching.tell),
             judged_hook=probing.ask_peer,
             unwanted_hook=watching.tell_unwanted,
+            title=f"TCP resets on {platform.node()}",
         ) as run,
     ):
         run.say(

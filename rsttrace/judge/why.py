@@ -189,9 +189,9 @@ def _without_socket(reset: Reset) -> tuple[Deed, str]:
     if reset.we_reset_ns is not None:
         age = age_text(reset.time_ns - reset.we_reset_ns)
         return Deed.WE_RESET, f"this end had reset it {age} before: the peer has no such connection"
-    if reset.earlier and reset.earlier[0].time_ns <= reset.time_ns:
-        age = age_text(reset.time_ns - reset.earlier[-1].time_ns)
-        return Deed.RESET, f"the peer had reset it {age} before; {_ours(reset)} came too late"
+    before = [seen for seen in reset.earlier if seen.time_ns <= reset.time_ns]
+    if before:
+        return Deed.RESET, _reset_before(reset, before)
     if trigger == "SA":
         return Deed.NO_HANDSHAKE, "the peer knows no such handshake (it answers our SYN-ACK)"
     if not late:
@@ -202,6 +202,21 @@ def _without_socket(reset: Reset) -> tuple[Deed, str]:
         text = f"the peer no longer has such a connection, after {idle_text(idle)} without a packet"
         return Deed.FORGOT, text
     return Deed.NO_CONNECTION, "the peer has no such connection"
+
+
+def _reset_before(reset: Reset, before: list[Seen]) -> str:
+    """What an earlier RST has to do with it: the peer's own, or one made in its name elsewhere."""
+    elsewhere = [seen for seen in before if apart(reset.rst.ttl, seen.ttl)[0]]
+    own = [seen for seen in before if seen not in elsewhere]
+    # its own answers for want of a socket ended nothing
+    if elsewhere and all("A" not in seen.flags for seen in own):
+        age = age_text(reset.time_ns - elsewhere[-1].time_ns)
+        return (
+            "the peer has no such connection any more: resets in its name, from elsewhere, had "
+            f"come {age} before, perhaps at its end too"
+        )
+    age = age_text(reset.time_ns - own[-1].time_ns)
+    return f"the peer had reset it {age} before; {_ours(reset)} came too late"
 
 
 def _ours(reset: Reset) -> str:

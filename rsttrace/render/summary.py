@@ -104,6 +104,10 @@ class Tally:
             "blocked": blocked,
         }
 
+    def missing(self) -> dict[str, int]:
+        """How many resets were not shown, by the reason, without reasons that did not occur."""
+        return {name: count for name, count in self._not_shown.items() if count}
+
     def object(self) -> dict[str, Any]:
         """The summary as ``{"schema": 1, "summary": {…}}``; unknown is ``None``."""
         return {
@@ -144,7 +148,7 @@ class Tally:
             lines.append(f"  verdicts revised: {self._amended}")
         if self._amended_late:
             lines.append(f"  verdicts revised too late for the counts above: {self._amended_late}")
-        missing = {name: count for name, count in self._not_shown.items() if count}
+        missing = self.missing()
         if missing:
             lines.append(f"  not shown: {_listed(missing, sort=False)}")
         if self._not_shown["lost"] or self._not_shown["blocked"]:

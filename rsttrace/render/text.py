@@ -15,9 +15,11 @@ from rsttrace.render.times import clock_time, duration, iso_time
 from rsttrace.render.words import (
     claimed_sender,
     device_facts,
+    distance_text,
     endpoint_text,
     made_here_summary,
     made_here_text,
+    maker_distance,
     neighbor_text,
     netns_text,
     process_text,
@@ -162,7 +164,7 @@ def _sentence(reset: model.Reset, verdict: model.Verdict) -> str:
 
 def _path(reset: model.Reset, verdict: model.Verdict) -> list[str]:
     """How far away it was made, and who handed it to us."""
-    rst, peer = _distance(verdict.hops_rst), _distance(verdict.hops_peer)
+    rst, peer = maker_distance(reset, verdict), distance_text(verdict.hops_peer)
     clauses = []
     if verdict.origin is model.Origin.FORGED and not reset.made_here:
         maker = makers_text(verdict) or "a device"
@@ -191,14 +193,6 @@ def _path(reset: model.Reset, verdict: model.Verdict) -> list[str]:
     if handed:
         clauses.append(f"handed to us {handed}")
     return [", ".join(clauses)] if clauses else []
-
-
-def _distance(hops: int | None) -> str | None:
-    if hops is None:
-        return None
-    if hops == 0:
-        return "on our own link"
-    return "1 hop away" if hops == 1 else f"{hops} hops away"
 
 
 def _left(verdict: model.Verdict) -> list[str]:

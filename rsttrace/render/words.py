@@ -26,6 +26,41 @@ def verdict_text(verdict: model.Verdict) -> str:
     return f"{word} {percent}%"
 
 
+MOST_ROUTERS = 40
+"""Nobody is farther: the longest ways across the Internet have some thirty routers."""
+
+
+def distance_text(hops: int | None) -> str | None:
+    """``3 hops away``: as many routers as a TTL implies."""
+    if hops is None:
+        return None
+    if hops == 0:
+        return "on our own link"
+    return "1 hop away" if hops == 1 else f"{hops} hops away"
+
+
+def maker_distance(reset: model.Reset, verdict: model.Verdict) -> str | None:
+    """How far away a RST was made, as its TTL tells; what is said where its TTL was chosen.
+
+    A maker that sends with several TTLs, or from farther than anybody is, chose them.
+    """
+    hops = verdict.hops_rst
+    if hops is None:
+        return None
+    resets = [seen for seen in (*reset.earlier, *reset.later) if "R" in seen.flags]
+    ttls = sorted({reset.rst.ttl, *(seen.ttl for seen in resets if _alike(seen, reset.rst))})
+    if len({model.hops(ttl) for ttl in ttls}) > 1:
+        return f"at a distance that its TTLs ({', '.join(map(str, ttls))}) do not tell"
+    if hops > MOST_ROUTERS:
+        return f"at a distance that its TTL {reset.rst.ttl} does not tell"
+    return distance_text(hops)
+
+
+def _alike(seen: model.Seen, rst: model.Packet) -> bool:
+    """Whether two RSTs look made by the same: not the peer's own beside a forged one."""
+    return ("A" in seen.flags) == ("A" in rst.flags)
+
+
 def process_text(comm: str | None, pid: int | None) -> str:
     """``mysql[4711]``."""
     if not comm:

@@ -127,7 +127,12 @@ DEEDS = [
     (flow(BARE, trigger=seen(flags="S")), Deed.REFUSED, "no socket listens"),
     (flow(BARE, trigger=seen(flags="SA")), Deed.NO_HANDSHAKE, "no such handshake"),
     (flow(BARE, we_reset_ns=TIME - 2 * MS), Deed.WE_RESET, "2.0 ms before"),
-    (among(flow(BARE), (earlier_rst(),)), Deed.RESET, "had reset it 1.0 ms before"),
+    (among(flow(BARE), (earlier_rst(),)), Deed.RESET, "the peer had reset it 1.0 ms before"),
+    (
+        among(flow(BARE), (earlier_rst(ttl=201),)),
+        Deed.RESET,
+        "in its name, from elsewhere",
+    ),
     (flow(BARE, theirs=half(new_syn=NEW_SYN)), Deed.REUSED, "a new SYN came 30.0 ms before"),
     (flow(rst(flags="RA", ip_id=23404)), Deed.ABORTED, "aborted a live connection"),
     (flow(rst(window=9814)), Deed.SAID, "says why: a policy whose action is RESET"),
