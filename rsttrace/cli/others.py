@@ -10,11 +10,16 @@ from rsttrace.cli.options import color_option, explain_option, output_option, pl
 @click.command()
 @explain_option
 @color_option
-def demo(explain: bool, color: str) -> None:
+@click.option("--clean", is_flag=True, help="Only remove what demos that were killed have left.")
+def demo(explain: bool, color: str, clean: bool) -> None:
     """Show real verdicts on a live lab of network namespaces (needs root)."""
+    from rsttrace.commands import leftovers
     from rsttrace.commands.options import use_color
     from rsttrace.demo.play import play
 
+    if clean:
+        click.echo(leftovers.clean())
+        return
     play(color=use_color(color), explain=explain)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rsttrace.commands.filters import check_repeats, filter_of
+from rsttrace.commands.leftovers import leftover_lines
 from rsttrace.commands.noting import Noting
 from rsttrace.commands.options import shown
 from rsttrace.commands.run import Options, Run
@@ -133,7 +134,12 @@ def trace(request: Request, options: Options) -> int:
     ):
         run.say(
             "\n".join(
-                [started_line(source.report), *watching.lines(), *unseen_lines(source.report)]
+                [
+                    started_line(source.report),
+                    *watching.lines(),
+                    *unseen_lines(source.report),
+                    *leftover_lines(),
+                ]
             )
         )
         if options.verbose:

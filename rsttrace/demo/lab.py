@@ -22,6 +22,21 @@ PREFIX = "rsttrace"
 NAMES = Path("/run/netns")
 
 
+def stale(family: str = PREFIX) -> list[str]:
+    """The names of the namespaces that labs have left whose process was killed."""
+    pattern = re.compile(rf"{re.escape(family)}-(\d+)-\w+")
+    if not NAMES.is_dir():
+        return []
+    found = [(path.name, pattern.fullmatch(path.name)) for path in NAMES.iterdir()]
+    return sorted(name for name, match in found if match and not Path("/proc", match[1]).exists())
+
+
+def remove(names: Sequence[str]) -> None:
+    """Delete namespaces, as far as that is possible."""
+    for name in names:
+        subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
 class Lab:
     """A set of namespaces with links between them; leaving it removes all of them.
 
@@ -68,15 +83,7 @@ class Lab:
 
     def _remove_stale(self) -> None:
         """Delete the namespaces of labs whose process is gone."""
-        pattern = re.compile(rf"{re.escape(self._family)}-(\d+)-\w+")
-        if not NAMES.is_dir():
-            return
-        for path in NAMES.iterdir():
-            match = pattern.fullmatch(path.name)
-            if match and not Path("/proc", match[1]).exists():
-                subprocess.run(
-                    ["ip", "netns", "delete", path.name], check=False, capture_output=True
-                )
+        remove(stale(self._family))
 
     def name(self, role: str) -> str:
         """A namespace's name under /run/netns."""
@@ -158,8 +165,10 @@ class Lab:
         Raises:
             LabError: it ended without being ready.
         """
+        # it must not outlive us, however we end (PR_SET_PDEATHSIG)
+        tied = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         child = subprocess.Popen(
-            ["ip", "netns", "exec", self.name(role), *command],
+            [*tied, "ip", "netns", "exec", self.name(role), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import shutil
 import socket
 import struct
 import sys
@@ -27,6 +26,7 @@ from rsttrace.kernel.facts import Facts
 from rsttrace.kernel.image import RAW_TRACEPOINT, Program
 from rsttrace.kernel.program import Texts, compile_program, config_header, kept_name, texts
 from rsttrace.kernel.protocol import HookStatus, Report, Request, receive_request, send_answer
+from rsttrace.kernel.workplace import workplace
 
 
 def kernel_functions() -> frozenset[str]:
@@ -142,14 +142,13 @@ Armed = tuple[Program, list[HookStatus], list[int]]
 def arm(
     given: Texts,
     facts: Facts,
-    directory: Path,
     request: Request,
     chosen: tuple[hooks.Hook, ...],
     functions: frozenset[str],
 ) -> Armed:
     """Load and attach all hooks of a program that was kept, else of one compiled now.
 
-    Raises: see `compile_program`.
+    Raises: see `compile_program` and `workplace`.
     """
     where, name, program = kept(given, facts, request)
     if program is not None:
@@ -159,7 +158,8 @@ def arm(
             return program, statuses, descriptors
         for descriptor in descriptors:  # the reason may be in the file: make sure
             os.close(descriptor)
-    made = compile_program(given, facts, directory)
+    with workplace() as directory:
+        made = compile_program(given, facts, directory)
     if where is not None:
         cache.write(where, name, made.image({hook.program for hook in chosen}))
     fill_filters(made, request)
@@ -188,8 +188,8 @@ def check_packet_layer(statuses: list[HookStatus]) -> None:
         )
 
 
-def load(request: Request, directory: Path) -> tuple[Report, list[int]]:
-    """Compile (in that directory) or take what is kept, load and attach: report and descriptors.
+def load(request: Request) -> tuple[Report, list[int]]:
+    """Compile or take what is kept, load and attach: report and descriptors.
 
     The descriptors are the ring buffer's, the counters', the flows', and, in the report's order,
     one for each hook that is attached (the probe) or waits for its module (the program).
@@ -204,7 +204,7 @@ def load(request: Request, directory: Path) -> tuple[Report, list[int]]:
     functions = kernel_functions() if plan is hooks.Plan.KPROBES else frozenset()
     for follows in (True, False):
         given = texts(facts, config_header(request, facts, plan, follows))
-        program, statuses, descriptors = arm(given, facts, directory, request, chosen, functions)
+        program, statuses, descriptors = arm(given, facts, request, chosen, functions)
         failed = {status.target for status in statuses if not status.attached}
         # Without tcp_send_reset no reason follows: compile again, so that no event waits for one.
         if "tcp_send_reset" not in failed or plan is hooks.Plan.KPROBES:
@@ -229,7 +229,7 @@ def load(request: Request, directory: Path) -> tuple[Report, list[int]]:
     return report, [*maps, *descriptors]
 
 
-def serve(channel: socket.socket, directory: Path) -> None:
+def serve(channel: socket.socket) -> None:
     """Answer the one request that comes on the channel."""
     request = receive_request(channel)
     if request is None:
@@ -237,24 +237,16 @@ def serve(channel: socket.socket, directory: Path) -> None:
     answer: Report | RsttraceError
     descriptors: list[int] = []
     try:
-        answer, descriptors = load(request, directory)
+        answer, descriptors = load(request)
     except RsttraceError as error:
         answer = error
     send_answer(channel, answer, descriptors)
 
 
 def main() -> None:
-    """Serve on the socket whose number is the first argument, in the directory that is the second.
-
-    The directory is removed here, too: whoever made it may have been killed.
-    """
-    directory = Path(sys.argv[2])
-    try:
-        serve(socket.socket(fileno=int(sys.argv[1])), directory)
-    except ConnectionError:
-        pass  # likewise
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    """Serve on the socket whose number is the first argument."""
+    with contextlib.suppress(ConnectionError):  # the tracer was killed meanwhile
+        serve(socket.socket(fileno=int(sys.argv[1])))
     os._exit(0)  # bcc's atexit handlers would detach; the descriptors are the tracer's now
 
 

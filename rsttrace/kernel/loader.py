@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -107,13 +106,9 @@ def load(request: Request, meanwhile: Callable[[], None] | None = None) -> Loade
     """
     check_privileges()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with (
-        tempfile.TemporaryDirectory(prefix="rsttrace-") as directory,
-        tempfile.TemporaryFile(dir=directory) as log_file,
-        ours,
-    ):
+    with os.fdopen(os.memfd_create("rsttrace-log"), "r+b") as log_file, ours:
         with theirs:
-            child = _start(theirs, directory, log_file)
+            child = _start(theirs, log_file)
         try:
             with contextlib.suppress(ConnectionError):  # it died: there will be no answer
                 send_request(ours, request)
@@ -139,16 +134,20 @@ def load(request: Request, meanwhile: Callable[[], None] | None = None) -> Loade
     return Loaded(answer, descriptors, log)
 
 
-def _start(channel: socket.socket, directory: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(channel: socket.socket, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """The loading child, with its end of the channel."""
     # Isolated: neither the current directory nor PYTHON* variables can slip code into a process
     # that runs as root.
     return subprocess.Popen(
-        [sys.executable, "-I", str(Path(__file__).with_name("child.py")),
-         str(channel.fileno()), directory],
+        [
+            sys.executable,
+            "-I",
+            str(Path(__file__).with_name("child.py")),
+            str(channel.fileno()),
+        ],
         pass_fds=[channel.fileno()],
         start_new_session=True,  # what kills our process group lets it clean up
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-    )  # fmt: skip
+    )

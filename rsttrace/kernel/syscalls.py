@@ -1,4 +1,4 @@
-"""bpf(2) and perf_event_open(2), which the C library does not wrap."""
+"""bpf(2), perf_event_open(2) and fsmount(2), which the C library does not wrap."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ from rsttrace.errors import KernelError
 BPF = {"x86_64": 321, "aarch64": 280, "ppc64le": 361, "s390x": 351, "riscv64": 280}
 PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241, "ppc64le": 319, "s390x": 331, "riscv64": 241}
 """The numbers of the two, by machine (arch/*/…/syscall.tbl, asm-generic/unistd.h)."""
+
+ALIKE = ("x86_64", "aarch64", "ppc64le", "s390x", "riscv64")
+FSOPEN, FSCONFIG, FSMOUNT = (dict.fromkeys(ALIKE, number) for number in (430, 431, 432))
+"""From 5.1 on numbers are the same everywhere. These three are of 5.2 (d8076bdb56af)."""
+
+FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC = 1, 1
+FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 1, 6
+MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 2, 4, 8
+"""include/uapi/linux/mount.h."""
 
 BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM = 0, 1, 2
 BPF_PROG_LOAD, BPF_OBJ_GET_INFO_BY_FD, BPF_RAW_TRACEPOINT_OPEN = 5, 15, 17
@@ -50,6 +59,26 @@ def perf_event_open(attributes: bytes) -> int:
     """
     buffer = (ctypes.c_char * len(attributes)).from_buffer_copy(attributes)
     return _call(PERF_EVENT_OPEN, "perf_event_open", buffer, -1, 0, -1, PERF_FLAG_FD_CLOEXEC)
+
+
+def detached_tmpfs() -> int:
+    """A tmpfs of at most 16 MB that is mounted nowhere and lives as long as its descriptor.
+
+    Returns the descriptor of its root folder, close-on-exec. Only its owner may look into it.
+
+    Raises:
+        OSError: the kernel refuses (it wants CAP_SYS_ADMIN), or has no such call.
+        KernelError: this machine's numbers are not known here.
+    """
+    context = _call(FSOPEN, "fsopen", b"tmpfs", FSOPEN_CLOEXEC)
+    try:
+        for key, value in ((b"size", b"16m"), (b"mode", b"0700")):
+            _call(FSCONFIG, "fsconfig", context, FSCONFIG_SET_STRING, key, value, 0)
+        _call(FSCONFIG, "fsconfig", context, FSCONFIG_CMD_CREATE, None, None, 0)
+        flags = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+        return _call(FSMOUNT, "fsmount", context, FSMOUNT_CLOEXEC, flags)
+    finally:
+        os.close(context)
 
 
 def _call(numbers: dict[str, int], name: str, *arguments: object) -> int:

@@ -208,6 +208,35 @@ def test_two_signals_do_not_cut_the_demo_s_cleaning_short() -> None:
     assert not [name for name in os.listdir("/run/netns") if name.startswith(prefix)]
 
 
+def test_kill_9_of_the_demo_leaves_no_process_and_what_it_left_is_said_and_removed() -> None:
+    command = [sys.executable, "-m", "rsttrace"]
+    with subprocess.Popen(
+        [*command, "demo"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("#   the client sees"):
+                break
+        prefix = f"rsttrace-{process.pid}-"
+        names = [name for name in os.listdir("/run/netns") if name.startswith(prefix)]
+        process.kill()
+        process.wait(DEADLINE_S)
+
+    def inside() -> list[str]:
+        listed = [["ip", "netns", "pids", name] for name in names]
+        ran = [subprocess.run(each, capture_output=True, text=True, check=True) for each in listed]
+        return [pid for each in ran for pid in each.stdout.split()]
+
+    assert names
+    poll_until(lambda: not inside(), "its helpers to end")
+    traced = subprocess.run(
+        [*command, "--duration", "0.1"], capture_output=True, text=True, check=True
+    )
+    assert f"{len(names)} namespaces are left of a demo that was killed" in traced.stderr
+    subprocess.run([*command, "demo", "--clean"], check=True, capture_output=True)
+    assert not [name for name in os.listdir("/run/netns") if name.startswith(prefix)]
+
+
 def test_a_spoofed_syn_does_not_wipe_what_the_flow_has_taught(
     lan: Lab, tracer: Tracer, fence: Fence
 ) -> None:

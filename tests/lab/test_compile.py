@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -49,3 +50,32 @@ def test_an_error_is_told_where_it_is(name: str, tmp_path: Path) -> None:
     assert "does not compile" in done.stdout, done.stderr
     assert f"{bpf / name}:{line + 1}:" in done.stderr
     assert done.stderr.count("error:") == 1, done.stderr
+
+
+SICK = """
+set -e
+mount --make-rprivate /
+for place in /tmp /var/tmp /dev/shm /run; do
+    mount -t tmpfs -o ro none $place
+done
+exec "$@"
+"""
+
+
+@pytest.mark.parametrize("place", ["unset", "/proc/nowhere", "/"])
+def test_it_starts_where_nothing_can_be_written(place: str) -> None:
+    """A sick node: every folder for temporary files is read-only, and TMPDIR may name none."""
+    environment = {**os.environ, "RSTTRACE_CACHE": ""}
+    environment.pop("TMPDIR", None)
+    if place != "unset":
+        environment["TMPDIR"] = place
+    tracer = [sys.executable, "-m", "rsttrace", "--duration", "0.1"]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", SICK, "sh", *tracer],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tracing resets" in done.stderr
