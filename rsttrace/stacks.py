@@ -44,6 +44,7 @@ STACKS = (
 )
 
 
+@lru_cache(maxsize=1024)
 def order(options: str) -> str:
     """The kinds of options, in their order, without their values: ``mss,sackOK,TS,nop,wscale``."""
     return ",".join(word.split(" ", 1)[0] for word in options.split(",")) if options else ""

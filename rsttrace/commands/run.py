@@ -103,7 +103,7 @@ class Run:
         self.before: Callable[[], None] | None = None
         self.history = History(
             hold_ns=round(options.hold_s * 1e9),
-            decide=lambda reset: judge(reset, options.fingerprints),
+            decide=lambda reset: judge(reset, options.fingerprints, explain=options.explain),
         )
         self._stop = stop
         self._ends = None if options.duration_s is None else time.monotonic() + options.duration_s

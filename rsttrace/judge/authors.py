@@ -17,8 +17,10 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rsttrace.model import Author
 
@@ -791,7 +793,8 @@ PEER_FROM = 0.90
 class Model:
     """The table, ready to be added up: logarithms of priors and likelihoods.
 
-    `priors` and `rows` replace the table's own (tests move them at random).
+    `priors` and `rows` replace the table's own (tests move them at random). `memo` is for who
+    weighs the same observations again and again.
     """
 
     def __init__(
@@ -799,6 +802,7 @@ class Model:
         priors: tuple[float, ...] = PRIORS,
         rows: dict[str, tuple[float, ...]] | None = None,
     ) -> None:
+        self.memo: OrderedDict[tuple[str, ...], Any] = OrderedDict()
         whole = sum(priors)
         self.priors = tuple(math.log(prior / whole) for prior in priors)
         numbers = rows or {name: row.likelihoods for name, row in ROWS.items()}

@@ -498,8 +498,9 @@ def least_rtt_ns(reset: Reset) -> tuple[int, int] | None:
         known.append((theirs.syn_ns or 0) - ours.syn_ns)  # our SYN, their SYN-ACK
         measured = 1
     for sent in ours.recent:
-        again = any(_overlap(sent, seen) for seen in ours.recent if seen != sent)
-        if not sent.payload_len or "F" in sent.flags or again or was_sent_before(sent, ours):
+        if not sent.payload_len or "F" in sent.flags or was_sent_before(sent, ours):
+            continue
+        if any(_overlap(sent, seen) and seen != sent for seen in ours.recent):
             continue
         end = (sent.seq + length_of(sent)) & 0xFFFFFFFF
         acks = [

@@ -257,6 +257,8 @@ def _undiminished(reset: Reset, known: facts.Reference | None) -> Observation | 
 @once
 def _counting(reset: Reset) -> Observation | None:
     """RSTs of one moment, made alike, with different TTLs."""
+    if len(reset.siblings) < 2:
+        return None
     ttls = list(
         dict.fromkeys(
             other.rst.ttl
@@ -891,6 +893,8 @@ def _next_number(reset: Reset) -> Observation | None:
 
 def _moves_on(reset: Reset) -> Observation | None:
     """Several RSTs beyond all that we acknowledged: guesses at our window, no next number."""
+    if not reset.siblings:
+        return None
     together = sorted((*reset.siblings, reset), key=lambda other: other.time_ns)
     acks = reset.our_acks or facts.our_acks(reset)
     own = [

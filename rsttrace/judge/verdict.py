@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import replace
+from typing import NamedTuple
 
 from rsttrace import tcp
 from rsttrace.judge import facts, proofs, reasons, why
@@ -58,11 +60,18 @@ def decide(score: float) -> tuple[Origin, float | None]:
     return Origin.INCONCLUSIVE, None
 
 
-def judge(reset: Reset, fingerprints: Fingerprints | None = None, table: Model = TABLE) -> Verdict:
+def judge(
+    reset: Reset,
+    fingerprints: Fingerprints | None = None,
+    table: Model = TABLE,
+    *,
+    explain: bool = True,
+) -> Verdict:
     """Say who made a reset, by everything known about it. Pure.
 
     `fingerprints` name the device where the evidence says, or leans to, forged; they weigh nothing.
-    `table` holds the numbers (tests replace it).
+    `table` holds the numbers (tests replace it). Without `explain`, `Verdict.considered` stays
+    empty: what says nothing is not put together.
     """
     reset.memo.clear()
     for other in reset.siblings:
@@ -72,9 +81,15 @@ def judge(reset: Reset, fingerprints: Fingerprints | None = None, table: Model =
         return _sent(reset, proof)
     seen = observe(reset)
     names = tuple(found.name for found in seen if found.name is not None)
-    shares = table.weigh(names)
-    score = round(logit(1 - peer_share(shares)), 2)
-    considered = tuple(_evidence(found, shares, score, table) for found in seen)
+    weighed = _weigh(table, names)
+    shares, score = weighed.shares, weighed.score
+    considered = tuple(
+        [
+            _evidence(found, weighed)
+            for found in seen
+            if explain or found.name is not None or found.group == "asked"
+        ]
+    )
     confidence: float | None
     if proof is not None:
         origin, confidence = proof.origin, 1.0
@@ -83,22 +98,30 @@ def judge(reset: Reset, fingerprints: Fingerprints | None = None, table: Model =
         considered = (_proof_evidence(proof, score), *considered)
     else:
         origin, confidence = decide(score)
-        authors = tuple(
-            Share(author, round(share, 4), WORDS[author], round(PRIOR_OF[author], 4))
-            for author, share in by_author(shares).items()
-        )
+        authors = weighed.authors
     words = proofs.other_end_words(reset)
     if words is not None and not any(found.rule == "other-end" for found in considered):
         considered += (Evidence("other-end", 0.0, *words),)
     speaking = tuple(
-        found
-        for found in considered
-        if found.proof or found.group == "asked" or abs(found.weight) >= SPEAKS_FROM
+        [
+            found
+            for found in considered
+            if found.proof or found.group == "asked" or abs(found.weight) >= SPEAKS_FROM
+        ]
     )
     named = proof is not None and proof.author is not None
     beside = findings(reset, origin, authors, proved=named)
     return _verdict(
-        reset, fingerprints, origin, confidence, score, authors, considered, speaking, beside
+        reset,
+        fingerprints,
+        origin,
+        confidence,
+        score,
+        authors,
+        considered if explain else (),
+        speaking,
+        beside,
+        explain,
     )
 
 
@@ -112,14 +135,17 @@ def _verdict(
     considered: tuple[Evidence, ...],
     speaking: tuple[Evidence, ...],
     found_beside: tuple[Evidence, ...],
+    explain: bool,
 ) -> Verdict:
     suspect = origin is Origin.FORGED or (origin is Origin.INCONCLUSIVE and score > 0)
     device = None
     if fingerprints is not None:
-        matches = fingerprints.match(reset)
         unnamed = _not_named(reset, suspect, authors)
-        considered += (_fingerprint_line(matches, unnamed),)
-        device = matches[0].fingerprint if matches and unnamed is None else None
+        if explain or unnamed is None:
+            matches = fingerprints.match(reset)
+            if explain:
+                considered += (_fingerprint_line(matches, unnamed),)
+            device = matches[0].fingerprint if matches and unnamed is None else None
     written = reasons.written(reset)
     named = device.device if device is not None else None
     rst_hops, peer_hops = distances(reset)
@@ -167,19 +193,51 @@ def _sent(reset: Reset, proof: proofs.Proof | None) -> Verdict:
     )
 
 
-def _evidence(
-    found: Observation, shares: tuple[float, ...], score: float, table: Model
-) -> Evidence:
-    """An observation with its effect: the verdict with it against the verdict without it."""
+class _Weighed(NamedTuple):
+    """What observations say together, whatever the reset: it is worked out once for each set.
+
+    `weights` is each one's effect: the verdict with it against the verdict without it.
+    """
+
+    shares: tuple[float, ...]
+    score: float
+    weights: dict[str, float]
+    authors: tuple[Share, ...]
+
+
+WEIGHED = 4096
+"""So many sets of observations are remembered for each table."""
+
+
+def _weigh(table: Model, names: tuple[str, ...]) -> _Weighed:
+    known: OrderedDict[tuple[str, ...], _Weighed] = table.memo
+    found = known.get(names)
+    if found is None:
+        shares = table.weigh(names)
+        score = round(logit(1 - peer_share(shares)), 2)
+        weights = {name: round(score - table.without(shares, name), 2) for name in names}
+        authors = tuple(
+            Share(author, round(share, 4), WORDS[author], round(PRIOR_OF[author], 4))
+            for author, share in by_author(shares).items()
+        )
+        found = known[names] = _Weighed(shares, score, weights, authors)
+        if len(known) > WEIGHED:
+            known.popitem(last=False)
+    return found
+
+
+def _evidence(found: Observation, weighed: _Weighed) -> Evidence:
+    """An observation with its effect."""
     if found.name is None:
         return Evidence(found.group, 0.0, found.text, found.values, group=found.group)
     return Evidence(
-        rule=found.name,
-        weight=round(score - table.without(shares, found.name), 2),
-        text=found.text,
-        values=found.values,
-        group=found.group,
-        factors=factors(found.name),
+        found.name,
+        weighed.weights[found.name],
+        found.text,
+        found.values,
+        False,
+        found.group,
+        factors(found.name),
     )
 
 

@@ -31,7 +31,10 @@ def entry_object(entry: model.Entry, *, explain: bool = False, utc: bool = False
 
 
 def _made(entry: model.Entry, *, explain: bool, utc: bool) -> dict[str, Any]:
-    """The entry with the field names of the schema, not all of it in JSON's own types yet."""
+    """The entry with the field names of the schema, not all of it in JSON's own types yet.
+
+    What every entry has is, for the encoder asks `_plain` about anything else.
+    """
     reset, verdict = entry.reset, entry.verdict
     ipv6 = reset.family == 6
     made: dict[str, Any] = {
@@ -39,9 +42,9 @@ def _made(entry: model.Entry, *, explain: bool, utc: bool) -> dict[str, Any]:
         "id": entry.id,
         "amends": entry.amends,
         "time": iso_time(reset.time_ns, utc=utc),
-        "kind": reset.kind,
+        "kind": reset.kind.value,
         "direction": reset.kind.direction,
-        "origin": verdict.origin,
+        "origin": verdict.origin.value,
         "confidence": verdict.confidence,
         "score": verdict.score,
         "summary": verdict.summary or None,
@@ -220,7 +223,7 @@ def _baseline(baseline: model.Baseline, ipv6: bool) -> dict[str, Any]:
     theirs, ours = baseline.theirs, baseline.ours
     last = theirs.recent[0] if theirs and theirs.recent else None
     return {
-        "scope": baseline.scope,
+        "scope": baseline.scope.value,
         "packets": theirs.packets if theirs else None,
         "ttl": theirs.ttl if theirs else None,
         "syn_ttl": theirs.syn_ttl if theirs else None,
@@ -235,7 +238,7 @@ def _baseline(baseline: model.Baseline, ipv6: bool) -> dict[str, Any]:
 def authors_object(verdict: model.Verdict) -> list[dict[str, Any]]:
     """Who may have made it, as an entry lists them."""
     return [
-        {"author": share.author, "probability": share.probability, "text": share.text}
+        {"author": share.author.value, "probability": share.probability, "text": share.text}
         for share in listed(verdict)
     ]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 
 _NS = 1_000_000_000
 
@@ -12,11 +14,19 @@ def iso_time(time_ns: int, *, utc: bool = False) -> str | None:
 
     ``None`` where no calendar reaches: a capture file may carry any number as its time.
     """
-    moment = _moment(time_ns, utc)
-    if moment is None:
-        return None
-    text = moment.isoformat()  # ends in the offset, "+08:00": six characters
-    return f"{text[:-6]}.{time_ns % _NS:09d}{text[-6:]}"
+    second, nanoseconds = divmod(time_ns, _NS)
+    text = _iso_second(second, utc, (*time.tzname, time.timezone))
+    return None if text is None else f"{text[:-6]}.{nanoseconds:09d}{text[-6:]}"
+
+
+@lru_cache(maxsize=64)
+def _iso_second(second: int, utc: bool, zone: tuple[str, str, int]) -> str | None:
+    """A whole second; ends in the offset, ``+08:00``: six characters. `zone`: tzset(3) changes it.
+
+    Resets come many to a second.
+    """
+    moment = _moment(second * _NS, utc)
+    return None if moment is None else moment.isoformat()
 
 
 def clock_time(time_ns: int, *, utc: bool = False) -> str:

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+from rsttrace.judge import fingerprints
 from rsttrace.judge.verdict import judge
 from rsttrace.kernel.decode import decode
 from rsttrace.model import Entry, Kind, Reset
@@ -40,10 +41,11 @@ def main() -> None:
     events = raw_events()
     resets = [decode(raw, b.CONTEXT) for raw in events]
     told = [reset for reset in resets if isinstance(reset, Reset)]
+    known = fingerprints.load(())
     entries = [Entry(id + 1, reset, judge(reset)) for id, reset in enumerate(told)]
     stages: dict[str, Callable[[], object]] = {
         "decode": lambda: [decode(raw, b.CONTEXT) for raw in events],
-        "judge": lambda: [judge(reset) for reset in told],
+        "judge": lambda: [judge(reset, known, explain=False) for reset in told],
         "JSON line": lambda: [entry_line(entry) for entry in entries],
     }
     spent: dict[str, list[float]] = {name: [] for name in stages}

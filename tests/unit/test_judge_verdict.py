@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from rsttrace.judge import fingerprints
 from rsttrace.judge.authors import (
     FORGED_FROM,
     PEER_FROM,
     PRIOR_OF,
+    PRIORS,
     ROWS,
     TABLE,
     Model,
@@ -1243,3 +1245,22 @@ def test_the_peer_s_distance_as_it_answered_settles_first_contact() -> None:
     assert same.origin is Origin.PEER
     assert farther.score > 0
     assert not farther.authors[0].author.is_peer
+
+
+def test_what_is_not_explained_is_judged_alike() -> None:
+    draw, known = random.Random(14), fingerprints.load(())
+    named = 0
+    for _ in range(1000):
+        given = random_reset(draw)
+        whole, brief = judge(given, known), judge(given, known, explain=False)
+        assert brief == dataclasses.replace(whole, considered=brief.considered)
+        assert brief.considered == (whole.considered if brief.origin is Origin.LOCAL else ())
+        named += brief.device_name is not None
+    assert named
+
+
+def test_what_observations_say_together_is_each_table_s_own() -> None:
+    given, moved = reset(theirs=b.half()), Model(priors=(1.0,) * len(PRIORS))
+    score = judge(given).score
+    assert judge(given, table=moved).score != score
+    assert judge(given).score == score
