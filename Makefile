@@ -10,7 +10,7 @@ PROGRAMS := dsniff hping3 haproxy iptables conntrack traceroute mtr-tiny
 PROGRAMS += $(if $(CI),lldpd)
 # A unit test compiles the baseline of bpf/ for user space, to hold it against the captures'.
 # Who watches a run, as they are in the field, for `make watch`.
-WATCHERS := prometheus
+WATCHERS := prometheus systemd
 COMPILER := gcc libc6-dev
 EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 
@@ -32,7 +32,7 @@ lint: $(VENV)/installed-dev ## ruff and mypy, as CI runs them
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-watch: $(VENV)/installed-dev $(VENV)/programs $(VENV)/watchers ## with Debian's Prometheus: metrics, alerts, the dashboard's queries (root)
+watch: $(VENV)/installed-dev $(VENV)/programs $(VENV)/watchers ## metrics and alerts in Debian's Prometheus, entries in a journald (root)
 	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m pytest tests/watch
 
 bench: $(VENV)/installed-dev ## what tracing costs, as ratios measured side by side

@@ -86,6 +86,11 @@ from rsttrace.cli.options import (
     metavar="[ADDR:]PORT",
     help="Serve metrics for Prometheus there (by default at 127.0.0.1 only).",
 )
+@click.option(
+    "--journal",
+    is_flag=True,
+    help="Also send each entry to journald, with fields (journalctl RSTTRACE_ORIGIN=forged).",
+)
 def command(**options: Any) -> int:
     """Show every TCP reset that this node sends or receives, and who made it."""
     from rsttrace.commands import trace

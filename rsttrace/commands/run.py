@@ -51,6 +51,7 @@ class Options:
     probe_arp: bool = False
     probe: bool = False
     metrics: str | None = None
+    journal: bool = False
 
 
 class Run:

@@ -90,6 +90,7 @@ def run_command(options: Mapping[str, Any]) -> int:
             probe_arp=options["probe_arp"],
             probe=options["probe"],
             metrics=options["metrics"],
+            journal=options["journal"],
         ),
     )
 
@@ -151,6 +152,8 @@ def trace(request: Request, options: Options) -> int:
         except Stuck:
             run.say("warning: nobody reads the output; ending without the rest")
         probing.tell_left_out(run)
+        for line in watching.last_lines():
+            run.say(line)
         _end(run, source)
     return 1 if run.failed else 0
 

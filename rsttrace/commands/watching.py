@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 from collections.abc import Callable, Iterator
 
@@ -11,7 +12,10 @@ from rsttrace.commands.run import Options
 from rsttrace.judge import findings
 from rsttrace.kernel.source import LiveSource
 from rsttrace.model import Entry
+from rsttrace.render.journal import journal_fields
+from rsttrace.render.text import entry_lines
 from rsttrace.watch.exporter import Exporter, parse_address
+from rsttrace.watch.journal import Journal
 from rsttrace.watch.metrics import KernelSide, Metrics
 
 Teller = Callable[[Entry], None]
@@ -26,6 +30,9 @@ class Watching:
 
     def __init__(self, options: Options) -> None:
         self._address = parse_address(options.metrics) if options.metrics is not None else None
+        self._journal = Journal() if options.journal else None
+        self._options = options
+        self._own_netns = os.stat("/proc/self/ns/net").st_ino
         self._exporter: Exporter | None = None
         self._metrics: Metrics | None = None
         self._stack = contextlib.ExitStack()
@@ -35,6 +42,8 @@ class Watching:
             if self._address is not None:
                 self._exporter = stack.enter_context(Exporter(*self._address))
                 self._metrics = Metrics(self._exporter.registry, finding_names())
+            if self._journal is not None:
+                stack.enter_context(self._journal)
             self._stack = stack.pop_all()
         return self
 
@@ -59,6 +68,17 @@ class Watching:
         """An entry was shown."""
         if self._metrics is not None:
             self._metrics.add(entry)
+        if self._journal is not None:
+            utc = self._options.utc
+            line, *_ = entry_lines(entry, utc=utc, own_netns=self._own_netns)
+            self._journal.send(journal_fields(entry, line))
+
+    def last_lines(self) -> list[str]:
+        """What the user is told at the end."""
+        if self._journal is None or not self._journal.lost:
+            return []
+        lost, reason = self._journal.lost, self._journal.reason
+        return [f"warning: {lost} entries are missing in the journal: {reason}"]
 
     def tell_unwanted(self) -> None:
         """A reset was judged, and a filter left it out."""
