@@ -5,7 +5,7 @@ SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # bcc is in no Python registry (PyPI's "bcc" is another project); the rest is for lab and tests.
 PACKAGES := python3-bpfcc python3-venv iproute2 nftables tcpdump
 # Forgers and boxes as they are in the field, for the lab of `make test` and `make accuracy`.
-PROGRAMS := dsniff hping3 haproxy iptables conntrack traceroute mtr-tiny
+PROGRAMS := dsniff hping3 haproxy iptables conntrack traceroute mtr-tiny tmux
 # Its service would speak LLDP on your network from the next boot on: only on CI's machine.
 PROGRAMS += $(if $(CI),lldpd)
 # A unit test compiles the baseline of bpf/ for user space, to hold it against the captures'.

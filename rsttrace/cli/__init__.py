@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from rsttrace import __version__
-from rsttrace.cli import compare, locate, others, read, trace
+from rsttrace.cli import compare, locate, others, read, top, trace
 from rsttrace.errors import RsttraceError
 
 
@@ -53,6 +53,7 @@ for _command in (
     read.command,
     compare.command,
     locate.command,
+    top.command,
     others.demo,
     others.doctor,
     others.schema,

@@ -125,7 +125,7 @@ def _who(reset: model.Reset, own_netns: int | None) -> list[str]:
     process = reset.process
     if process and (process.comm or process.pid is not None):
         words.append(process_text(process.comm, process.pid))
-    owner = _owner(reset)
+    owner = owner_text(reset)
     if owner:
         words.append(owner)
     if reset.netns is not None and reset.netns != own_netns:
@@ -133,7 +133,8 @@ def _who(reset: model.Reset, own_netns: int | None) -> list[str]:
     return words
 
 
-def _owner(reset: model.Reset) -> str | None:
+def owner_text(reset: model.Reset) -> str | None:
+    """The pod, container or user that a reset's socket belongs to, as far as it is known."""
     pod, container = reset.pod, reset.container
     if pod and (pod.name or pod.uid):
         namespace = f"{safe(pod.namespace)}/" if pod.namespace else ""

@@ -77,7 +77,7 @@ def test_imports_point_one_way(path: Path) -> None:
     elif where in LAYERS:
         # what is compared are two captures
         assert used <= {where, *LEAVES, *SHARED, *(("capture",) if where == "compare" else ())}
-    else:  # cli, commands, demo: the top; only __main__ may start the command line
+    else:  # cli, commands, demo, top: the roof; only __main__ may start the command line
         assert "cli" not in used or where in ("__main__", "cli")
 
 
@@ -115,6 +115,13 @@ def test_bcc_is_the_childs_alone_and_pyroute2_stays_with_networks() -> None:
     assert {part(name) for name in users["prometheus_client"]} == {"watch"}
     assert users["logging_journald"] == {"rsttrace.watch.journal"}
     assert {part(name) for name in users["pyroute2"]} <= {"enrich", "demo"}
+
+
+def test_textual_is_the_screen_s_alone() -> None:
+    users = {dotted(path) for path in MODULES if {"textual", "rich"} & imports_of(path)}
+    assert users <= {"rsttrace.top.app"}
+    with_it = {dotted(path) for path in MODULES if "rsttrace.top.app" in imports_of(path)}
+    assert with_it == {"rsttrace.commands.top"}
 
 
 @pytest.mark.parametrize(

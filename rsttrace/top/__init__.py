@@ -1,0 +1,1 @@
+"""``rsttrace top``: what is being reset right now, as a screen to look at."""
