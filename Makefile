@@ -32,7 +32,7 @@ lint: $(VENV)/installed-dev ## ruff and mypy, as CI runs them
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-watch: $(VENV)/installed-dev $(VENV)/programs $(VENV)/watchers ## metrics and alerts in Debian's Prometheus, entries in a journald (root)
+watch: $(VENV)/installed-dev $(VENV)/programs $(VENV)/watchers ## metrics and alerts in Debian's Prometheus, entries in a journald, the service in a systemd (root)
 	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m pytest tests/watch
 
 bench: $(VENV)/installed-dev ## what tracing costs, as ratios measured side by side

@@ -148,7 +148,8 @@ def trace(request: Request, options: Options) -> int:
             if source.log:
                 run.say(source.log)
         try:
-            _Tracing(run, source, enricher, probing, noting).run()
+            watching.ready(source.report)
+            _Tracing(run, source, enricher, probing, noting, watching).run()
         except Stuck:
             run.say("warning: nobody reads the output; ending without the rest")
         probing.tell_left_out(run)
@@ -187,12 +188,14 @@ class _Tracing:
         enricher: Enricher,
         probing: Probing | Unasked,
         noting: Noting,
+        watching: Watching,
     ) -> None:
         self._run = run
         self._source = source
         self._enricher = enricher
         self._probing = probing
         self._noting = noting
+        self._watching = watching
 
     def run(self) -> None:
         """Until something ends it, and then what is left.
@@ -206,10 +209,12 @@ class _Tracing:
             self._show(source.wait(self._wait_s()))
             self._enricher.tidy()
             self._probing.show(run)
+            self._watching.turn()
             for target in source.attach_late():
                 run.say(f"now attached: {target}")
             if run.abandoned:
                 raise BrokenPipeError
+        self._watching.stopping()
         source.detach()
         self._show_rest()
         self._probing.finish(run)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from rsttrace import __version__
 from rsttrace.commands.run import Options
 from rsttrace.judge import findings
+from rsttrace.kernel.protocol import Report
 from rsttrace.kernel.source import LiveSource
-from rsttrace.model import Entry
+from rsttrace.model import Entry, Origin
 from rsttrace.render.journal import journal_fields
 from rsttrace.render.text import entry_lines
 from rsttrace.watch.exporter import Exporter, parse_address
 from rsttrace.watch.journal import Journal
 from rsttrace.watch.metrics import KernelSide, Metrics
+from rsttrace.watch.systemd import Notifier
 
-Teller = Callable[[Entry], None]
+FIRST_PID_NAMESPACE = 0xEFFFFFFC
+"""PROC_PID_INIT_INO (include/linux/proc_ns.h): its ids are those that the kernel side tells."""
 
 
 class Watching:
@@ -32,9 +35,14 @@ class Watching:
         self._address = parse_address(options.metrics) if options.metrics is not None else None
         self._journal = Journal() if options.journal else None
         self._options = options
+        self._same_pids = os.stat("/proc/self/ns/pid").st_ino == FIRST_PID_NAMESPACE
         self._own_netns = os.stat("/proc/self/ns/net").st_ino
         self._exporter: Exporter | None = None
         self._metrics: Metrics | None = None
+        self._notifier = Notifier()
+        self._hooks = ""
+        self._shown = 0
+        self._forged = 0
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Watching:
@@ -64,14 +72,32 @@ class Watching:
         """What the user is told at the start."""
         return [f"  metrics: {self._exporter.url}"] if self._exporter is not None else []
 
+    def ready(self, report: Report) -> None:
+        """Everything is armed."""
+        self._hooks = f"plan {report.plan}, {report.attached} of {len(report.hooks)} hooks"
+        self._notifier.ready()
+        self.turn()
+
+    def turn(self) -> None:
+        """The loop has gone round once more."""
+        counted = f"{self._shown:,} resets shown, {self._forged:,} forged"
+        self._notifier.alive(f"{self._hooks}: {counted}")
+
+    def stopping(self) -> None:
+        """The end has begun."""
+        self._notifier.stopping()
+
     def tell(self, entry: Entry) -> None:
         """An entry was shown."""
+        if entry.amends is None:
+            self._shown += 1
+            self._forged += entry.verdict.origin is Origin.FORGED
         if self._metrics is not None:
             self._metrics.add(entry)
         if self._journal is not None:
             utc = self._options.utc
             line, *_ = entry_lines(entry, utc=utc, own_netns=self._own_netns)
-            self._journal.send(journal_fields(entry, line))
+            self._journal.send(journal_fields(entry, line, same_pids=self._same_pids))
 
     def last_lines(self) -> list[str]:
         """What the user is told at the end."""

@@ -59,12 +59,14 @@ FIELDS = (
 """Every field that there may be."""
 
 
-def journal_fields(entry: model.Entry, message: str) -> list[tuple[str, str]]:
+def journal_fields(
+    entry: model.Entry, message: str, *, same_pids: bool = False
+) -> list[tuple[str, str]]:
     """The fields and their values, which are valid UTF-8; a finding each has a field of its own.
 
     `message` is the line for people. ``RSTTRACE_JSON`` is the whole entry, as ``-o json`` has it.
     ``OBJECT_PID`` makes journald add what it knows of that process: ``journalctl -u`` of its unit
-    shows the entry.
+    shows the entry. It is given where the kernel's process ids are also journald's (`same_pids`).
     """
     made = entry_object(entry)
     fields = [
@@ -77,7 +79,7 @@ def journal_fields(entry: model.Entry, message: str) -> list[tuple[str, str]]:
         value = _at(made, path)
         if value is not None:
             fields.append((name, str(value)))
-    if entry.reset.process is not None:
+    if same_pids and entry.reset.process is not None:
         fields.append(("OBJECT_PID", str(entry.reset.process.pid)))
     fields += [("RSTTRACE_AUTHOR", share["author"]) for share in made["authors"][:1]]
     fields += [("RSTTRACE_FINDING", finding) for finding in made["findings"]]

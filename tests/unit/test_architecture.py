@@ -19,8 +19,8 @@ SOURCES = sorted(
     for path in (ROOT / room).rglob("*")
     if path.suffix in (".py", ".c", ".h", ".sh", ".toml") and "dist" not in path.parts
 )
-MADE = ("vagrant/dist/", "rsttrace.cgroup")
-"""What is made later, and a word of a guest's kernel command line."""
+MADE = ("vagrant/dist/", "rsttrace.cgroup", "rsttrace.service", "rsttrace.default")
+"""What is made later, a word of a guest's kernel command line, and files of systemd."""
 
 
 def named(text: str) -> set[str]:

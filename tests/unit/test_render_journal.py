@@ -21,7 +21,9 @@ def verdict(origin: Origin, **values: Any) -> Verdict:
 
 def fields(reset: Reset, given: Verdict, **values: Any) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for name, value in journal_fields(Entry(17, reset, given, **values), "the first line"):
+    for name, value in journal_fields(
+        Entry(17, reset, given, **values), "the first line", same_pids=True
+    ):
         found.setdefault(name, []).append(value)
     return found
 
@@ -44,6 +46,13 @@ def test_what_is_known_has_a_field() -> None:
     assert found["RSTTRACE_COMM"] == ["nginx"]
     assert found["RSTTRACE_POD_NAMESPACE"] == ["shop"]
     assert found["RSTTRACE_FINDING"] == ["idle-timeout", "port-reuse"]
+
+
+def test_a_process_id_of_another_namespace_is_not_journalds() -> None:
+    reset = builders.reset(process=Process(4711, "nginx", 33))
+    found = dict(journal_fields(Entry(1, reset, verdict(Origin.PEER)), ""))
+    assert found["RSTTRACE_PID"] == "4711"
+    assert "OBJECT_PID" not in found
 
 
 def test_what_is_unknown_has_none() -> None:
@@ -83,4 +92,4 @@ def test_what_no_text_may_hold_does_not_come_through() -> None:
 def test_the_man_page_names_only_fields_that_there_are() -> None:
     named = set(re.findall(r"\bRSTTRACE_[A-Z_]*[A-Z]\b", MAN_PAGE.read_text(encoding="utf-8")))
     assert {"RSTTRACE_ORIGIN", "RSTTRACE_JSON"} <= named
-    assert named - set(FIELDS) <= {"RSTTRACE_CACHE", "RSTTRACE_BCC_PATH"}
+    assert named - set(FIELDS) <= {"RSTTRACE_CACHE", "RSTTRACE_BCC_PATH", "RSTTRACE_OPTIONS"}

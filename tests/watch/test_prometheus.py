@@ -82,7 +82,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with routed_lab("rstwatch") as lab:
         lab.add(NODE)
         into = ["ip", "netns", "exec", lab.name(NODE)]
-        tracer = Tracer("--metrics", "9741", program=[*into, *TRACE])
+        # Others of this machine may be reset meanwhile.
+        ours = [f"--netns={lab.inode(role)}" for role in (CLIENT, ROUTER, SERVER)]
+        tracer = Tracer("--metrics", "9741", *ours, program=[*into, *TRACE])
         try:
             lab.spawn(
                 NODE,
