@@ -31,6 +31,7 @@ from rsttrace.model import (
     Process,
     Reset,
     Share,
+    Sighting,
     Verdict,
 )
 
@@ -239,13 +240,9 @@ class _Members:
         """An object or null."""
         return None if self._found.get(name) is None else self.inner(name)
 
-    def has(self, name: str) -> bool:
-        """Whether there is such a member: older lines lack the newer ones."""
-        return name in self._found
-
     def items_or_none(self, name: str) -> list[Any] | None:
-        """A list, or ``None`` where an older line has no such member."""
-        return self.items(name) if self.has(name) else None
+        """A list; ``None`` for null, and where an older line has no such member."""
+        return None if self._found.get(name) is None else self.items(name)
 
     def items(self, name: str) -> list[Any]:
         """A list."""
@@ -311,6 +308,26 @@ def _reset(members: _Members) -> Reset:
         next_hop=_next_hop(members.inner_or_none("next_hop")),
         container=_container(members.inner_or_none("container")),
         pod=_pod(members.inner_or_none("pod")),
+        sightings=_sightings(members),
+    )
+
+
+def _sightings(members: _Members) -> tuple[Sighting, ...]:
+    found = members.items_or_none("sightings") or ()  # none of what was seen live
+    return tuple(_sighting(item) for item in found)
+
+
+def _sighting(item: Any) -> Sighting:
+    if not isinstance(item, dict):
+        raise WrongLine("sightings is not a list of objects")
+    members = _Members(item, "sightings[].")
+    return Sighting(
+        frame=members.number("frame"),
+        time_ns=members.time_ns("time"),
+        interface=members.number_or_none("interface"),
+        ifname=members.text_or_none("ifname"),
+        ttl=members.number("ttl", 255),
+        mac=members.text_or_none("mac"),
     )
 
 

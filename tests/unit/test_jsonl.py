@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from rsttrace import jsonl
-from rsttrace.model import NO_TIME
+from rsttrace.model import NO_TIME, Sighting
 from rsttrace.render.json import entry_object
-from tests.unit.test_render_samples import FORGED, SAMPLES
+from tests.unit.test_render_samples import FORGED, SAMPLES, with_reset
 
 ENTRY: dict[str, Any] = entry_object(FORGED)
 
@@ -51,6 +51,18 @@ def test_what_the_judge_said_comes_back(sample: str) -> None:
     assert line.sent == (sent.payload if sent is not None else None)
 
 
+def test_the_places_where_a_capture_shows_it_come_back() -> None:
+    places = (
+        Sighting(39, FORGED.reset.time_ns - 5000, 3, "eth1", 63, "02:00:00:00:00:01"),
+        Sighting(40, FORGED.reset.time_ns, None, None, 62, None),
+    )
+    entry = with_reset(FORGED, file="any.pcap", file_frame=40, sightings=places)
+    again = jsonl.read_entry(jsonl.decode(json.dumps(entry_object(entry)))).entry.reset
+    assert (again.file_frame, again.sightings) == (40, places)
+    live = jsonl.read_entry(jsonl.decode(json.dumps(entry_object(FORGED)))).entry.reset
+    assert live.sightings == ()
+
+
 def test_unknown_stays_unknown() -> None:
     line = jsonl.read_entry(inside("rst", window=None, ip_id=None) | {"time": None})
     assert line.entry.reset.time_ns == NO_TIME
@@ -59,7 +71,7 @@ def test_unknown_stays_unknown() -> None:
 
 def test_members_that_an_earlier_version_did_not_write_are_unknown() -> None:
     found = changed()
-    for name in ("sent_data", "baseline", "actor", "made_here", "next_hop", "summary"):
+    for name in ("sent_data", "baseline", "actor", "made_here", "next_hop", "summary", "sightings"):
         del found[name]
     line = jsonl.read_entry(found)
     assert (line.sent, line.peer_ttl) == (None, None)
@@ -87,6 +99,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "data that is no hex": (changed(sent_data={"payload": "xy"}), "sent_data.payload is missing"),
     "data without bytes": (changed(sent_data={}), "sent_data.payload is missing"),
     "evidence of numbers": (changed(evidence=[1]), "evidence is not a list of objects"),
+    "sightings of numbers": (changed(sightings=[1]), "sightings is not a list of objects"),
+    "a place without TTL": (changed(sightings=[{"frame": 1}]), "sightings[].ttl is missing"),
     "findings of numbers": (changed(findings=[1]), "findings is not a list of names"),
     "made by no kind": (changed(made_here={"netns": 1}), "made_here.kind is missing"),
 }
