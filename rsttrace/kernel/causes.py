@@ -322,13 +322,14 @@ def received(
     state: str | None,
     *,
     minisocket: bool = False,
+    expected: bool = False,
     rfc1337: bool = False,
     options: str = "",
 ) -> Cause:
     """What a received RST did, or why it did nothing; and what its `options` (as text) say.
 
-    `minisocket`: it was for what is left of a closed connection (struct inet_timewait_sock);
-    `rfc1337`: nothing but net.ipv4.tcp_rfc1337 kept that.
+    `minisocket`: it was for what is left of a closed connection (struct inet_timewait_sock), and
+    `expected`: its number is the next one there; `rfc1337`: net.ipv4.tcp_rfc1337 is set there.
     """
     if kind is Kind.RECEIVED_ACCEPTED:
         name, text = _accepted(state, minisocket)
@@ -337,7 +338,7 @@ def received(
     elif kind is Kind.FORWARDED:
         name, text = _passed(reason)
     elif minisocket:
-        name, text = "time-wait", _kept(state, rfc1337)
+        name, text = _kept(reason, state, expected, rfc1337)
     else:
         name, text = _rejected(reason, state)
     return Cause(name, text + tcp.said(options), reason)
@@ -352,13 +353,20 @@ def _accepted(state: str | None, minisocket: bool) -> tuple[str, str]:
     return ACCEPTED.get(state, ("connection-reset", "ended an established connection"))
 
 
-def _kept(state: str | None, rfc1337: bool) -> str:
-    """Why tcp_timewait_state_process() ignored a RST."""
+def _kept(reason: str | None, state: str | None, expected: bool, rfc1337: bool) -> tuple[str, str]:
+    """Why tcp_timewait_state_process() ignored a RST.
+
+    It looks at the timestamp first; older kernels have no reason for that (TCP_RFC7323_TW_PAWS).
+    """
+    if reason == "TCP_RFC7323_TW_PAWS" or (expected and not (rfc1337 and state == "TIME_WAIT")):
+        return drops.PAWS
     if state == "FIN_WAIT2":
-        return "ignored: its number is out of window (FIN_WAIT2, whose program had closed it)"
-    if rfc1337:
-        return "ignored: net.ipv4.tcp_rfc1337 keeps TIME_WAIT"
-    return "ignored: the connection is over (TIME_WAIT), and its number is not the one expected"
+        text = "ignored: its number is out of window (FIN_WAIT2, whose program had closed it)"
+    elif expected:
+        text = "ignored: net.ipv4.tcp_rfc1337 keeps TIME_WAIT"
+    else:
+        text = "ignored: the connection is over (TIME_WAIT), and its number is not the one expected"
+    return "time-wait", text
 
 
 def _passed(reason: str | None) -> tuple[str, str]:

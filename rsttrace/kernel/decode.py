@@ -379,7 +379,8 @@ def _cause(
         _drop_reason(event, context),
         state,
         minisocket=mini,
-        rfc1337=mini and bool(event.detail.rfc1337) and rst.seq == event.detail.rcv_nxt,
+        expected=mini and rst.seq == event.detail.rcv_nxt,
+        rfc1337=mini and bool(event.detail.rfc1337),
         options=rst.options,
     )
 

@@ -113,6 +113,11 @@ BEFORE_TCP = frozenset(
 """Drops for a socket that has not judged the segment yet (tcp_v4_rcv())."""
 
 
+def _by_reason(told: Told) -> bool:
+    """Whether the reason of the drop alone tells it; a minisocket has the number it waits for."""
+    return told.cause in BY_REASON and not told.minisocket
+
+
 def _without_drop_socket_before(told: Told, tcp_drop: bool) -> Told:
     del tcp_drop
     return told._replace(state=None) if told.cause in BEFORE_TCP else told
@@ -120,9 +125,7 @@ def _without_drop_socket_before(told: Told, tcp_drop: bool) -> Told:
 
 def _without_drop_reason(told: Told, tcp_drop: bool) -> Told:
     del tcp_drop
-    if told.kind is Kind.RECEIVED_REJECTED and (
-        told.cause == "challenge-ack" or told.cause in BY_REASON
-    ):
+    if told.kind is Kind.RECEIVED_REJECTED and (told.cause == "challenge-ack" or _by_reason(told)):
         return told._replace(cause="ignored")
     return told  # the socket's state tells the others
 
@@ -142,7 +145,7 @@ def _without_drop_socket(told: Told, tcp_drop: bool) -> Told:
         return Told(Kind.RECEIVED_REJECTED, "dropped", None)
     if told.kind is not Kind.RECEIVED_REJECTED:
         return told
-    if told.cause == "closed" or told.cause in BY_REASON:
+    if told.cause == "closed" or _by_reason(told):
         return told._replace(state=None)
     # In window, or to a listener: the same reason (TCP_RESET). The rest have none (NOT_SPECIFIED).
     return told._replace(cause="ignored" if tcp_drop else "dropped", state=None)

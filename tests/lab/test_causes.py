@@ -59,7 +59,10 @@ from tests.lab.test_kinds import (
     tcp_state,
 )
 
-TCP_LINGER2, TCP_USER_TIMEOUT, TCP_MD5SIG, TCP_REPAIR = 8, 18, 14, 19  # include/uapi/linux/tcp.h
+# include/uapi/linux/tcp.h
+TCP_LINGER2, TCP_MD5SIG, TCP_USER_TIMEOUT, TCP_REPAIR, TCP_TIMESTAMP = 8, 14, 18, 19, 24
+TCP_AO_ADD_KEY = 38
+IP_MINTTL, IPV6_MINHOPCOUNT = 21, 73  # include/uapi/linux/in.h, in6.h
 ETH_P_ALL = 0x0003  # include/uapi/linux/if_ether.h
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # include/uapi/asm-generic/socket.h
 
@@ -107,6 +110,23 @@ def rst_ends_fin_wait2(lab: Lab, family: int) -> None:
         send_ip(lab, CLIENT, ip(CLIENT, SERVER, family) / rst)
         client.shutdown(socket.SHUT_WR)
         poll_until(lambda: tcp_state(client) == 7, "the reset")
+
+
+def old_rst_in_time_wait(lab: Lab, family: int) -> None:
+    """The number is the one that is expected, the timestamp is of before (PAWS)."""
+    with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
+        port = client.getsockname()[1]
+        _, rcv_nxt = sequence(lab, CLIENT, client)
+        (now,) = struct.unpack("=I", accepted.getsockopt(socket.IPPROTO_TCP, TCP_TIMESTAMP, 4))
+        client.close()
+        assert accepted.recv(1) == b""
+        accepted.close()
+        poll_until(lambda: in_time_wait(lab, CLIENT, f"sport = :{port}"), "TIME_WAIT")
+        before = [("Timestamp", ((now - 100_000) & 0xFFFFFFFF, 0))]
+        seq = (rcv_nxt + 1) & 0xFFFFFFFF
+        rst = TCP(sport=7000, dport=port, flags="R", seq=seq, options=before)
+        send_ip(lab, SERVER, ip(SERVER, CLIENT, family) / rst)
+        assert in_time_wait(lab, CLIENT, f"sport = :{port}")
 
 
 def keep_time_wait(lab: Lab) -> None:
@@ -278,6 +298,7 @@ def disconnect_with_data(lab: Lab, family: int) -> None:
         poll_until(lambda: tcp_state(client) == 7, "the reset")  # to read would send an ACK
 
 
+MEMORY = Path("/proc/sys/net/ipv4/tcp_mem")
 ORPHANS = Path("/proc/sys/net/ipv4/tcp_max_orphans")
 
 
@@ -304,6 +325,29 @@ def one_orphan_too_many(lab: Lab, family: int) -> None:
         with orphans_allowed(lab, "-1"):
             accepted.close()
         poll_until(lambda: tcp_state(client) == 7, "the reset")
+
+
+def out_of_memory(lab: Lab, family: int) -> None:
+    """tcp_out_of_memory(), when a program closes with data that the peer does not take."""
+    with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
+        accepted.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while accepted.send(bytes(65536)):
+                pass
+        before = MEMORY.read_text()
+        MEMORY.write_text("1 1 1")
+        try:
+            accepted.close()
+        finally:
+            MEMORY.write_text(before)
+        poll_until(lambda: tcp_state(client) == 7, "the reset")  # to read would send an ACK
+
+
+def memory_is_ours(lab: Lab) -> None:
+    """The limit is the whole machine's: not on one that others use."""
+    del lab
+    if "RSTTRACE_KERNELS_REPORT" not in os.environ:
+        pytest.skip("net.ipv4.tcp_mem is the whole machine's: only in a guest")
 
 
 def orphans_are_counted_here(lab: Lab) -> None:
@@ -406,6 +450,20 @@ def _filter(code: bytes) -> tuple[object, bytes]:
     return kept, struct.pack("HL", len(code) // 8, ctypes.addressof(kept))
 
 
+def forged_from_afar(lab: Lab, family: int) -> None:
+    """The generalised TTL security mechanism (RFC 5082): the peer is one router away at most."""
+    level, name = (
+        (socket.IPPROTO_IP, IP_MINTTL) if family == V4 else (socket.IPPROTO_IPV6, IPV6_MINHOPCOUNT)
+    )
+    with pair(lab, CLIENT, SERVER, family=family) as (client, _):
+        _, rcv_nxt = sequence(lab, CLIENT, client)
+        client.setsockopt(level, name, 254)
+        rst = TCP(sport=7000, dport=client.getsockname()[1], flags="R", seq=rcv_nxt)
+        send_ip(lab, SERVER, ip(SERVER, CLIENT, family) / rst)
+        client.setsockopt(level, name, 0)
+        assert tcp_state(client) == 1, "still ESTABLISHED"
+
+
 def md5_key(sock: socket.socket, peer: str, port: int = 0) -> None:
     """TCP_MD5SIG (RFC 2385): a key for one peer; struct tcp_md5sig, include/uapi/linux/tcp.h."""
     if ":" in peer:
@@ -424,22 +482,74 @@ def md5_key(sock: socket.socket, peer: str, port: int = 0) -> None:
         pytest.skip("this kernel has no TCP MD5 signatures (CONFIG_TCP_MD5SIG)")
 
 
-def forged_to_signed(lab: Lab, family: int) -> None:
-    """A RST without a signature, for a connection that has them."""
+def ao_key(sock: socket.socket, peer: str, port: int = 0) -> None:
+    """TCP-AO (RFC 5925): a key for one peer; struct tcp_ao_add, include/uapi/linux/tcp.h."""
+    if ":" in peer:
+        address = struct.pack("=HHI16sI", V6, port, 0, socket.inet_pton(V6, peer), 0)
+    else:
+        address = struct.pack("=HH4s", V4, port, socket.inet_aton(peer))
+    bits = 128 if ":" in peer else 32
+    key = struct.pack(
+        "=128s64siIHBBBBBB80s",
+        *(address, b"hmac(sha1)", 0, 0, 0),
+        *(bits, 100, 100, 0, 0, 4, b"1337"),
+    )
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_AO_ADD_KEY, key)
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            raise
+        pytest.skip("this kernel has no TCP-AO (CONFIG_TCP_AO, from 6.7)")
+
+
+Key = Callable[[socket.socket, str], None]
+"""Gives a socket a key for an address."""
+
+
+def forged_to_signed(key: Key, lab: Lab, family: int, *options: tuple[int, bytes]) -> None:
+    """A RST without a good signature, for a connection that has them."""
     with listening(lab, family, 7004) as listener:
-        md5_key(listener, server_address(CLIENT, family))
+        key(listener, server_address(CLIENT, family))
         with lab.inside(CLIENT):
             client = socket.socket(family)
         with client:
-            md5_key(client, server_address(SERVER, family))
+            key(client, server_address(SERVER, family))
             client.settimeout(DEADLINE_S)
             client.connect((server_address(SERVER, family), 7004))
             accepted, _ = listener.accept()
             with accepted:
                 _, rcv_nxt = sequence(lab, CLIENT, client)
-                rst = TCP(sport=7004, dport=client.getsockname()[1], flags="R", seq=rcv_nxt)
+                port = client.getsockname()[1]
+                rst = TCP(sport=7004, dport=port, flags="R", seq=rcv_nxt, options=[*options])
                 send_ip(lab, SERVER, ip(SERVER, CLIENT, family) / rst)
                 assert tcp_state(client) == 1, "still ESTABLISHED"
+
+
+MD5_OPTION = (19, bytes(16))  # RFC 2385 §3.0
+AO_OPTION = (29, bytes((100, 100)) + bytes(12))  # RFC 5925 §2.2: KeyID, RNextKeyID, MAC
+
+
+def forged_unsigned(lab: Lab, family: int) -> None:
+    forged_to_signed(md5_key, lab, family)
+
+
+def forged_with_wrong_digest(lab: Lab, family: int) -> None:
+    forged_to_signed(md5_key, lab, family, MD5_OPTION)
+
+
+def forged_without_ao(lab: Lab, family: int) -> None:
+    forged_to_signed(ao_key, lab, family)
+
+
+def forged_with_wrong_ao(lab: Lab, family: int) -> None:
+    forged_to_signed(ao_key, lab, family, AO_OPTION)
+
+
+def forged_with_signature(lab: Lab, family: int) -> None:
+    """One that this kernel understands, for a connection without."""
+    with socket.socket(family) as sock:
+        md5_key(sock, server_address(SERVER, family))
+    forged_rst(lab, family, 0, options=[MD5_OPTION])
 
 
 def subflow_reset(lab: Lab, family: int) -> None:
@@ -471,6 +581,15 @@ ROWS = [
         client=(REJECTED._replace(cause="time-wait", state="TIME_WAIT"),),
         router=(FORWARDED_RAW,),
         words={"time-wait": "net.ipv4.tcp_rfc1337 keeps TIME_WAIT"},
+    ),
+    Row(
+        "time-wait-old-timestamp",
+        old_rst_in_time_wait,
+        minisocket=True,
+        server=(RAW,),
+        client=(REJECTED._replace(cause="paws", state="TIME_WAIT"),),
+        router=(FORWARDED_RAW,),
+        words={"paws": "its timestamp is too old (PAWS)"},
     ),
     Row(
         "fin-wait2-minisocket-ended",
@@ -572,6 +691,14 @@ ROWS = [
         router=(FORWARDED_ACTIVE,),
     ),
     Row(
+        "out-of-memory",
+        out_of_memory,
+        setup=memory_is_ours,
+        server=(Seen("sent-active", "memory", "local", "ESTABLISHED"),),
+        client=(RESET,),
+        router=(FORWARDED_ACTIVE,),
+    ),
+    Row(
         "killed-with-unread-data",
         killed_with_unread_data,
         client=(Seen("sent-active", "unread-data", "local", "ESTABLISHED"),),
@@ -621,10 +748,45 @@ ROWS = [
         router=(FORWARDED_RAW,),
     ),
     Row(
+        "too-far-away",
+        forged_from_afar,
+        server=(RAW,),
+        client=(REJECTED._replace(cause="min-ttl", state="ESTABLISHED"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
         "md5-missing",
-        forged_to_signed,
+        forged_unsigned,
         server=(RAW,),
         client=(REJECTED._replace(cause="md5-missing", state="ESTABLISHED"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
+        "md5-wrong",
+        forged_with_wrong_digest,
+        server=(RAW,),
+        client=(REJECTED._replace(cause="md5-wrong", state="ESTABLISHED"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
+        "md5-unexpected",
+        forged_with_signature,
+        server=(RAW,),
+        client=(REJECTED._replace(cause="md5-unexpected", state="ESTABLISHED"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
+        "ao-missing",
+        forged_without_ao,
+        server=(RAW,),
+        client=(REJECTED._replace(cause="ao-missing", state="ESTABLISHED"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
+        "ao-wrong",
+        forged_with_wrong_ao,
+        server=(RAW,),
+        client=(REJECTED._replace(cause="ao-wrong", state="ESTABLISHED"),),
         router=(FORWARDED_RAW,),
     ),
     Row(

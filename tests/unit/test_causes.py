@@ -335,22 +335,43 @@ def test_received_rejected(reason: str | None, state: str | None, name: str) -> 
 
 @pytest.mark.parametrize("reason", [None, "NOT_SPECIFIED"])
 @pytest.mark.parametrize(
-    ("kind", "state", "rfc1337", "name", "words"),
+    ("kind", "state", "expected", "rfc1337", "name", "words"),
     [
-        (Kind.RECEIVED_ACCEPTED, "TIME_WAIT", False, "time-wait-ended", "(TIME_WAIT)"),
-        (Kind.RECEIVED_ACCEPTED, "FIN_WAIT2", True, "time-wait-ended", "(FIN_WAIT2, whose"),
-        (Kind.RECEIVED_REJECTED, "TIME_WAIT", True, "time-wait", "net.ipv4.tcp_rfc1337 keeps"),
-        (Kind.RECEIVED_REJECTED, "TIME_WAIT", False, "time-wait", "not the one expected"),
-        (Kind.RECEIVED_REJECTED, "FIN_WAIT2", False, "time-wait", "out of window"),
+        (Kind.RECEIVED_ACCEPTED, "TIME_WAIT", True, False, "time-wait-ended", "(TIME_WAIT)"),
+        (Kind.RECEIVED_ACCEPTED, "FIN_WAIT2", True, True, "time-wait-ended", "(FIN_WAIT2, whose"),
+        (Kind.RECEIVED_REJECTED, "TIME_WAIT", True, True, "time-wait", "tcp_rfc1337 keeps"),
+        (Kind.RECEIVED_REJECTED, "TIME_WAIT", False, True, "time-wait", "not the one expected"),
+        (Kind.RECEIVED_REJECTED, "TIME_WAIT", False, False, "time-wait", "not the one expected"),
+        (Kind.RECEIVED_REJECTED, "FIN_WAIT2", False, False, "time-wait", "out of window"),
+        (Kind.RECEIVED_REJECTED, "TIME_WAIT", True, False, "paws", "too old (PAWS)"),
+        (Kind.RECEIVED_REJECTED, "FIN_WAIT2", True, True, "paws", "too old (PAWS)"),
     ],
 )
 def test_received_by_a_minisocket(
-    kind: Kind, state: str, rfc1337: bool, name: str, words: str, reason: str | None
+    *,
+    kind: Kind,
+    state: str,
+    expected: bool,
+    rfc1337: bool,
+    name: str,
+    words: str,
+    reason: str | None,
 ) -> None:
-    cause = received(kind, reason, state, minisocket=True, rfc1337=rfc1337)
+    cause = received(kind, reason, state, minisocket=True, expected=expected, rfc1337=rfc1337)
     check(cause, reason)
     assert cause.name == name
     assert words in cause.text
+
+
+def test_a_kernel_that_says_it_was_the_timestamp_is_believed() -> None:
+    for expected in (False, True):
+        found = received(
+            *(Kind.RECEIVED_REJECTED, "TCP_RFC7323_TW_PAWS", "TIME_WAIT"),
+            minisocket=True,
+            expected=expected,
+            rfc1337=True,
+        )
+        assert found.name == "paws"
 
 
 @pytest.mark.parametrize("kind", RECEIVED)

@@ -417,6 +417,7 @@ def test_rfc1337_is_named_where_nothing_else_kept_time_wait(seq: int, rfc1337: i
     detail = {"substate": b.STATES["TIME_WAIT"], "rcv_nxt": 4711, "rfc1337": rfc1337}
     back = detailed(Kind.RECEIVED_REJECTED, detail, b.tcp_bytes(seq=seq), **MINI)
     assert ("tcp_rfc1337" in back.cause.text) == (seq == 4711 and rfc1337 == 1)
+    assert (back.cause.name == "paws") == (seq == 4711 and rfc1337 == 0)
 
 
 def test_timers_and_queue_are_told_where_they_are_known() -> None:
