@@ -56,6 +56,9 @@ CHALLENGE = Cause(
 OUT_OF_WINDOW = Cause("out-of-window", "ignored: its sequence number is out of window")
 HALF_CLOSED = Cause("reset-after-fin", "ended a connection that the peer had half closed")
 CLOSING = Cause("reset-while-closing", "ended a connection that was being closed")
+EARLIER = Cause(
+    "connection-reset", "ended an earlier connection on these ports (TIME_WAIT, or a live one)"
+)
 ESTABLISHED = Cause("connection-reset", "ended an established connection")
 
 ACTIVE = Cause("unspecified", "this side reset it; a capture does not tell why")
@@ -122,7 +125,15 @@ def _did(rst: Segment, packet: Packet, theirs: Direction | None, unknown: Cause)
         return Kind.RECEIVED_ACCEPTED, CLOSING
     if theirs.fin is not None:
         return Kind.RECEIVED_ACCEPTED, HALF_CLOSED
-    return Kind.RECEIVED_ACCEPTED, ESTABLISHED
+    return Kind.RECEIVED_ACCEPTED, EARLIER if _met_an_earlier_one(theirs, ours) else ESTABLISHED
+
+
+def _met_an_earlier_one(theirs: Direction, ours: Direction) -> bool:
+    """Whether all that was seen is a SYN, and the receiver's ACK of something else."""
+    begun = theirs.syn_seq
+    if begun is None or theirs.syn_ack or theirs.end != advance(begun, 1):
+        return False
+    return ours.syn_seq is None and ours.acked is not None and ours.acked != theirs.end
 
 
 def sent(packet: Packet, answered: Seen | None) -> Finding:

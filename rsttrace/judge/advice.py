@@ -165,6 +165,14 @@ FINDINGS: dict[str, str] = {
 }
 """What a finding asks for."""
 
+OURS: dict[str, str] = {
+    "keepalive-race": "keep idle connections longer than their clients do (this side's keep-alive "
+    "timeout), or make theirs shorter",
+    "port-reuse": "use more ports (net.ipv4.ip_local_port_range), or take each again later; do "
+    "several hosts share {local} (NAT)?",
+}
+"""What a finding asks for at the end that sent the reset, where that is something else."""
+
 DECISIVE = frozenset(
     {
         *("keepalive-race", "port-reuse", "escaped-nat"),
@@ -188,8 +196,9 @@ def advice(
     `found` are the names of the findings, `cause` that of the cause.
     """
     noted = {note.name for note in reset.notes}
-    known = [name for name in found if name in FINDINGS]
-    line = next((FINDINGS[name] for name in known if name in DECISIVE | noted), None)
+    asks = FINDINGS if reset.kind.direction == "received" else {**FINDINGS, **OURS}
+    known = [name for name in found if name in asks]
+    line = next((asks[name] for name in known if name in DECISIVE | noted), None)
     made = reset.made_here
     if made is not None and reset.kind.direction == "received":
         line = line or MADE_HERE[made.kind]
@@ -200,7 +209,7 @@ def advice(
     elif origin is Origin.PEER:
         did = deed(reset)[0]
         if did in (Deed.UNKNOWN, Deed.NO_CONNECTION):
-            line = line or next((FINDINGS[name] for name in known), None)
+            line = line or next((asks[name] for name in known), None)
         line = line or DEEDS[did]
     else:
         line = line or CAUSES.get(cause)

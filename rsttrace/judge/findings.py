@@ -287,9 +287,16 @@ def port_reuse(reset: Reset, decided: Decided) -> Evidence | None:
         return None
     if new is not None and half is not None and half.syn_ttl is not None:
         farther, where = why.reused_where(reset, new)
+        when = "while the connection lived"
+        if new is not half.new_syn:
+            waits = reset.socket is not None and reset.socket.minisocket
+            left = (
+                "TIME_WAIT" if waits else "an earlier connection on them (TIME_WAIT, or a live one)"
+            )
+            when = f"while this end still had {left}"
         text = (
             f"a new SYN on these ports came {age_text(reset.time_ns - new.time_ns)} before{where}: "
-            "the ports were used again while the connection lived"
+            f"the ports were used again {when}"
         )
         return _found("port-reuse", text, syn_ttl=new.ttl, farther=farther)
     if why.met_an_earlier_connection(reset):

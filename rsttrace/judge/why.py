@@ -124,12 +124,34 @@ def reused(reset: Reset) -> Seen | None:
     connected to provokes nothing of its own.
     """
     half, ours = flow_half(reset), reset.baseline.ours
-    new = half.new_syn if half is not None else None
-    if reset.kind.direction == "sent" or half is None or new is None:
+    if reset.kind.direction == "sent" or half is None:
         return None
+    new = half.new_syn
+    if new is None:
+        return begun_on_an_old_one(reset, half, ours)
     if ours is not None and ours.syn_ns is not None and ours.syn_ns < (half.syn_ns or 0):
         return None
     return new if 0 <= reset.time_ns - new.time_ns <= REUSE_NS else None
+
+
+def begun_on_an_old_one(reset: Reset, opens: Half | None, answers: Half | None) -> Seen | None:
+    """The SYN of who `opens`, where all that the other end `answers` is an ACK of something else.
+
+    That end has what is left of an earlier connection (TIME_WAIT), to which the SYN is too old:
+    tcp_timewait_state_process(). The connection that was there is over, so that nothing of it is
+    remembered any more.
+    """
+    if opens is None or answers is None or not facts.is_lone_syn(opens):
+        return None
+    syn = next((seen for seen in opens.recent if seen.flags == "S"), None)
+    if syn is None or not 0 <= reset.time_ns - syn.time_ns <= REUSE_NS:
+        return None
+    after = [seen for seen in answers.recent if seen.time_ns >= syn.time_ns]
+    end = (syn.seq + 1) & 0xFFFFFFFF
+    old = [seen for seen in after if seen.flags == "A" and not seen.payload_len and seen.ack != end]
+    if not after or len(old) != len(answers.recent) or answers.syn_ns is not None:
+        return None
+    return syn
 
 
 def reused_where(reset: Reset, new: Seen) -> tuple[int, str]:
@@ -292,4 +314,5 @@ def met_an_earlier_connection(reset: Reset) -> bool:
     if socket is not None or reset.file is None:
         return socket is not None and socket.state == "SYN_SENT"
     new = half.new_syn if half is not None else None
+    new = new or begun_on_an_old_one(reset, half, reset.baseline.ours)
     return new is not None and 0 <= reset.time_ns - new.time_ns <= REUSE_NS

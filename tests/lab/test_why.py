@@ -22,12 +22,14 @@ from tests.lab.harness import (
     expect_reset,
     last_words,
     linger_zero,
+    out_rsts,
     pair,
     poll_until,
     send_ip,
     server_address,
 )
-from tests.lab.test_kinds import CLIENT, SERVER, V4, sequence, tcp_state
+from tests.lab.test_causes import in_time_wait
+from tests.lab.test_kinds import CLIENT, SERVER, V4, chain, sequence, tcp_state
 
 TCP = scapy_inet.TCP
 PORT = 7000
@@ -190,6 +192,55 @@ def test_ports_used_again_while_the_connection_lives(
     assert sent["socket"]["state"] == "SYN_SENT"
     assert sent["cause"]["name"] == "ports-reused"
     assert sent["findings"] == ["port-reuse"]
+
+
+@FAMILIES
+@pytest.mark.parametrize("kept", [False, True], ids=["ended", "kept"])
+def test_ports_used_again_in_time_wait(
+    kept: bool, family: int, routed: Lab, machines: Tracer, crossing: Fence
+) -> None:
+    """A SYN whose number is older than what was received: TIME_WAIT answers it with an ACK.
+
+    Without timestamps, as after a connection that sent faster than numbers are given out (or of
+    another host behind the same address); its own firewall makes the number older here.
+    """
+    afresh(machines, crossing)
+    routed.sysctl(CLIENT, net__ipv4__tcp_timestamps=0)
+    routed.sysctl(SERVER, net__ipv4__tcp_rfc1337=int(kept))
+    with pair(routed, CLIENT, SERVER, family=family) as (client, accepted):
+        ends = client.getsockname(), accepted.getsockname()
+        number, _ = sequence(routed, CLIENT, client)
+        accepted.close()
+        assert client.recv(1) == b""
+    mine = f"sport = :{PORT} and dport = :{ends[0][1]}"
+    poll_until(lambda: in_time_wait(routed, SERVER, mine), "TIME_WAIT")
+    older = (number - 100_000) & 0xFFFFFFFF
+    chain(routed, CLIENT, "output", f"tcp flags & (syn | ack) == syn tcp sequence set {older}")
+    with routed.inside(SERVER):
+        listener = socket.create_server(ends[1][:2], family=family)
+    with routed.inside(CLIENT):
+        again = socket.socket(family)
+    with listener, again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(ends[0])
+        again.setblocking(False)
+        before = out_rsts(routed, CLIENT)
+        again.connect_ex(ends[1])
+        poll_until(lambda: out_rsts(routed, CLIENT) > before, "the reset")
+        routed.nft(CLIENT, "flush ruleset")
+        poll_until(lambda: tcp_state(again) == 1, "the connection, at its next SYN")
+    settled(machines, crossing)
+    sent = said(machines, routed, CLIENT, "sent-passive")[0]
+    assert sent["socket"]["state"] == "SYN_SENT"
+    assert sent["cause"]["name"] == "ports-reused"
+    assert sent["findings"] == ["port-reuse"]
+    assert "ip_local_port_range" in sent["advice"]
+    kind = "received-rejected" if kept else "received-accepted"
+    got = said(machines, routed, SERVER, kind)[0]
+    assert got["origin"] == "peer"
+    assert got["cause"]["name"] == ("time-wait" if kept else "time-wait-ended")
+    assert "these ports were used again: a new SYN came" in got["summary"]
+    assert got["findings"] == ["port-reuse"]
 
 
 @FAMILIES

@@ -154,6 +154,9 @@ EACH: list[tuple[str, int | None, tuple[Check, ...]]] = [
     ("keepalive-pool", 18, (PEER, found("keepalive-race"), says("after 60 s idle"))),
     ("data-after-close", 9, (cause("data-after-close"), closed("local"))),
     ("port-reuse-client", 9, (cause("ports-reused"), found("port-reuse"))),
+    ("port-reuse-time-wait", 13, (PEER, found("port-reuse"), says("a new SYN came"))),
+    ("port-reuse-time-wait", 13, (cause("connection-reset"), says("ended an earlier connection"))),
+    ("port-reuse-time-wait-client", 13, (cause("ports-reused"), found("port-reuse"))),
     ("port-reuse", 9, (PEER, says("from 4 hops farther"), not_found("duplicate-address"))),
 ]
 """A file, a frame (None: all of them), and what is right there."""

@@ -26,6 +26,7 @@ LINES = [
     *advice.DEEDS.values(),
     *advice.CAUSES.values(),
     *advice.FINDINGS.values(),
+    *advice.OURS.values(),
     *advice.MADE_HERE.values(),
 ]
 
@@ -115,6 +116,7 @@ def test_every_finding_has_a_next_step() -> None:
     named = {name for finder in findings.FINDERS for name in NAMES.findall(getsource(finder))}
     assert {*named, *NOTES} == set(advice.FINDINGS)
     assert set(advice.FINDINGS) >= advice.DECISIVE
+    assert set(advice.FINDINGS) >= set(advice.OURS)
 
 
 def test_what_the_node_found_comes_first() -> None:

@@ -9,7 +9,7 @@ import pytest
 from rsttrace.judge import why
 from rsttrace.judge.verdict import judge
 from rsttrace.judge.why import Deed
-from rsttrace.model import Cause, Kind, MadeHere, Note, Origin, Reset, Seen, Socket
+from rsttrace.model import Cause, Half, Kind, MadeHere, Note, Origin, Reset, Seen, Socket
 from tests.unit.builders import (
     MS,
     OUR_DATA,
@@ -188,6 +188,48 @@ def test_the_summary_of_an_open_verdict_says_it_too() -> None:
     found = judge(flow(rst(ip_id=0, ttl=47), theirs=steady(47, new_syn=far)))
     assert found.origin is Origin.INCONCLUSIVE
     assert "ports were used again" in found.summary
+
+
+AN_ACK = seen(time_ns=TIME - 20 * MS, flags="A", payload_len=0, ack=9000)
+LONE = half(
+    recent=(dataclasses.replace(NEW_SYN, seq=1000),), packets=1, syns=1, confirmed=False, ttls=()
+)
+
+
+@pytest.mark.parametrize(
+    ("opens", "answer", "is_reuse"),
+    [
+        (LONE, AN_ACK, True),
+        (LONE, dataclasses.replace(AN_ACK, ack=1001), False),  # that is for this SYN
+        (LONE, dataclasses.replace(AN_ACK, flags="SA"), False),
+        (LONE, dataclasses.replace(AN_ACK, flags="PA", payload_len=5), False),
+        (LONE, dataclasses.replace(AN_ACK, time_ns=TIME - 40 * MS), False),  # before the SYN
+        (dataclasses.replace(LONE, confirmed=True), AN_ACK, False),
+    ],
+)
+def test_a_syn_that_met_time_wait(opens: Half, answer: Seen, is_reuse: bool) -> None:
+    """All before is forgotten with the connection: a SYN is left, and an ACK that is not for it."""
+    ours = our_half(recent=(answer,), syn_ns=None)
+    answers = rst(ip_id=0, seq=9000)
+    given = flow(answers, theirs=opens, ours=ours, trigger=answer)
+    assert (why.reused(given) is not None) == is_reuse
+    assert ("port-reuse" in judge(given).findings) == is_reuse
+    captured = server(answer, theirs=opens, ours=ours, file="x.pcap")
+    assert why.met_an_earlier_connection(captured) == is_reuse
+
+
+def test_what_port_reuse_asks_for_at_either_end() -> None:
+    answers, ours = rst(ip_id=0, seq=9000), our_half(recent=(AN_ACK,), syn_ns=None)
+    waits = Socket(4711, "TIME_WAIT", None, None, 99, None, None, minisocket=True)
+    for socket, left in ((waits, "TIME_WAIT"), (None, "an earlier connection on them")):
+        got = judge(flow(answers, theirs=LONE, ours=ours, trigger=AN_ACK, socket=socket))
+        assert got.advice is not None
+        assert "hosts that share" in got.advice
+        (words,) = [item.text for item in got.evidence if item.rule == "port-reuse"]
+        assert f"still had {left}" in words
+    sent = judge(server(AN_ACK, theirs=LONE, ours=ours, file="x.pcap")).advice
+    assert sent is not None
+    assert "use more ports" in sent
 
 
 def test_our_syn_meets_an_earlier_connection() -> None:
