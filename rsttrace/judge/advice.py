@@ -158,12 +158,18 @@ FINDINGS: dict[str, str] = {
     "peer-of-several": "several hosts answer for {remote}: ask each one, or its balancer",
     "idle-timeout": "send keepalives sooner than that (net.ipv4.tcp_keepalive_time, "
     "SO_KEEPALIVE), or raise the timeout",
-    "escaped-nat": "on the NAT box: conntrack -S; drop what is invalid (ct state invalid), or set "
-    "nf_conntrack_tcp_be_liberal=1",
+    "escaped-nat": "conntrack -S on the NAT box (do all answers pass it?): drop ct state invalid, "
+    "or set nf_conntrack_tcp_be_liberal=1",
     "connection-refused": "ss -ltn 'sport = :{remote_port}' on {remote}; does it listen, on this "
     "address?",
 }
 """What a finding asks for."""
+
+SHORT_WAY = (
+    "it went past the NAT box, on one link: bridge-nf-call-iptables=1 if that is its bridge, else "
+    "masquerade this, too (hairpin)"
+)
+"""What ``escaped-nat`` asks for where no translation could have seen the answer."""
 
 OURS: dict[str, str] = {
     "keepalive-race": "keep idle connections longer than their clients do (this side's keep-alive "
@@ -198,6 +204,8 @@ def advice(
     noted = {note.name for note in reset.notes}
     asks = FINDINGS if reset.kind.direction == "received" else {**FINDINGS, **OURS}
     known = [name for name in found if name in asks]
+    if _took_the_short_way(reset):
+        asks = {**asks, "escaped-nat": SHORT_WAY}
     line = next((asks[name] for name in known if name in DECISIVE | noted), None)
     made = reset.made_here
     if made is not None and reset.kind.direction == "received":
@@ -214,6 +222,12 @@ def advice(
     else:
         line = line or CAUSES.get(cause)
     return _filled(line, reset) if line is not None else None
+
+
+def _took_the_short_way(reset: Reset) -> bool:
+    """Whether the other end is on our own link: what it sends passes no router."""
+    hop = reset.next_hop
+    return hop is not None and not hop.is_gateway and hop.ip == reset.remote.ip
 
 
 def _left_open(reset: Reset, authors: tuple[Share, ...]) -> str:

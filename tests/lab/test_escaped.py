@@ -22,6 +22,7 @@ from tests.lab.harness import (
     Tracer,
     forward,
     linger_zero,
+    load_module,
     refuse,
     send_ip,
     server_address,
@@ -109,6 +110,76 @@ def test_a_syn_ack_that_was_not_translated_back(
         assert values["netns"] == routed.inode("client")
         assert "was not translated back" in found["text"]
         assert "may" not in found["text"]
+
+
+BRIDGED: dict[str, dict[int, str]] = {
+    "client": {socket.AF_INET: "10.71.3.1", V6: "fd71:3::1"},
+    "server": {socket.AF_INET: "10.71.3.2", V6: "fd71:3::2"},
+    "node": {socket.AF_INET: "10.71.3.254", V6: "fd71:3::fe"},
+}
+
+
+@pytest.fixture
+def bridged() -> Iterator[Lab]:
+    """Two pods on one bridge of a node, which is their gateway; its frames pass no IP firewall."""
+    with Lab("rstpods") as lab:
+        load_module("br_netfilter")
+        lab.add("client", "node", "server")
+        lab.ip("node", "link add br0 type bridge", "link set br0 up")
+        for name in ("iptables", "ip6tables"):
+            with contextlib.suppress(FileNotFoundError):  # without the module it is never done
+                lab.sysctl("node", **{f"net__bridge__bridge-nf-call-{name}": 0})
+        for role, port in (("client", "p1"), ("server", "p2")):
+            lab.link(role, "eth0", "node", port)
+            lab.ip("node", f"link set {port} master br0")
+        for role, interface in (("client", "eth0"), ("server", "eth0"), ("node", "br0")):
+            v4, v6 = BRIDGED[role].values()
+            lab.addresses(role, interface, f"{v4}/24", f"{v6}/64")
+        lab.router("node")
+        lab.sysctl("node", net__ipv4__conf__all__send_redirects=0)
+        lab.route("client", *(f"default via {gateway}" for gateway in BRIDGED["node"].values()))
+        yield lab
+
+
+def service(family: int) -> str:
+    """The node translates the service's address, with connection tracking (as kube-proxy does)."""
+    word = "ip6" if family == V6 else "ip"
+    to = ends(family, BRIDGED["server"][family], 8080)
+    return (
+        f"table {word} t {{\nchain n {{\ntype nat hook prerouting priority -100\n"
+        f"{word} daddr {SERVICE[family]} tcp dport 80 dnat to {to}\n}}\n}}\n"
+    )
+
+
+@FAMILIES
+def test_pods_on_one_bridge_that_passes_no_firewall(
+    bridged: Lab, tracer: Tracer, fence: Fence, family: int
+) -> None:
+    """The answer takes the short way, past the node's translation (bridge-nf-call-iptables = 0)."""
+    nat(bridged, "node", service(family))
+    fence.cross(tracer)
+    tracer.forget()
+    client = bridged.inode("client")
+    with bridged.inside("server"), socket.socket(family) as listener:
+        listener.bind((BRIDGED["server"][family], 8080))
+        listener.listen()
+        with bridged.inside("client"):
+            sock = socket.socket(family)
+        with sock:
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                sock.connect((SERVICE[family], 80))
+            tracer.wait_for(lambda: bool(tracked(tracer.of(client))), "the tracked connection")
+    entry = tracked(tracer.of(client))[0]
+    values = note(entry)["values"]
+    assert values["came_from"] == ends(family, BRIDGED["server"][family], 8080)
+    assert values["expected_from"] == ends(family, SERVICE[family], 80)
+    assert values["conntrack"]["netns"] == bridged.inode("node")
+    assert "bridge-nf-call-iptables" in entry["advice"]
+    tracer.wait_for(lambda: has_note(tracer.of(bridged.inode("server"))), "the note at the server")
+    got = next(entry for entry in tracer.of(bridged.inode("server")) if has_note([entry]))
+    assert note(got)["values"]["connection"]["remote"] == ends(family, SERVICE[family], 80)
+    assert "bridge-nf-call-iptables" in got["advice"]
 
 
 def answered(lab: Lab, tracer: Tracer, role: str = "client") -> None:

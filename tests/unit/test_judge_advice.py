@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from inspect import getsource
@@ -14,9 +15,9 @@ from rsttrace.judge.authors import WORDS
 from rsttrace.judge.verdict import judge
 from rsttrace.judge.why import Deed
 from rsttrace.kernel import causes
-from rsttrace.model import Author, Cause, Kind, Note, Origin, Reset, Share
+from rsttrace.model import Author, Cause, Kind, NextHop, Note, Origin, Reset, Share
 from tests import docs
-from tests.unit.builders import closed, flow, reset, rst
+from tests.unit.builders import GATEWAY, ON_LINK, closed, flow, reset, rst
 
 NAMES = re.compile(r'_found\(\s*"([a-z-]+)"')
 
@@ -27,6 +28,7 @@ LINES = [
     *advice.CAUSES.values(),
     *advice.FINDINGS.values(),
     *advice.OURS.values(),
+    advice.SHORT_WAY,
     *advice.MADE_HERE.values(),
 ]
 
@@ -135,3 +137,26 @@ def test_a_finding_beside_does_not_hide_what_the_peer_did() -> None:
 def test_a_finding_has_its_advice_before_the_deeds() -> None:
     given = advice.advice(flow(), Origin.PEER, (), ("health-check",), "connection-reset")
     assert given == advice.FINDINGS["health-check"]
+
+
+@pytest.mark.parametrize(
+    ("hop", "line"),
+    [
+        (ON_LINK, advice.SHORT_WAY),
+        (GATEWAY, advice.FINDINGS["escaped-nat"]),
+        (dataclasses.replace(ON_LINK, ip="10.0.0.77"), advice.FINDINGS["escaped-nat"]),
+        (None, advice.FINDINGS["escaped-nat"]),
+    ],
+)
+def test_an_answer_on_our_own_link_went_past_the_nat_box(hop: NextHop | None, line: str) -> None:
+    note = Note("escaped-nat", "its answer came from elsewhere", {})
+    cause = Cause("no-socket", "no such connection here")
+    for kind, whose in (
+        (Kind.SENT_PASSIVE, Origin.LOCAL),
+        (Kind.RECEIVED_ACCEPTED, Origin.PEER),
+        (Kind.RECEIVED_UNMATCHED, Origin.INCONCLUSIVE),
+    ):
+        ends = (rst().dst, rst().src)[:: 1 if kind.direction == "sent" else -1]
+        packet = rst(src=ends[0], dst=ends[1])
+        given = flow(packet, kind=kind, cause=cause, notes=(note,), next_hop=hop)
+        assert advice.advice(given, whose, (), (note.name,), cause.name) == line
