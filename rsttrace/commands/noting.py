@@ -72,11 +72,10 @@ class Noting:
             neighbors: Neighbors,
             stopped: Callable[[], bool],
         ) -> Answer:
-            del neighbors
             if not found:  # imported and made with the first question, in the worker's thread
                 from rsttrace.enrich.inquiry import Inquiry
 
-                found.append(Inquiry(directory, learned, whole_node))
+                found.append(Inquiry(directory, neighbors.owns, learned, whole_node))
             return found[0].answer(question, stopped)
 
         return Worker(run, name, every_s=0.0)

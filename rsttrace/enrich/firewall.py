@@ -17,10 +17,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Union
+from typing import Any, Union
 
 from rsttrace.enrich.question import Question
-from rsttrace.enrich.ruleset import NftReader, Rejected, Rule, Ruleset, SaveReader, candidates
+from rsttrace.enrich.ruleset import NftReader, Packet, Rule, Ruleset, SaveReader, candidates
 from rsttrace.enrich.spaces import Spaces
 from rsttrace.limits import (
     RULES_DUTY,
@@ -89,7 +89,7 @@ class Firewall:
         if found is None:
             return ()
         now, before = found
-        packet = Rejected(
+        packet = Packet(
             source=question.remote.ip,
             sport=question.remote.port,
             target=question.local.ip,
@@ -105,6 +105,24 @@ class Firewall:
             after=now.began_ns > question.time_ns,
         )
         return _note(question, rules, moved, now.rules.whole, self._spaces) if rules else ()
+
+    def redirecting(
+        self, question: Question, stopped: Callable[[], bool] = lambda: False
+    ) -> tuple[list[Rule], bool]:
+        """The rules that can have taken a connection for their own host; whether all are known.
+
+        They see the addresses that the reset has: it was translated back.
+
+        Raises:
+            RsttraceError: the namespace is gone, or cannot be entered.
+        """
+        found = self._rules(question, stopped)
+        if found is None:
+            return [], False
+        ends = question.remote, question.local
+        packet = Packet(ends[0].ip, ends[0].port, ends[1].ip, ends[1].port)
+        rules = found[0].rules
+        return [rule for rule in rules.takers if not rule.excludes(packet)], rules.whole
 
     def _rules(
         self, question: Question, stopped: Callable[[], bool]
@@ -268,7 +286,7 @@ def _read(
 
 _WORTH = re.compile(
     rb"^(?:table |\tchain |\*|\t[^\t])|hook|tcp reset|tcp-reset|jump|goto|vmap| -[jg] |^.{0,24}-A "
-    rb"|nat|masquerade|redirect|(?:addr|port) set"
+    rb"|nat|masquerade|redirect|tproxy|(?:addr|port) set"
 )
 """What a line must have to be read at all: a list of 100,000 others costs little."""
 
@@ -287,7 +305,7 @@ def _note(
 ) -> tuple[Note, ...]:
     """The rules in words and as values."""
     where = spaces.label(question.netns)
-    named = "; ".join(f"{_place(rule)}: {rule.text}" for rule in rules[:RULES_NAMED])
+    named = "; ".join(f"{place(rule)}: {rule.text}" for rule in rules[:RULES_NAMED])
     more = f"; and {len(rules) - RULES_NAMED} more" if len(rules) > RULES_NAMED else ""
     exact = len(rules) == 1 and whole
     if exact:
@@ -300,24 +318,26 @@ def _note(
         "netns_name": spaces.name(question.netns),
         "hook": question.hook,
         "exact": exact,
-        "rules": [
-            {
-                "tool": rule.tool,
-                "family": rule.family,
-                "table": rule.table,
-                "chain": rule.chain,
-                "number": rule.number,
-                "rule": rule.text,
-                "packets": rule.packets,
-            }
-            for rule in rules[:RULES_NAMED]
-        ],
+        "rules": [rule_values(rule) for rule in rules[:RULES_NAMED]],
         "candidates": len(rules),
     }
     return (Note("rejecting-rule", text, values),)
 
 
-def _place(rule: Rule) -> str:
+def rule_values(rule: Rule) -> dict[str, Any]:
+    """A rule as JSON has it."""
+    return {
+        "tool": rule.tool,
+        "family": rule.family,
+        "table": rule.table,
+        "chain": rule.chain,
+        "number": rule.number,
+        "rule": rule.text,
+        "packets": rule.packets,
+    }
+
+
+def place(rule: Rule) -> str:
     """Where a rule is: nft's handle, or iptables' number in its chain."""
     kind = "handle" if rule.tool == "nft" else "rule"
     return f"{rule.tool} {rule.family} {rule.table} {rule.chain} {kind} {rule.number}"

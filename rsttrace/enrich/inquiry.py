@@ -13,12 +13,14 @@ from rsttrace.enrich.listeners import Listeners
 from rsttrace.enrich.netns import NetnsDirectory
 from rsttrace.enrich.owner import Owners
 from rsttrace.enrich.question import Answer, Question
+from rsttrace.enrich.redirected import Owns, Redirects
 from rsttrace.enrich.spaces import Spaces
 
 NOTES = (
     "escaped-nat",
     "rejecting-rule",
     "answered-here",
+    "redirected",
     "listens-now",
     "listener-gone",
     "listens-local-only",
@@ -34,15 +36,21 @@ class Inquiry:
 
     Args:
         directory: finds namespaces.
+        owns: whose an address is, for the note `redirected`.
         learned: what the kernel side has learned of a connection (``None``: nobody asks it).
         whole_node: also look into other namespaces than the one in question.
     """
 
     def __init__(
-        self, directory: NetnsDirectory, learned: Learned | None = None, whole_node: bool = True
+        self,
+        directory: NetnsDirectory,
+        owns: Owns,
+        learned: Learned | None = None,
+        whole_node: bool = True,
     ) -> None:
         spaces, owners = Spaces(directory, whole_node), Owners()
         self._firewall = Firewall(spaces)
+        self._redirects = Redirects(spaces, self._firewall, owns)
         self._listeners = Listeners(spaces, owners)
         self._escapes = Escapes(spaces, owners, learned)
 
@@ -56,7 +64,8 @@ class Inquiry:
         if question.what == "rules":
             notes = self._firewall.notes(question, stopped)
         elif question.what == "listeners":
-            notes = self._listeners.notes(question)
+            taken = self._redirects.notes(question, stopped)
+            notes = taken or self._listeners.notes(question)
         else:
             notes = self._escapes.notes(question)
         return Answer(notes, tuple(self._firewall.complaints))

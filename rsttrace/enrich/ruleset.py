@@ -1,4 +1,4 @@
-"""Which rules of a firewall can have rejected a packet with a TCP reset. Pure.
+"""Which rules of a firewall can have rejected a packet with a TCP reset, or taken it. Pure.
 
 Reads what the firewall's own tools list: ``nft -a list ruleset`` (nft(8)) and ``iptables-save -c``.
 A rule is excluded only by what is understood of it: its hook, its protocol, addresses and ports,
@@ -30,8 +30,8 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """A packet that was rejected, as its reset shows it.
+class Packet:
+    """A packet that was rejected, or refused, as its reset shows it.
 
     `hook` is where; ``None``: not known. `translated`: this namespace has NAT, and its rules see
     other addresses and ports than the reset has. `loopback`: it went over lo.
@@ -55,7 +55,7 @@ class Match:
     addresses: tuple[Address, ...] = ()
     negated: bool = False
 
-    def excludes(self, packet: Rejected) -> bool:
+    def excludes(self, packet: Packet) -> bool:
         """Whether a packet cannot have met it."""
         if self.what == "loopback":
             return packet.loopback is not None and packet.loopback == self.negated
@@ -72,7 +72,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule that rejects with a TCP reset.
+    """A rule that rejects with a TCP reset, or that takes connections for its own host.
 
     `tool` lists it (``nft``, ``iptables``…), `family` is nft's word for it, `number` nft's handle
     or iptables' number in its chain. `hooks` are those that lead to its chain; ``None``: not known.
@@ -94,7 +94,7 @@ class Rule:
         """What stays of it between two listings."""
         return (self.tool, self.family, self.table, self.chain, str(self.number), self.text)
 
-    def excludes(self, packet: Rejected) -> bool:
+    def excludes(self, packet: Packet) -> bool:
         """Whether it cannot have rejected a packet."""
         version = 6 if ":" in packet.source else 4
         if self.family in ("ip", "ip6") and (self.family == "ip6") != (version == 6):
@@ -108,31 +108,34 @@ class Rule:
 class Ruleset:
     """The rules of a namespace that reject with a TCP reset.
 
+    `takers` are those that may take a connection for their own host (REDIRECT, DNAT, TPROXY).
     `translates`: something there changes addresses. `tables` are those that were listed, by family
     and name. `whole`: nothing was left out.
     """
 
     rules: list[Rule] = field(default_factory=list)
+    takers: list[Rule] = field(default_factory=list)
     translates: bool = False
     tables: set[tuple[str, str]] = field(default_factory=set)
     whole: bool = True
 
     def add(self, other: Ruleset) -> None:
         """Take in what another tool lists. iptables shows its own of nft's tables better."""
-        mine = {(rule.family, rule.table) for rule in other.rules if rule.tool in _ON_NFT}
-        self.rules = [
-            rule
-            for rule in self.rules
-            if rule.tool != "nft" or (rule.family, rule.table) not in mine
-        ]
-        self.rules += other.rules
+        both = (*other.rules, *other.takers)
+        mine = {(rule.family, rule.table) for rule in both if rule.tool in _ON_NFT}
+
+        def is_left(rule: Rule) -> bool:
+            return rule.tool != "nft" or (rule.family, rule.table) not in mine
+
+        self.rules = [*filter(is_left, self.rules), *other.rules]
+        self.takers = [*filter(is_left, self.takers), *other.takers]
         self.translates |= other.translates
         self.tables |= other.tables
         self.whole &= other.whole
 
 
 def candidates(
-    now: Ruleset, packet: Rejected, before: Ruleset | None, *, after: bool
+    now: Ruleset, packet: Packet, before: Ruleset | None, *, after: bool
 ) -> tuple[list[Rule], bool]:
     """The rules that can have rejected a packet, and whether the one's counter moved meanwhile.
 
@@ -167,6 +170,7 @@ _JUMP = re.compile(r"\b(?:jump|goto) ([^\s,}]+)")
 _NAMED_MAP = re.compile(r"\bvmap @")
 _COUNTER = re.compile(r"\bcounter packets \d+ bytes \d+ ")
 _REJECT = re.compile(r"\breject with tcp reset\b")
+_TAKES = re.compile(r"\b(?:redirect|dnat|tproxy)\b")
 _NAT = re.compile(r"\b(?:dnat|snat|masquerade|redirect|[ds]addr set|[ds]port set)\b")
 _VALUE = r"(!= )?(\{[^}]*\}|\S+)"
 _PARTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -228,9 +232,11 @@ class NftReader:
             self._by_map.add((family, table))
         if _NAT.search(line):
             self._found.translates = True
-        if not _REJECT.search(line):
+        takes = _TAKES.search(line) is not None
+        if not takes and not _REJECT.search(line):
             return
-        if len(self._found.rules) >= RULES_KEPT:
+        rules = self._found.takers if takes else self._found.rules
+        if len(rules) >= RULES_KEPT:
             self._found.whole = False
             return
         handle = _HANDLE.match(line.strip())
@@ -238,17 +244,16 @@ class NftReader:
         matches, packets, possible = nft_matches(text)
         if possible:
             text = _COUNTER.sub("counter ", text)[:_TEXT]
-            self._found.rules.append(
-                Rule("nft", family, table, chain, number, text, matches, None, packets)
-            )
+            rules.append(Rule("nft", family, table, chain, number, text, matches, None, packets))
 
     def ruleset(self) -> Ruleset:
         """What was found."""
         found = self._found
-        found.rules = [
-            replace(rule, hooks=self._hooks(rule.family, rule.table, rule.chain))
-            for rule in found.rules
-        ]
+        for rules in (found.rules, found.takers):
+            rules[:] = [
+                replace(rule, hooks=self._hooks(rule.family, rule.table, rule.chain))
+                for rule in rules
+            ]
         return found
 
     def _hooks(self, family: str, table: str, chain: str) -> frozenset[str] | None:
@@ -391,24 +396,27 @@ class SaveReader:
             jumps.setdefault(jump[1], set()).add(match[2])
             if jump[1] in ("DNAT", "SNAT", "REDIRECT", "MASQUERADE"):
                 self._found.translates = True
-        if "--reject-with tcp-reset" not in rest:
+        takes = jump is not None and jump[1] in ("REDIRECT", "DNAT", "TPROXY")
+        if not takes and "--reject-with tcp-reset" not in rest:
             return
-        if len(self._found.rules) >= RULES_KEPT:
+        rules = self._found.takers if takes else self._found.rules
+        if len(rules) >= RULES_KEPT:
             self._found.whole = False
             return
         packets = int(match[1]) if match[1] is not None else None
         text = f"-A {match[2]} {rest}"[:_TEXT]
-        self._found.rules.append(
+        rules.append(
             Rule(self._tool, self._family, *place, number, text, save_matches(rest), None, packets)
         )
 
     def ruleset(self) -> Ruleset:
         """What was found."""
         base = {hook.upper(): hook for hook in HOOKS}
-        self._found.rules = [
-            replace(rule, hooks=_reachable(rule.chain, base, self._jumps.get(rule.table, {})))
-            for rule in self._found.rules
-        ]
+        for rules in (self._found.rules, self._found.takers):
+            rules[:] = [
+                replace(rule, hooks=_reachable(rule.chain, base, self._jumps.get(rule.table, {})))
+                for rule in rules
+            ]
         return self._found
 
 

@@ -54,7 +54,7 @@ MADE_HERE: dict[Kind, str] = {
     Kind.SENT_NETFILTER: "list the rules of {netns}: nft -a list ruleset, iptables-save -c",
     Kind.SENT_RAW: "look at that process: ss -wp, and its packet sockets: ss -0p",
     Kind.SENT_PASSIVE: "look at what listens in {netns}: ss -ltnp, and at its routes and NAT rules",
-    Kind.SENT_ACTIVE: "look at the log of that process",
+    Kind.SENT_ACTIVE: "its own entry (sent by {netns}) says why; look at the log of that process",
 }
 """What to look at where this node made a RST that another one of its namespaces received."""
 
@@ -80,6 +80,9 @@ DEEDS: dict[Deed, str] = {
 }
 """What to look at where an honest peer sent it."""
 
+EXPLAINED = frozenset({Deed.CLOSED, Deed.RESET, Deed.WE_RESET, Deed.REUSED, Deed.FORGOT})
+"""Deeds that the connection's own history tells."""
+
 _SERVICE = "ss -ltnp 'sport = :{port}'"
 _READ_ALL = "let the program read all it is sent before it closes"
 _NETSTAT = "nstat -az 'TcpExt*'"
@@ -91,7 +94,8 @@ CAUSES: dict[str, str] = {
     "'sport = :{port}'",
     "no-connection": "was the program restarted, or is the packet meant for another host? ss -tn "
     "'sport = :{port}'",
-    "listen": "a packet of a connection that is gone: was the service restarted? " + _SERVICE,
+    "listen": "was the service restarted, or did a SYN cookie come back too late? nstat -az "
+    "TcpExtSyncookiesFailed; " + _SERVICE,
     "listen-overflow": "ss -ltn 'sport = :{port}' shows its queue: accept faster, or raise the "
     "backlog of listen() and net.core.somaxconn",
     "data-after-close": "let the program read until the other end closes (shutdown, then read), or "
@@ -130,11 +134,20 @@ CAUSES: dict[str, str] = {
 }
 """What to look at for what this host sent, by its cause."""
 
+KILLED = (
+    "what killed it? dmesg (out of memory), coredumpctl, journalctl; the stop time limit of a "
+    "container or service"
+)
+EXITED = "it ended with connections open: look at its log (journalctl); let it close them first"
+"""What to look at where the kernel closed the sockets of a program that had ended."""
+
 FINDINGS: dict[str, str] = {
     "rejecting-rule": "change that rule, or accept this traffic before it: nft -a list ruleset; "
     "iptables-save -c",
-    "answered-here": "was the service that {netns} passed on drained or removed? nft list ruleset; "
-    "ipvsadm -Ln; conntrack -L",
+    "answered-here": "was the service behind {netns} drained, or its NAT entry lost? conntrack -L; "
+    "ipvsadm -Ln; nft list ruleset",
+    "redirected": "does the proxy listen that this rule leads to? In {netns}: ss -ltnp; nft -a "
+    "list ruleset",
     "listens-now": "the service started just now: let its clients wait for it, or try again",
     "listener-gone": "the service has ended: look at its log (systemctl status, journalctl)",
     "listens-local-only": "let the program listen on 0.0.0.0 and :: (its bind address), not on the "
@@ -209,7 +222,7 @@ def advice(
     line = next((asks[name] for name in known if name in DECISIVE | noted), None)
     made = reset.made_here
     if made is not None and reset.kind.direction == "received":
-        line = line or MADE_HERE[made.kind]
+        line = line or _made_here(reset, made.kind, origin)
     elif origin is Origin.FORGED:
         line = NAMED.get(authors[0].author) if authors else None
     elif origin is Origin.INCONCLUSIVE:
@@ -220,8 +233,26 @@ def advice(
             line = line or next((asks[name] for name in known), None)
         line = line or DEEDS[did]
     else:
-        line = line or CAUSES.get(cause)
+        line = line or _ended(reset) or CAUSES.get(cause)
     return _filled(line, reset) if line is not None else None
+
+
+def _made_here(reset: Reset, kind: Kind, origin: Origin) -> str:
+    """Where another namespace of this node made it: what its history explains needs no more."""
+    did = deed(reset)[0]
+    if kind is Kind.SENT_PASSIVE and origin is Origin.PEER and did in EXPLAINED:
+        return DEEDS[did]
+    return MADE_HERE[kind]
+
+
+def _ended(reset: Reset) -> str | None:
+    """What to look at where a program has ended, and its sockets were closed for it."""
+    process = reset.process
+    if reset.kind is not Kind.SENT_ACTIVE or process is None:
+        return None
+    if process.exit_signal is not None:
+        return KILLED
+    return EXITED if process.exit_status is not None else None
 
 
 def _took_the_short_way(reset: Reset) -> bool:
@@ -245,10 +276,13 @@ def _filled(line: str, reset: Reset) -> str:
     """A line with the reset's own addresses, ports and namespace in it."""
     made = reset.made_here
     inode, name = (reset.netns, reset.netns_name) if made is None else (made.netns, made.netns_name)
+    local, remote = reset.local, reset.remote
+    if reset.kind is Kind.FORWARDED:  # its sender is the remote end, as its receiver sees it
+        local, remote = remote, local
     return line.format(
-        port=reset.local.port,
-        remote_port=reset.remote.port,
-        local=reset.local.ip,
-        remote=reset.remote.ip,
+        port=local.port,
+        remote_port=remote.port,
+        local=local.ip,
+        remote=remote.ip,
         netns=f"netns {name}" if name else f"netns:{inode}" if inode else "this host",
     )

@@ -20,6 +20,7 @@ TWINS = (
     "test_listeners.py",
     "test_locate.py",
     "test_read.py",
+    "test_redirected.py",
 )
 """Long files in which each case is played twice: the IPv6 twins are left to `make test FULL=1`."""
 

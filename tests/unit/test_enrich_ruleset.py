@@ -8,7 +8,7 @@ import pytest
 
 from rsttrace.enrich.ruleset import (
     NftReader,
-    Rejected,
+    Packet,
     Rule,
     Ruleset,
     SaveReader,
@@ -60,7 +60,7 @@ SAVE = """\
 COMMIT
 """
 
-PACKET = Rejected("10.1.1.1", 40000, "10.2.2.2", 80, "input")
+PACKET = Packet("10.1.1.1", 40000, "10.2.2.2", 80, "input")
 
 
 def nft(text: str) -> Ruleset:
@@ -102,6 +102,48 @@ def test_what_iptables_lists() -> None:
     assert found.rules[0].text.startswith("-A WEB -p tcp -m multiport --dports 80,8000:8010")
 
 
+TAKERS = """\
+table ip n { # handle 1
+	chain p { # handle 1
+		type nat hook prerouting priority dstnat; policy accept;
+		iifname "eth0" tcp dport 80 redirect to :3129 # handle 2
+		ip daddr 10.9.9.9 tcp dport 80 counter packets 1 bytes 60 dnat to 10.0.0.1:81 # handle 3
+		udp dport 80 redirect to :53 # handle 4
+		tcp dport 80 tproxy to :3130 meta mark set 0x00000001 accept # handle 5
+		ip saddr 10.0.0.0/8 masquerade # handle 6
+	}
+}
+"""
+
+SAVED_TAKERS = """\
+*nat
+:PREROUTING ACCEPT [0:0]
+:ISTIO_REDIRECT - [0:0]
+[3:180] -A PREROUTING -p tcp -j ISTIO_REDIRECT
+[3:180] -A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001
+[0:0] -A PREROUTING -d 10.9.9.9/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.1:81
+[0:0] -A POSTROUTING -s 10.0.0.0/8 -j MASQUERADE
+COMMIT
+"""
+
+
+def test_rules_that_take_a_connection() -> None:
+    for found, taken in ((nft(TAKERS), [2, 3, 5]), (saved(SAVED_TAKERS), [1, 2])):
+        assert found.rules == []
+        assert found.translates
+        assert [rule.number for rule in found.takers] == taken
+        assert {rule.hooks for rule in found.takers} == {frozenset({"prerouting"})}
+    left = [rule for rule in nft(TAKERS).takers if not rule.excludes(replace(PACKET, hook=None))]
+    assert [rule.number for rule in left] == [2, 5]
+    assert left[0].text == 'iifname "eth0" tcp dport 80 redirect to :3129'
+
+
+def test_iptables_own_words_count_for_takers_too() -> None:
+    both = nft(TAKERS.replace("table ip n", "table ip nat"))
+    both.add(saved(SAVED_TAKERS))
+    assert {rule.tool for rule in both.takers} == {"iptables"}
+
+
 @pytest.mark.parametrize(
     ("packet", "numbers"),
     [
@@ -114,7 +156,7 @@ def test_what_iptables_lists() -> None:
         (replace(PACKET, dport=443, hook="output"), []),  # a rule for IPv6 alone
     ],
 )
-def test_hook_family_and_port_exclude(packet: Rejected, numbers: list[int]) -> None:
+def test_hook_family_and_port_exclude(packet: Packet, numbers: list[int]) -> None:
     left, moved = candidates(nft(NFT), packet, None, after=False)
     assert [rule.number for rule in left] == numbers
     assert not moved

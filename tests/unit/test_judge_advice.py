@@ -15,9 +15,20 @@ from rsttrace.judge.authors import WORDS
 from rsttrace.judge.verdict import judge
 from rsttrace.judge.why import Deed
 from rsttrace.kernel import causes
-from rsttrace.model import Author, Cause, Kind, NextHop, Note, Origin, Reset, Share
+from rsttrace.model import (
+    Author,
+    Cause,
+    Kind,
+    MadeHere,
+    NextHop,
+    Note,
+    Origin,
+    Process,
+    Reset,
+    Share,
+)
 from tests import docs
-from tests.unit.builders import GATEWAY, ON_LINK, closed, flow, reset, rst
+from tests.unit.builders import GATEWAY, ON_LINK, PEER, TIME, closed, flow, reset, rst
 
 NAMES = re.compile(r'_found\(\s*"([a-z-]+)"')
 
@@ -29,6 +40,8 @@ LINES = [
     *advice.FINDINGS.values(),
     *advice.OURS.values(),
     advice.SHORT_WAY,
+    advice.KILLED,
+    advice.EXITED,
     *advice.MADE_HERE.values(),
 ]
 
@@ -160,3 +173,39 @@ def test_an_answer_on_our_own_link_went_past_the_nat_box(hop: NextHop | None, li
         packet = rst(src=ends[0], dst=ends[1])
         given = flow(packet, kind=kind, cause=cause, notes=(note,), next_hop=hop)
         assert advice.advice(given, whose, (), (note.name,), cause.name) == line
+
+
+@pytest.mark.parametrize(
+    ("process", "line"),
+    [
+        (Process(7, "nginx", 0, exit_signal=9), advice.KILLED),
+        (Process(7, "nginx", 0, exit_status=1), advice.EXITED),
+        (Process(7, "nginx", 0), advice.CAUSES["unread-data"]),
+        (None, advice.CAUSES["unread-data"]),
+    ],
+)
+def test_a_program_that_has_ended_closed_nothing(process: Process | None, line: str) -> None:
+    cause = Cause("unread-data", "with data unread")
+    assert judge(flow(kind=Kind.SENT_ACTIVE, cause=cause, process=process)).advice == line
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (closed(flow(rst(ip_id=0))), advice.DEEDS[Deed.CLOSED]),
+        (flow(rst(ip_id=0), we_reset_ns=TIME - 1), advice.DEEDS[Deed.WE_RESET]),
+        (flow(rst(ip_id=0)), advice.MADE_HERE[Kind.SENT_PASSIVE]),
+    ],
+)
+def test_what_history_explains_needs_no_look_into_the_other_namespace(
+    given: Reset, line: str
+) -> None:
+    given.made_here = MadeHere(9, Kind.SENT_PASSIVE, source=PEER, owns_source=True)
+    assert judge(given).advice == line.format(netns="netns:9")
+
+
+def test_the_sender_of_a_forwarded_reset_is_its_remote_end() -> None:
+    packet = rst(flags="RA", ip_id=23404)
+    found = judge(flow(packet, kind=Kind.FORWARDED, cause=Cause("forwarded", "passed through")))
+    assert found.advice is not None
+    assert f"at {packet.src.ip}:{packet.src.port}" in found.advice

@@ -23,7 +23,7 @@ REFUSAL = Cause("no-listener", "no socket listens there")
 LOST = Cause("no-socket", "no such connection here")
 
 
-def refusal(port: int, ip: str = "192.0.2.1") -> Reset:
+def refusal(port: int, ip: str = "127.0.0.2") -> Reset:
     """Our own namespace refused a SYN."""
     packet = replace(rst(flags="RA"), src=Endpoint(ip, port), dst=Endpoint(PEER, 40000))
     return flow(packet, kind=Kind.SENT_PASSIVE, cause=REFUSAL, netns=OWN)
@@ -56,7 +56,7 @@ def test_the_answer_is_put_on_the_reset_and_on_those_like_it(run: Run, listener:
         noting.ask(third)  # answered at once
     for case in (first, second, third):
         (note,) = case.reset.notes
-        assert note.name == "listens-local-only"
+        assert note.name == "listens-other-address"
         assert f"127.0.0.1:{listener}" in note.text
         assert note.values["listeners"][0]["pid"] in (None, os.getpid())
 
@@ -71,7 +71,7 @@ def test_a_late_answer_has_the_reset_judged_anew(run: Run, listener: int) -> Non
     (again,) = run.history.due(None)
     assert again is case
     assert again.verdict is not None
-    assert again.verdict.findings == ("listens-local-only",)
+    assert again.verdict.findings == ("listens-other-address",)
 
 
 def test_a_storm_asks_little(run: Run, listener: int) -> None:
