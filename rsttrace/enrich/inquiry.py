@@ -20,7 +20,7 @@ NOTES = (
     "escaped-nat",
     "rejecting-rule",
     "answered-here",
-    "redirected",
+    "redirected-here",
     "listens-now",
     "listener-gone",
     "listens-local-only",
@@ -36,7 +36,7 @@ class Inquiry:
 
     Args:
         directory: finds namespaces.
-        owns: whose an address is, for the note `redirected`.
+        owns: whose an address is, for the note `redirected-here`.
         learned: what the kernel side has learned of a connection (``None``: nobody asks it).
         whole_node: also look into other namespaces than the one in question.
     """

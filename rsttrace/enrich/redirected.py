@@ -96,4 +96,4 @@ class Redirects:
             "rules": [rule_values(rule) for rule in rules[:RULES_NAMED]],
             "candidates": len(rules),
         }
-        return (Note("redirected", text, values),)
+        return (Note("redirected-here", text, values),)

@@ -146,8 +146,8 @@ FINDINGS: dict[str, str] = {
     "iptables-save -c",
     "answered-here": "was the service behind {netns} drained, or its NAT entry lost? conntrack -L; "
     "ipvsadm -Ln; nft list ruleset",
-    "redirected": "does the proxy listen that this rule leads to? In {netns}: ss -ltnp; nft -a "
-    "list ruleset",
+    "redirected-here": "does the proxy listen that this rule leads to? In {netns}: ss -ltnp; nft "
+    "-a list ruleset",
     "listens-now": "the service started just now: let its clients wait for it, or try again",
     "listener-gone": "the service has ended: look at its log (systemctl status, journalctl)",
     "listens-local-only": "let the program listen on 0.0.0.0 and :: (its bind address), not on the "

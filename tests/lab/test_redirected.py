@@ -40,7 +40,7 @@ def noted(tracer: Tracer, lab: Lab, role: str, kind: str) -> Json:
 
     def wanted() -> list[Json]:
         entries = tracer.of(lab.inode(role))
-        return [e for e in entries if e["kind"] == kind and "redirected" in e["findings"]]
+        return [e for e in entries if e["kind"] == kind and "redirected-here" in e["findings"]]
 
     tracer.wait_for(lambda: bool(wanted()), "the note")
     return wanted()[0]
@@ -60,7 +60,7 @@ def test_the_proxy_is_down(
     sent = noted(tracer, routed, role, "sent-passive")
     got = noted(tracer, routed, "client", "received-accepted")
     for entry in (sent, got):
-        (found,) = [item for item in entry["evidence"] if item["rule"] == "redirected"]
+        (found,) = [item for item in entry["evidence"] if item["rule"] == "redirected-here"]
         values = found["values"]
         assert values["netns"] == routed.inode(role)
         assert values["exact"] is True
@@ -82,4 +82,4 @@ def test_a_local_route_makes_an_address_its_own(
     refuse(routed, address, 80)
     tracer.collect(routed.inode("router"), 1)
     answered(routed, tracer)
-    assert not has_note(tracer.of(routed.inode("router")), "redirected")
+    assert not has_note(tracer.of(routed.inode("router")), "redirected-here")
