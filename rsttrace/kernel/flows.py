@@ -9,6 +9,7 @@ from typing import Optional
 
 from rsttrace.errors import KernelError
 from rsttrace.kernel import syscalls
+from rsttrace.kernel.clock import monotonic_ns
 from rsttrace.kernel.decode import Context, half
 from rsttrace.kernel.layout import structures
 from rsttrace.model import Endpoint, Half
@@ -60,7 +61,7 @@ def learned(descriptor: int, identity: int, local: Endpoint, remote: Endpoint) -
         syscalls.bpf(syscalls.BPF_MAP_LOOKUP_ELEM, attributes)
     except (OSError, KernelError):  # ENOENT; or the run has just ended
         return None, None
-    now = time.monotonic_ns()
+    now = monotonic_ns()
     context = Context(time.time_ns() - now, {})
     family = 6 if ":" in local.ip else 4
     low, upper = (half(raw, family, context, now) for raw in halves)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from rsttrace.kernel import config, loader
+from rsttrace.kernel.clock import monotonic_ns
 from rsttrace.kernel.counts import Counts, lookup_per_cpu
 from rsttrace.kernel.decode import Context, decode
 from rsttrace.kernel.flows import Halves, learned
@@ -101,7 +102,7 @@ class LiveSource:
             self._ring.wait(min(seconds, WITHIN_S) if self._follow_ups else seconds)
         found = self.drain()
         while not found and (due_ns := self._order.due_ns()) is not None:
-            time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
+            time.sleep(max(0, due_ns - monotonic_ns()) / 1e9)
             found = self.drain()
         return found
 
@@ -118,7 +119,7 @@ class LiveSource:
         At most `CHUNK` at once: decoding is slow beside the kernel, and the ring must be emptied
         meanwhile.
         """
-        now_ns = time.monotonic_ns()
+        now_ns = monotonic_ns()
         room = max(0, BACKLOG - len(self._order) - len(self._follow_ups))
         records, all_of_it = self._ring.read(room)
         self._rooms.release(records)
@@ -148,8 +149,7 @@ class LiveSource:
 
     def _context(self) -> Context:
         return Context(
-            clock_offset_ns=time.clock_gettime_ns(time.CLOCK_REALTIME)
-            - time.clock_gettime_ns(time.CLOCK_MONOTONIC),
+            clock_offset_ns=time.time_ns() - monotonic_ns(),
             enums=self.report.enums,
         )
 
