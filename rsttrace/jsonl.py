@@ -133,7 +133,7 @@ def read_summary(found: Object) -> RunSummary | None:
         WrongLine: it is nothing of ours, or a member is not what it should be.
     """
     _check_schema(found)
-    summary = found.get("summary")
+    summary = found.get("totals", found.get("summary"))  # its name once
     shown = summary.get("not_shown") if isinstance(summary, dict) else None
     if not isinstance(summary, dict) or not isinstance(shown, dict):
         return None

@@ -20,6 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from rsttrace import __version__
 from rsttrace.judge.authors import GROUPS, NAMES, PRIORS, ROWS, STORIES, WORDS
 from rsttrace.kernel import causes, drops, knowledge
 from rsttrace.kernel.hooks import Plan
@@ -96,8 +97,14 @@ def explained_part() -> str:
 
 
 def example_entry() -> dict[str, Any]:
-    """The example as JSON."""
+    """The example as JSON, as if another host had run it."""
     entry: dict[str, Any] = json.loads(run("-o", "json", "--utc").splitlines()[0])
+    entry["run"] = {
+        "id": "b5f04c1a7d5e4d0f9c3a8e2b6f7d1c90",
+        "host": "web-1",
+        "boot": "6f3c2f0e-5d0b-4f57-9a3c-1f6a7b1f2c3d",
+        "version": __version__,
+    }
     return entry
 
 

@@ -17,7 +17,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from rsttrace.capture.extent import Clock, Extent
 from rsttrace.errors import CaptureError, DependencyError
@@ -74,6 +74,17 @@ class Record(NamedTuple):
     interface: int = 0
 
 
+class JsonLines(CaptureError):
+    """It is no capture, but begins like lines of JSON, perhaps our own: `stream` reads them."""
+
+    def __init__(self, name: str, stream: TextIO) -> None:
+        super().__init__(
+            f"{name!a} is no capture: it begins like lines of JSON",
+            hint="`rsttrace read` takes them",
+        )
+        self.stream = stream
+
+
 class Broken(OSError):
     """The file ends or makes no sense here. An OSError, because scapy takes that for the end."""
 
@@ -126,6 +137,8 @@ class Capture:
             self._tape = _Tape(self._raw)
             with _messages(self._said):
                 self._reader = self._open()
+        except JsonLines:
+            raise
         except BaseException:
             self._raw.close()
             raise
@@ -190,8 +203,16 @@ class Capture:
         tape = self._tape
         try:
             head = tape.peek()
+            if not head and self.name == "-" and not self._raw.stopped:
+                raise CaptureError(
+                    "standard input is empty",
+                    hint="did tcpdump start? It may not run without root; tcpdump -U -w - "
+                    "writes each packet at once",
+                )
             if not head and self.size == 0:
                 raise CaptureError(f"{self.name!a} is empty: no capture")
+            if head.lstrip()[:1] == b"{":
+                raise JsonLines(self.name, tape.text())
             for magic, what in OTHER_FORMATS.items():
                 if head.startswith(magic):
                     raise CaptureError(f"{self.name!a} is {what}")
@@ -428,6 +449,10 @@ class _Tape:
     def peek(self) -> bytes:
         """The first bytes of the (unpacked) file."""
         return self._guard(lambda: _peek(self._source))
+
+    def text(self) -> TextIO:
+        """The (unpacked) file as text; closing it closes the file."""
+        return io.TextIOWrapper(self._source, encoding="utf-8", errors="replace")
 
     def mark(self) -> None:
         """A new packet, or another block, begins here."""

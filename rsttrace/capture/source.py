@@ -34,8 +34,11 @@ class CaptureSource:
         flows: how many flows to remember.
         ended: looked at while a pipe is quiet; when it says true, the capture ends.
 
+    Attributes:
+        segments: TCP segments read so far.
+
     Raises:
-        CaptureError: it cannot be opened, or is no capture.
+        CaptureError: it cannot be opened, or is no capture; `JsonLines` if it may be our own.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class CaptureSource:
         self._unread_ahead = False
         self._ended = ended
         self.wake_ns: int | None = None
+        self.segments = 0
         self._capture = Capture(name, ended)
         if self._capture.size is not None and not local:
             try:
@@ -117,6 +121,7 @@ class CaptureSource:
             if segment is None:
                 continue
             segment.time_ns = time_ns
+            self.segments += 1
             if segment.flags & RST:
                 sighting = self._sighting(segment, number, interface)
                 yield from self._see(seen, segment, sighting)

@@ -8,12 +8,14 @@ Exit codes: 0 done (also when ended by Ctrl-C, SIGTERM, or a closed pipe), 1 a r
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
 import sys
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from rsttrace import __version__
 from rsttrace.cli import compare, locate, others, read, top, trace
@@ -28,11 +30,26 @@ class DefaultTrace(click.Group):
     """``rsttrace`` is ``rsttrace trace``: with no command named, the options are trace's."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put ``trace`` in front unless a command, --help or --version comes first."""
+        """Put ``trace`` in front unless a command, --help or --version comes first.
+
+        Raises:
+            click.UsageError: what comes first is neither a command nor an option.
+        """
         first = args[0] if args else ""
+        if ctx.resilient_parsing and not args:  # completing the first word
+            return super().parse_args(ctx, args)
+        if first and not first.startswith("-") and first not in self.commands:
+            raise click.UsageError(_no_command(first, list(self.commands)), ctx)
         if first not in self.commands and first not in ("--help", "-h", "--version"):
             args = ["trace", *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands; and options, which are trace's where no command is named."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            found += trace.command.shell_complete(ctx, incomplete)
+        return list({item.value: item for item in found}.values())
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a closed pipe is no error."""
@@ -42,10 +59,47 @@ class DefaultTrace(click.Group):
             raise ReaderGone from None
 
 
+def _no_command(word: str, commands: list[str]) -> str:
+    """What to say of a first word that is no command."""
+    near = difflib.get_close_matches(word.lower(), commands, n=1, cutoff=0.6)
+    if os.path.exists(word):
+        meant = f"rsttrace read {word!a}"
+    else:
+        meant = f"rsttrace {near[0]}" if near else ""
+    hint = f"did you mean `{meant}`?" if meant else f"there are {', '.join(sorted(commands))}"
+    return f"there is no command {word!a}; {hint}"
+
+
 @click.group(cls=DefaultTrace, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rsttrace")
 def cli() -> None:
-    """Who resets your TCP connections? `rsttrace` alone is `rsttrace trace`."""
+    """Who resets your TCP connections? `rsttrace` alone is `rsttrace trace`.
+
+    \b
+    sudo rsttrace                        every reset of this node, live
+    sudo rsttrace -p 443 --explain       only port 443, with all that was looked at
+    rsttrace read incident.pcap          every reset in a capture
+    rsttrace compare client.pcap server.pcap
+    sudo rsttrace doctor                 what this kernel offers
+    rsttrace help trace                  the options of a command
+    """
+
+
+@click.command("help")
+@click.argument("command", required=False)
+@click.pass_context
+def help_command(context: click.Context, command: str | None) -> None:
+    """Show the help of a command."""
+    parent = context.parent
+    assert parent is not None
+    if command is None:
+        click.echo(parent.get_help())
+        return
+    found = cli.commands.get(command)
+    if found is None:
+        raise click.UsageError(_no_command(command, list(cli.commands)), parent)
+    with click.Context(found, info_name=command, parent=parent) as inner:
+        click.echo(found.get_help(inner))
 
 
 for _command in (
@@ -57,6 +111,7 @@ for _command in (
     others.demo,
     others.doctor,
     others.schema,
+    help_command,
 ):
     cli.add_command(_command)
 

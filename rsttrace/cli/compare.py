@@ -34,6 +34,9 @@ def command(a: str, b: str, **options: Any) -> int:
     """Compare two vantage points A and B of the same connections: who made each reset, and where.
 
     Each is a capture (pcap, pcapng; also gzip) or what `-o json` of this program has written there.
+    \b
+    rsttrace compare client.pcap server.pcap
+
     The clocks need not agree. Exit code 1 if a file cannot be read.
     """
     from rsttrace.commands import compare

@@ -74,7 +74,7 @@ report_option = click.option(
 )
 
 count_option = click.option(
-    "--count", type=click.IntRange(min=1), help="Stop after so many resets."
+    "-c", "--count", type=click.IntRange(min=1), help="Stop after so many resets."
 )
 summary_option = click.option("--summary", is_flag=True, help="End with counts.")
 explain_option = click.option("--explain", is_flag=True, help="Show everything that was looked at.")
@@ -107,10 +107,17 @@ net_option = click.option(
     "--net", multiple=True, help="Only resets from or to this network (repeatable)."
 )
 port_option = click.option(
+    "-p",
     "--port",
     multiple=True,
-    type=click.IntRange(1, 65535),
-    help="Only resets from or to this port (repeatable).",
+    metavar="PORTS",
+    help="Only resets from or to these ports: 443, 80,443 or 8000-8099 (repeatable).",
+)
+numeric_option = click.option(
+    "-n",
+    is_flag=True,
+    expose_value=False,
+    help="For those who are used to it from tcpdump: names are never looked up.",
 )
 kind_option = click.option(
     "--kind",
@@ -125,7 +132,9 @@ origin_option = click.option(
     help="Only resets made by these (repeatable).",
 )
 
-filter_options = _together(host_option, net_option, port_option, kind_option, origin_option)
+filter_options = _together(
+    host_option, net_option, port_option, kind_option, origin_option, numeric_option
+)
 show_options = _together(
     count_option,
     summary_option,

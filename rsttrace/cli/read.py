@@ -38,6 +38,13 @@ from rsttrace.cli.progress import progress_bar
 def command(files: tuple[str, ...], **options: Any) -> int:
     """Show every TCP reset in captures (pcap, pcapng; also gzip; - is stdin), and who made it.
 
+    What `-o json` has written is shown again.
+
+    \b
+    rsttrace read incident.pcap --explain
+    tcpdump -U -w - tcp | rsttrace read -
+    rsttrace read node.jsonl --origin forged -w forged.pcapng
+
     Exit code 1 if a file cannot be read at all; a file that breaks off is read up to there.
     """
     from rsttrace.commands import read

@@ -25,7 +25,9 @@ from rsttrace.cli.options import (
     help="Stop after so many seconds.",
 )
 @filter_options
-@click.option("--iface", multiple=True, help="Only resets seen on this interface (repeatable).")
+@click.option(
+    "-i", "--iface", multiple=True, help="Only resets seen on this interface (repeatable)."
+)
 @click.option(
     "--netns",
     multiple=True,
@@ -101,7 +103,14 @@ from rsttrace.cli.options import (
     help="Also send each entry to journald, with fields (journalctl RSTTRACE_ORIGIN=forged).",
 )
 def command(**options: Any) -> int:
-    """Show every TCP reset that this node sends or receives, and who made it."""
+    """Show every TCP reset that this node sends or receives, and who made it.
+
+    \b
+    rsttrace -p 443 -c 10                the next ten of port 443
+    rsttrace --origin forged --locate    what something on the path made, and where
+    rsttrace -o json --duration 60 --summary > node.jsonl
+    rsttrace -w resets.pcapng --rotate 1d --keep 7
+    """
     from rsttrace.commands import trace
 
     return trace.run_command(options)

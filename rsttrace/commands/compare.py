@@ -27,9 +27,9 @@ from rsttrace.compare.survey import Progress, survey
 from rsttrace.enrich.captured import enrich_captured
 from rsttrace.errors import UsageError
 from rsttrace.judge.verdict import other_end, reconsider
-from rsttrace.model import NO_TIME, Comparison, Entry, Fate, LatePacket, OtherEnd, Point, Reset
+from rsttrace.model import NO_TIME, Entry, Fate, LatePacket, OtherEnd, Point, Reset
 from rsttrace.render.compare import comparison_lines, comparison_object
-from rsttrace.render.json import authors_object, evidence_object, object_line
+from rsttrace.render.json import authors_object, evidence_object
 
 MOST_RESETS = 50_000
 """Resets of a capture that are compared with a log."""
@@ -102,7 +102,10 @@ def compare(
         found, logs = _compare(files, flows, until, run.ended, bar)
         if run.stopped:
             return 0
-        run.writer.lines(_head(found.comparison, options, run.writer.plain))
+        if options.output == "json":
+            run.writer.object(comparison_object(found.comparison, utc=options.utc))
+        else:
+            run.writer.lines([*comparison_lines(found.comparison, plain=run.writer.plain), ""])
         if run.reporting is not None:
             run.reporting.report.comparison = comparison_lines(found.comparison)
         entries = _Entries(files, logs, found, run)
@@ -120,12 +123,6 @@ def _check(names: Sequence[str]) -> None:
     with contextlib.suppress(OSError, ValueError):
         if os.path.samefile(*names):
             raise UsageError("A and B are the same file", hint="give the files of both ends")
-
-
-def _head(found: Comparison, options: Options, plain: bool) -> list[str]:
-    if options.output == "json":
-        return [object_line(comparison_object(found, utc=options.utc))]
-    return [*comparison_lines(found, plain=plain), ""]
 
 
 def _compare(

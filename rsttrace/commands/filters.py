@@ -23,6 +23,9 @@ KIND_GROUPS = {
 
 DEFAULT_KINDS = tuple(kind for kind in Kind if kind is not Kind.FORWARDED)
 
+KERNEL_PORTS = 1000
+"""The kernel's map holds 1,024; where more are asked for, resets are filtered here."""
+
 MAX_FILTERS = 500
 """How often a filter may be repeated: the maps hold 1,024, a host name has several addresses."""
 
@@ -63,7 +66,7 @@ def filter_of(options: Mapping[str, Any]) -> Filter:
     return Filter(
         kinds=_kinds(options["kind"]),
         nets=_nets(options["host"], options["net"]),
-        ports=tuple(options["port"]),
+        ports=_ports(options["port"]),
     )
 
 
@@ -86,6 +89,27 @@ def networks(option: str, texts: Sequence[str], example: str) -> list[Network]:
         return [ipaddress.ip_network(text, strict=False) for text in texts]
     except ValueError as error:
         raise UsageError(f"{option}: {error}", hint=f"write it as {example}") from None
+
+
+def _ports(texts: Sequence[str]) -> tuple[int, ...]:
+    """--port as the ports themselves: ``80``, ``80,443``, ``8000-8099``.
+
+    Raises:
+        UsageError: one is no port.
+    """
+    found: dict[int, None] = {}
+    for word in (word for text in texts for word in text.split(",")):
+        first, dash, last = word.strip().partition("-")
+        ends = [first, last] if dash else [first]
+        if not all(end.isascii() and end.isdigit() and 0 < int(end) < 65536 for end in ends):
+            raise UsageError(
+                f"--port {word!a}: not a port from 1 to 65535, nor a range of them",
+                hint="write it as 443, 80,443 or 8000-8099",
+            )
+        if int(ends[-1]) < int(first):
+            raise UsageError(f"--port {word!a}: the range ends before it begins")
+        found.update(dict.fromkeys(range(int(first), int(ends[-1]) + 1)))
+    return tuple(found)
 
 
 def _addresses(host: str) -> list[Network]:

@@ -12,7 +12,7 @@ from rsttrace.enrich.holders import find_holders
 from rsttrace.enrich.vendor import vendor
 from rsttrace.model import AddressHolders, Entry, Holder
 from rsttrace.render.holders import holders_lines, holders_object
-from rsttrace.render.json import object_line
+from rsttrace.render.json import About, object_line
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,16 @@ def run_holder_job(
 
 
 def holder_job_lines(
-    job: HolderJob, found: AddressHolders, output: str, plain: bool, indent: str = ""
+    job: HolderJob,
+    found: AddressHolders,
+    output: str,
+    plain: bool,
+    indent: str = "",
+    about: About | None = None,
 ) -> list[str]:
-    """What was found, as lines of text or as one line of JSON."""
+    """What was found, as lines of text or as one line of JSON (with `about`, the run)."""
     if output == "json":
-        return [object_line(holders_object(found, entry=job.entry))]
+        return [object_line(holders_object(found, entry=job.entry), about)]
     lines = holders_lines(found, plain=plain, indent=indent)
     if job.entry is not None:
         lines.insert(0, f"{indent}#{job.entry}: whether the address is there twice")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rsttrace import jsonl
+from rsttrace.commands.about import about_run
 from rsttrace.commands.clue import Clue, clue_from
 from rsttrace.commands.holders import HolderJob, holder_job_lines, run_holder_job
 from rsttrace.commands.locator import Job, located_lines, run_job
@@ -120,11 +121,11 @@ def locate(job: Job, output: str, *, stopped: Callable[[], bool] = lambda: False
         RsttraceError: the path cannot be probed.
         BrokenPipeError: nobody reads.
     """
-    directory = NetnsDirectory()
+    directory, about = NetnsDirectory(), about_run()
     with Neighbors(directory) as neighbors:
         located = run_job(job, directory, neighbors, stopped=stopped, say=to_stderr)
         plain = ascii_only(sys.stdout)
-        _print(located_lines(job, located, output, plain))
+        _print(located_lines(job, located, output, plain, about=about))
         if not job.probe_arp or stopped():
             return
         asked = _holder_job(job, located.path)
@@ -132,7 +133,7 @@ def locate(job: Job, output: str, *, stopped: Callable[[], bool] = lambda: False
             to_stderr("no address to ask for: the peer is this host itself, or there is no way")
             return
         found = run_holder_job(asked, directory, neighbors, stopped)
-        _print(holder_job_lines(asked, found, output, plain))
+        _print(holder_job_lines(asked, found, output, plain, about=about))
 
 
 def _print(lines: list[str]) -> None:

@@ -15,7 +15,7 @@ from rsttrace.enrich.target import Limits, Target, names_of, resolve
 from rsttrace.judge.placement import place, place_replay
 from rsttrace.model import Attempt, Entry, Hop, Neighbor, NextHop, Origin, Path, Placement
 from rsttrace.render.escape import safe
-from rsttrace.render.json import object_line
+from rsttrace.render.json import About, object_line
 from rsttrace.render.path import path_lines, path_object
 
 
@@ -121,9 +121,14 @@ def _named(path: Path) -> Path:
 
 
 def located_lines(
-    job: Job, located: Located, output: str, plain: bool, indent: str = ""
+    job: Job,
+    located: Located,
+    output: str,
+    plain: bool,
+    indent: str = "",
+    about: About | None = None,
 ) -> list[str]:
-    """What a job found, as lines of text or as one line of JSON."""
+    """What a job found, as lines of text or as one line of JSON (with `about`, the run)."""
     if output == "json":
         made = path_object(
             located.path,
@@ -133,7 +138,7 @@ def located_lines(
             entry=job.clue.entry if job.clue else None,
             netns=job.netns,
         )
-        return [object_line(made)]
+        return [object_line(made, about)]
     return path_lines(
         located.path,
         located.placement,

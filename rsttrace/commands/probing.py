@@ -69,19 +69,19 @@ class Probing:
             BrokenPipeError: nobody reads any more.
             Stuck: nobody reads, and the run is to end.
         """
-        output, plain = self._options.output, run.writer.plain
+        output, plain, about = self._options.output, run.writer.plain, run.writer.about
         others = self._locator.busy or self._finder.busy
         self._take_answers(run, 0.0 if others else seconds)
         for job, holders in self._finder.results(0.0 if self._locator.busy else seconds):
             if isinstance(holders, RsttraceError):
                 self._failed(run, holders, holders.what)
                 continue
-            run.writer.lines(holder_job_lines(job, holders, output, plain, _INDENT))
+            run.writer.lines(holder_job_lines(job, holders, output, plain, _INDENT, about))
         for task, found in self._locator.results(seconds):
             if isinstance(found, RsttraceError):
                 self._failed(run, found, f"no path to {task.target.ip}: {found.what}")
                 continue
-            lines = located_lines(task, found, output, plain, _INDENT)
+            lines = located_lines(task, found, output, plain, _INDENT, about)
             if output == "text" and task.clue is not None:
                 lines.insert(0, f"{_INDENT}#{task.clue.entry}: where the forged reset was made")
             run.writer.lines(lines)

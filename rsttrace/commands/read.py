@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Optional, Protocol, TextIO
 
+from rsttrace import jsonl
+from rsttrace.capture.reader import JsonLines
 from rsttrace.capture.sides import Network
 from rsttrace.capture.source import CaptureSource
 from rsttrace.commands.filters import Filter, check_repeats, filter_of, networks
@@ -99,7 +102,7 @@ def read(
     Raises:
         BrokenPipeError: nobody reads any more.
     """
-    failed = looked_at = 0
+    counts = _Counts()
     with (
         stop_on_signals() as stop,
         Run(
@@ -119,16 +122,94 @@ def read(
                     with CaptureSource(name, local=local, flows=flows, ended=run.ended) as source:
                         with bar(source.size or 0, name) as progress:
                             run.before = None if progress is None else progress.clear
-                            looked_at += _pump(source, run, progress)
+                            resets = _pump(source, run, progress)
                         run.before = None
                         if not run.full:
                             run.show(None)
-                        failed += tell(name, source, run.say)
+                        counts.packets += source.packets
+                        counts.resets += resets
+                        counts.failed += tell(name, source, run.say)
+                except JsonLines as found:
+                    with found.stream as stream:
+                        counts.failed += show_again(name, stream, run, counts)
                 except CaptureError as error:
                     run.say(f"rsttrace: {error}")
-                    failed += 1
-        run.summarize(looked_at - run.shown)
-    return 1 if failed or run.failed else 0
+                    counts.failed += 1
+        run.summarize(counts.resets - run.shown)
+        run.say(counts.line(run.shown))
+    return 1 if counts.failed or run.failed else 0
+
+
+@dataclass
+class _Counts:
+    """What was read; `failed` counts files that could not be read at all."""
+
+    packets: int = 0
+    resets: int = 0
+    lines: int = 0
+    failed: int = 0
+
+    def line(self, shown: int) -> str:
+        """How a run ends, in words."""
+        words = [
+            f"{_number(self.packets, 'packet')}" if self.packets or not self.lines else "",
+            f"{_number(self.lines, 'line')} of JSON" if self.lines else "",
+            _number(self.resets, "reset"),
+            f"{shown:,} shown" if shown != self.resets else "",
+        ]
+        return ", ".join(filter(None, words))
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def show_again(name: str, stream: TextIO, run: Run, counts: _Counts) -> int:
+    """Show the entries of our own JSON lines once more; returns 1 if nothing could be read.
+
+    What is not in the JSON (the whole baseline) is not shown again. Paths and addresses that were
+    asked for are not, either.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+    """
+    label = safe(name, NAME)
+    numbers: dict[int, int] = {}
+    left_out = 0
+    for number, text in enumerate(jsonl.texts(stream), 1):
+        if run.stopped:
+            break
+        if not text.strip():
+            continue
+        try:
+            found = jsonl.decode(text)
+            if "id" not in found:
+                left_out += jsonl.read_summary(found) is None
+                continue
+            line = jsonl.read_entry(found)
+        except jsonl.WrongLine as wrong:
+            if number == 1:
+                run.say(
+                    f"rsttrace: {label} is neither a capture nor JSON lines of rsttrace: {wrong}"
+                )
+                return 1
+            run.say(f"warning: {label}: broken at line {number}: {wrong}; read up to there")
+            break
+        counts.lines += 1
+        entry = line.entry
+        if entry.amends is None:
+            numbers.pop(entry.id, None)  # another run's, if there was one
+            counts.resets += 1
+        first = entry.id if entry.amends is None else entry.amends
+        amended = numbers.get(first) if entry.amends is not None else None
+        if run.full and amended is None:
+            break
+        shown = run.show_judged(entry, line.object, amended)
+        if shown is not None and amended is None:
+            numbers[first] = shown
+    if left_out:
+        run.say(f"{label}: {_number(left_out, 'line')} that hold no entry are not shown again")
+    return 0
 
 
 def _pump(source: CaptureSource, run: Run, progress: Progress | None) -> int:
@@ -159,6 +240,8 @@ def tell(name: str, source: CaptureSource, say: Callable[[str], None]) -> int:
     if source.problem is None:
         if not source.packets:
             say(f"{label}: no packets")
+        elif not source.segments:
+            say(f"{label}: no TCP packets; was it filtered when it was captured?")
         return 0
     if not source.packets:
         say(f"rsttrace: {label}: {source.problem}; nothing could be read")

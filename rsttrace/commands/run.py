@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
+from rsttrace.commands.about import about_run
 from rsttrace.commands.recording import STDOUT, Recording, Rotation, check_stdout
 from rsttrace.commands.stop import Stop
 from rsttrace.commands.writer import Stuck, Writer
@@ -27,12 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """What a run shows and how; see the command line's help."""
+    """What a run shows and how; see the command line's help. `ports` are those that the kernel
+    could not be told.
+    """
 
     output: str = "text"
     duration_s: float | None = None
     count: int | None = None
     ifaces: tuple[str, ...] = ()
+    ports: frozenset[int] = frozenset()
     origins: tuple[Origin, ...] = ()
     summary: bool = False
     explain: bool = False
@@ -103,7 +107,8 @@ class Run:
         self.options = options
         self._status = status or to_stderr
         lines_to = sys.stderr if options.write == STDOUT else sys.stdout
-        self.writer = Writer(out or lines_to, self.ended)
+        about = about_run() if options.output == "json" else None
+        self.writer = Writer(out or lines_to, self.ended, about)
         self.shown = self.filtered = 0
         self.before: Callable[[], None] | None = None
         self.history = History(
@@ -170,17 +175,21 @@ class Run:
         recording = self._file is not None and self._file.failed
         return self._mute or recording or self._report_failed
 
-    @property
-    def abandoned(self) -> bool:
-        """Whether nobody reads the output any more."""
+    def look_after_readers(self) -> None:
+        """Notice that nobody reads the output any more, though there is nothing to write.
+
+        Raises:
+            BrokenPipeError: the reading end of a pipe is closed.
+        """
         if self._file is not None and self._file.abandoned():
-            return True
-        return self.writer.abandoned()
+            raise BrokenPipeError
+        if not self._mute and self.writer.abandoned():
+            raise BrokenPipeError
 
     @property
     def stopped(self) -> bool:
-        """Whether a signal wants it to end."""
-        return self._stop.requested
+        """Whether a signal wants it to end, or the terminal that took its lines is gone."""
+        return self._stop.requested or self.writer.gone
 
     def ended(self) -> bool:
         """Whether a signal wants it to end, or its duration is over."""
@@ -259,22 +268,31 @@ class Run:
         if self._counted_hook is not None:
             self._counted_hook(entry)
 
-    def show_judged(self, entry: Entry, made: dict[str, Any]) -> None:
+    def show_judged(
+        self, entry: Entry, made: dict[str, Any], amends: int | None = None
+    ) -> int | None:
         """Show an entry that another run has judged; `made` is it as a JSON object.
+
+        `amends` is the number here of the first entry on its reset, if that was shown. Returns its
+        own; ``None``: it is not wanted.
 
         Raises: see `show`.
         """
-        if not self._is_wanted(entry.reset, entry.verdict.origin):
-            return
-        entry = replace(entry, id=self._number(), amends=None)
+        if amends is None and not self._is_wanted(entry.reset, entry.verdict.origin):
+            return None
+        entry = replace(entry, id=self._number(), amends=amends)
         if self.options.output == "json":
-            self.writer.object({**made, "id": entry.id, "amends": None})
+            self.writer.object({**made, "id": entry.id, "amends": amends})
         else:
             self._write(entry)
         self._tally.add(entry)
+        if self._file is not None and entry.reset.rst.raw:
+            self._file.add(entry)
         if self.reporting is not None:
             self.reporting.add(entry)
-        self.shown += 1
+        if amends is None:
+            self.shown += 1
+        return entry.id
 
     def summarize(self, filtered: int, *, aggregated: int = 0, lost: int = 0) -> None:
         """End with counts (``--summary``): of what was shown, and of so many that were not.
@@ -284,6 +302,8 @@ class Run:
         """
         self._tally.not_shown(filtered=filtered, aggregated=aggregated, lost=lost)
         if not self.options.summary:
+            return
+        if self._mute:
             return
         with contextlib.suppress(Stuck):
             if self.options.output == "json":
@@ -306,9 +326,10 @@ class Run:
             self._write_lines(entry)
         except BrokenPipeError:
             raise
-        except OSError as error:  # a full disk: the packets may be on another one
+        except OSError as error:
             if self._file is None or self._file.failed:
                 raise
+            # A full disk: the packets may be on another one.
             self._mute = True
             self.say(
                 f"warning: cannot write to standard output: {error.strerror or error}; "
@@ -318,7 +339,9 @@ class Run:
     def _write_lines(self, entry: Entry) -> None:
         options = self.options
         if options.output == "json":
-            self.writer.lines([entry_line(entry, explain=options.explain, utc=options.utc)])
+            about = self.writer.about
+            line = entry_line(entry, explain=options.explain, utc=options.utc, run=about)
+            self.writer.lines([line])
             return
         self.writer.lines(
             entry_lines(
@@ -335,5 +358,6 @@ class Run:
 
 
 def to_stderr(text: str) -> None:
-    """Write status: to standard error, at once."""
-    print(text, file=sys.stderr, flush=True)
+    """Write status: to standard error, at once. Where that is gone, the run goes on without."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

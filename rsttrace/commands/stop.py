@@ -9,7 +9,7 @@ from types import FrameType
 
 
 class Stop:
-    """Set by SIGINT or SIGTERM: end cleanly. A second one kills as usual."""
+    """Set by SIGINT, SIGTERM or SIGHUP: end cleanly. A second one kills as usual."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -22,9 +22,14 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Turn SIGINT and SIGTERM into a request to stop while inside."""
+    """Turn SIGINT, SIGTERM and SIGHUP into a request to stop while inside.
+
+    SIGHUP (the terminal is gone) stays ignored where it is, as nohup(1) does.
+    """
     stop = Stop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = [signal.signal(number, stop) for number in numbers]
     try:
         yield stop

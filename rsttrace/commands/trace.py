@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
+import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rsttrace.commands.books import EVERY_S, Losses, balance
-from rsttrace.commands.filters import check_repeats, filter_of
+from rsttrace.commands.filters import KERNEL_PORTS, check_repeats, filter_of
 from rsttrace.commands.leftovers import leftover_lines
 from rsttrace.commands.noting import Noting
 from rsttrace.commands.options import shown
@@ -18,6 +20,8 @@ from rsttrace.commands.unasked import Unasked
 from rsttrace.commands.watching import Watching
 from rsttrace.commands.writer import GRACE_S, POLL_S, Stuck
 from rsttrace.enrich import Enricher, NetnsDirectory
+from rsttrace.enrich.setns import inside
+from rsttrace.errors import RsttraceError
 from rsttrace.kernel import knowledge
 from rsttrace.kernel.hooks import Plan
 from rsttrace.kernel.protocol import Report, Request
@@ -26,6 +30,10 @@ from rsttrace.model import Entry, LatePacket, Reset
 
 if TYPE_CHECKING:
     from rsttrace.commands.probing import Probing
+
+
+NAMESPACES_LOOKED = 256
+"""So many namespaces are looked into for an interface's name, about 0.3 ms each."""
 
 
 def started_line(report: Report) -> str:
@@ -67,12 +75,13 @@ def run_command(options: Mapping[str, Any]) -> int:
         BrokenPipeError: nobody reads any more.
     """
     wanted = filter_of(options)
+    many = len(wanted.ports) > KERNEL_PORTS
     check_repeats(options, "netns")
     directory = NetnsDirectory()
     request = Request(
         kinds=tuple(kind.value for kind in wanted.kinds),
         nets=wanted.nets,
-        ports=wanted.ports,
+        ports=() if many else wanted.ports,
         netns=tuple(directory.resolve(spec) for spec in options["netns"]),
         baseline=not options["no_baseline"],
         flows=options["flows"],
@@ -86,6 +95,7 @@ def run_command(options: Mapping[str, Any]) -> int:
             options,
             duration_s=options["duration"],
             ifaces=options["iface"],
+            ports=frozenset(wanted.ports if many else ()),
             viewpoint_netns=options["viewpoint"] == "netns",
             hold_s=options["hold"],
             locate=options["locate"],
@@ -128,7 +138,9 @@ def trace(request: Request, options: Options) -> int:
             options,
             stop,
             live=True,
-            wanted=lambda reset: on_iface(reset, options.ifaces, enricher),
+            wanted=lambda reset: (
+                on_port(reset, options.ports) and on_iface(reset, options.ifaces, enricher)
+            ),
             entry_hook=each(probing.ask, watching.tell),
             judged_hook=probing.ask_peer,
             unwanted_hook=watching.tell_unwanted,
@@ -146,6 +158,11 @@ def trace(request: Request, options: Options) -> int:
                 ]
             )
         )
+        for name in unknown_ifaces(options.ifaces, request.netns, enricher.directory):
+            run.say(
+                f"warning: there is no interface {name!a}; its resets are shown once there is one "
+                "(`ip -br link` lists them)"
+            )
         if options.verbose:
             run.say(programs_line(source.report))
             if source.log:
@@ -220,8 +237,7 @@ class _Tracing:
             self._watching.turn()
             for target in source.attach_late():
                 run.say(f"now attached: {target}")
-            if run.abandoned:
-                raise BrokenPipeError
+            run.look_after_readers()
         self._watching.stopping()
         source.detach()
         self._show_rest()
@@ -288,6 +304,30 @@ def _end(run: Run, source: LiveSource) -> None:
         )
     run.say(books.line)
     run.summarize(books.filtered, aggregated=books.aggregated, lost=books.lost)
+
+
+def unknown_ifaces(
+    names: tuple[str, ...], namespaces: tuple[int, ...], directory: NetnsDirectory
+) -> list[str]:
+    """Those of the names that no interface has, in these namespaces (none: in any of the node).
+
+    Where a node has more namespaces than are looked into, none is said to be unknown.
+    """
+    missing = set(names)
+    wanted = namespaces or tuple(directory.all())
+    for inode in wanted[:NAMESPACES_LOOKED]:
+        if not missing:
+            break
+        with contextlib.suppress(RsttraceError, OSError):
+            found = inside(directory.way_into(inode), socket.if_nameindex)
+            missing -= {name for _, name in found}
+    return [name for name in names if name in missing and len(wanted) <= NAMESPACES_LOOKED]
+
+
+def on_port(reset: Reset, ports: frozenset[int]) -> bool:
+    """Whether an end has one of these ports, as the socket sees it or on the wire (empty: any)."""
+    ends = (reset.local, reset.remote, reset.rst.src, reset.rst.dst)
+    return not ports or any(end.port in ports for end in ends)
 
 
 def on_iface(reset: Reset, names: tuple[str, ...], enricher: Enricher) -> bool:

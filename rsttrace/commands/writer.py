@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from rsttrace.render.escape import ascii_only
-from rsttrace.render.json import object_line
+from rsttrace.render.json import About, object_line
 
 POLL_S = 0.2
 """How often a run looks at the clock and at the signals when nothing else happens."""
@@ -72,12 +72,22 @@ class Sink:
 class Writer:
     """Writes lines, each flushed at once; notices a reader that went away.
 
-    `ended`: as for `Sink`. `plain`: the stream takes ASCII only.
+    `ended`: as for `Sink`. `about` is the run that every JSON object tells. `plain`: the stream
+    takes ASCII only. `gone`: it was a terminal, which was closed; what is written is lost, and that
+    is no error: the run is to end as by SIGHUP.
     """
 
-    def __init__(self, stream: TextIO, ended: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        ended: Callable[[], bool] = lambda: False,
+        about: About | None = None,
+    ) -> None:
         self._stream = stream
+        self.about = about
         self.plain = ascii_only(stream)
+        self.gone = False
+        self._is_terminal = stream.isatty()
         self._sink: Sink | None = None
         with contextlib.suppress(OSError, ValueError):
             self._sink = Sink(stream.fileno(), ended)
@@ -87,16 +97,23 @@ class Writer:
 
         Raises: as `Sink.write`.
         """
-        text = "".join(f"{line}\n" for line in lines)
-        if self._sink is None:
-            self._stream.write(text)
-            self._stream.flush()
+        if self.gone:
             return
-        self._sink.write(text.encode(self._stream.encoding or "utf-8", "backslashreplace"))
+        text = "".join(f"{line}\n" for line in lines)
+        try:
+            if self._sink is None:
+                self._stream.write(text)
+                self._stream.flush()
+                return
+            self._sink.write(text.encode(self._stream.encoding or "utf-8", "backslashreplace"))
+        except OSError:  # EIO: tty(4), the other end hung up
+            self.gone = self._is_terminal
+            if not self.gone:
+                raise
 
     def object(self, made: dict[str, Any]) -> None:
         """Write one JSON object, as `lines` does."""
-        self.lines([object_line(made)])
+        self.lines([object_line(made, self.about)])
 
     def while_waiting(self, tell: Callable[[], None]) -> None:
         """Have this called now and then while the reader does not read."""
@@ -104,5 +121,8 @@ class Writer:
             self._sink.waiting = tell
 
     def abandoned(self) -> bool:
-        """Whether the reading end of our pipe is closed."""
-        return self._sink is not None and self._sink.abandoned()
+        """Whether the reading end of our pipe is closed. A terminal's sets `gone` instead."""
+        if self._sink is None or self.gone or not self._sink.abandoned():
+            return False
+        self.gone = self._is_terminal
+        return not self.gone

@@ -7,7 +7,8 @@ import enum
 import json
 import math
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Optional
 
 from rsttrace import model
 from rsttrace.jsonl import SCHEMA
@@ -16,6 +17,9 @@ from rsttrace.render.authors import listed
 from rsttrace.render.payload import describe
 from rsttrace.render.times import iso_time
 from rsttrace.stacks import stack
+
+About = Mapping[str, Optional[str]]
+"""What a line says of the run that wrote it."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -98,16 +102,21 @@ def _made(entry: model.Entry, *, explain: bool, utc: bool) -> dict[str, Any]:
     return made
 
 
-def entry_line(entry: model.Entry, *, explain: bool = False, utc: bool = False) -> str:
+def entry_line(
+    entry: model.Entry, *, explain: bool = False, utc: bool = False, run: About | None = None
+) -> str:
     """`entry_object` on one line of printable ASCII, without the newline."""
-    return object_line(_made(entry, explain=explain, utc=utc))
+    return object_line(_made(entry, explain=explain, utc=utc), run)
 
 
-def object_line(made: dict[str, Any]) -> str:
+def object_line(made: dict[str, Any], run: About | None = None) -> str:
     """Any object of ours (an entry, a summary) on one line of printable ASCII.
 
-    Nothing in it can act on a terminal: even DEL, which JSON allows as it is, is escaped.
+    `run` is added, unless the object has one already: another run's line keeps that. Nothing in it
+    can act on a terminal: even DEL, which JSON allows as it is, is escaped.
     """
+    if run is not None and "run" not in made:
+        made = {**made, "run": run}
     try:
         text = _ENCODER.encode(made)
     except (TypeError, ValueError):  # what JSON has no word for

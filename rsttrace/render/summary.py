@@ -109,10 +109,10 @@ class Tally:
         return {name: count for name, count in self._not_shown.items() if count}
 
     def object(self) -> dict[str, Any]:
-        """The summary as ``{"schema": 1, "summary": {…}}``; unknown is ``None``."""
+        """The summary as ``{"schema": 1, "totals": {…}}``; unknown is ``None``."""
         return {
             "schema": SCHEMA,
-            "summary": {
+            "totals": {
                 "shown": self._shown,
                 "kinds": {kind.value: self._kinds[kind] for kind in model.Kind},
                 "origins": {origin.value: self._origins[origin] for origin in model.Origin},

@@ -172,7 +172,7 @@ Key = tuple[str, Wire, int]
 
 def outcomes_of(played: Iterable[Played], entries: Iterable[Json]) -> list[Outcome]:
     """Each RST that arrived at a watched end in these cases, with what was said of it."""
-    by_port = _by_port(e for e in entries if "summary" not in e or "kind" in e)
+    by_port = _by_port(e for e in entries if "kind" in e)
     made = []
     for one in played:
         told: dict[Key, list[Said]] = {}

@@ -45,7 +45,7 @@ def refuse(lab: Lab, family: int = V4, port: int = 7999, times: int = 1) -> None
             assert sock.connect_ex((server_address("server", family), port)) != 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ends_cleanly_and_leaves_nothing(number: int, routed: Lab) -> None:
     before = bpf_programs()
     tracer = Tracer("--netns", routed.name("client"), "--summary")
@@ -54,7 +54,7 @@ def test_ends_cleanly_and_leaves_nothing(number: int, routed: Lab) -> None:
     refuse(routed, times=3)
     tracer.collect(routed.inode("client"), 3)
     assert tracer.stop(number) == 0
-    assert tracer.entries[-1]["summary"]["shown"] == 3
+    assert tracer.entries[-1]["totals"]["shown"] == 3
     poll_until(lambda: not ours & bpf_programs(), "the programs to be gone")
 
 
@@ -88,7 +88,7 @@ def test_count_and_duration_end_it(routed: Lab) -> None:
     short = Tracer("--duration", "0.3", "--summary")
     assert short.process.wait(DEADLINE_S) == 0
     short.stop()
-    assert short.entries[-1]["summary"]["duration_s"] >= 0.3
+    assert short.entries[-1]["totals"]["duration_s"] >= 0.3
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,17 @@ def test_filters(
     assert tracer.stop() == 0
     *entries, last = tracer.entries
     assert Counter(entry["family"] for entry in entries) == expected
-    assert last["summary"]["shown"] == everything
-    assert last["summary"]["not_shown"]["filtered"] >= 12 - everything
+    assert last["totals"]["shown"] == everything
+    assert last["totals"]["not_shown"]["filtered"] >= 12 - everything
+
+
+def test_an_interface_that_is_not_there_is_said(routed: Lab) -> None:
+    netns = ("--netns", routed.name("client"))
+    tracer = Tracer(*netns, "--iface", "nosuch\x1b", "--iface", "eth0", "--iface", "lo")
+    tracer.wait_for(lambda: "warning" in tracer.status, "the warning")
+    assert tracer.stop() == 0
+    (line,) = [line for line in tracer.status.splitlines() if "warning" in line]
+    assert "there is no interface 'nosuch\\x1b'" in line
 
 
 def test_netns_filter_is_exact(routed: Lab) -> None:
@@ -239,7 +248,7 @@ def test_live_json_is_what_the_schema_promises(routed: Lab) -> None:
     for entry in tracer.entries:
         errors = [error.message for error in validator.iter_errors(entry)]
         assert not errors, (errors, entry)
-    assert "summary" in tracer.entries[-1]
+    assert "totals" in tracer.entries[-1]
 
 
 def test_hostile_names_stay_harmless(routed: Lab) -> None:
@@ -273,7 +282,9 @@ def test_unprivileged_gets_one_clear_error() -> None:
 def test_doctor() -> None:
     done = subprocess.run([*RSTTRACE, "doctor", "-o", "json"], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    doctor = json.loads(done.stdout)["doctor"]
+    made = json.loads(done.stdout)
+    jsonschema.Draft202012Validator(json.loads(schema_text())).validate(made)
+    doctor = made["doctor"]
     assert doctor["works"] is True
     assert doctor["source"] == ("btf" if os.path.exists("/sys/kernel/btf/vmlinux") else "headers")
     assert doctor["knows"] == knows()

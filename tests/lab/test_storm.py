@@ -145,8 +145,8 @@ def test_a_storm_is_told_or_counted_to_the_last_one(routed: Lab) -> None:
     assert sum(entry["seen"] for entry in entries) == STORM
     _, shown, only_counted, _, lost = books(tracer.status)  # filtered: what the client received
     assert (shown, only_counted, lost) == (len(told), STORM - len(told), 0)
-    assert last["summary"]["not_shown"]["aggregated"] == STORM - len(told)
-    assert last["summary"]["shown"] == len(told) >= 50
+    assert last["totals"]["not_shown"]["aggregated"] == STORM - len(told)
+    assert last["totals"]["shown"] == len(told) >= 50
     assert {(e["kind"], e["origin"], e["counted"]["alike"]) for e in counted} == {
         ("sent-passive", "local", "peer")
     }
@@ -239,8 +239,8 @@ def test_storm_loses_nothing(routed: Lab) -> None:
     assert len(entries) == STORM
     assert {e["kind"] for e in entries} == {"sent-passive"}
     assert [e["id"] for e in entries] == list(range(1, STORM + 1))
-    assert last["summary"]["shown"] == STORM
-    assert last["summary"]["not_shown"]["lost"] == 0
+    assert last["totals"]["shown"] == STORM
+    assert last["totals"]["not_shown"]["lost"] == 0
 
 
 @contextmanager
@@ -297,4 +297,4 @@ def test_resets_that_waited_longer_than_their_reasons_are_kept(routed: Lab) -> N
     *entries, last = tracer.entries
     assert {entry["kind"] for entry in entries} == {"sent-active"}
     assert Counter(entry["local"]["port"] for entry in entries) == Counter(ports)
-    assert last["summary"]["not_shown"]["lost"] == 0
+    assert last["totals"]["not_shown"]["lost"] == 0

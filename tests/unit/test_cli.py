@@ -78,6 +78,14 @@ WRONG = [
     (["--port", "0"], ["--port", "0"]),
     (["--port", "65536"], ["--port", "65536"]),
     (["--port", "http"], ["--port", "http"]),
+    (["-p", "80,,443"], ["--port", "80,443"]),
+    (["-p", "443-80"], ["--port", "443-80", "ends before"]),
+    (["-p", "1-65536"], ["--port", "1-65536"]),
+    (["-p", "1-2-3"], ["--port", "1-2-3"]),
+    (["docter"], ["docter", "did you mean `rsttrace doctor`?"]),
+    (["help", "tracer"], ["tracer", "did you mean `rsttrace trace`?"]),
+    (["/etc/passwd"], ["did you mean `rsttrace read '/etc/passwd'`?"]),
+    (["zzz"], ["zzz", "there are compare, demo, doctor"]),
     (["--netns", "no-such-namespace"], ["no-such-namespace", "ip netns list"]),
     (["--netns", "/no/such/file"], ["/no/such/file", "does not exist"]),
     (["--netns", "/etc/passwd"], ["/etc/passwd", "not a network namespace"]),
@@ -460,3 +468,70 @@ def test_a_reader_that_went_away_is_no_error() -> None:
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---- habits ----
+
+
+def test_ports_as_lists_and_ranges(monkeypatch: pytest.MonkeyPatch, traced: Traced) -> None:
+    assert main(monkeypatch, "-p", "80,443", "-p", "8000-8003", "--port", "443") == 0
+    assert traced.request.ports == (80, 443, 8000, 8001, 8002, 8003)
+    assert traced.options.ports == frozenset()
+    assert main(monkeypatch, "-p", "1-65535") == 0  # more than the kernel's map holds
+    assert traced.request.ports == ()
+    assert len(traced.options.ports) == 65535
+
+
+def test_short_options_and_what_tcpdump_has(
+    monkeypatch: pytest.MonkeyPatch, traced: Traced
+) -> None:
+    assert main(monkeypatch, "-n", "-i", "lo", "-c", "3", "-p", "22") == 0
+    assert traced.options.ifaces == ("lo",)
+    assert (traced.options.count, traced.request.ports) == (3, (22,))
+
+
+@pytest.mark.parametrize("name", [None, *cli.cli.commands])
+def test_help_of_a_command(name: str | None, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    assert main(monkeypatch, "help", *([name] if name else [])) == 0
+    shown = capsys.readouterr().out
+    assert main(monkeypatch, *([name] if name else []), "--help") == 0
+    expected = capsys.readouterr().out
+    assert shown.split() == expected.split()
+    assert shown.startswith(f"Usage: rsttrace {name or '[OPTIONS]'}")
+
+
+@pytest.mark.parametrize("name", ["trace", "read", "compare"])
+def test_help_has_examples(name: str) -> None:
+    shown = CliRunner().invoke(cli.cli, [name, "--help"]).output
+    lines = [line.strip() for line in shown.splitlines()]
+    assert any(line.startswith(("rsttrace ", "tcpdump ")) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("d", {"demo", "doctor"}),
+        ("", set(cli.cli.commands)),
+        ("--if", {"--iface"}),
+        ("--origin fo", {"forged"}),
+        ("trace --net", {"--net", "--netns"}),
+        ("read --ki", {"--kind"}),
+        ("help lo", set()),
+    ],
+)
+def test_completion(words: str, expected: set[str]) -> None:
+    """As the shell's function asks for it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "rsttrace"],
+        env={
+            **os.environ,
+            "_RSTTRACE_COMPLETE": "bash_complete",
+            "COMP_WORDS": f"rsttrace {words}",
+            "COMP_CWORD": str(len(words.split(" "))),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert {line.partition(",")[2] for line in done.stdout.splitlines()} == expected

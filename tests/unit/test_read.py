@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
+import gzip
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from scapy.utils import PcapNgReader
 
+from rsttrace import __version__
 from rsttrace.commands.filters import Filter
 from rsttrace.commands.read import read
 from rsttrace.commands.run import Options
 from rsttrace.model import Kind
 from rsttrace.render.schema import schema_text
 from tests.unit import captures as c
+from tests.unit import command
 from tests.unit.captures import Talk, write
 
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema_text()))
@@ -72,7 +78,8 @@ def test_text(incident: str) -> None:
     assert "IP ID 102 repeats our own packet sent 1.0 ms earlier" in out
     assert err.splitlines() == [
         f"{incident}: our side is taken to be 10.0.0.5: "
-        "its packets have passed no router, its peers' have"
+        "its packets have passed no router, its peers' have",
+        "5 packets, 1 reset",
     ]
 
 
@@ -127,7 +134,7 @@ def test_ipv6_filters(tmp_path: Path) -> None:
 
 def test_summary(mixed: str) -> None:
     *found, last = entries("--summary", "--origin", "peer", mixed)
-    summary = last["summary"]
+    summary = last["totals"]
     assert (len(found), summary["shown"]) == (1, 1)
     assert summary["kinds"]["received-accepted"] == summary["origins"]["peer"] == 1
     assert summary["not_shown"]["filtered"] == 2
@@ -247,7 +254,7 @@ def test_needs_neither_root_nor_bcc_nor_pyroute2(incident: str) -> None:
     assert json.loads(done.stdout)["origin"] == "forged"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_quiet_pipe_is_left_at_a_signal(number: int) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "rsttrace", "read", "-o", "json", "--summary", "-"],
@@ -262,7 +269,7 @@ def test_a_quiet_pipe_is_left_at_a_signal(number: int) -> None:
     assert json.loads(process.stdout.readline())["origin"] == "forged"  # as it comes
     process.send_signal(number)
     out, err = process.communicate(timeout=DEADLINE_S)
-    assert (process.returncode, json.loads(out)["summary"]["shown"]) == (0, 1)
+    assert (process.returncode, json.loads(out)["totals"]["shown"]) == (0, 1)
     assert b"Traceback" not in err
     assert b"broken" not in err
 
@@ -281,6 +288,157 @@ def test_nobody_reads_any_more(incident: str) -> None:
     finally:
         os.close(writing_end)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_closed_terminal_ends_it_and_what_it_held_is_written(tmp_path: Path) -> None:
+    """The terminal goes while a pipe is read, and with it standard output and error."""
+    packets = []
+    for port in (50000, 50001, 50002):
+        talk = Talk(port=port)
+        packets += [*talk.handshake(), talk.reset(ttl=47)]
+    out = tmp_path / "out.pcapng"
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rsttrace", "read", "--hold", "4.5", "-w", str(out), "-"],
+        stdin=subprocess.PIPE,
+        stdout=child,
+        stderr=child,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+    )
+    os.close(child)
+    assert process.stdin is not None
+    process.stdin.write(c.pcap(packets[:9], step_ns=c.SECOND))
+    process.stdin.flush()
+    assert b":50000" in os.read(parent, 4096)  # by the ninth packet, which is 5 s later
+    os.close(parent)
+    assert process.wait(DEADLINE_S) == 0
+    process.stdin.close()
+    with PcapNgReader(str(out)) as reader:
+        ports = {packet.dport for packet in reader if "R" in packet.sprintf("%TCP.flags%")}
+    assert ports == {50000, 50001}  # also the one that was held
+
+
+def test_nohup_is_respected(incident: str) -> None:
+    """SIGHUP stays ignored where it is."""
+    process = subprocess.Popen(
+        ["nohup", sys.executable, "-m", "rsttrace", "read", "-o", "json", "--summary", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    data = c.pcap(c.incident())
+    process.stdin.write(data)
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["origin"] == "forged"
+    process.send_signal(signal.SIGHUP)
+    out, _ = process.communicate(data[24:], timeout=DEADLINE_S)
+    assert (process.returncode, json.loads(out.splitlines()[-1])["totals"]["shown"]) == (0, 2)
+
+
+# ---- silence is no answer ----
+
+
+def last_line(*arguments: str, stdin: bytes = b"") -> str:
+    return command.run("read", *arguments, stdin=stdin).stderr.decode().splitlines()[-1]
+
+
+def test_it_ends_with_how_much_was_read(incident: str, mixed: str) -> None:
+    assert last_line(incident) == "5 packets, 1 reset"
+    assert last_line(incident, mixed) == "18 packets, 4 resets"
+    assert last_line(incident, mixed, "--port", "1") == "18 packets, 4 resets, 0 shown"
+    assert last_line("/no/such/file") == "0 packets, 0 resets"
+
+
+def test_no_packets_no_tcp_no_resets(tmp_path: Path) -> None:
+    def said(packets: list[bytes]) -> str:
+        name = write(tmp_path / "x.pcap", c.pcap(packets))
+        return command.run("read", name).stderr.decode()
+
+    assert "no packets" in said([])
+    assert "no TCP packets" in said([b"\xff" * 60])
+    handshake = said(Talk(port=50000).handshake())
+    assert "no TCP" not in handshake
+    assert handshake.endswith("3 packets, 0 resets\n")
+
+
+def test_an_empty_standard_input_is_said_to_be_empty() -> None:
+    done = command.run("read", "-")
+    assert done.returncode == 1
+    assert b"standard input is empty" in done.stderr
+    assert b"tcpdump" in done.stderr
+
+
+# ---- our own JSON lines, again ----
+
+
+def test_json_lines_are_shown_again(mixed: str, tmp_path: Path) -> None:
+    lines = command.run("read", "-o", "json", "--summary", mixed).stdout
+    log = tmp_path / "mixed.jsonl"
+    log.write_bytes(lines)
+    text = command.run("read", mixed).stdout.replace(b"the server is", b"the peer is")
+    for done in (
+        command.run("read", str(log)),
+        command.run("read", "-", stdin=lines),
+        command.run("read", "-", stdin=gzip.compress(lines)),
+    ):
+        assert done.stdout == text
+        assert done.stderr.decode().splitlines()[-1] == "3 lines of JSON, 3 resets"
+    forged = command.run("read", str(log), "--origin", "forged", "-o", "json")
+    (entry,) = map(json.loads, forged.stdout.splitlines())
+    first = json.loads(lines.splitlines()[0])
+    assert entry == first  # also the run that wrote it
+    VALIDATOR.validate(entry)
+    done = command.run("read", str(log), "-w", str(tmp_path / "out.pcapng"))
+    assert (tmp_path / "out.pcapng").stat().st_size > 500
+
+
+def test_an_amendment_is_shown_again_with_what_it_amends(incident: str) -> None:
+    """Though a filter on the origin has only the first."""
+    first = json.loads(command.run("read", "-o", "json", incident).stdout)
+    second = {**first, "id": 2, "amends": 1, "origin": "peer"}
+    lines = b"".join(json.dumps(made).encode() + b"\n" for made in (first, second))
+    entries, amends = [first, second], [None, 1]
+    filtered = command.run("read", "-o", "json", "--origin", "forged", "-", stdin=lines)
+    assert [json.loads(line)["origin"] for line in filtered.stdout.splitlines()] == [
+        "forged",
+        "peer",
+    ]
+    # Behind another log, all numbers are other ones.
+    both = command.run("read", "-o", "json", "-", stdin=lines + lines)
+    again = [json.loads(line) for line in both.stdout.splitlines()]
+    size = len(entries)
+    assert [entry["amends"] for entry in again[:size]] == amends
+    moved = [None if number is None else number + size for number in amends]
+    assert [entry["amends"] for entry in again[size:]] == moved
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "status"),
+    [
+        ('{"schema": 9}', "neither a capture nor JSON lines", 1),
+        ("{", "neither a capture nor JSON lines", 1),
+        ('{"schema": 1, "path": {}}\n{"schema": 1, "id": 1}', "broken at line 2", 0),
+    ],
+)
+def test_json_lines_that_are_none(text: str, words: str, status: int) -> None:
+    done = command.run("read", "-", stdin=text.encode())
+    assert done.returncode == status
+    assert words in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
+def test_every_line_tells_its_run(incident: str) -> None:
+    lines = command.run("read", "-o", "json", "--summary", incident).stdout.splitlines()
+    found = [json.loads(line) for line in lines]
+    assert len(found) == 2
+    for made in found:
+        VALIDATOR.validate(made)
+        assert made["run"] == found[0]["run"]
+    assert found[0]["run"]["host"] == os.uname().nodename
+    assert found[0]["run"]["version"] == __version__
 
 
 def long_capture(path: Path) -> str:
@@ -370,7 +528,8 @@ def test_count_ends_between_files(incident: str) -> None:
             status=shown.append,
         )
     assert status == 0
-    assert len(shown) == 1  # the second file is not even opened
+    assert len(shown) == 2  # the second file is not even opened
+    assert shown[1] == "5 packets, 1 reset"
 
 
 def test_a_missing_reader_library_is_named(incident: str) -> None:

@@ -35,7 +35,7 @@ def summary(*entries: object) -> tuple[dict[str, object], str]:
     for entry in entries:
         tally.add(entry)  # type: ignore[arg-type]
     made = json.loads(json.dumps(tally.object()))
-    return made["summary"]["forged"], "\n".join(tally.text_lines())
+    return made["totals"]["forged"], "\n".join(tally.text_lines())
 
 
 def test_one_forged_reset_has_nothing_in_common() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from rsttrace.commands.about import about_run
 from rsttrace.judge.placement import place, place_replay
 from rsttrace.model import (
     AcceptQueue,
@@ -40,7 +41,7 @@ from rsttrace.model import (
 )
 from rsttrace.render.compare import comparison_object
 from rsttrace.render.holders import holders_object
-from rsttrace.render.json import entry_line, entry_object
+from rsttrace.render.json import entry_line, entry_object, object_line
 from rsttrace.render.path import path_object
 from rsttrace.render.schema import schema_text
 from rsttrace.render.summary import Tally
@@ -402,14 +403,14 @@ def test_the_schema_rejects(wrong: str) -> None:
 
 
 WRONG_SUMMARY = {
-    "an unknown kind": _set("summary", "kinds", "received", to=1),
-    "a missing origin": _delete("summary", "origins", "peer"),
-    "a negative count": _set("summary", "shown", to=-1),
-    "a cause that never was": _set("summary", "causes", "none", to=0),
-    "an unknown field": _set("summary", "extra", to=1),
+    "an unknown kind": _set("totals", "kinds", "received", to=1),
+    "a missing origin": _delete("totals", "origins", "peer"),
+    "a negative count": _set("totals", "shown", to=-1),
+    "a cause that never was": _set("totals", "causes", "none", to=0),
+    "an unknown field": _set("totals", "extra", to=1),
     "an unknown field beside it": _set("id", to=1),
-    "lost as text": _set("summary", "not_shown", "lost", to="2"),
-    "time running backwards": _set("summary", "duration_s", to=-1),
+    "lost as text": _set("totals", "not_shown", "lost", to="2"),
+    "time running backwards": _set("totals", "duration_s", to=-1),
 }
 
 
@@ -436,19 +437,19 @@ def test_the_schema_is_valid_and_strict() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     for node in _objects(SCHEMA):
         assert node["additionalProperties"] is False
-        assert set(node["properties"]) - set(node["required"]) <= {"considered"}
+        assert set(node["properties"]) - set(node["required"]) <= {"considered", "run"}
 
 
 def test_the_schema_has_the_words_of_the_model() -> None:
     entry = SCHEMA["$defs"]["entry"]["properties"]
-    summary = SCHEMA["$defs"]["summary"]["properties"]["summary"]["properties"]
+    summary = SCHEMA["$defs"]["summary"]["properties"]["totals"]["properties"]
     assert entry["kind"]["enum"] == list(summary["kinds"]["properties"])
     assert entry["kind"]["enum"] == [kind.value for kind in Kind]
     assert entry["origin"]["enum"] == list(summary["origins"]["properties"])
     assert entry["origin"]["enum"] == [origin.value for origin in Origin]
 
 
-@pytest.mark.parametrize("kind", ["entry", "path", "address", "summary"])
+@pytest.mark.parametrize("kind", ["entry", "path", "address", "summary", "doctor"])
 def test_every_field_is_described_and_so_is_its_null(kind: str) -> None:
     for field in fields(kind):
         assert field.description.endswith((".", "…")), field
@@ -485,7 +486,7 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
         sightings=(Sighting(1, FORGED.reset.time_ns, 0, "eth0", 63, None),),
         counted=COUNTED.reset.counted,
     )
-    made = entry_object(entry, explain=True)
+    made = json.loads(entry_line(entry, explain=True, run=about_run()))
     assert list(paths(made)) == [field.path for field in fields("entry")]
     theirs = entry.reset.baseline.theirs
     assert theirs is not None
@@ -497,13 +498,14 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
     tally = Tally()
     for number in (1, 2):
         tally.add(dataclasses.replace(entry, id=number, verdict=verdict))
-    written = [path for path in paths(tally.object()) if "causes." not in path]
+    totals = json.loads(object_line(tally.object(), about_run()))
+    written = [path for path in paths(totals) if "causes." not in path]
     assert written == [field.path for field in fields("summary")]
     found = path_object(dataclasses.replace(_SHORT, neighbor=FOUND), entry=17)
-    assert list(
-        paths({**PATH, "path": {**PATH["path"], "next_hop": found["path"]["next_hop"]}})
-    ) == [field.path for field in fields("path")]
-    assert list(paths(holders_object(CHECKED))) == [field.path for field in fields("address")]
+    whole = {**PATH, "path": {**PATH["path"], "next_hop": found["path"]["next_hop"]}}
+    for kind, other in (("path", whole), ("address", holders_object(CHECKED))):
+        line = json.loads(object_line(other, about_run()))
+        assert list(paths(line)) == [field.path for field in fields(kind)]
 
 
 # The documentation
@@ -612,6 +614,7 @@ def _documentation() -> str:
         "summary fields": field_table("summary"),
         "comparison example": _block(comparison_object(COMPARISON)),
         "comparison fields": field_table("comparison"),
+        "doctor fields": field_table("doctor"),
     }
     text = DOCS.read_text(encoding="utf-8")
     for name, part in parts.items():
@@ -630,11 +633,28 @@ def test_the_documentation_is_up_to_date() -> None:
 def test_the_examples_of_the_documentation_fit_the_schema() -> None:
     blocks = DOCS.read_text(encoding="utf-8").split("```json\n")[1:]
     examples = [json.loads(block.partition("```")[0]) for block in blocks]
-    names = ("id", "path", "address", "comparison", "summary")
+    names = ("id", "path", "address", "comparison", "totals")
     kinds = [next(name for name in names if name in found) for found in examples]
-    assert kinds == ["id", "path", "address", "summary", "comparison"]
+    assert kinds == ["id", "path", "address", "totals", "comparison"]
     for example in examples:
         VALIDATOR.validate(example)
         broken = copy.deepcopy(example)
         broken["schema"] = 0
         assert not VALIDATOR.is_valid(broken)
+
+
+def test_a_name_has_one_type_in_all_lines() -> None:
+    """Log stores make a column of each name, of one type. Null is of any."""
+    types: dict[str, set[str]] = {}
+    for kind in ("entry", "summary", "path", "address", "comparison", "doctor"):
+        for field in fields(kind):
+            found = {"number" if name == "integer" else name for name in field.types}
+            types.setdefault(field.path, set()).update(found - {"null"})
+    types["schema"] = {"number"}  # its types are its value
+    assert {path: found for path, found in types.items() if len(found) != 1} == {}
+
+
+def test_another_run_is_not_overwritten() -> None:
+    made = {"schema": 1, "run": {"id": "first"}}
+    assert json.loads(object_line(made, about_run()))["run"] == {"id": "first"}
+    assert about_run()["id"] != about_run()["id"]

@@ -46,7 +46,7 @@ def _tally(*entries: Entry, remembered: int = 4096) -> Tally:
 
 
 def _origins(tally: Tally) -> dict[str, int]:
-    found = tally.object()["summary"]["origins"]
+    found = tally.object()["totals"]["origins"]
     return {name: count for name, count in found.items() if count}
 
 
@@ -62,7 +62,7 @@ def test_golden() -> None:
 
 
 def test_counts_add_up() -> None:
-    summary = _tally(*SAMPLES.values()).object()["summary"]
+    summary = _tally(*SAMPLES.values()).object()["totals"]
     for counts in ("kinds", "origins", "causes"):
         assert sum(summary[counts].values()) == summary["shown"] == len(SAMPLES)
     assert set(summary["kinds"]) == {kind.value for kind in Kind}
@@ -73,9 +73,9 @@ def test_an_empty_run() -> None:
     tally = _tally()
     made = tally.object()
     jsonschema.Draft202012Validator(json.loads(schema_text())).validate(made)
-    assert made["summary"]["shown"] == 0
-    assert made["summary"]["first"] is None
-    assert made["summary"]["not_shown"] == {
+    assert made["totals"]["shown"] == 0
+    assert made["totals"]["first"] is None
+    assert made["totals"]["not_shown"] == {
         "filtered": None,
         "aggregated": None,
         "lost": None,
@@ -90,7 +90,7 @@ def test_an_amendment_takes_the_place_of_the_first_verdict() -> None:
         _numbered(LOCAL_ACTIVE, 2),
         _numbered(with_reset(FORGED, cause=Cause("other", "")), 3, amends=1),
     )
-    summary = tally.object()["summary"]
+    summary = tally.object()["totals"]
     assert summary["shown"] == 2
     assert summary["amended"] == 1
     assert _origins(tally) == {"local": 1, "forged": 1}
@@ -105,7 +105,7 @@ def test_an_amendment_of_an_amendment() -> None:
         _numbered(with_verdict(FORGED, origin=Origin.INCONCLUSIVE), 3, amends=1),
     )
     assert _origins(tally) == {"inconclusive": 1}
-    assert tally.object()["summary"]["amended"] == 2
+    assert tally.object()["totals"]["amended"] == 2
 
 
 def test_an_amendment_of_a_verdict_that_was_not_shown_is_a_reset_of_its_own() -> None:
@@ -115,8 +115,8 @@ def test_an_amendment_of_a_verdict_that_was_not_shown_is_a_reset_of_its_own() ->
         _numbered(PEER, 4, amends=2),
     )
     assert _origins(tally) == {"local": 1, "peer": 1}
-    assert tally.object()["summary"]["shown"] == 2
-    assert tally.object()["summary"]["amended"] == 1
+    assert tally.object()["totals"]["shown"] == 2
+    assert tally.object()["totals"]["amended"] == 1
 
 
 def test_memory_is_bounded_and_what_is_forgotten_is_not_counted_twice() -> None:
@@ -127,7 +127,7 @@ def test_memory_is_bounded_and_what_is_forgotten_is_not_counted_twice() -> None:
     tally.add(_numbered(FORGED, 102, amends=95))
     tally.add(_numbered(FORGED, 103, amends=90))
     assert _origins(tally) == {"peer": 99, "forged": 1}
-    summary = tally.object()["summary"]
+    summary = tally.object()["totals"]
     assert (summary["shown"], summary["amended"], summary["amended_late"]) == (100, 1, 2)
     assert "  verdicts revised too late for the counts above: 2" in tally.text_lines()
 
@@ -135,7 +135,7 @@ def test_memory_is_bounded_and_what_is_forgotten_is_not_counted_twice() -> None:
 def test_times_are_the_earliest_and_the_latest() -> None:
     times = [TIME, TIME - 10**9, TIME + 10**9, TIME]
     tally = _tally(*(_numbered(with_reset(PEER, time_ns=at), n) for n, at in enumerate(times, 1)))
-    summary = tally.object()["summary"]
+    summary = tally.object()["totals"]
     assert summary["first"] == "2019-11-24T17:30:02.412345678+08:00"
     assert summary["last"] == "2019-11-24T17:30:04.412345678+08:00"
 
@@ -144,18 +144,18 @@ def test_the_epoch_is_a_time() -> None:
     tally = _tally(
         _numbered(with_reset(PEER, time_ns=0), 1), _numbered(with_reset(PEER, time_ns=5), 2)
     )
-    assert tally.object()["summary"]["first"] == "1970-01-01T08:00:00.000000000+08:00"
+    assert tally.object()["totals"]["first"] == "1970-01-01T08:00:00.000000000+08:00"
 
 
 def test_without_a_clock_the_duration_is_unknown() -> None:
     tally = Tally(clock=None)
-    assert tally.object()["summary"]["duration_s"] is None
+    assert tally.object()["totals"]["duration_s"] is None
     assert tally.text_lines() == ["0 resets shown"]
 
 
 def test_the_clock_runs_from_the_start() -> None:
-    assert _tally().object()["summary"]["duration_s"] == 12.346
-    assert 0 <= Tally().object()["summary"]["duration_s"] < 60
+    assert _tally().object()["totals"]["duration_s"] == 12.346
+    assert 0 <= Tally().object()["totals"]["duration_s"] < 60
 
 
 def test_what_is_missing_is_said() -> None:
