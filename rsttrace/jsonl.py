@@ -18,6 +18,7 @@ from rsttrace.model import (
     Author,
     Cause,
     Container,
+    Counted,
     Endpoint,
     Entry,
     Evidence,
@@ -308,6 +309,7 @@ def _reset(members: _Members) -> Reset:
         next_hop=_next_hop(members.inner_or_none("next_hop")),
         container=_container(members.inner_or_none("container")),
         pod=_pod(members.inner_or_none("pod")),
+        counted=_counted(members.inner_or_none("counted")),
         sightings=_sightings(members),
     )
 
@@ -329,6 +331,13 @@ def _sighting(item: Any) -> Sighting:
         ttl=members.number("ttl", 255),
         mac=members.text_or_none("mac"),
     )
+
+
+def _counted(members: _Members | None) -> Counted | None:
+    if members is None:
+        return None
+    first_ns, last_ns = members.time_ns("first"), members.time_ns("last")
+    return Counted(first_ns, last_ns, members.text("alike"))
 
 
 def _cause(members: _Members) -> Cause:

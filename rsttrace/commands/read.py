@@ -199,7 +199,7 @@ def show_again(name: str, stream: TextIO, run: Run, counts: _Counts) -> int:
         entry = line.entry
         if entry.amends is None:
             numbers.pop(entry.id, None)  # another run's, if there was one
-            counts.resets += 1
+            counts.resets += entry.reset.counted is None
         first = entry.id if entry.amends is None else entry.amends
         amended = numbers.get(first) if entry.amends is not None else None
         if run.full and amended is None:

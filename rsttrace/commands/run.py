@@ -285,6 +285,8 @@ class Run:
             self.writer.object({**made, "id": entry.id, "amends": amends})
         else:
             self._write(entry)
+        if entry.reset.counted is not None:
+            return None  # nothing was judged
         self._tally.add(entry)
         if self._file is not None and entry.reset.rst.raw:
             self._file.add(entry)

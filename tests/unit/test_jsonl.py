@@ -32,6 +32,7 @@ def test_what_the_judge_said_comes_back(sample: str) -> None:
     line = jsonl.read_entry(jsonl.decode(json.dumps(entry_object(entry))))
     again, reset = line.entry, line.entry.reset
     assert (again.id, again.amends) == (entry.id, entry.amends)
+    assert (reset.seen, reset.counted) == (entry.reset.seen, entry.reset.counted)
     assert (reset.kind, reset.time_ns) == (entry.reset.kind, entry.reset.time_ns)
     assert (reset.local, reset.remote) == (entry.reset.local, entry.reset.remote)
     received = reset.kind.direction == "received"
