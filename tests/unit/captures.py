@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -136,6 +137,12 @@ def pcapng(packets: Iterable[bytes], link: int = ETHERNET, endian: str = "<") ->
     for number, data in enumerate(packets):
         made += enhanced(data, ticks=ticks + number * 1000, endian=endian)
     return made
+
+
+def known() -> list[Path]:
+    """The captures that there are: those of tests/cases, and the labelled ones, where they are."""
+    folders = [Path(__file__).parents[1] / "cases", os.environ.get("RSTTRACE_PCAPS")]
+    return [path for folder in folders if folder for path in sorted(Path(folder).glob("*.pcap*"))]
 
 
 def compressed(data: bytes) -> bytes:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 import struct
 import threading
 from collections.abc import Callable
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rsttrace.capture.reader import MAX_PACKET, Capture, Record
+from rsttrace.capture.pcap import MAX_PACKET, Pcap, Record
+from rsttrace.capture.pcapng import Pcapng
+from rsttrace.capture.reader import Capture
 from rsttrace.errors import CaptureError
 from rsttrace.model import NO_TIME
 from tests.unit import captures as c
@@ -272,3 +275,126 @@ def test_no_file_is_left_open(tmp_path: Path) -> None:
             Capture(name)
         read(write(tmp_path / "y", c.compressed(c.pcap(DATA))))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# ---- what is ordinary is read here, the rest by scapy: one and the same ----
+
+
+def interface_with(endian: str, link: int, options: bytes) -> bytes:
+    return c.block(endian, 1, struct.pack(endian + "HHI", link, 0, 0) + options)
+
+
+def packet_with(endian: str, data: bytes, options: bytes) -> bytes:
+    head = struct.pack(endian + "5I", 0, 1, 2, len(data), len(data) + 7)
+    return c.block(endian, 6, head + data + b"\0" * (-len(data) % 4) + options)
+
+
+def random_blocks(draw: random.Random) -> bytes:
+    """A pcapng file of any blocks: mostly ordinary, now and then broken."""
+    made = b""
+    for _ in range(draw.randrange(1, 4)):
+        endian = draw.choice("<>")
+        made += c.section(endian)
+        for _ in range(draw.randrange(3)):
+            made += interface_with(
+                endian,
+                draw.choice((1, 101)),
+                draw.choice(
+                    (
+                        b"",
+                        c.option(endian, 9, bytes([draw.choice((3, 6, 9, 0x8A))])),
+                        c.option(endian, 9, b"\6\6") + c.option(endian, 2, b"eth0"),
+                        c.option(endian, 2, b"eth1") + c.option(endian, 14, b"\0" * 7 + b"\1"),
+                    )
+                ),
+            )
+        for _ in range(draw.randrange(8)):
+            data = draw.randbytes(draw.randrange(80))
+            made += draw.choice(
+                (
+                    c.enhanced(data, endian=endian, number=draw.choice((0, 0, 0, 1, 5))),
+                    packet_with(endian, data, c.option(endian, 1, b"a note")),
+                    packet_with(
+                        endian,
+                        data,
+                        c.option(endian, 2, draw.choice((b"\1\0\0\0", b"\0\0\0\2", b"x")))
+                        + c.option(endian, 4, b"\0" * 7 + b"\3")
+                        + c.option(endian, 0, b""),
+                    ),
+                    c.block(endian, 3, struct.pack(endian + "I", len(data)) + data),
+                    c.block(endian, 5, struct.pack(endian + "III", 0, 1, 2)),
+                    c.block(endian, 4, data),
+                    c.block(endian, 0x80000001, data),
+                )
+            )
+    if draw.random() < 0.4:
+        made = made[: draw.randrange(len(made))]
+    if draw.random() < 0.2:
+        place = draw.randrange(len(made) or 1)
+        made = made[:place] + draw.randbytes(1) + made[place + 1 :]
+    return made
+
+
+def random_packets(draw: random.Random) -> bytes:
+    """A pcap file, now and then a broken one."""
+    made = c.pcap(
+        [draw.randbytes(draw.randrange(80)) for _ in range(draw.randrange(9))],
+        endian=draw.choice("<>"),
+        nano=draw.random() < 0.5,
+        snaplen=draw.choice((20, 262144)),
+    )
+    if draw.random() < 0.5:
+        made = made[: draw.randrange(len(made))]
+    if draw.random() < 0.3:
+        place = draw.randrange(len(made) or 1)
+        made = made[:place] + draw.randbytes(1) + made[place + 1 :]
+    return made
+
+
+def everything(name: str) -> object:
+    """What a reader tells of a file."""
+    try:
+        with Capture(name) as capture:
+            rows = [
+                (record, capture.section, capture.interface(record.interface)) for record in capture
+            ]
+            return rows, capture.problem, capture.packets, capture.extents
+    except CaptureError as error:
+        return str(error)
+
+
+def check_alike(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = everything(name)
+    with monkeypatch.context() as patch:
+        patch.setattr(Pcap, "ordinary", lambda self, number: iter(()))
+        patch.setattr(Pcapng, "ordinary", lambda self, number: iter(()))
+        assert everything(name) == found
+
+
+@pytest.mark.parametrize("make", [random_packets, random_blocks])
+def test_ordinary_packets_are_as_scapy_reads_them(
+    make: Callable[[random.Random], bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for seed in range(1500):
+        data = make(random.Random(seed))
+        packed = seed % 5 == 0
+        check_alike(write(tmp_path / "x", c.compressed(data) if packed else data), monkeypatch)
+
+
+@pytest.mark.parametrize("path", c.known(), ids=lambda path: path.name)
+def test_captures_are_as_scapy_reads_them(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_alike(str(path), monkeypatch)
+
+
+@pytest.mark.parametrize("pcapng", [False, True])
+def test_larger_than_what_is_read_at_once(
+    pcapng: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(14)
+    many = [draw.randbytes(draw.choice((60, 1500, 70_000))) for _ in range(100)]
+    many[50] = draw.randbytes(MAX_PACKET)
+    name = write(tmp_path / "x", c.pcapng(many) if pcapng else c.pcap(many))
+    assert len(read(name)[0]) == 100
+    check_alike(name, monkeypatch)

