@@ -678,6 +678,20 @@ class Flows:
             self._forget()
         return there
 
+    def drop(self, key: bytes) -> None:
+        """Take the flow with this key out, if there is one: nothing of it comes any more.
+
+        Its memory is free at once, though a RST of it may still wait for more sightings.
+        """
+        direction = self._directions.get(key)
+        if direction is None:
+            return
+        for each in self._used.pop(direction.primary):
+            gone = self._directions.pop(each, None)
+            for place in () if gone is None else gone.places or (gone,):
+                place.other = None
+                place.clear()
+
     def _pair(self, version: int, primary: bytes) -> tuple[Direction, Direction]:
         there, back = (Direction(version, of_capture=self._of_capture) for _ in range(2))
         there.other, back.other = back, there

@@ -118,6 +118,10 @@ class Capture:
         """Number and name of an interface of the pcapng section just read; None for a pcap file."""
         return self._format.interface(number)
 
+    def end_here(self) -> None:
+        """Read a file no farther than to where it ended when it was opened."""
+        self._raw.most = self.size
+
     def __iter__(self) -> Iterator[Record]:
         """The packets, in the order of the file. Ends at the first place that makes no sense."""
         tape = self._tape

@@ -8,6 +8,7 @@ from dataclasses import replace
 from rsttrace.capture import kinds
 from rsttrace.capture.flows import Direction, Flows
 from rsttrace.capture.layers import Dissector, Segment, ip_checksum_ok, tcp_checksum_ok
+from rsttrace.capture.preview import Connection, Preview, bare_key, plain_key
 from rsttrace.capture.reader import Capture
 from rsttrace.capture.sides import Network, Sides
 from rsttrace.capture.sightings import Seen, Sightings, once_more
@@ -33,8 +34,11 @@ class CaptureSource:
         local: networks that are our side (``--local``); none: inferred.
         flows: how many flows to remember.
         ended: looked at while a pipe is quiet; when it says true, the capture ends.
+        ahead: whether a file is looked at as a whole first (rsttrace/capture/preview.py): that pays
+            unless only its beginning is wanted.
 
     Attributes:
+        preview: what that look found; ``None`` where the capture is read in one pass.
         segments: TCP segments read so far.
 
     Raises:
@@ -48,6 +52,7 @@ class CaptureSource:
         local: Sequence[Network] = (),
         flows: int = FLOWS,
         ended: Callable[[], bool] = lambda: False,
+        ahead: bool = True,
     ) -> None:
         self._sides = Sides(local)
         self._flows = Flows(flows, of_capture=True)
@@ -57,9 +62,13 @@ class CaptureSource:
         self.wake_ns: int | None = None
         self.segments = 0
         self._capture = Capture(name, ended)
-        if self._capture.size is not None and not local:
+        self.preview: Preview | None = None
+        if self._capture.size is not None:
             try:
-                self._look_ahead(name)
+                if not local:
+                    self._look_ahead(name)
+                if ahead:
+                    self._look_through(name, flows)
             except BaseException:
                 self._capture.__exit__()
                 raise
@@ -110,6 +119,7 @@ class CaptureSource:
         seen = Sightings(self._capture.size is not None)
         queue = seen.queue
         told = 0
+        preview, found = self.preview, None
         for number, time_ns, link, data, wire_length, direction, interface in self._capture:
             if progress is not None and number % PROGRESS_EVERY == 0:
                 position = self._capture.position
@@ -117,18 +127,44 @@ class CaptureSource:
                 told = position
             if queue:
                 yield from seen.due(time_ns)
+            if preview is not None:
+                key = plain_key(link, data)
+                found = preview.find(key) if key is not None else None
+                if found is not None and found.done and not found.cuts:
+                    self.segments += 1
+                    if self.wake_ns is not None and self._wakes(time_ns):
+                        yield time_ns
+                    continue
             segment = segment_of(link, data, wire_length, direction)
             if segment is None:
                 continue
             segment.time_ns = time_ns
             self.segments += 1
+            if preview is not None:
+                found = preview.find(bare_key(segment))
+                if found is not None:
+                    if found.cuts and found.cuts[0] <= number:
+                        found.cuts.popleft()
+                        found.done = False
+                        flows.drop(segment.key)
+                    if found.done:
+                        if self.wake_ns is not None and self._wakes(time_ns):
+                            yield time_ns
+                        continue
             if segment.flags & RST:
                 sighting = self._sighting(segment, number, interface)
                 yield from self._see(seen, segment, sighting)
+                if found is not None and found.last == number:
+                    self._leave(segment, found)
                 continue
             segment.interface = segment.interface or interface
             if flows.learn(segment) or segment.flags & SYN:
                 sides.learn(segment)
+            if found is not None:
+                if not segment.flags & SYN and flows.direction is not None:
+                    found.settle(flows.direction)
+                if found.last == number or (found.done and not found.cuts):
+                    self._leave(segment, found)
             if flows.late:
                 late = LatePacket(
                     time_ns, _headers(segment), file=self._capture.name, mac=segment.source_mac
@@ -136,12 +172,18 @@ class CaptureSource:
                 yield from seen.after(late, flows.direction)
             if flows.met is not None:
                 yield from seen.after(replace(flows.met, file=self._capture.name), None)
-            if self.wake_ns is not None and time_ns >= self.wake_ns:
-                self.wake_ns = None
+            if self.wake_ns is not None and self._wakes(time_ns):
                 yield time_ns
         yield from seen.due(None)
         if progress is not None:
             progress(self._capture.position - told)
+
+    def _wakes(self, time_ns: int) -> bool:
+        """Whether it is as late as `wake_ns` says."""
+        late = self.wake_ns is not None and time_ns >= self.wake_ns
+        if late:
+            self.wake_ns = None
+        return late
 
     def _look_ahead(self, name: str) -> None:
         """Find out which side is ours from the file's beginning, which is then read again."""
@@ -163,9 +205,24 @@ class CaptureSource:
                 self._sides.learn(found)
         self._unread_ahead = bool(dissector.unread)
 
+    def _look_through(self, name: str, flows: int) -> None:
+        """Find out what of the file is to be taken apart; it is then read as far as it goes now."""
+        with Capture(name) as capture:
+            preview = Preview(capture, flows, self._ended)
+        if preview.useful:
+            self.preview = preview
+            self._capture.end_here()
+
+    def _leave(self, segment: Segment, found: Connection) -> None:
+        """Nothing more of a connection counts."""
+        self._flows.drop(segment.key)
+        if found.last == self._capture.packets and self.preview is not None:
+            self.preview.forget(bare_key(segment))
+
     def _why_unknown(self) -> Cause:
         """Why nothing is known of a RST's receiver, if that is so."""
-        if self._flows.forgotten:
+        forgets_at = self.preview.forgets_at if self.preview is not None else None
+        if self._flows.forgotten or (forgets_at is not None and self._capture.packets > forgets_at):
             return kinds.FORGOTTEN
         missed = self._unread_ahead or self._dissector.unread
         return kinds.NOT_ALL_READ if missed else kinds.NO_FLOW

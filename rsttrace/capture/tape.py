@@ -25,7 +25,10 @@ class Broken(OSError):
 
 
 class Patient(io.RawIOBase):
-    """A file that counts what was read, and can be told to end while a pipe is quiet."""
+    """A file that counts what was read, and can be told to end while a pipe is quiet.
+
+    `most`: so many bytes are read at most.
+    """
 
     def __init__(self, descriptor: int, ended: Callable[[], bool]) -> None:
         super().__init__()
@@ -35,6 +38,7 @@ class Patient(io.RawIOBase):
         self._poll.register(descriptor, select.POLLIN)
         self.patient = True
         self.stopped = False
+        self.most: int | None = None
         self.count = 0
 
     def readable(self) -> bool:
@@ -47,6 +51,8 @@ class Patient(io.RawIOBase):
             if self._ended():
                 self.stopped = True
                 return 0
+        if self.most is not None:
+            buffer = buffer[: max(0, self.most - self.count)]
         try:
             count = os.readv(self._descriptor, [buffer])
         except OSError as error:

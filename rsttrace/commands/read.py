@@ -119,7 +119,9 @@ def read(
                 if run.stopped or run.full:
                     break
                 try:
-                    with CaptureSource(name, local=local, flows=flows, ended=run.ended) as source:
+                    with CaptureSource(
+                        name, local=local, flows=flows, ended=run.ended, ahead=options.count is None
+                    ) as source:
                         with bar(source.size or 0, name) as progress:
                             run.before = None if progress is None else progress.clear
                             resets = _pump(source, run, progress)

@@ -186,6 +186,7 @@ class History:
         ):
             case = self._waiting.popleft()
             case.verdict, case.touched = self._decide(case.reset), False
+            case.reset.memo.clear()  # it waits for long, perhaps
             yield case
         anew, self._anew = self._anew, []
         for case in anew:
@@ -193,6 +194,7 @@ class History:
                 continue  # decided just now, or still waiting
             case.touched = False
             verdict = self._decide(case.reset)
+            case.reset.memo.clear()
             if _changed(case.verdict, verdict):  # against the one given last: small steps add up
                 case.verdict = verdict
                 yield case
