@@ -17,7 +17,6 @@ from tests.unit import captures as c
 from tests.unit.captures import PEER, US, Talk, write
 from tests.unit.frames import FRAMES
 
-
 SEEDS = 120
 
 
