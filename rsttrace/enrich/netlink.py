@@ -14,6 +14,7 @@ import struct
 from contextlib import suppress
 from typing import Any, Callable
 
+from rsttrace.enrich import lean
 from rsttrace.enrich.setns import call_in
 
 # include/uapi/linux/rtnetlink.h
@@ -63,6 +64,7 @@ class Netlink:
 
         Without `hears_neighbors` nothing is told of neighbours, nor of bridges' forwarding tables.
         """
+        lean.prepare()
         from pyroute2.netlink.exceptions import NetlinkDecodeError
         from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
         from pyroute2.netlink.rtnl.ndmsg import ndmsg

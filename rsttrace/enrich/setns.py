@@ -11,6 +11,7 @@ import os
 import threading
 from typing import Callable, TypeVar
 
+from rsttrace.enrich import lean
 from rsttrace.errors import PrivilegeError, RsttraceError
 
 _SLICE_S = 0.1
@@ -31,11 +32,12 @@ def call_in(descriptor: int, function: Callable[[], T]) -> T:
     errors: list[BaseException] = []
 
     def run() -> None:
-        from pyroute2 import netns
+        lean.prepare()
+        from pyroute2.netns import setns
 
         try:
             # with a descriptor pyroute2 neither forks nor creates; without libc it runs ldconfig
-            netns.setns(descriptor, libc=ctypes.CDLL(None, use_errno=True))
+            setns(descriptor, libc=ctypes.CDLL(None, use_errno=True))
             results.append(function())
         except BaseException as error:  # handed to the caller
             errors.append(error)

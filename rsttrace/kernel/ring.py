@@ -10,12 +10,19 @@ PAGE = mmap.PAGESIZE
 BUSY, DISCARD = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, _DISCARD_BIT (include/uapi/linux/bpf.h)
 HEADER = 8  # BPF_RINGBUF_HDR_SZ
 
+WINDOW = 1 << 20
+"""So many bytes of the data are mapped at a time: every page that is counts as resident memory."""
+
+LONGEST = 1 << 16
+"""No record is longer, with its header."""
+
 
 class RingBuffer:
     """The consumer's side of a ring buffer map.
 
-    The consumer's position is one page we may write; the producers' position and the data, mapped
-    twice in a row so that no record ever wraps, are read-only.
+    The consumer's position is one page we may write; the producers' position and the data are
+    read-only. In the map the data come twice in a row, so that no record ever wraps. Of them we see
+    a `WINDOW` at a time, and what a record that begins there may need behind it.
 
     Other CPUs write while we read. Two things make that safe:
 
@@ -39,13 +46,12 @@ class RingBuffer:
         self._own = mmap.mmap(
             descriptor, PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=0
         )
-        self._theirs = mmap.mmap(
-            descriptor, PAGE + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=PAGE
-        )
+        self._theirs = mmap.mmap(descriptor, PAGE, mmap.MAP_SHARED, mmap.PROT_READ, offset=PAGE)
         self._consumed = memoryview(self._own).cast("Q")
-        self._produced = memoryview(self._theirs)[:PAGE].cast("Q")
-        self._data = memoryview(self._theirs)[PAGE:]
-        self._headers = self._data.cast("I")
+        self._produced = memoryview(self._theirs).cast("Q")
+        self._descriptor = descriptor
+        self._start = 0
+        self._map()
         self._lock = threading.Lock()
         self._lock.acquire()
         self._poll = select.poll()
@@ -76,25 +82,59 @@ class RingBuffer:
         if position == end:
             return [], True
         self._fence()
-        places: list[tuple[int, int]] = []
-        while position < end and len(places) < limit:
-            at = position % self._size
-            header = self._headers[at // 4]
-            if header & BUSY:
-                break
-            length = header & ~(BUSY | DISCARD)
-            if not header & DISCARD:
-                places.append((at + HEADER, length))
-            position += (length + HEADER + 7) & ~7
-        self._fence()
-        records = [bytes(self._data[at : at + length]) for at, length in places]
+        records: list[bytes] = []
+        busy = False
+        while position < end and len(records) < limit and not busy:
+            self._see(position % self._size)
+            start = self._start
+            places: list[tuple[int, int]] = []
+            while position < end and len(records) + len(places) < limit:
+                at = position % self._size - start
+                if not 0 <= at < WINDOW:
+                    break
+                header = self._headers[at // 4]
+                if header & BUSY:
+                    busy = True
+                    break
+                length = header & ~(BUSY | DISCARD)
+                if not header & DISCARD:
+                    places.append((at + HEADER, length))
+                position += (length + HEADER + 7) & ~7
+            self._fence()
+            records += [bytes(self._data[at : at + length]) for at, length in places]
         self._fence()
         self._consumed[0] = position
         return records, position == end
 
+    def _see(self, at: int) -> None:
+        """Have the window in which this place of the data lies."""
+        start = at - at % WINDOW
+        if start != self._start:
+            self._unmap()
+            self._start = start
+            self._map()
+
+    def _map(self) -> None:
+        length = min(WINDOW + LONGEST, 2 * self._size - self._start)
+        self._window = mmap.mmap(
+            self._descriptor,
+            length,
+            mmap.MAP_SHARED,
+            mmap.PROT_READ,
+            offset=2 * PAGE + self._start,
+        )
+        self._data = memoryview(self._window)
+        self._headers = self._data.cast("I")
+
+    def _unmap(self) -> None:
+        self._headers.release()
+        self._data.release()
+        self._window.close()
+
     def close(self) -> None:
         """Unmap it."""
-        for view in (self._consumed, self._produced, self._headers, self._data):
-            view.release()
+        self._unmap()
+        self._consumed.release()
+        self._produced.release()
         self._theirs.close()
         self._own.close()

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from rsttrace.kernel.ring import PAGE, RingBuffer
+from rsttrace.kernel.ring import PAGE, WINDOW, RingBuffer
 from tests.unit.rings import FileRing
 
 
@@ -64,6 +66,38 @@ def test_round_and_round(kernel: FileRing, ring: RingBuffer) -> None:
         kernel.write(record)
         assert ring.read(9) == ([record], True)
     assert kernel.consumed == 99 * 1008
+
+
+def test_a_window_after_the_other() -> None:
+    """Records that lie across the border between two windows, and across the end of the data."""
+    kernel = FileRing(2 * WINDOW)
+    ring = RingBuffer(kernel.descriptor, kernel.size)
+    for turn in range(7):
+        made = [bytes([turn, number]) * 5001 for number in range(150)]  # more than one window
+        for record in made:
+            kernel.write(record)
+        assert ring.read(100) == (made[:100], False)
+        assert ring.read(100) == (made[100:], True)
+    ring.close()
+    kernel.close()
+
+
+def test_most_of_a_large_ring_is_not_mapped() -> None:
+    kernel = FileRing(16 * WINDOW)
+    before = mapped(kernel)
+    ring = RingBuffer(kernel.descriptor, kernel.size)
+    assert 0 < mapped(kernel) - before < 2 * WINDOW
+    ring.close()
+    assert mapped(kernel) == before
+    kernel.close()
+
+
+def mapped(kernel: FileRing) -> int:
+    """Bytes of the ring's file that this process has mapped (proc(5): /proc/self/maps)."""
+    inode = str(os.fstat(kernel.descriptor).st_ino)
+    rows = [row.split() for row in Path("/proc/self/maps").read_text().splitlines()]
+    spans = [row[0].split("-") for row in rows if row[4] == inode and "memfd:ring" in row[-2]]
+    return sum(int(end, 16) - int(begin, 16) for begin, end in spans)
 
 
 FLIP = """
