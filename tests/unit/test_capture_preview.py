@@ -29,7 +29,8 @@ def told(name: str, flows: int = FLOWS, *, ahead: bool) -> list[str]:
                 source.wake_ns = item.time_ns + c.SECOND
             found.append(repr(item))
         assert ahead or source.preview is None
-        return [*found, *source.notes(), f"{source.packets} packets; {source.problem}"]
+        counts = f"{source.packets} packets, {source.segments} segments; {source.problem}"
+        return [*found, *source.notes(), counts]
 
 
 def check_alike(name: str, flows: int = FLOWS) -> list[str]:
@@ -151,7 +152,8 @@ def test_a_file_that_grows_is_read_as_far_as_it_went(tmp_path: Path) -> None:
         file.write(c.pcap([quiet.frame(1, "PA", b"x"), quiet.reset()])[24:])
         file.flush()
         found = [repr(item) for item in source.items()]
-        assert [*found, *source.notes(), f"{source.packets} packets; None"] == whole
+        counts = f"{source.packets} packets, {source.segments} segments; None"
+        assert [*found, *source.notes(), counts] == whole
 
 
 def test_of_quiet_connections_little_is_taken_apart(
