@@ -166,7 +166,7 @@ class Tracer:
             self.entries.clear()
             self._of.clear()
 
-    def of(self, netns: int) -> list[Json]:
+    def told(self, netns: int) -> list[Json]:
         """The entries of one namespace so far.
 
         Not those that amend what was forgotten: a later handshake tells where its peer is.
@@ -175,8 +175,15 @@ class Tracer:
         known = {entry["id"] for entry in told}
         return [e for e in told if e["amends"] is None or e["amends"] in known]
 
+    def of(self, netns: int) -> list[Json]:
+        """The last entry on each reset of a namespace: what is found out late amends the first."""
+        last: dict[int, Json] = {}
+        for entry in self.told(netns):
+            last[entry["amends"] or entry["id"]] = entry
+        return list(last.values())
+
     def collect(self, netns: int, count: int) -> list[Json]:
-        """Wait for so many entries of a namespace."""
+        """Wait for so many resets of a namespace."""
         self.wait_for(lambda: len(self.of(netns)) >= count, f"{count} entries of netns {netns}")
         return self.of(netns)
 
@@ -191,14 +198,6 @@ class Tracer:
             assert stream is not None
             stream.close()
         return code
-
-
-def last_words(entries: Iterable[Json]) -> list[Json]:
-    """The last entry on each reset: what is found out late amends the first."""
-    last: dict[int, Json] = {}
-    for entry in entries:
-        last[entry["amends"] or entry["id"]] = entry
-    return list(last.values())
 
 
 @cache

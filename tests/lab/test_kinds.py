@@ -38,7 +38,6 @@ from tests.lab.harness import (
     Tracer,
     expect_reset,
     knows,
-    last_words,
     linger_zero,
     out_rsts,
     pair,
@@ -720,7 +719,7 @@ def check(row: Row, family: int, lab: Lab, tracer: Tracer, sent: dict[str, int])
     """A tracer's entries are exactly what it can know of a row; returns what that proves."""
     proven = set()
     for role, expected in expectations(row, tracer).items():
-        entries = last_words(tracer.of(lab.inode(role)))
+        entries = tracer.of(lab.inode(role))
         got = Counter(seen(entry) for entry in entries)
         assert got == Counter(expected * row.rounds), role
         sent_by_tcp = sum(entry["kind"] in ("sent-passive", "sent-active") for entry in entries)

@@ -111,7 +111,7 @@ def forge(lab: Lab, client: socket.socket, seq: int) -> None:
 
 def received(tracer: Tracer, netns: int) -> list[Json]:
     """The entries on resets that a namespace received, so far."""
-    return [e for e in tracer.of(netns) if e["direction"] == "received"]
+    return [e for e in tracer.told(netns) if e["direction"] == "received"]
 
 
 def wait_received(tracer: Tracer, netns: int, count: int) -> list[Json]:
@@ -264,9 +264,9 @@ def test_a_syn_that_was_refused_and_accepted(
                 lambda: client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0, "the refusal"
             )
         hasty.wait_for(
-            lambda: any(e["amends"] == first["id"] for e in hasty.of(netns)), "the amendment"
+            lambda: any(e["amends"] == first["id"] for e in hasty.told(netns)), "the amendment"
         )
-        amended = next(e for e in hasty.of(netns) if e["amends"] == first["id"])
+        amended = next(e for e in hasty.told(netns) if e["amends"] == first["id"])
         settle(hasty, mark)
     assert first["origin"] in ("peer", "inconclusive")
     assert "connection-refused" in first["findings"]

@@ -25,7 +25,6 @@ from tests.lab.harness import (
     Tracer,
     expect_reset,
     knows,
-    last_words,
     linger_zero,
     pair,
 )
@@ -116,7 +115,7 @@ def test_plans_agree(
             proven = check(row, family, lab, tracer, sent)
             record_property(tracer.plan.value, sorted({(one.kind, one.cause) for one in proven}))
         for role in (SERVER, CLIENT, ROUTER):
-            compare(row, *(last_words(tracer.of(lab.inode(role))) for tracer in both))
+            compare(row, *(tracer.of(lab.inode(role)) for tracer in both))
     finally:
         clean(row, lab)
 

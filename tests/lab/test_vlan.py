@@ -20,7 +20,6 @@ from tests.lab.harness import (
     SENT_REFUSAL,
     V4,
     Fence,
-    Json,
     Tracer,
     cause,
     expect_reset,
@@ -116,13 +115,7 @@ def test_vlan_resets_are_the_peers(
             accepted.close()
             expect_reset(client)
     client_netns = tagged.inode("client")
-
-    def resets() -> list[Json]:
-        """Without news of earlier ones: a handshake tells more of those of its address, too."""
-        return [entry for entry in machines.of(client_netns) if entry["amends"] is None]
-
-    machines.wait_for(lambda: len(resets()) >= 3, "3 resets")
-    entries = resets()
+    entries = machines.collect(client_netns, 3)
     assert [cause(entry) for entry in entries] == [RESET] * 3
     assert {entry["made_here"] for entry in entries} == {None}
 

@@ -20,7 +20,6 @@ from tests.lab.harness import (
     Json,
     Tracer,
     expect_reset,
-    last_words,
     linger_zero,
     out_rsts,
     pair,
@@ -61,7 +60,7 @@ def afresh(tracer: Tracer, fence: Fence) -> None:
 
 def said(tracer: Tracer, lab: Lab, role: str, kind: str) -> list[Json]:
     """The last entry on each reset of a kind in a namespace."""
-    return [entry for entry in last_words(tracer.of(lab.inode(role))) if entry["kind"] == kind]
+    return [entry for entry in tracer.of(lab.inode(role)) if entry["kind"] == kind]
 
 
 @contextmanager
