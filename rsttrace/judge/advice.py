@@ -42,7 +42,8 @@ NAMED: dict[Author, str] = {
     "balancer in front of the peer",
     Author.REJECT: "look for a rule that rejects with tcp reset on the firewall at that distance "
     "(--locate names the hop)",
-    Author.SECOND_HOST: "look for a second host with the peer's address (--probe-arp on our link)",
+    Author.SECOND_HOST: "did a virtual address move (failover)? Else look for a second host with "
+    "that address (--probe-arp on our link)",
     Author.INJECTOR: "--locate names the hop; ask whoever runs it for an IPS or filter policy",
     Author.MIRROR: "--locate names the hop; ask whoever runs it for an IPS or firewall policy",
     Author.SWAP: "capture at the peer and compare: what left there was turned into this packet",
@@ -80,8 +81,10 @@ DEEDS: dict[Deed, str] = {
 }
 """What to look at where an honest peer sent it."""
 
-EXPLAINED = frozenset({Deed.CLOSED, Deed.RESET, Deed.WE_RESET, Deed.REUSED, Deed.FORGOT})
-"""Deeds that the connection's own history tells."""
+EXPLAINED = frozenset(
+    {Deed.CLOSED, Deed.RESET, Deed.WE_RESET, Deed.REUSED, Deed.FORGOT, Deed.NO_CONNECTION}
+)
+"""Deeds of a host that had the connection: what listens there, and its rules, tell no more."""
 
 _SERVICE = "ss -ltnp 'sport = :{port}'"
 _READ_ALL = "let the program read all it is sent before it closes"
@@ -144,8 +147,8 @@ EXITED = "it ended with connections open: look at its log (journalctl); let it c
 FINDINGS: dict[str, str] = {
     "rejecting-rule": "change that rule, or accept this traffic before it: nft -a list ruleset; "
     "iptables-save -c",
-    "answered-here": "was the service behind {netns} drained, or its NAT entry lost? conntrack -L; "
-    "ipvsadm -Ln; nft list ruleset",
+    "answered-here": "did the address move to {netns}, or was its service drained, its NAT entry "
+    "lost? conntrack -L; ipvsadm -Ln",
     "redirected-here": "does the proxy listen that this rule leads to? In {netns}: ss -ltnp; nft "
     "-a list ruleset",
     "listens-now": "the service started just now: let its clients wait for it, or try again",
@@ -163,8 +166,8 @@ FINDINGS: dict[str, str] = {
     "port-scan": "nothing is wrong here; ss -ltn shows what it may have found",
     "spoofed-syn": "sysctl net.ipv4.tcp_syncookies; " + _NETSTAT + " | grep -i cookie",
     "health-check": "nothing is wrong: leave them out with --net or --port",
-    "duplicate-address": "look for a second host with the address {remote}: --probe-arp asks our "
-    "link, arp -a the router there",
+    "duplicate-address": "did {remote} move to another host (failover)? Else two have it: "
+    "--probe-arp asks our link, arp -a the router there",
     "split-identity": "a proxy stands before {remote}: look for the reason in its log",
     "nat-state-lost": "on that NAT box: its idle timeouts and the size of its table (conntrack -S, "
     "nf_conntrack_max)",

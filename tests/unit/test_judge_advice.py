@@ -28,7 +28,7 @@ from rsttrace.model import (
     Share,
 )
 from tests import docs
-from tests.unit.builders import GATEWAY, ON_LINK, PEER, TIME, closed, flow, reset, rst
+from tests.unit.builders import GATEWAY, ON_LINK, PEER, TIME, closed, flow, reset, rst, seen
 
 NAMES = re.compile(r'_found\(\s*"([a-z-]+)"')
 
@@ -194,7 +194,7 @@ def test_a_program_that_has_ended_closed_nothing(process: Process | None, line: 
     [
         (closed(flow(rst(ip_id=0))), advice.DEEDS[Deed.CLOSED]),
         (flow(rst(ip_id=0), we_reset_ns=TIME - 1), advice.DEEDS[Deed.WE_RESET]),
-        (flow(rst(ip_id=0)), advice.MADE_HERE[Kind.SENT_PASSIVE]),
+        (flow(rst(ip_id=0), trigger=seen(flags="S")), advice.MADE_HERE[Kind.SENT_PASSIVE]),
     ],
 )
 def test_what_history_explains_needs_no_look_into_the_other_namespace(
