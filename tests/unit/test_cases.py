@@ -255,7 +255,7 @@ SAID = {
 def test_what_is_said(name: str) -> None:
     found, said = run(name)
     assert found == []
-    assert said.endswith(SAID[name])
+    assert SAID[name] in said
     assert "broken" not in said
 
 
