@@ -161,6 +161,8 @@ FINDINGS: dict[str, str] = {
     "listens-other-port": "is it one of those ports that is meant? ss -ltnp",
     "keepalive-race": "set this side's keep-alive below the other's idle timeout, or let it retry "
     "requests that are safe to repeat",
+    "upstream-failed": "look at that other connection first: the program may only have passed "
+    "its end on",
     "port-reuse": "look for hosts that share {remote} (NAT), or a client that takes ports again "
     "too soon (net.ipv4.ip_local_port_range)",
     "port-scan": "nothing is wrong here; ss -ltn shows what it may have found",
@@ -197,7 +199,7 @@ OURS: dict[str, str] = {
 
 DECISIVE = frozenset(
     {
-        *("keepalive-race", "port-reuse", "escaped-nat"),
+        *("keepalive-race", "upstream-failed", "port-reuse", "escaped-nat"),
         *("port-scan", "spoofed-syn", "health-check"),
     }
 )

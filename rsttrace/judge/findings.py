@@ -305,6 +305,23 @@ def port_reuse(reset: Reset, decided: Decided) -> Evidence | None:
     return None
 
 
+def upstream_failed(reset: Reset, decided: Decided) -> Evidence | None:
+    """The process had lost another connection just before: a proxy that passes its end on."""
+    found, process = reset.upstream, reset.process
+    if found is None or process is None:
+        return None
+    what = "was refused" if found.refused else "was reset"
+    text = (
+        f"a connection of {process.comm}[{process.pid}] to {found.remote} {what} "
+        f"{age_text(reset.time_ns - found.time_ns)} before: it may have passed that on, as a proxy "
+        "does"
+    )
+    age_ms = (reset.time_ns - found.time_ns) / 1e6
+    return _found(
+        "upstream-failed", text, remote=str(found.remote), refused=found.refused, age_ms=age_ms
+    )
+
+
 def escaped_nat(reset: Reset, decided: Decided) -> Evidence | None:
     """The other end of a comparison saw what this answers leave with other addresses."""
     other = reset.other_end
@@ -327,6 +344,7 @@ FINDERS: tuple[Finder, ...] = (
     split_identity,
     port_reuse,
     keepalive_race,
+    upstream_failed,
     peer_of_several,
     nat_state_lost,
     idle_timeout,

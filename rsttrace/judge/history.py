@@ -15,7 +15,7 @@ from rsttrace.judge import facts
 from rsttrace.judge.findings import looks_like_check
 from rsttrace.judge.observe import SAME_COUNTER
 from rsttrace.judge.verdict import judge
-from rsttrace.judge.why import race
+from rsttrace.judge.why import opened_here, race
 from rsttrace.model import (
     Endpoint,
     Kind,
@@ -28,6 +28,7 @@ from rsttrace.model import (
     Race,
     Reset,
     Seen,
+    Upstream,
     Verdict,
     hops,
 )
@@ -60,6 +61,9 @@ RACES = 2
 
 RACE_SLACK = 0.1
 """By how much two silences may differ and be one timeout: timers that look only now and then."""
+
+PASSED_ON_NS = 100_000_000
+"""So soon a proxy passes the end of one connection on to the other."""
 
 CLOCK_SLACK_NS = 1_000_000
 """What one moment's wall-clock time may differ by when it is told twice (the offset is measured
@@ -125,6 +129,7 @@ class History:
         self._checks: OrderedDict[tuple[object, str, str, int], deque[int]] = OrderedDict()
         self._races: OrderedDict[tuple[object, str, str, int], list[Case]] = OrderedDict()
         self._probed: OrderedDict[tuple[object, str], Probed] = OrderedDict()
+        self._failed: OrderedDict[int, Upstream] = OrderedDict()
         self._anew: list[Case] = []
 
     def add(self, item: Reset | LatePacket, now_ns: int) -> Case | None:
@@ -142,11 +147,13 @@ class History:
             item.we_reset_ns = self._when_reset(self._ended, item, item.rst.src, item.rst.dst)
             self._note_sent(item)
             self._note_race(case)
+            item.upstream = self._upstream(item)
         else:
             self._note_gateway(item)
             item.we_reset_ns = self._when_reset(self._sent, item, item.rst.dst, item.rst.src)
             self._note_race(case)
             self._note_probed(item)
+            self._note_failed(item)
             self._join_flow(case)
             self._join_peer(case)
             self._join_strangers(case)
@@ -329,6 +336,27 @@ class History:
             if not other.reset.races:
                 self._touch(other)
             other.reset.races = races
+
+    def _note_failed(self, reset: Reset) -> None:
+        """Remember that a connection which a process had opened was reset."""
+        pid = reset.process.pid if reset.process is not None else None
+        if pid is None or reset.kind is not Kind.RECEIVED_ACCEPTED or not opened_here(reset):
+            return
+        refused = reset.cause.name == "connection-refused"
+        self._failed.pop(pid, None)
+        self._failed[pid] = Upstream(reset.remote, reset.time_ns, refused)
+        if len(self._failed) > self._size:
+            self._failed.popitem(last=False)
+
+    def _upstream(self, reset: Reset) -> Upstream | None:
+        """What had failed just before a process reset a connection that it had accepted."""
+        pid = reset.process.pid if reset.process is not None else None
+        if pid is None or reset.kind is not Kind.SENT_ACTIVE or opened_here(reset) is not False:
+            return None
+        found = self._failed.get(pid)
+        if found is None or not 0 <= reset.time_ns - found.time_ns <= PASSED_ON_NS:
+            return None
+        return found
 
     def _note_gateway(self, reset: Reset) -> None:
         """Remember routers that take nothing off the TTL (some clouds' do), and say so."""

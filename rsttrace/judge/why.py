@@ -84,6 +84,16 @@ def closed(reset: Reset) -> Closed | None:
     return Closed(by, time_ns, time_ns - max(before) if before else None)
 
 
+def opened_here(reset: Reset) -> bool | None:
+    """Whether this end opened the connection; ``None``: its handshake was not seen."""
+    if reset.cause.name == "connection-refused":
+        return True
+    peer, local = _halves(reset)
+    if peer is None or local is None or peer.syn_ns is None or local.syn_ns is None:
+        return None
+    return local.syn_ns < peer.syn_ns
+
+
 def race(reset: Reset) -> Race | None:
     """What a keep-alive race looks like: closed after a silence, and used again after that.
 

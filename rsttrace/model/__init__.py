@@ -67,6 +67,7 @@ from rsttrace.model.reset import (
     SwitchPort,
     Timers,
     TtlCount,
+    Upstream,
 )
 from rsttrace.model.ttl import (
     FULL_TTL,
@@ -146,6 +147,7 @@ __all__ = [
     "Timers",
     "Traffic",
     "TtlCount",
+    "Upstream",
     "Verdict",
     "hops",
     "initial_ttl",

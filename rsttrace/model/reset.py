@@ -268,6 +268,16 @@ class Race:
 
 
 @dataclass(frozen=True)
+class Upstream:
+    """A connection that a process had opened and that was reset: to `remote`, at `time_ns`
+    (CLOCK_REALTIME); `refused`: before it was established."""
+
+    remote: Endpoint
+    time_ns: int
+    refused: bool
+
+
+@dataclass(frozen=True)
 class Other:
     """A RST that came from another address: `ip_id` may betray that one box made both."""
 
@@ -569,7 +579,8 @@ class Reset:
     `races` are this connection's and others' of the same service that were closed after the same
     silence, where that recurs;
     `period_s` is set where connections just like this one (same addresses and service) are reset
-    again and again: the time between two, in seconds.
+    again and again: the time between two, in seconds;
+    `upstream` is the connection of the same process to another host that failed just before.
 
     `seen` is how many resets it stands for; where that is more than one, `counted` tells of all of
     them, and the rest (the packet, the other end's port) is one's.
@@ -618,6 +629,7 @@ class Reset:
     others: tuple[Other, ...] = ()
     races: tuple[Race, ...] = ()
     period_s: float | None = None
+    upstream: Upstream | None = None
 
     notes: tuple[Note, ...] = ()
     other_end: OtherEnd | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,6 +139,45 @@ def test_a_keepalive_race(family: int, routed: Lab, machines: Tracer, crossing: 
         found = next(item for item in entry["evidence"] if item["rule"] == "keepalive-race")
         assert found["values"]["times"] == 2
         assert found["values"]["uses_s"][0] >= found["values"]["closes_s"][0] >= KEEP_ALIVE_S
+
+
+PROXY = """
+import socket, sys
+here, there = [(ip, int(port)) for ip, port in (end.rsplit(" ", 1) for end in sys.argv[1:])]
+family = socket.AF_INET6 if ":" in here[0] else socket.AF_INET
+listener = socket.create_server(here, family=family)
+print("listening", flush=True)
+while True:
+    accepted, _ = listener.accept()
+    accepted.recv(1, socket.MSG_PEEK)
+    with socket.socket(family) as behind:
+        behind.connect_ex(there)
+        accepted.close()
+"""
+
+
+@FAMILIES
+def test_a_proxy_whose_service_is_down(
+    family: int, routed: Lab, machines: Tracer, crossing: Fence
+) -> None:
+    """It cannot do what it was asked for, and closes: the data it has not read make that a RST."""
+    afresh(machines, crossing)
+    gateway = "10.71.1.254" if family == V4 else "fd71:1::fe"
+    ends = f"{gateway} {PORT}", f"{server_address(SERVER, family)} 7999"
+    routed.spawn("router", [sys.executable, "-c", PROXY, *ends], ready="listening")
+    with routed.inside(CLIENT), socket.socket(family) as client:
+        client.settimeout(DEADLINE_S)
+        client.connect((gateway, PORT))
+        client.sendall(b"request")
+        expect_reset(client)
+    settled(machines, crossing)
+    (sent,) = said(machines, routed, "router", "sent-active")
+    assert sent["cause"]["name"] in ("unread-data", "linger")
+    assert sent["findings"] == ["upstream-failed"]
+    (found,) = [item for item in sent["evidence"] if item["rule"] == "upstream-failed"]
+    assert found["values"]["refused"] is True
+    assert server_address(SERVER, family) in found["values"]["remote"]
+    assert "that other connection" in sent["advice"]
 
 
 @FAMILIES

@@ -24,10 +24,12 @@ from rsttrace.model import (
     Origin,
     OtherEnd,
     Point,
+    Process,
     Race,
     Reset,
     Scope,
     Share,
+    Upstream,
 )
 from tests.unit import builders as b
 from tests.unit.builders import (
@@ -75,6 +77,8 @@ SYN = seen(flags="S", seq=1, ack=0, payload_len=0, time_ns=b.TIME - 2 * MS)
 NEW_SYN = seen(flags="S", seq=77, ack=0, payload_len=0, time_ns=b.TIME - 200 * MS)
 REUSED = half(new_syn=NEW_SYN)
 RACES = (Race("peer", 60 * b.SECOND, 60 * b.SECOND + 5_000_000),) * 2
+NGINX = Process(70, "nginx", 33)
+FAILED = Upstream(Endpoint("10.0.0.9", 8080), b.TIME - MS, refused=True)
 PROVED = MadeHere(7, Kind.SENT_NETFILTER, hook="forward")
 SPLIT = half(syn_ttl=39, ttl=231, ttls=b.counted((231, 11), (39, 1)))
 
@@ -116,6 +120,17 @@ FOUND: dict[str, list[Any]] = {
     "keepalive-race": [
         pytest.param(flow(rst(ip_id=0), races=RACES), id="the-peer-closes-first"),
         pytest.param(flow(kind=Kind.SENT_PASSIVE, races=RACES), id="and-we-answer"),
+    ],
+    "upstream-failed": [
+        pytest.param(flow(kind=Kind.SENT_ACTIVE, process=NGINX, upstream=FAILED), id="refused"),
+        pytest.param(
+            flow(
+                kind=Kind.SENT_ACTIVE,
+                process=NGINX,
+                upstream=dataclasses.replace(FAILED, refused=False),
+            ),
+            id="reset",
+        ),
     ],
     "peer-of-several": [
         pytest.param(b.with_baseline(flow(rst(ttl=52)), peer_ttls=(47, 52)), id="another-s"),
@@ -213,6 +228,9 @@ NOT_FOUND: dict[str, list[Any]] = {
     "keepalive-race": [
         pytest.param(flow(rst(ip_id=0)), id="no-silence-that-recurs"),
         pytest.param(flow(rst(ttl=63, ip_id=13052), races=RACES), id="forged"),
+    ],
+    "upstream-failed": [
+        pytest.param(flow(kind=Kind.SENT_ACTIVE, process=NGINX), id="nothing-had-failed"),
     ],
     "peer-of-several": [
         pytest.param(b.with_baseline(flow(rst(ttl=47)), peer_ttls=(47, 52)), id="as-this-flow"),

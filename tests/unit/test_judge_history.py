@@ -12,6 +12,7 @@ from rsttrace.judge.history import (
     CHECKS,
     GATEWAYS,
     NEIGHBOURHOODS,
+    PASSED_ON_NS,
     SIBLING_NS,
     SIBLINGS,
     STRANGERS,
@@ -27,8 +28,10 @@ from rsttrace.model import (
     NextHop,
     Origin,
     Packet,
+    Process,
     Reset,
     Scope,
+    Upstream,
     Verdict,
 )
 from tests.unit import builders as b
@@ -709,3 +712,68 @@ def test_an_answer_after_another_answer_is_none_after_a_reset() -> None:
     for case in told(history):
         assert case.verdict is not None
         assert case.verdict.cause is None
+
+
+# ---- what a proxy passes on ----
+
+EARLY, LATE = b.TIME - 2 * SECOND, b.TIME - SECOND
+REFUSED = Cause("connection-refused", "the connection was refused")
+ENDED = Cause("connection-reset", "ended an established connection")
+
+
+def failed(cause: Cause = REFUSED, pid: int | None = 70, opened: bool = True) -> Reset:
+    """A connection of a process is reset."""
+    ours, theirs = (EARLY, LATE) if opened else (LATE, EARLY)
+    return one(
+        1,
+        cause=cause,
+        process=Process(pid, "haproxy", 0),
+        theirs=half(syn_ns=theirs),
+        ours=our_half(syn_ns=ours),
+    )
+
+
+def passed_on(after_ns: int = MS, pid: int | None = 70, accepted: bool = True) -> Reset:
+    """A process resets a connection; `theirs` is the direction of whoever sent the RST: its own."""
+    mine, peers = (LATE, EARLY) if accepted else (EARLY, LATE)
+    return one(
+        2,
+        b.TIME + after_ns,
+        kind=Kind.SENT_ACTIVE,
+        process=Process(pid, "haproxy", 0),
+        theirs=half(syn_ns=mine),
+        ours=our_half(syn_ns=peers),
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "refused"),
+    [
+        (failed(), passed_on(), True),
+        (failed(ENDED), passed_on(), False),
+        (failed(), passed_on(PASSED_ON_NS), True),
+        (failed(), passed_on(PASSED_ON_NS + 1), None),
+        (failed(), passed_on(-1), None),
+        (failed(ENDED, opened=False), passed_on(), None),  # a client's
+        (failed(), passed_on(accepted=False), None),
+        (failed(pid=71), passed_on(), None),
+        (failed(pid=None), passed_on(pid=None), None),
+    ],
+)
+def test_what_a_process_lost_just_before(before: Reset, after: Reset, refused: bool | None) -> None:
+    history = History()
+    for given in (before, after):
+        history.add(copy.deepcopy(given), 0)
+    last = told(history)[-1].reset
+    expected = None if refused is None else Upstream(before.remote, b.TIME, refused)
+    assert last.upstream == expected
+
+
+def test_of_many_processes_the_last_are_remembered() -> None:
+    history = History(size=3)
+    for pid in range(1, 6):
+        history.add(failed(pid=pid), 0)
+    for pid in range(1, 6):
+        history.add(passed_on(pid=pid), 0)
+    known = [case.reset.upstream is not None for case in told(history)][-5:]
+    assert known == [False, False, True, True, True]
