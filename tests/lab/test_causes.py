@@ -64,7 +64,8 @@ TCP_LINGER2, TCP_MD5SIG, TCP_USER_TIMEOUT, TCP_REPAIR, TCP_TIMESTAMP = 8, 14, 18
 TCP_AO_ADD_KEY = 38
 IP_MINTTL, IPV6_MINHOPCOUNT = 21, 73  # include/uapi/linux/in.h, in6.h
 ETH_P_ALL = 0x0003  # include/uapi/linux/if_ether.h
-SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # include/uapi/asm-generic/socket.h
+# include/uapi/asm-generic/socket.h
+SO_ATTACH_FILTER, SO_DETACH_FILTER, SO_SNDBUFFORCE = 26, 27, 32
 
 # ---- what is left of a connection that is over ----
 
@@ -328,8 +329,12 @@ def one_orphan_too_many(lab: Lab, family: int) -> None:
 
 
 def out_of_memory(lab: Lab, family: int) -> None:
-    """tcp_out_of_memory(), when a program closes with data that the peer does not take."""
+    """tcp_out_of_memory(), when a program closes with data that the peer does not take.
+
+    Each CPU may have a MiB that is not counted yet (SK_MEMORY_PCPU_RESERVE): much more than that.
+    """
     with pair(lab, CLIENT, SERVER, family=family) as (client, accepted):
+        accepted.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 16 << 20)
         accepted.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while accepted.send(bytes(65536)):
