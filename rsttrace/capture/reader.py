@@ -66,7 +66,7 @@ class Capture:
                 hint="pipe one into it: tcpdump -w - | rsttrace read -",
             )
         try:
-            descriptor = os.dup(sys.stdin.fileno()) if name == "-" else os.open(name, os.O_RDONLY)
+            descriptor = _stdin() if name == "-" else os.open(name, os.O_RDONLY)
             self._raw = Patient(descriptor, ended)
             mode = os.fstat(descriptor)
         except (OSError, ValueError, AttributeError) as error:  # stdin may be closed, or no file
@@ -194,6 +194,17 @@ class Capture:
         unit = "byte" if tape.plain else "unpacked byte"
         words = _plain(words) or "what follows makes no sense"
         self.problem = f"broken at packet {number}, {unit} {tape.marked}: {words}"
+
+
+def _stdin() -> int:
+    """Standard input; of a file an opening of its own, for it is read twice."""
+    descriptor = sys.stdin.fileno()
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        with contextlib.suppress(OSError):  # no /proc, or no right to read it by its name
+            own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)
+            os.lseek(own, os.lseek(descriptor, 0, os.SEEK_CUR), os.SEEK_SET)
+            return own
+    return os.dup(descriptor)
 
 
 def _plain(words: str) -> str:

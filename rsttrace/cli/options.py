@@ -37,9 +37,9 @@ def _together(*options: Decorator) -> Decorator:
 output_option = click.option(
     "-o",
     "--output",
-    type=click.Choice(["text", "json"]),
+    type=click.Choice(["text", "json", "logfmt"]),
     default="text",
-    help="text for people, or JSON, one object per line.",
+    help="text for people; JSON, one object per line; or logfmt, key=value.",
 )
 plan_option = click.option(
     "--plan",
@@ -79,6 +79,11 @@ count_option = click.option(
 summary_option = click.option("--summary", is_flag=True, help="End with counts.")
 explain_option = click.option("--explain", is_flag=True, help="Show everything that was looked at.")
 utc_option = click.option("--utc", is_flag=True, help="Times in UTC instead of local time.")
+each_option = click.option(
+    "--each",
+    is_flag=True,
+    help="Show every reset, also the sixth that is alike within 10 s (text; so do -v, --explain).",
+)
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, help="Show headers, baseline, sockets, and all evidence."
 )
@@ -138,6 +143,7 @@ filter_options = _together(
 show_options = _together(
     count_option,
     summary_option,
+    each_option,
     explain_option,
     verbose_option,
     quiet_option,

@@ -102,7 +102,7 @@ def compare(
         found, logs = _compare(files, flows, until, run.ended, bar)
         if run.stopped:
             return 0
-        if options.output == "json":
+        if options.output != "text":
             run.writer.object(comparison_object(found.comparison, utc=options.utc))
         else:
             run.writer.lines([*comparison_lines(found.comparison, plain=run.writer.plain), ""])

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rsttrace.commands.jobs import Worker
+from rsttrace.commands.run import machine_form
 from rsttrace.enrich import Neighbors, NetnsDirectory
 from rsttrace.enrich.holders import find_holders
 from rsttrace.enrich.vendor import vendor
 from rsttrace.model import AddressHolders, Entry, Holder
 from rsttrace.render.holders import holders_lines, holders_object
-from rsttrace.render.json import About, object_line
+from rsttrace.render.json import About
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def holder_job_lines(
     about: About | None = None,
 ) -> list[str]:
     """What was found, as lines of text or as one line of JSON (with `about`, the run)."""
-    if output == "json":
-        return [object_line(holders_object(found, entry=job.entry), about)]
+    if output != "text":
+        return [machine_form(output)(holders_object(found, entry=job.entry), about)]
     lines = holders_lines(found, plain=plain, indent=indent)
     if job.entry is not None:
         lines.insert(0, f"{indent}#{job.entry}: whether the address is there twice")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from rsttrace.commands.clue import Clue
 from rsttrace.commands.jobs import Worker
+from rsttrace.commands.run import machine_form
 from rsttrace.enrich import Neighbors, NetnsDirectory
 from rsttrace.enrich.path import find_path
 from rsttrace.enrich.replay import most_connections, replay
@@ -15,7 +16,7 @@ from rsttrace.enrich.target import Limits, Target, names_of, resolve
 from rsttrace.judge.placement import place, place_replay
 from rsttrace.model import Attempt, Entry, Hop, Neighbor, NextHop, Origin, Path, Placement
 from rsttrace.render.escape import safe
-from rsttrace.render.json import About, object_line
+from rsttrace.render.json import About
 from rsttrace.render.path import path_lines, path_object
 
 
@@ -129,7 +130,7 @@ def located_lines(
     about: About | None = None,
 ) -> list[str]:
     """What a job found, as lines of text or as one line of JSON (with `about`, the run)."""
-    if output == "json":
+    if output != "text":
         made = path_object(
             located.path,
             located.placement,
@@ -138,7 +139,7 @@ def located_lines(
             entry=job.clue.entry if job.clue else None,
             netns=job.netns,
         )
-        return [object_line(made, about)]
+        return [machine_form(output)(made, about)]
     return path_lines(
         located.path,
         located.placement,

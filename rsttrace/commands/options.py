@@ -41,6 +41,7 @@ def shown(options: Mapping[str, Any], *, inputs: Sequence[str] = (), **more: Any
         verbose=options["verbose"],
         color=options["output"] == "text" and use_color(options["color"]),
         utc=options["utc"],
+        each=options["each"],
         fingerprints=fingerprints.load(options["fingerprints"]),
         write=options["write"],
         rotation=full,

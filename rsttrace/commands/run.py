@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rsttrace.commands.about import about_run
 from rsttrace.commands.recording import STDOUT, Recording, Rotation, check_stdout
+from rsttrace.commands.repeats import Repeats
 from rsttrace.commands.stop import Stop
-from rsttrace.commands.writer import Stuck, Writer
+from rsttrace.commands.writer import Form, Stuck, Writer
 from rsttrace.judge.fingerprints import Fingerprints
 from rsttrace.judge.history import Case, History
 from rsttrace.judge.verdict import counted, judge
-from rsttrace.model import Entry, Origin, Reset, Verdict
-from rsttrace.render.json import entry_line
+from rsttrace.model import NO_TIME, Entry, Origin, Reset, Verdict
+from rsttrace.render.json import entry_line, object_line
+from rsttrace.render.logfmt import logfmt_line, object_logfmt
 from rsttrace.render.summary import Tally
-from rsttrace.render.text import entry_lines
+from rsttrace.render.text import entry_lines, repeats_line
 
 if TYPE_CHECKING:
     from rsttrace.commands.reporting import Reporting
@@ -45,6 +47,7 @@ class Options:
     viewpoint_netns: bool = False
     color: bool = False
     utc: bool = False
+    each: bool = False
     hold_s: float = 0.1
     write: str | None = None
     rotation: Rotation | None = None
@@ -107,8 +110,8 @@ class Run:
         self.options = options
         self._status = status or to_stderr
         lines_to = sys.stderr if options.write == STDOUT else sys.stdout
-        about = about_run() if options.output == "json" else None
-        self.writer = Writer(out or lines_to, self.ended, about)
+        about = about_run() if options.output != "text" else None
+        self.writer = Writer(out or lines_to, self.ended, about, machine_form(options.output))
         self.shown = self.filtered = 0
         self.before: Callable[[], None] | None = None
         self.history = History(
@@ -126,6 +129,8 @@ class Run:
         self._own_netns = os.stat("/proc/self/ns/net").st_ino
         self._file: Recording | None = None
         self._mute = False
+        grouped = not (options.each or options.explain or options.verbose)
+        self._repeats = Repeats() if options.output == "text" and grouped else None
         self._written = 0
         self._title = title
         self.reporting: Reporting | None = None
@@ -215,6 +220,7 @@ class Run:
             self._show_case(case)
             if self.full:
                 return True
+        self._tell_repeats(NO_TIME)
         return False
 
     def amend(self) -> None:
@@ -303,12 +309,14 @@ class Run:
             BrokenPipeError: nobody reads any more.
         """
         self._tally.not_shown(filtered=filtered, aggregated=aggregated, lost=lost)
+        with contextlib.suppress(Stuck):
+            self._tell_repeats(None)
         if not self.options.summary:
             return
         if self._mute:
             return
         with contextlib.suppress(Stuck):
-            if self.options.output == "json":
+            if self.options.output != "text":
                 self.writer.object(self._tally.object())
             else:
                 self.writer.lines(self._tally.text_lines())
@@ -340,11 +348,19 @@ class Run:
 
     def _write_lines(self, entry: Entry) -> None:
         options = self.options
+        if options.output == "logfmt":
+            self.writer.lines([logfmt_line(entry, utc=options.utc, run=self.writer.about)])
+            return
         if options.output == "json":
             about = self.writer.about
             line = entry_line(entry, explain=options.explain, utc=options.utc, run=about)
             self.writer.lines([line])
             return
+        if self._repeats is not None and entry.reset.counted is None:
+            wanted = self._repeats.take(entry)
+            self._tell_repeats(entry.reset.time_ns)
+            if not wanted:
+                return
         self.writer.lines(
             entry_lines(
                 entry,
@@ -357,6 +373,28 @@ class Run:
                 plain=self.writer.plain,
             )
         )
+
+    def _tell_repeats(self, now_ns: int | None) -> None:
+        """Say how many were alike, as far as that is due (None: all; `NO_TIME`: by the clock)."""
+        if self._repeats is None or self._mute:
+            return
+        options = self.options
+        for repeat in self._repeats.due(now_ns):
+            line = repeats_line(
+                repeat.entry,
+                repeat.count,
+                repeat.first_ns,
+                repeat.last_ns,
+                color=options.color,
+                utc=options.utc,
+                own_netns=self._own_netns,
+            )
+            self.writer.lines([line])
+
+
+def machine_form(output: str) -> Form:
+    """How ``-o`` writes objects that are for programs."""
+    return object_logfmt if output == "logfmt" else object_line
 
 
 def to_stderr(text: str) -> None:

@@ -7,10 +7,13 @@ import os
 import select
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any, Optional, TextIO
 
 from rsttrace.render.escape import ascii_only
 from rsttrace.render.json import About, object_line
+
+Form = Callable[[dict[str, Any], Optional[About]], str]
+"""How an object is written on a line: as JSON, as logfmt."""
 
 POLL_S = 0.2
 """How often a run looks at the clock and at the signals when nothing else happens."""
@@ -72,7 +75,7 @@ class Sink:
 class Writer:
     """Writes lines, each flushed at once; notices a reader that went away.
 
-    `ended`: as for `Sink`. `about` is the run that every JSON object tells. `plain`: the stream
+    `ended`: as for `Sink`. `about` is the run that every object tells. `plain`: the stream
     takes ASCII only. `gone`: it was a terminal, which was closed; what is written is lost, and that
     is no error: the run is to end as by SIGHUP.
     """
@@ -82,8 +85,10 @@ class Writer:
         stream: TextIO,
         ended: Callable[[], bool] = lambda: False,
         about: About | None = None,
+        form: Form = object_line,
     ) -> None:
         self._stream = stream
+        self._form = form
         self.about = about
         self.plain = ascii_only(stream)
         self.gone = False
@@ -112,8 +117,8 @@ class Writer:
                 raise
 
     def object(self, made: dict[str, Any]) -> None:
-        """Write one JSON object, as `lines` does."""
-        self.lines([object_line(made, self.about)])
+        """Write one object, as `lines` does."""
+        self.lines([self._form(made, self.about)])
 
     def while_waiting(self, tell: Callable[[], None]) -> None:
         """Have this called now and then while the reader does not read."""

@@ -25,7 +25,7 @@ CLIENT_IP, SERVER_IP = "10.66.0.1", "10.66.18.1"
 GATEWAY_MAC = "00:d0:f8:22:33:44"  # as in the incident: registered to a maker of network gear
 
 DEADLINE_S = 20.0
-ENTRY = re.compile(r"^(\x1b\[[0-9;]*m)*\d\d:\d\d:\d\d\.")
+ENTRY = re.compile(r"^(\x1b\[[0-9;]*m)*\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.")
 
 # The box: its forwarding rules. TCP with timestamps has its payload at byte 32 (bit 256).
 FIREWALL = """

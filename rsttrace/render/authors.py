@@ -38,14 +38,15 @@ def listed(verdict: model.Verdict) -> list[model.Share]:
     return [share for share in verdict.authors if share.probability >= LISTED_FROM][:SHOWN]
 
 
-def makers_text(verdict: model.Verdict) -> str:
+def makers_text(verdict: model.Verdict, most: int = 3) -> str:
     """``a firewall's REJECT rule 62 %, a second host with the same address 31 %``; may be empty.
 
-    Of a forged reset the authors that are not the peer, of an open one all that are left.
+    Of a forged reset the authors that are not the peer, of an open one all that are left; at most
+    so many.
     """
     forged = verdict.origin is model.Origin.FORGED
     shares = [share for share in verdict.authors if not (forged and share.author.is_peer)]
-    named = [share for share in shares[:3] if share.probability >= NAMED_FROM] or shares[:1]
+    named = [share for share in shares[:most] if share.probability >= NAMED_FROM] or shares[:1]
     if len(named) == 1 and named[0].probability >= SURE_FROM:
         return safe(named[0].text, 200)
     return ", ".join(f"{safe(share.text, 200)} {_percent(share.probability)}" for share in named)

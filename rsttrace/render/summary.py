@@ -12,6 +12,7 @@ from rsttrace.jsonl import SCHEMA
 from rsttrace.render.common import Common, Features, features
 from rsttrace.render.escape import safe
 from rsttrace.render.times import duration, iso_time
+from rsttrace.render.top import Top
 
 REMEMBERED = 4096
 """How many entries a tally can still revise: an amendment comes soon after what it amends."""
@@ -47,6 +48,7 @@ class Tally:
         self._origins: Counter[model.Origin] = Counter()
         self._causes: Counter[str] = Counter()
         self._common = Common()
+        self._top = Top()
         self._shown = 0
         self._amended = 0
         self._amended_late = 0
@@ -81,6 +83,7 @@ class Tally:
                 return
             # The first verdict was never shown (a filter): this one is the reset's first.
         self._shown += 1
+        self._top.add(reset)
         self._count(counted, +1)
         if self._first_ns is None or reset.time_ns < self._first_ns:
             self._first_ns = reset.time_ns
@@ -117,6 +120,10 @@ class Tally:
                 "kinds": {kind.value: self._kinds[kind] for kind in model.Kind},
                 "origins": {origin.value: self._origins[origin] for origin in model.Origin},
                 "causes": dict(_by_count(self._causes)),
+                "top": {
+                    table: [{"name": name, "count": count} for name, count in found]
+                    for table, found in self._top.tables().items()
+                },
                 "forged": self._common.object(),
                 "amended": self._amended,
                 "amended_late": self._amended_late,
@@ -141,6 +148,7 @@ class Tally:
         ):
             if self._shown:
                 lines.append(f"  by {title}: {_listed(counts)}")
+        lines += [f"  {line}" for line in self._top.text_lines()]
         in_common = self._common.text_line()
         if in_common:
             lines.append(f"  {in_common}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from rsttrace import model
@@ -11,7 +12,7 @@ from rsttrace.render.drawing import WIDTH
 from rsttrace.render.escape import safe
 from rsttrace.render.payload import describe
 from rsttrace.render.picture import picture_lines
-from rsttrace.render.times import clock_time, duration, iso_time
+from rsttrace.render.times import duration, iso_time, log_time
 from rsttrace.render.words import (
     claimed_sender,
     device_facts,
@@ -28,8 +29,8 @@ from rsttrace.render.words import (
 from rsttrace.stacks import stack
 
 _INDENT = "    "
-_DIRECTION_WIDTH = 10  # "received" and two spaces; "forwarded" has one
-_VERDICT_WIDTH = 12  # "INCONCLUSIVE"
+_DIRECTIONS = {"received": "IN ", "sent": "OUT", "forwarded": "FWD"}
+_VERDICT_WIDTH = 14  # "INCONCLUSIVE -"
 _SENTENCE = 400  # characters of one sentence; those of names are `safe`'s own limit
 _NAME = 253  # a DNS name, and so a Kubernetes name, has no more
 
@@ -76,7 +77,7 @@ def entry_lines(
         if reset.made_here:
             body.append(made_here_text(reset.made_here, verdict.origin))
         if reset.kind.direction != "sent":
-            body += _path(reset, verdict) + _left(verdict) + _ingress(reset)
+            body += _path(reset, verdict) + _ingress(reset)
     body += _written(verdict)
     body += [f"! {_finding(name, verdict)}" for name in verdict.findings if shown or _is_news(name)]
     if explain:
@@ -99,21 +100,34 @@ def entry_lines(
     return lines + [_INDENT + line for line in body]
 
 
-def _first_line(entry: model.Entry, *, color: bool, utc: bool, own_netns: int | None) -> str:
+def _first_line(
+    entry: model.Entry,
+    *,
+    color: bool,
+    utc: bool,
+    own_netns: int | None,
+    answer: str | None = None,
+) -> str:
+    """Time, direction, verdict, percent, from, ">", to; then the answer, and whose it is here.
+
+    The first seven are one word each, whatever the verdict: `awk` and `cut` count on it.
+    """
     reset, verdict = entry.reset, entry.verdict
     label = verdict_text(verdict)
-    padding = " " * (_VERDICT_WIDTH - len(label))
+    padding = "" if "%" in label else " -"
+    padding += " " * (_VERDICT_WIDTH - len(label) - len(padding))
     if color:
         label = f"{_COLORS[verdict.origin]}{label}{_END_COLOR}"
-    arrow = "<-" if reset.kind.direction == "received" else "->"
+    local, remote = _ends(reset)
+    from_to = (remote, local) if reset.kind.direction == "received" else (local, remote)
+    who = ", ".join(_who(reset, own_netns))
     columns = [
-        f"{reset.kind.direction:<{_DIRECTION_WIDTH}}{label}{padding}",
-        f" {arrow} ".join(_ends(reset)),
-        " ".join(_who(reset, own_netns)),
-        _sentence(reset, verdict),
-        _seen(reset),
+        f"{log_time(reset.time_ns, utc=utc)} {_DIRECTIONS[reset.kind.direction]} {label}{padding}",
+        " > ".join(from_to),
     ]
-    return "  ".join([clock_time(reset.time_ns, utc=utc), *filter(None, columns)])
+    seen = f"({reset.seen:,} seen)" if reset.seen > 1 and reset.counted is None else ""
+    rest = [answer or answer_text(entry), seen, f"[{who}]" if who else ""]
+    return "  ".join([" ".join(columns), *filter(None, rest)])
 
 
 def _ends(reset: model.Reset) -> tuple[str, str]:
@@ -131,11 +145,41 @@ def _ends(reset: model.Reset) -> tuple[str, str]:
     return local, f"{remote.rpartition(':')[0]}:*"
 
 
-def _seen(reset: model.Reset) -> str:
-    if reset.counted is None:
-        return f"({reset.seen:,} seen)" if reset.seen > 1 else ""
+def repeats_line(
+    entry: model.Entry,
+    count: int,
+    first_ns: int,
+    last_ns: int,
+    *,
+    color: bool = False,
+    utc: bool = False,
+    own_netns: int | None = None,
+) -> str:
+    """One line for so many entries like this one; the client's port varies.
+
+    ``… OUT LOCAL - 10.0.0.5:9000 > 10.44.1.2:*  x 3,000 in 4 s: no socket listens there``
+    """
+    alike = model.Counted(first_ns, last_ns, "peer")
+    told = dataclasses.replace(entry.reset, counted=alike, seen=count, file_frame=None)
+    answer = f"{times_text(count, last_ns - first_ns)}: {answer_text(entry)}"
+    made = dataclasses.replace(entry, reset=told)
+    return _first_line(made, color=color, utc=utc, own_netns=own_netns, answer=answer)
+
+
+def times_text(count: int, took_ns: int) -> str:
+    """``x 3,000 in 4 s``."""
+    return f"x {count:,}" + (f" in {duration(took_ns)}" if took_ns else "")
+
+
+def _counted(reset: model.Reset, verdict: model.Verdict) -> str:
+    """How many were counted in how long, what they did, and that it is all that is known."""
+    assert reset.counted is not None
     took_ns = reset.counted.last_ns - reset.counted.first_ns
-    return f"({reset.seen:,} seen{f' in {duration(took_ns)}' if took_ns else ''})"
+    said = (
+        [reset.cause.text, verdict.summary] if reset.counted.alike != "kind" else [verdict.summary]
+    )
+    sentences = "; ".join(safe(sentence, _SENTENCE) for sentence in said if sentence)
+    return f"{times_text(reset.seen, took_ns)}: {sentences}"
 
 
 def _who(reset: model.Reset, own_netns: int | None) -> list[str]:
@@ -169,20 +213,37 @@ def owner_text(reset: model.Reset) -> str | None:
     return None
 
 
-def _sentence(reset: model.Reset, verdict: model.Verdict) -> str:
-    """What is said on the first line: of forged resets, only what became of them."""
+def answer_text(entry: model.Entry) -> str:
+    """Who did it and why, in short."""
+    reset, verdict = entry.reset, entry.verdict
+    if reset.counted is not None:
+        return _counted(reset, verdict)
     sentences = []
     if verdict.origin in (model.Origin.LOCAL, model.Origin.PEER) or reset.kind.direction == "sent":
         sentences.append(verdict.summary or reset.cause.text)
     elif verdict.origin is model.Origin.INCONCLUSIVE:
-        sentences.append(verdict.summary)
+        sentences += [verdict.summary, *_left(verdict)]
     elif reset.made_here is not None:
         sentences.append(made_here_summary(reset.made_here))
+    else:
+        sentences.append(_maker(reset, verdict))
     if reset.kind in _NOT_COUNTED and not any(reset.cause.text in each for each in sentences):
         sentences.append(reset.cause.text)
     text = "; ".join(safe(sentence, _SENTENCE) for sentence in sentences if sentence)
     actor = reset.actor
     return text if actor is None else f"{text} by {process_text(actor.comm, actor.pid)}"
+
+
+def _maker(reset: model.Reset, verdict: model.Verdict) -> str:
+    """``by 10.44.1.1, on our own link: a firewall's REJECT rule``: the likeliest, and where."""
+    maker = makers_text(verdict, most=1) or "a device"
+    neighbor = neighbors.neighbor(reset)
+    if verdict.hops_rst == 0 and neighbor is not None and (name := neighbor.ip or neighbor.mac):
+        place = "our own gateway" if neighbor.is_gateway else "on our own link"
+        return f"by {safe(name)}, {place}: {maker}"
+    if reset.other_end is not None and reset.other_end.where:
+        return f"by {maker}, {safe(reset.other_end.where, _SENTENCE)}"
+    return f"by {maker}, {maker_distance(reset, verdict) or 'somewhere on the path'}"
 
 
 def _path(reset: model.Reset, verdict: model.Verdict) -> list[str]:

@@ -29,6 +29,13 @@ def _iso_second(second: int, utc: bool, zone: tuple[str, str, int]) -> str | Non
     return None if moment is None else moment.isoformat()
 
 
+def log_time(time_ns: int, *, utc: bool = False) -> str:
+    """Date and time of day, cut to milliseconds: ``2019-11-24T17:30:03.412``, with ``Z`` if UTC."""
+    moment = _moment(time_ns, utc)
+    day = "????-??-??" if moment is None else f"{moment:%Y-%m-%d}"
+    return f"{day}T{clock_time(time_ns, utc=utc)}"
+
+
 def clock_time(time_ns: int, *, utc: bool = False) -> str:
     """The time of day, cut to milliseconds: ``17:30:03.412``, with ``Z`` if it is UTC."""
     moment = _moment(time_ns, utc)

@@ -325,14 +325,14 @@ with tempfile.TemporaryDirectory() as name:
 def test_demo_shows_what_it_promises_and_cleans_up() -> None:
     done = subprocess.run([*RSTTRACE, "demo"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"received  FORGED \d\d%", done.stdout)) == 4
+    assert len(re.findall(r" IN  FORGED \d\d%", done.stdout)) == 4
     turned = "by a box that turns our own packet around, 1 hop away (the server is 17 hops away)"
     assert turned in done.stdout
     assert "by a firewall's REJECT rule, 1 hop away" in done.stdout
     assert "FUJIAN STAR TERMINAL" in done.stdout
     honest = done.stdout.split("# an honest reset", 1)[1]
     assert "FORGED" not in honest
-    assert len(re.findall(r"received  PEER \d\d%", honest)) == 3
+    assert len(re.findall(r" IN  PEER \d\d%", honest)) == 3
     left = [name for name in os.listdir("/run/netns") if name.startswith("rsttrace-")]
     assert left == []
 

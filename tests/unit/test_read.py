@@ -72,8 +72,9 @@ def test_text(incident: str) -> None:
     status, out, err = run("--utc", incident)
     lines = out.splitlines()
     assert status == 0
-    assert lines[0].startswith("09:30:03.004Z  received  FORGED 99%    10.0.0.5:51234 <- 198.51")
-    assert "incident.pcap frame 5" in lines[0]
+    start = "2019-11-24T09:30:03.004Z IN  FORGED 99%     198.51.100.7:443 > 10.0.0.5:51234  by "
+    assert lines[0].startswith(start)
+    assert lines[0].endswith("  [incident.pcap, frame 5]")
     assert "handed to us by 00:d0:f8:22:33:44 (" in lines[1]
     assert "IP ID 102 repeats our own packet sent 1.0 ms earlier" in out
     assert err.splitlines() == [
@@ -371,6 +372,14 @@ def test_an_empty_standard_input_is_said_to_be_empty() -> None:
     assert b"tcpdump" in done.stderr
 
 
+def test_a_file_as_standard_input(incident: str) -> None:
+    """It is read twice, as a file is: which side is ours comes first."""
+    named = command.run("read", incident)
+    done = command.run("read", "--hold", "60", "-", stdin=Path(incident))
+    assert done.stdout == named.stdout.replace(b"[incident.pcap, ", b"[-, ")
+    assert done.stderr.splitlines()[-1] == b"5 packets, 1 reset"
+
+
 # ---- our own JSON lines, again ----
 
 
@@ -481,7 +490,7 @@ def test_progress_is_shown_on_a_terminal(tmp_path: Path, incident: str) -> None:
     both = on_terminal(name, None)
     assert b"100%" in both
     # An entry never stands behind a bar: the line was erased before.
-    assert b"\r\x1b[K" in both.partition(b"  received  FORGED")[0]
+    assert b"\r\x1b[K" in both.partition(b" IN  FORGED")[0]
     status, _, err = run(name)  # no terminal
     assert (status, "%" in err) == (0, False)
 

@@ -190,7 +190,7 @@ def test_packets_on_standard_output(capture: Path, tmp_path: Path) -> None:
     assert done.returncode == 0
     (tmp_path / "out").write_bytes(done.stdout)
     assert sum(text.startswith("rsttrace #") for text in numbers(tmp_path / "out")) == 3
-    assert done.stderr.count(b"received ") == 3  # the text
+    assert done.stderr.count(b" IN  ") == 3  # the text
 
 
 def test_standard_output_is_not_for_packets_and_json(capture: Path) -> None:
@@ -237,9 +237,9 @@ def test_a_full_disk_ends_the_writing_not_the_run(
 ) -> None:
     out = tmp_path / "out.pcapng"
     out.write_bytes(BEFORE)
-    done = run("read", str(long_capture), "-w", str(out), most_bytes=most_bytes)
+    done = run("read", "--each", str(long_capture), "-w", str(out), most_bytes=most_bytes)
     assert done.returncode == 1  # what was asked for is not whole
-    assert done.stdout.count(b"received ") == 100
+    assert done.stdout.count(b" IN  ") == 100
     warnings = [line for line in done.stderr.splitlines() if line.startswith(b"warning")]
     assert len(warnings) == 1
     assert b"File too large" in warnings[0]
@@ -255,7 +255,7 @@ def test_a_full_disk_ends_the_writing_not_the_run(
 def test_a_full_device(capture: Path) -> None:
     done = run("read", str(capture), "-w", "/dev/full")
     assert done.returncode == 1
-    assert done.stdout.count(b"received ") == 3
+    assert done.stdout.count(b" IN  ") == 3
     assert done.stderr.count(b"No space left") == 1
 
 

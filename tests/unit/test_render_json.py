@@ -21,6 +21,7 @@ from rsttrace.model import (
     ComparedFlow,
     ComparedReset,
     Comparison,
+    Container,
     Endpoint,
     Escape,
     Evidence,
@@ -498,6 +499,8 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
     tally = Tally()
     for number in (1, 2):
         tally.add(dataclasses.replace(entry, id=number, verdict=verdict))
+    boxed = dataclasses.replace(entry.reset, pod=None, container=Container("0123456789abcdef"))
+    tally.add(dataclasses.replace(entry, id=3, reset=boxed, verdict=verdict))
     totals = json.loads(object_line(tally.object(), about_run()))
     written = [path for path in paths(totals) if "causes." not in path]
     assert written == [field.path for field in fields("summary")]

@@ -93,8 +93,9 @@ def test_where_to_walk_to() -> None:
 def test_the_look_of_the_design() -> None:
     bare = with_verdict(with_reset(FORGED, pod=Pod("shop", "web-0")), evidence=(IP_ID,))
     assert entry_lines(bare, own_netns=POD) == [
-        "17:30:03.412  received  FORGED 99%    10.0.0.5:51234 <- 10.9.8.7:3306"
-        "  mysql[4711] pod shop/web-0",
+        "2019-11-24T17:30:03.412 IN  FORGED 99%     10.9.8.7:3306 > 10.0.0.5:51234"
+        "  by a box that turns our own packet around 78 %, 1 hop away"
+        "  [mysql[4711], pod shop/web-0]",
         "    by a box that turns our own packet around 78 %, a device that injects packets of its"
         " own 21 %, 1 hop away (the server is 17 hops away), handed to us by"
         " 00:d0:f8:22:33:44 (Ruijie Networks) = 192.168.1.1, our gateway, on eth0",
@@ -102,17 +103,29 @@ def test_the_look_of_the_design() -> None:
         "    → --locate names the hop; ask whoever runs it for an IPS or firewall policy",
     ]
     assert entry_lines(PEER, own_netns=NODE) == [
-        "17:30:03.412  received  PEER 97%      10.0.0.5:51234 <- 10.9.8.7:3306"
+        "2019-11-24T17:30:03.412 IN  PEER 97%       10.9.8.7:3306 > 10.0.0.5:51234"
         "  peer closed with unread data"
     ]
 
 
-def test_columns_are_aligned() -> None:
-    starts = {
-        entry_lines(entry)[0].index(str(entry.reset.local.ip)) - (":" in entry.reset.local.ip)
-        for entry in SAMPLES.values()
-    }
-    assert len(starts) == 1
+def test_columns_are_the_same_whatever_the_verdict() -> None:
+    """In characters, and in words: time, direction, verdict, percent, from, ">", to."""
+    lines = [entry_lines(entry)[0] for entry in SAMPLES.values()]
+    assert len({line.split(" > ")[0].rindex(" ") for line in lines}) == 1
+    words = [line.split() for line in lines]
+    assert {row[1] for row in words} == {"IN", "OUT", "FWD"}
+    assert {row[2] for row in words} == {origin.name for origin in Origin}
+    assert all(row[3] == "-" or row[3].endswith("%") for row in words)
+    assert {row[5] for row in words} == {">"}
+    assert all(":" in row[4] and ":" in row[6] for row in words)
+
+
+def test_the_first_line_names_the_maker() -> None:
+    near = with_verdict(with_reset(FORGED, neighbor=GATEWAY), hops_rst=0)
+    gateway = GATEWAY.ip
+    assert f"  by {gateway}, our own gateway: a box that turns" in entry_lines(near)[0]
+    bare = with_verdict(with_reset(FORGED, neighbor=None), hops_rst=None, authors=())
+    assert "  by a device, somewhere on the path" in entry_lines(bare)[0]
 
 
 @pytest.mark.parametrize(
@@ -161,15 +174,15 @@ def test_colours(origin: Origin, code: str) -> None:
 
 def test_namespace_is_named_only_if_foreign() -> None:
     assert "netns" not in entry_lines(PEER, own_netns=NODE)[0]
-    assert f" netns:{NODE}  " in entry_lines(PEER, own_netns=POD)[0]
-    assert " netns blue  " in entry_lines(with_reset(PEER, netns_name="blue"), own_netns=POD)[0]
+    assert f"  [netns:{NODE}]" in entry_lines(PEER, own_netns=POD)[0]
+    assert "  [netns blue]" in entry_lines(with_reset(PEER, netns_name="blue"), own_netns=POD)[0]
     assert "netns" not in entry_lines(with_reset(PEER, netns=None), own_netns=NODE)[0]
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"process": Process(7, "nginx", 33)}, "nginx[7] uid 33"),
+        ({"process": Process(7, "nginx", 33)}, "nginx[7], uid 33"),
         ({"process": Process(7, None, None)}, "pid 7"),
         ({"process": Process(None, "nginx", None)}, "nginx"),
         ({"process": Process(None, None, 0)}, "uid 0"),
@@ -184,20 +197,20 @@ def test_namespace_is_named_only_if_foreign() -> None:
             "container 0123456789ab",
         ),
         ({"container": Container("0123456789abcdef", "web")}, "container web"),
-        ({"file": "/a/b.pcap", "file_frame": 3}, "b.pcap frame 3"),
+        ({"file": "/a/b.pcap", "file_frame": 3}, "b.pcap, frame 3"),
     ],
 )
 def test_who(changes: dict[str, object], expected: str) -> None:
     line = entry_lines(with_reset(PEER, **changes), own_netns=NODE)[0]
-    assert line.split("  ")[-2:] == [expected, "peer closed with unread data"]
+    assert line.split("  ")[-2:] == ["peer closed with unread data", f"[{expected}]"]
 
 
 def test_the_sentence_is_the_verdicts_else_the_causes() -> None:
     said = with_verdict(LOCAL_ACTIVE, summary="closed by timeout")
-    assert entry_lines(said)[0].endswith("  closed by timeout")
-    assert entry_lines(LOCAL_ACTIVE)[0].endswith("  closed with unread data")
+    assert "  closed by timeout  [" in entry_lines(said)[0]
+    assert "  closed with unread data  [" in entry_lines(LOCAL_ACTIVE)[0]
     unsaid = with_verdict(PEER, summary="")
-    assert entry_lines(unsaid)[0].endswith("  the connection was reset")
+    assert "  the connection was reset  [" in entry_lines(unsaid)[0]
 
 
 @pytest.mark.parametrize("origin", [Origin.PEER, Origin.FORGED, Origin.INCONCLUSIVE])
@@ -270,7 +283,7 @@ def test_the_advice_is_said_of_every_verdict_unless_it_is_quiet() -> None:
 
 def test_an_open_verdict_names_who_is_left() -> None:
     (line,) = (line for line in entry_lines(UNSURE) if "left: " in line)
-    assert line.strip() == f"left: {makers_text(UNSURE.verdict)}"
+    assert f"  left: {makers_text(UNSURE.verdict)}" in line
     assert not any("left: " in line for line in entry_lines(FORGED))
 
 
@@ -461,17 +474,17 @@ def test_a_refused_connection_is_said_once() -> None:
 
 
 def test_seen() -> None:
-    assert entry_lines(FORGED_UNKNOWN)[0].endswith("  (3 seen)")
+    assert "  (3 seen)" in entry_lines(FORGED_UNKNOWN)[0]
     assert "seen" not in entry_lines(FORGED)[0]
 
 
 @pytest.mark.parametrize(
     ("alike", "ends"),
     [
-        ("peer", "10.0.0.5:* <- 10.9.8.7:3306"),
-        ("service", "10.0.0.5:* <- *:3306"),
-        ("netns", "* <- *"),
-        ("kind", "* <- *"),
+        ("peer", "10.9.8.7:3306 > 10.0.0.5:*"),
+        ("service", "*:3306 > 10.0.0.5:*"),
+        ("netns", "* > *"),
+        ("kind", "* > *"),
     ],
 )
 def test_counted(alike: str, ends: str) -> None:
@@ -482,12 +495,13 @@ def test_counted(alike: str, ends: str) -> None:
     (line,) = entry_lines(dataclasses.replace(COUNTED, reset=reset))
     assert ends in line
     assert "INCONCLUSIVE" in line
-    assert line.endswith("  (3,000 seen in 4 s)")
+    assert "  x 3,000 in 4 s: " in line
+    assert "only counted" in line
 
 
 def test_ipv6_endpoints_have_brackets() -> None:
     line = entry_lines(LOCAL_PASSIVE6)[0]
-    assert "  [2001:db8::5]:8080 -> [2001:db8:1::7]:40112  " in line
+    assert " [2001:db8::5]:8080 > [2001:db8:1::7]:40112  " in line
 
 
 def test_ipv6_has_no_ip_id() -> None:
