@@ -138,7 +138,8 @@ def read(
                     run.say(f"rsttrace: {error}")
                     counts.failed += 1
         run.summarize(counts.resets - run.shown)
-        run.say(counts.line(run.shown))
+        if counts.failed < len(files):  # else it was said that there is nothing
+            run.say(counts.line(run.shown))
     return 1 if counts.failed or run.failed else 0
 
 

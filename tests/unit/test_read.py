@@ -350,7 +350,8 @@ def test_it_ends_with_how_much_was_read(incident: str, mixed: str) -> None:
     assert last_line(incident) == "5 packets, 1 reset"
     assert last_line(incident, mixed) == "18 packets, 4 resets"
     assert last_line(incident, mixed, "--port", "1") == "18 packets, 4 resets, 0 shown"
-    assert last_line("/no/such/file") == "0 packets, 0 resets"
+    assert last_line("/no/such/file", incident) == "5 packets, 1 reset"
+    assert "0 packets" not in last_line("/no/such/file")
 
 
 def test_no_packets_no_tcp_no_resets(tmp_path: Path) -> None:
