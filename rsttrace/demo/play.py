@@ -11,10 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from rsttrace import home
 from rsttrace.demo.lab import Lab
 from rsttrace.errors import LabError
 
@@ -111,11 +111,10 @@ class Watcher:
         self._shown = 0
         self._rest = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "rsttrace", "trace", *options],
+            home.python("rsttrace", "trace", *options),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONSAFEPATH": "1"},
         )
 
     def armed(self) -> None:
@@ -203,15 +202,14 @@ def play(*, color: bool, explain: bool) -> None:
     Raises:
         RsttraceError: the lab cannot be built, tracing does not work, or a reset was not seen.
     """
-    here = Path(__file__).parent
-    program = [sys.executable, str(here / "web.py")]
+    program = home.python("rsttrace.demo.web")
     with _interrupted_once(), Lab() as lab:
         print(
             f"building a lab: client - gateway - box - {ROUTERS - 2} routers - server", flush=True
         )
         build(lab)
         lab.spawn("server", [*program, "serve", "0.0.0.0"], ready="serving")
-        lab.spawn("box", [sys.executable, str(here / "forger.py"), "GET /use"], ready="forging")
+        lab.spawn("box", home.python("rsttrace.demo.forger", "GET /use"), ready="forging")
         options = ["--viewpoint", "netns", "--summary"]
         for role in ("client", "server"):
             options += ["--netns", lab.name(role)]

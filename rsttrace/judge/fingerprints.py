@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Optional, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Optional, Union
 
+from rsttrace import home
 from rsttrace.errors import ConfigError, RsttraceError, UsageError
 from rsttrace.judge.facts import MISSED_IDS, once, reference
 from rsttrace.judge.formula import Formula, FormulaError, parse
@@ -26,7 +27,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-BUILT_IN = Path(__file__).with_suffix(".toml")
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
+BUILT_IN = home.resource("rsttrace/judge/fingerprints.toml")
 """The fingerprints that come with the program."""
 
 DIRECTORY = Path("/etc/rsttrace/fingerprints.d")
@@ -587,7 +591,7 @@ class Fingerprint:
     source: str
     basis: str
     patterns: tuple[Pattern, ...]
-    file: Path
+    file: Traversable
 
 
 class Match(NamedTuple):
@@ -650,7 +654,7 @@ def load(paths: Iterable[Path] = (), *, directory: Path = DIRECTORY) -> Fingerpr
 class _Reader:
     """Reads one file; every problem is an `error` that names the file and the place in it."""
 
-    def __init__(self, path: Path, error: type[RsttraceError]) -> None:
+    def __init__(self, path: Traversable, error: type[RsttraceError]) -> None:
         self._path = path
         self._error = error
 

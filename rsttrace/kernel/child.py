@@ -17,9 +17,6 @@ import struct
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # started by path in isolated mode: find our own package
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
-
 from rsttrace.errors import KernelError, RsttraceError
 from rsttrace.kernel import cache, cgroup, hooks, image, kprobe, lockdown, tracepoint
 from rsttrace.kernel.facts import Facts

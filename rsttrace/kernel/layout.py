@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import functools
 import re
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rsttrace import home
 from rsttrace.errors import RsttraceError
 from rsttrace.kernel import config
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
 
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _DEFINE = re.compile(r"#define (\w+) (\w+)")
@@ -25,18 +28,20 @@ _NUMBERS = {
 
 
 @functools.lru_cache(maxsize=1)
-def bpf_directory() -> Path:
+def bpf_directory() -> Traversable:
     """Where the BPF sources are: inside the installed package, or beside it in a checkout.
+
+    A `Path`, unless rsttrace runs from a zip file.
 
     Raises:
         RsttraceError: neither has them (a damaged installation).
     """
-    package = Path(__file__).resolve().parent.parent
-    for candidate in (package / "bpf", package.parent / "bpf"):
+    candidates = [home.resource(name) for name in ("rsttrace/bpf/", "bpf/")]
+    for candidate in candidates:
         if (candidate / "event.h").is_file():
             return candidate
     raise RsttraceError(
-        f"the BPF sources are missing: no event.h in {package / 'bpf'} or {package.parent / 'bpf'}",
+        f"the BPF sources are missing: no event.h in {' or '.join(map(str, candidates))}",
         hint="reinstall rsttrace",
     )
 

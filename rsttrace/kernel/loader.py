@@ -6,11 +6,11 @@ import contextlib
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from rsttrace import home
 from rsttrace.errors import KernelError, PrivilegeError, RsttraceError
 from rsttrace.kernel import kprobe
 from rsttrace.kernel.protocol import HookStatus, Report, Request, receive_answer, send_request
@@ -138,15 +138,8 @@ def load(request: Request, meanwhile: Callable[[], None] | None = None) -> Loade
 
 def _start(channel: socket.socket, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """The loading child, with its end of the channel."""
-    # Isolated: neither the current directory nor PYTHON* variables can slip code into a process
-    # that runs as root.
     return subprocess.Popen(
-        [
-            sys.executable,
-            "-I",
-            str(Path(__file__).with_name("child.py")),
-            str(channel.fileno()),
-        ],
+        home.python("rsttrace.kernel.child", str(channel.fileno())),
         pass_fds=[channel.fileno()],
         start_new_session=True,  # what kills our process group lets it clean up
         stdin=subprocess.DEVNULL,

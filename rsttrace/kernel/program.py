@@ -6,6 +6,7 @@ import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rsttrace.errors import KernelError
 from rsttrace.kernel import bcc, cache, config, layout, sources, stubs
@@ -13,6 +14,9 @@ from rsttrace.kernel.facts import Facts
 from rsttrace.kernel.hooks import Plan
 from rsttrace.kernel.image import Compiled
 from rsttrace.kernel.protocol import Request
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
 
 
 def config_header(request: Request, facts: Facts, plan: Plan, follows: bool) -> str:
@@ -83,10 +87,25 @@ def texts(facts: Facts, config_text: str) -> Texts:
 
 def kept_name(of: Texts) -> str:
     """The name under which `cache` keeps what these compile to."""
-    bpf = layout.bpf_directory()
-    headers = [path.read_text() for path in sorted(bpf.glob("*.h"))]
+    headers = [file.read_text() for file in _headers()]
     made = [of.program, of.config, of.offsets, *of.flags, *headers, *stubs.STUBS.values()]
     return cache.key(made, bcc.files())
+
+
+def _headers() -> list[Traversable]:
+    """The headers of ``bpf/``."""
+    found = [file for file in layout.bpf_directory().iterdir() if file.name.endswith(".h")]
+    return sorted(found, key=lambda file: file.name)
+
+
+def _included(directory: Path) -> Path:
+    """Where the compiler finds the headers of ``bpf/``: if ours is a zip file, copied there."""
+    bpf = layout.bpf_directory()
+    if isinstance(bpf, Path):
+        return bpf
+    for file in _headers():
+        (directory / file.name).write_text(file.read_text())
+    return directory
 
 
 def compile_program(given: Texts, facts: Facts, directory: Path) -> Compiled:
@@ -99,7 +118,7 @@ def compile_program(given: Texts, facts: Facts, directory: Path) -> Compiled:
     found = bcc.import_bcc()
     (directory / "config.h").write_text(given.config)
     (directory / "offsets.h").write_text(given.offsets)
-    flags = [*given.flags, f"-I{directory}", f"-I{layout.bpf_directory()}"]
+    flags = [*given.flags, f"-I{directory}", f"-I{_included(directory)}"]
     if facts.btf is not None:
         stubs.write(directory / "kernel")
         os.environ["BCC_KERNEL_SOURCE"] = str(directory / "kernel")

@@ -8,7 +8,10 @@ on the right file and line.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
 
 SOURCES = (
     "maps.c",
@@ -23,7 +26,7 @@ SOURCES = (
 """In this order, for each uses what stands in those before it."""
 
 
-def joined(directory: Path, epilogue: str = "") -> str:
+def joined(directory: Traversable, epilogue: str = "") -> str:
     """The text of every file of `SOURCES` in a directory, and then of `epilogue`."""
     parts = [(str(directory / name), (directory / name).read_text()) for name in SOURCES]
     parts.append(("<epilogue>", epilogue))

@@ -39,7 +39,7 @@ with tempfile.TemporaryDirectory() as name:
 @pytest.mark.parametrize("name", [*SOURCES, "socket.h"])
 def test_an_error_is_told_where_it_is(name: str, tmp_path: Path) -> None:
     bpf = tmp_path / "bpf"
-    shutil.copytree(layout.bpf_directory(), bpf)
+    shutil.copytree(str(layout.bpf_directory()), bpf)
     lines = (bpf / name).read_text().splitlines()
     line = max(number for number, text in enumerate(lines) if not text)
     lines[line] = "no_such_type number;"

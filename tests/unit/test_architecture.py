@@ -19,7 +19,10 @@ SOURCES = sorted(
     for path in (ROOT / room).rglob("*")
     if path.suffix in (".py", ".c", ".h", ".sh", ".toml") and "dist" not in path.parts
 )
-MADE = ("vagrant/dist/", "rsttrace.cgroup", "rsttrace.service", "rsttrace.default")
+MADE = (
+    *("vagrant/dist/", "rsttrace/bpf/", "rsttrace/bpf/event.h", "rsttrace.pyz"),
+    *("rsttrace.cgroup", "rsttrace.service", "rsttrace.default"),
+)
 """What is made later, a word of a guest's kernel command line, and files of systemd."""
 
 

@@ -5,13 +5,16 @@ import ctypes
 import re
 import shutil
 import subprocess
+import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rsttrace import limits
+from rsttrace import home, limits
 from rsttrace.errors import RsttraceError
+from rsttrace.home import resource
 from rsttrace.kernel import config, decode, layout
 from rsttrace.model import Scope
 
@@ -216,9 +219,7 @@ def test_no_function_of_decode_is_left_out() -> None:
 
 
 def test_a_damaged_installation_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    module = tmp_path / "rsttrace" / "kernel" / "layout.py"
-    module.parent.mkdir(parents=True)
-    monkeypatch.setattr(layout, "__file__", str(module))
+    monkeypatch.setattr(home, "resource", partial(resource, root=tmp_path))
     with pytest.raises(RsttraceError, match=r"BPF sources are missing.*\n.*reinstall"):
         layout.bpf_directory.__wrapped__()
 
@@ -227,10 +228,17 @@ def test_a_damaged_installation_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_sources_are_found_in_a_wheel_and_in_a_checkout(
     place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    module = tmp_path / "rsttrace" / "kernel" / "layout.py"
-    monkeypatch.setattr(layout, "__file__", str(module))
+    monkeypatch.setattr(home, "resource", partial(resource, root=tmp_path))
     directory = tmp_path / place
-    for made in (module.parent, directory):
-        made.mkdir(parents=True)
+    directory.mkdir(parents=True)
     (directory / "event.h").write_text("")
-    assert layout.bpf_directory.__wrapped__() == directory.resolve()
+    assert layout.bpf_directory.__wrapped__() == directory
+
+
+def test_sources_are_found_in_a_zip_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    archive = tmp_path / "rsttrace.pyz"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("rsttrace/bpf/event.h", "struct")
+    monkeypatch.setattr(home, "resource", partial(resource, root=archive))
+    found = layout.bpf_directory.__wrapped__()
+    assert [(item.name, item.read_text()) for item in found.iterdir()] == [("event.h", "struct")]
