@@ -17,7 +17,6 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from rsttrace import __version__
 from rsttrace.cli import compare, locate, others, read, top, trace
 from rsttrace.errors import RsttraceError
 
@@ -70,8 +69,24 @@ def _no_command(word: str, commands: list[str]) -> str:
     return f"there is no command {word!a}; {hint}"
 
 
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """A click callback: print the versions, and no more."""
+    if wanted and not context.resilient_parsing:
+        from rsttrace.commands import version
+
+        click.echo("\n".join(version.lines()))
+        context.exit()
+
+
 @click.group(cls=DefaultTrace, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="rsttrace")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the versions of rsttrace, bcc, LLVM, libbpf, Python and the kernel, and the plan.",
+)
 def cli() -> None:
     """Who resets your TCP connections? `rsttrace` alone is `rsttrace trace`.
 
@@ -126,7 +141,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a C locale must not end the trace
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status = cli(standalone_mode=False)
+        status = cli(prog_name="rsttrace", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

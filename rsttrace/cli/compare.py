@@ -34,6 +34,7 @@ def command(a: str, b: str, **options: Any) -> int:
     """Compare two vantage points A and B of the same connections: who made each reset, and where.
 
     Each is a capture (pcap, pcapng; also gzip) or what `-o json` of this program has written there.
+
     \b
     rsttrace compare client.pcap server.pcap
 

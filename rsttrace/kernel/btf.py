@@ -12,6 +12,7 @@ import ctypes.util
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from rsttrace.errors import DependencyError, KernelError
 
@@ -51,7 +52,7 @@ class Btf:
     """
 
     def __init__(self, path: str = VMLINUX) -> None:
-        lib = _libbpf()
+        lib = library()
         lib.btf__parse_raw.restype = ctypes.c_void_p
         lib.btf__parse_raw.argtypes = [ctypes.c_char_p]
         lib.btf__find_by_name_kind.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32]
@@ -72,7 +73,12 @@ class Btf:
         if not self._btf:
             raise KernelError(
                 f"no usable BTF at {path}: {_strerror(code or ctypes.get_errno())}",
-                hint="use a kernel built with CONFIG_DEBUG_INFO_BTF=y, or install its headers",
+                hint=(
+                    "use a libbpf as new as this kernel, whose BTF it must know, "
+                    if Path(path).exists()
+                    else "use a kernel built with CONFIG_DEBUG_INFO_BTF=y, "
+                )
+                + "or install its headers",
             )
 
     def close(self) -> None:
@@ -166,7 +172,7 @@ class Btf:
         return None
 
 
-def _libbpf() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     """libbpf: version 1, or 0.1 and newer, whose functions used here are the same."""
     problems = []
     for name in ("libbpf.so.1", "libbpf.so.0"):

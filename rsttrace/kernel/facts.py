@@ -9,8 +9,8 @@ import platform
 import re
 import time
 
-from rsttrace.errors import KernelError, RsttraceError
-from rsttrace.kernel import headers, knowledge, layout
+from rsttrace.errors import DependencyError, KernelError, RsttraceError
+from rsttrace.kernel import bcc, headers, knowledge, layout
 from rsttrace.kernel.btf import Btf
 
 HEADERS = (
@@ -61,6 +61,18 @@ def argument_member(number: int) -> tuple[str, int]:
     return member, int(add or 0)
 
 
+def _missing(libbpf: DependencyError) -> DependencyError:
+    """The error where there is no libbpf; one for both, if there is no bcc either."""
+    if any(path.name == "version.py" for path in bcc.files()):
+        return libbpf
+    return DependencyError(
+        "bcc is not installed, nor is libbpf",
+        hint="install both from the distribution (Debian, Ubuntu: python3-bpfcc and libbpf1, or "
+        'libbpf0 on old releases; Fedora, Rocky: python3-bcc and libbpf); PyPI\'s "bcc" is another '
+        "project",
+    )
+
+
 class Facts:
     """What the running kernel looks like, from BTF or, failing that, from installed headers.
 
@@ -82,6 +94,8 @@ class Facts:
             self.btf = None
             self.source = "headers"
             if headers.directory() is None:
+                if isinstance(error, DependencyError):
+                    raise _missing(error) from None
                 raise KernelError(
                     f"{error.what}; and no kernel headers for {platform.release()} are installed",
                     hint=f"{error.hint or 'use a kernel with BTF'} (Debian, Ubuntu: "

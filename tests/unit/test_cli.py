@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -160,7 +161,11 @@ def test_wrong_usage_for_real(arguments: list[str]) -> None:
 
 
 def test_version() -> None:
-    assert run("--version") == (0, f"rsttrace, version {__version__}\n", "")
+    status, said, errors = run("--version")
+    ours, libraries, kernel = said.splitlines()
+    assert (status, errors, ours) == (0, "", f"rsttrace {__version__}")
+    assert libraries.endswith(f", Python {platform.python_version()}")
+    assert kernel.startswith(f"Linux {platform.release()} {platform.machine()}, plan: ")
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
@@ -534,4 +539,5 @@ def test_completion(words: str, expected: set[str]) -> None:
         check=False,
         timeout=60,
     )
-    assert {line.partition(",")[2] for line in done.stdout.splitlines()} == expected
+    offered = {line.partition(",")[2] for line in done.stdout.splitlines() if line}
+    assert offered == expected
