@@ -15,7 +15,7 @@ COMPILER := gcc libc6-dev
 EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 
 .PHONY: demo test unit lint watch bench accuracy kernels kernels-build kernels-doc browser screenshots
-.PHONY: vagrant-validate clean
+.PHONY: fleet vagrant-validate clean
 
 demo: $(VENV)/installed ## real verdicts on a live lab
 	$(SUDO) $(VENV)/bin/rsttrace demo
@@ -55,6 +55,10 @@ kernels-doc: $(VENV)/installed-dev ## docs/kernels.md, from the last run of all 
 browser: $(VENV)/installed-dev ## the HTML report in a real browser (headless Chromium)
 	@$(call install,chromium fonts-dejavu-core)
 	$(VENV)/bin/python -m pytest tests/browser
+
+fleet: $(VENV)/installed-dev ## many nodes' logs in ClickHouse (chDB: about 830 MB to install)
+	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev,fleet]'
+	$(VENV)/bin/python -m pytest tests/fleet
 
 screenshots: $(VENV)/installed-dev ## the pictures of README and docs, made anew
 	@$(call install,chromium fonts-dejavu-core)

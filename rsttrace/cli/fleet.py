@@ -1,0 +1,68 @@
+"""``rsttrace fleet``."""
+
+from __future__ import annotations
+
+import click
+
+from rsttrace.cli.options import output_option
+
+store_option = click.option(
+    "--store",
+    default="chdb:rsttrace.fleet",
+    show_default=True,
+    envvar="RSTTRACE_STORE",
+    help="chdb:PATH (in this process), or clickhouse://user:password@host:8123/database.",
+)
+
+
+@click.group("fleet")
+def command() -> None:
+    """The resets of many nodes together: which were really sent, which boxes forge.
+
+    Needs `pip install 'rsttrace[fleet]'`.
+    """
+
+
+@command.command("load")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@store_option
+@click.option("--node", help="Whose lines these are; by default the host that each line names.")
+@click.option(
+    "--spool",
+    default="rsttrace.spool",
+    show_default=True,
+    metavar="DIR",
+    help="Where what comes through a pipe waits while the store is away.",
+)
+def load(files: tuple[str, ...], store: str, node: str | None, spool: str) -> int:
+    """Load what `rsttrace -o json` has written, plain or compressed (gzip, zstd); - is stdin.
+
+    A file that grows is loaded again from where it was; nothing counts twice.
+    """
+    from rsttrace.commands import fleet
+
+    return fleet.load(store, files, node=node, spool=spool)
+
+
+@command.command("report")
+@store_option
+@output_option
+@click.option(
+    "--since", metavar="TIME", help="From then on: ISO 8601, or 12h or 7d before the end."
+)
+@click.option("--until", metavar="TIME", help="Until then.")
+def report(store: str, output: str, since: str | None, until: str | None) -> int:
+    """Say which resets their senders really sent, which boxes forge, and why honest ones come."""
+    from rsttrace.commands import fleet
+
+    return fleet.report(store, output, since=since, until=until)
+
+
+@command.command("sql")
+@click.argument("question", metavar="SQL")
+@store_option
+def sql(question: str, store: str) -> int:
+    """Ask the views `resets`, `judged`, `watched`, `addresses`: rows as JSON lines."""
+    from rsttrace.commands import fleet
+
+    return fleet.ask(store, question)

@@ -1,0 +1,107 @@
+"""``rsttrace fleet``: load, report, sql."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from rsttrace.commands.moments import time_ns
+from rsttrace.errors import CaptureError, RsttraceError, UsageError
+from rsttrace.fleet import load as loading
+from rsttrace.fleet import report as reporting
+from rsttrace.fleet.store import Store
+from rsttrace.render.escape import safe
+from rsttrace.render.json import object_line
+
+
+def load(store_url: str, files: Sequence[str], *, node: str | None, spool: str) -> int:
+    """Load JSON lines; the exit code: 1 if a file could not be read.
+
+    Raises:
+        RsttraceError: the store cannot be used.
+    """
+    failed = 0
+    with Store(store_url) as store:
+        loader = loading.Loader(store, node)
+        for name in files:
+            try:
+                if name == loading.STDIN:
+                    loading.load_stream(loader, sys.stdin, loading.Spool(Path(spool)))
+                else:
+                    loading.load_file(loader, store, name)
+            except CaptureError as error:
+                print(f"rsttrace: {error}", file=sys.stderr)
+                failed += 1
+    print(loader.loaded.line(), file=sys.stderr)
+    return 1 if failed else 0
+
+
+def report(store_url: str, output: str, *, since: str | None, until: str | None) -> int:
+    """Answer what only many nodes together can.
+
+    Raises:
+        UsageError: a time is none.
+        RsttraceError: the store cannot be used.
+    """
+    with Store(store_url) as store:
+        whole = reporting.whole_span(store)
+        if whole is None:
+            raise RsttraceError(
+                "the store has no entries", hint="load some: rsttrace fleet load FILE..."
+            )
+        span = (
+            _moment(since, whole[1]) if since else whole[0],
+            _moment(until, whole[1]) if until else whole[1],
+        )
+        if span[0] >= span[1]:
+            raise UsageError("--since is not before --until")
+        reporting.settle(store, span)
+        found = reporting.answer(store, span)
+    if output == "json":
+        print(object_line(found.object()))
+    else:
+        print("\n".join(reporting.text_lines(found)))
+    return 0
+
+
+_UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def _moment(text: str, newest: datetime) -> datetime:
+    """A time in ISO 8601, or ``7d``: so long before the newest entry."""
+    if text[-1:] in _UNITS and text[:-1].isdigit():
+        return newest - timedelta(seconds=int(text[:-1]) * _UNITS[text[-1]])
+    try:
+        return datetime.fromtimestamp(time_ns(text) / 1e9, timezone.utc)
+    except ValueError as error:
+        raise UsageError(
+            f"{text!a}: {error}", hint="write 7d, 12h, or a time: 2026-11-28T22:50:31+01:00"
+        ) from None
+
+
+def ask(store_url: str, text: str) -> int:
+    """One's own question: rows as JSON lines.
+
+    Raises:
+        RsttraceError: the store refuses.
+    """
+    with Store(store_url) as store:
+        for row in store.query(text):
+            print(_row_line(row))
+    return 0
+
+
+def _row_line(row: dict[str, Any]) -> str:
+    return json.dumps({name: _plain(value) for name, value in row.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (int, float, bool, type(None))):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return safe(str(value), 100_000)

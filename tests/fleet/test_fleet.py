@@ -1,0 +1,328 @@
+"""Many nodes' logs in ClickHouse (chDB): what senders say, which boxes forge, nothing twice."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("chdb", reason="needs rsttrace[fleet]: `make fleet` installs it")
+
+from rsttrace.errors import RsttraceError, UsageError
+from rsttrace.fleet import load as loading
+from rsttrace.fleet.load import Loader, Spool, load_file, load_stream
+from rsttrace.fleet.report import answer, settle, text_lines, whole_span
+from rsttrace.fleet.store import Store, StoreAway, shown
+from rsttrace.model import Endpoint, Origin
+from tests.fleet import nodes as made
+from tests.fleet.nodes import Node
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(f"chdb:{tmp_path / 'store'}") as opened:
+        yield opened
+
+
+def load(store: Store, tmp_path: Path, *nodes: Node) -> Loader:
+    loader = Loader(store)
+    for node in nodes:
+        path = tmp_path / f"{node.name}.jsonl"
+        path.write_text(made.text([node]))
+        load_file(loader, store, str(path))
+    return loader
+
+
+def judged(store: Store, node: str) -> dict[int, dict[str, Any]]:
+    span = whole_span(store)
+    assert span is not None
+    settle(store, span)
+    rows = store.query(
+        "SELECT key, verdict, sure, other_end, other_node, delta_s FROM judged"
+        " WHERE node = {node:String} ORDER BY key",
+        {"node": node},
+    )
+    return {row["key"]: row for row in rows}
+
+
+# ---- the other end ----
+
+
+def test_what_the_sender_saw_leave_is_its_own_whatever_it_looked_like(
+    store: Store, tmp_path: Path
+) -> None:
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2", ahead_ns=3 * made.S)
+    for number, origin in enumerate((Origin.PEER, Origin.INCONCLUSIVE, Origin.FORGED)):
+        made.honest(a, b, number, origin)
+    load(store, tmp_path, a, b)
+    found = judged(store, "a")
+    assert [row["verdict"] for row in found.values()] == ["peer"] * 3
+    assert {row["other_end"] for row in found.values()} == {"left"}
+    assert {row["sure"] for row in found.values()} == {1.0}
+    assert found[1]["delta_s"] == pytest.approx(-2.98)
+
+
+def test_what_a_watching_sender_never_sent_is_forged(store: Store, tmp_path: Path) -> None:
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2", ahead_ns=-2 * made.S)
+    made.honest(a, b, 1)
+    made.forged(a, b, 10)
+    made.forged(a, b, 11, Origin.INCONCLUSIVE)
+    load(store, tmp_path, a, b)
+    found = judged(store, "a")
+    assert found[1]["verdict"] == "peer"
+    assert found[2]["verdict"] == found[3]["verdict"] == "forged"
+    assert found[2]["other_end"] == found[3]["other_end"] == "never-sent"
+
+
+@pytest.mark.parametrize("why", ["lost", "filtered", "cut off", "not there", "shared"])
+def test_who_did_not_watch_everything_says_nothing(why: str, store: Store, tmp_path: Path) -> None:
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    made.forged(a, b, 10, Origin.INCONCLUSIVE)
+    made.honest(a, b, 1)
+    if why == "lost":
+        b.lost = 1
+    elif why == "filtered":
+        b.filtered = 1
+    elif why == "cut off":
+        b.ends = False
+    others = [] if why == "not there" else [b]
+    if why == "shared":  # two nodes have that address: whose is it?
+        others.append(Node("c", "10.0.0.2"))
+        made.sends(others[1], Endpoint("10.9.9.9", 5), 81, 5, made.START_NS)
+    load(store, tmp_path, a, *others)
+    found = judged(store, "a")
+    assert found[1]["verdict"] == "inconclusive"
+    assert found[1]["other_end"] == ""
+
+
+def test_nat_is_seen_through_by_the_numbers(store: Store, tmp_path: Path) -> None:
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    time_ns, seq = made.START_NS, 3_000_000_000
+    made.sends(b, Endpoint("192.0.2.9", 61_000), 80, seq, time_ns)  # it sees the NAT's address
+    made.receives(a, Endpoint("10.0.0.2", 80), 40_000, seq, time_ns, Origin.INCONCLUSIVE)
+    load(store, tmp_path, a, b)
+    assert judged(store, "a")[1]["verdict"] == "peer"
+
+
+def test_small_numbers_are_no_proof_through_nat(store: Store, tmp_path: Path) -> None:
+    """Many RSTs have seq 0: only addresses and ports tell those apart."""
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2", filtered=1)
+    made.sends(b, Endpoint("192.0.2.9", 61_000), 80, 0, made.START_NS)
+    made.receives(a, Endpoint("10.0.0.2", 80), 40_000, 0, made.START_NS, Origin.INCONCLUSIVE)
+    load(store, tmp_path, a, b)
+    assert judged(store, "a")[1]["verdict"] == "inconclusive"
+
+
+def test_the_report_names_the_box_and_accuses_no_honest_node(store: Store, tmp_path: Path) -> None:
+    fleet = [Node(f"n{i}", f"10.0.0.{i + 1}", ahead_ns=(i - 2) * made.S) for i in range(5)]
+    number = 0
+    for a in fleet:
+        for b in fleet:
+            if a is not b:
+                number += 1
+                made.honest(a, b, number, Origin.INCONCLUSIVE if number % 3 else Origin.FORGED)
+    for number, a in enumerate(fleet[1:]):
+        made.forged(a, fleet[0], 100 + number)
+    load(store, tmp_path, *fleet)
+    span = whole_span(store)
+    assert span is not None
+    settle(store, span)
+    found = answer(store, span)
+    assert found.totals["forged"] == 4
+    assert found.totals["sent_by_the_peer"] == 20
+    (box,) = found.boxes
+    assert (box["mac"], box["nodes"], box["resets"]) == ("00:d0:f8:22:33:44", 4, 4)
+    assert box["never_sent"] == 4
+    text = "\n".join(text_lines(found))
+    assert "00:d0:f8:22:33:44 (Ruijie Networks) = 10.1.0.1" in text
+    assert len(found.clocks) == 20
+    by_pair = {(row["node"], row["other_node"]): row["ahead_s"] for row in found.clocks}
+    assert by_pair["n4", "n0"] == pytest.approx(4.02)
+
+
+# ---- loading ----
+
+
+def count(store: Store) -> int:
+    return int(store.query("SELECT count() AS n FROM resets")[0]["n"])
+
+
+def test_what_is_loaded_twice_counts_once_and_amendments_replace(
+    store: Store, tmp_path: Path
+) -> None:
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    first = made.forged(a, b, 1, Origin.INCONCLUSIVE)
+    later = {**made.forged(a, b, 1, Origin.FORGED), "id": 2, "amends": first["id"]}
+    a.entries[1] = later
+    load(store, tmp_path, a)
+    load(store, tmp_path, a)
+    copied = tmp_path / "copied.jsonl.gz"
+    copied.write_bytes(gzip.compress(made.text([a]).encode()))
+    load_file(Loader(store), store, str(copied))
+    assert count(store) == 1
+    assert store.query("SELECT origin FROM resets") == [{"origin": "forged"}]
+
+
+def test_a_file_that_grows_is_loaded_from_where_it_was(store: Store, tmp_path: Path) -> None:
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    for number in range(10):
+        made.forged(a, b, number)
+    lines = a.lines()
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(lines[:4]) + "\n" + lines[4][:50])  # somebody is writing
+    load_file(Loader(store), store, str(path))
+    assert count(store) == 4
+    path.write_text("\n".join(lines) + "\n")
+    loader = Loader(store)
+    load_file(loader, store, str(path))
+    assert count(store) == 10
+    assert loader.loaded.already == 4
+    assert loader.loaded.entries == 6
+
+
+def test_zstd_is_read_and_strange_lines_are_counted(store: Store, tmp_path: Path) -> None:
+    zstd = pytest.importorskip("backports.zstd")
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    made.forged(a, b, 1)
+    path = tmp_path / "a.zst"
+    path.write_bytes(zstd.compress(("no json\n" + made.text([a])).encode()))
+    loader = Loader(store)
+    load_file(loader, store, str(path))
+    assert count(store) == 1
+    assert loader.loaded.skipped == 1
+    assert "lines are none of rsttrace's" in loader.loaded.line()
+
+
+class Away:
+    """A store that is away for a while."""
+
+    def __init__(self, store: Store, times: int) -> None:
+        self._store, self._times = store, times
+
+    def insert(self, *arguments: Any) -> None:
+        if self._times:
+            self._times -= 1
+            raise StoreAway("the store is away")
+        self._store.insert(*arguments)
+
+    def query(self, *arguments: Any) -> Any:
+        return self._store.query(*arguments)
+
+
+def test_while_the_store_is_away_what_comes_waits_on_the_disk(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "BATCH", 10)
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    for number in range(95):
+        made.forged(a, b, number)
+    away: Any = Away(store, 4)
+    spool = Spool(tmp_path / "spool")
+    load_stream(Loader(away), io.StringIO(made.text([a])), spool)
+    assert count(store) == 95
+    assert spool.files() == []
+
+
+def test_a_full_spool_makes_the_writer_wait(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "BATCH", 10)
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    for number in range(40):
+        made.forged(a, b, number)
+    away: Any = Away(store, 6)
+    slept: list[float] = []
+    spool = Spool(tmp_path / "spool", most=1)
+    load_stream(Loader(away), io.StringIO(made.text([a])), spool, sleep=slept.append)
+    assert slept
+    assert count(store) == 40
+
+
+def test_what_still_waits_at_the_end_is_said_and_loaded_by_the_next(
+    store: Store, tmp_path: Path
+) -> None:
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    made.forged(a, b, 1)
+    away: Any = Away(store, 1)
+    with pytest.raises(RsttraceError, match="1 batches wait in the spool"):
+        load_stream(Loader(away), io.StringIO(made.text([a])), Spool(tmp_path / "spool"))
+    loading.drain(Loader(store), Spool(tmp_path / "spool"))
+    assert count(store) == 1
+
+
+def test_killed_at_any_moment_nothing_is_lost_and_nothing_twice(tmp_path: Path) -> None:
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    for number in range(3_000):
+        made.forged(a, b, number % 20_000)
+    path, where = tmp_path / "a.jsonl", tmp_path / "store"
+    path.write_text(made.text([a]))
+    code = (
+        "import sys; from rsttrace.fleet import load; load.BATCH = 100;"
+        " from rsttrace.commands import fleet;"
+        " sys.exit(fleet.load(sys.argv[1], [sys.argv[2]], node=None, spool='unused'))"
+    )
+    command = [sys.executable, "-c", code, f"chdb:{where}", str(path)]
+    for delay_s in (1.2, 1.6, 2.0, 2.6):
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            try:
+                process.wait(delay_s)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+    subprocess.run(command, check=True, capture_output=True)
+    with Store(f"chdb:{where}") as store:
+        assert count(store) == 3_000
+
+
+# ---- the command line ----
+
+
+def test_from_the_command_line(tmp_path: Path) -> None:
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    made.honest(a, b, 1)
+    made.forged(a, b, 2)
+    path = tmp_path / "all.jsonl"
+    path.write_text(made.text([a, b]))
+
+    def run(*words: str) -> str:
+        ran = subprocess.run(
+            [sys.executable, "-m", "rsttrace", "fleet", *words],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "RSTTRACE_STORE": f"chdb:{tmp_path / 'store'}"},
+        )
+        return ran.stdout + ran.stderr
+
+    assert "3 entries of 2 runs loaded" in run("load", str(path))
+    assert "3 resets of 2 nodes" in run("report")
+    assert (
+        json.loads(run("report", "-o", "json", "--since", "7d"))["fleet"]["totals"]["forged"] == 1
+    )
+    rows = run("sql", "SELECT verdict, count() AS n FROM judged GROUP BY verdict ORDER BY verdict")
+    assert [json.loads(row)["verdict"] for row in rows.splitlines()] == ["forged", "local", "peer"]
+
+
+@pytest.mark.parametrize("url", ["nowhere", "chdb:", "clickhouse://", "http://a"])
+def test_what_names_no_store_is_said(url: str) -> None:
+    with pytest.raises(UsageError, match="names no store"):
+        Store(url)
+
+
+def test_a_server_that_is_not_there_is_said_without_its_password() -> None:
+    began = time.monotonic()
+    with pytest.raises(StoreAway) as told:
+        Store("clickhouse://me:secret@127.0.0.1:1/db")
+    assert "does not answer" in str(told.value)
+    assert "secret" not in str(told.value)
+    assert shown("clickhouse://me:secret@h/db") == "clickhouse://me:...@h/db"
+    assert time.monotonic() - began < 120
