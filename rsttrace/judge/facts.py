@@ -171,6 +171,17 @@ def apart(ttl: int, reference: int) -> tuple[int, bool]:
     return hops(ttl) - hops(reference), False
 
 
+def handshake_mac(reset: Reset) -> str | None:
+    """Who handed over the newest confirmed handshake of the RST's sender; ``None``: unknown.
+
+    Who can only send packets in its name, data that fits included, cannot change that.
+    """
+    peer, half = reset.baseline.peer, flow_half(reset)
+    if peer is None or (half is not None and (half.syn_ns or 0) > peer.time_ns):
+        return None
+    return peer.mac
+
+
 def is_lone_syn(half: Half) -> bool:
     """Whether all that was seen of an end is a SYN, which anybody can send in its name."""
     if half.confirmed or half.syn_ttl is None:

@@ -987,6 +987,8 @@ def link(reset: Reset) -> Observation | None:
             text = f"same source MAC as the peer's packets ({mac}): all that it hands on has it"
             return _silent("link", text)
         text = f"came from MAC {mac}; the peer's packets come from {known}"
+        if not moved and mac == facts.handshake_mac(reset):
+            return _silent("link", f"same source MAC as the peer's handshake ({mac})")
         if moved:
             return _silent(
                 "link", f"{text}: said by its distance already, one change of path does both"
@@ -1050,7 +1052,8 @@ def _is_peers(reset: Reset, seen: Seen) -> bool:
             return False
     if half is None:
         return True
-    if seen.mac is not None and half.mac is not None and seen.mac != half.mac:
+    usual = facts.handshake_mac(reset) or half.mac
+    if seen.mac is not None and usual is not None and seen.mac != usual:
         return False
     if (
         half.timestamps
