@@ -216,11 +216,12 @@ class Run:
             BrokenPipeError: nobody reads any more.
             Stuck: nobody reads, and the run is to end.
         """
-        for case in self.history.due(now_ns):
-            self._show_case(case)
-            if self.full:
-                return True
-        self._tell_repeats(NO_TIME)
+        with self.writer.together():
+            for case in self.history.due(now_ns):
+                self._show_case(case)
+                if self.full:
+                    return True
+            self._tell_repeats(NO_TIME)
         return False
 
     def amend(self) -> None:
@@ -228,9 +229,10 @@ class Run:
 
         Raises: see `show`.
         """
-        for case in self.history.due(0):  # nothing was due then: none that waits
-            if case.entry is not None or not self.full:
-                self._show_case(case)
+        with self.writer.together():
+            for case in self.history.due(0):  # nothing was due then: none that waits
+                if case.entry is not None or not self.full:
+                    self._show_case(case)
 
     def _show_case(self, case: Case) -> None:
         """Show what was judged, if it is wanted."""

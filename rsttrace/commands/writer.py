@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
+import struct
+import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Optional, TextIO
 
 from rsttrace.render.escape import ascii_only
@@ -36,6 +39,7 @@ class Sink:
     def __init__(self, descriptor: int, ended: Callable[[], bool] = lambda: False) -> None:
         self._descriptor = descriptor
         self._ended = ended
+        self._capacity = _capacity(descriptor)
         self._grace: float | None = None
         self._hung = select.poll()
         self._hung.register(descriptor, 0)  # POLLERR and POLLHUP are always reported
@@ -56,8 +60,13 @@ class Sink:
             if not self._ready.poll(POLL_S * 1000):
                 self._wait_for_reader()
                 continue
-            # A pipe that is ready takes PIPE_BUF bytes without blocking (pipe(7)).
-            left = left[os.write(self._descriptor, left[: select.PIPE_BUF]) :]
+            left = left[os.write(self._descriptor, left[: self._room()]) :]
+
+    def _room(self) -> int:
+        """How many bytes it takes now without blocking."""
+        if self._capacity and not _unread(self._descriptor):
+            return self._capacity
+        return select.PIPE_BUF  # so many, if it is ready (pipe(7))
 
     def _wait_for_reader(self) -> None:
         self.waiting()
@@ -72,8 +81,27 @@ class Sink:
         return any(event & (select.POLLERR | select.POLLHUP) for _, event in self._hung.poll(0))
 
 
+def _capacity(descriptor: int) -> int:
+    """How many bytes an empty pipe takes (fcntl(2): F_GETPIPE_SZ, 1032); 0: it is no pipe."""
+    try:
+        return fcntl.fcntl(descriptor, 1032)
+    except OSError:
+        return 0
+
+
+def _unread(descriptor: int) -> int:
+    """How many bytes lie in a pipe (ioctl(2): FIONREAD)."""
+    (count,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4))
+    return int(count)
+
+
+TOGETHER_BYTES, TOGETHER_S = 1 << 15, 0.004
+"""Lines that are written together are written once there are so many bytes of them, or once the
+first of them has waited for so long (in seconds)."""
+
+
 class Writer:
-    """Writes lines, each flushed at once; notices a reader that went away.
+    """Writes lines, flushed at once; notices a reader that went away.
 
     `ended`: as for `Sink`. `about` is the run that every object tells. `plain`: the stream
     takes ASCII only. `gone`: it was a terminal, which was closed; what is written is lost, and that
@@ -93,6 +121,10 @@ class Writer:
         self.plain = ascii_only(stream)
         self.gone = False
         self._is_terminal = stream.isatty()
+        self._together = False
+        self._held: list[str] = []
+        self._held_size = 0
+        self._held_since = 0.0
         self._sink: Sink | None = None
         with contextlib.suppress(OSError, ValueError):
             self._sink = Sink(stream.fileno(), ended)
@@ -102,9 +134,42 @@ class Writer:
 
         Raises: as `Sink.write`.
         """
+        text = "".join([f"{line}\n" for line in lines])
+        if not self._together:
+            self._write(text)
+            return
+        if not self._held:
+            self._held_since = time.monotonic()
+        self._held.append(text)
+        self._held_size += len(text)
+        waited = time.monotonic() - self._held_since
+        if self._held_size >= TOGETHER_BYTES or waited >= TOGETHER_S:
+            self._flush()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is written inside goes out a few lines at a time, and all of it at the end.
+
+        Raises: as `lines`.
+        """
+        if self._together:
+            yield
+            return
+        self._together = True
+        try:
+            yield
+        finally:
+            self._together = False
+            self._flush()
+
+    def _flush(self) -> None:
+        held, self._held, self._held_size = self._held, [], 0
+        if held:
+            self._write("".join(held))
+
+    def _write(self, text: str) -> None:
         if self.gone:
             return
-        text = "".join(f"{line}\n" for line in lines)
         try:
             if self._sink is None:
                 self._stream.write(text)
