@@ -17,7 +17,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from rsttrace.cli import compare, fleet, locate, others, read, top, trace
+from rsttrace.cli import check, compare, fleet, locate, others, read, top, trace
 from rsttrace.errors import RsttraceError
 
 
@@ -121,7 +121,7 @@ for _command in (
     trace.command,
     read.command,
     compare.command,
-    fleet.command,
+from rsttrace.cli import check, compare, fleet, locate, others, read, top, trace
     locate.command,
     top.command,
     others.demo,

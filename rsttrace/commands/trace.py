@@ -7,9 +7,10 @@ import platform
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rsttrace.commands.books import EVERY_S, Losses, balance
+from rsttrace.commands.books import EVERY_S, Books, Losses, balance
 from rsttrace.commands.filters import KERNEL_PORTS, check_repeats, filter_of
 from rsttrace.commands.leftovers import leftover_lines
 from rsttrace.commands.noting import Noting
@@ -74,14 +75,22 @@ def run_command(options: Mapping[str, Any]) -> int:
         RsttraceError: an option is not what it should be, or nothing can be traced.
         BrokenPipeError: nobody reads any more.
     """
+    return trace(request_of(options), shown_of(options))
+
+
+def request_of(options: Mapping[str, Any]) -> Request:
+    """What to load, with the filters that the kernel applies.
+
+    Raises:
+        UsageError: an option is not what it should be.
+    """
     wanted = filter_of(options)
-    many = len(wanted.ports) > KERNEL_PORTS
     check_repeats(options, "netns")
     directory = NetnsDirectory()
-    request = Request(
+    return Request(
         kinds=tuple(kind.value for kind in wanted.kinds),
         nets=wanted.nets,
-        ports=() if many else wanted.ports,
+        ports=() if len(wanted.ports) > KERNEL_PORTS else wanted.ports,
         netns=tuple(directory.resolve(spec) for spec in options["netns"]),
         baseline=not options["no_baseline"],
         flows=options["flows"],
@@ -89,30 +98,52 @@ def run_command(options: Mapping[str, Any]) -> int:
         payload=options["payload"],
         rate=0 if options["no_aggregate"] else options["rate"],
     )
-    return trace(
-        request,
-        shown(
-            options,
-            duration_s=options["duration"],
-            ifaces=options["iface"],
-            ports=frozenset(wanted.ports if many else ()),
-            viewpoint_netns=options["viewpoint"] == "netns",
-            hold_s=options["hold"],
-            locate=options["locate"],
-            probe_arp=options["probe_arp"],
-            probe=options["probe"],
-            metrics=options["metrics"],
-            journal=options["journal"],
-        ),
+
+
+def shown_of(options: Mapping[str, Any]) -> Options:
+    """What to show.
+
+    Raises:
+        RsttraceError: an option is not what it should be.
+    """
+    ports = filter_of(options).ports
+    return shown(
+        options,
+        duration_s=options["duration"],
+        ifaces=options["iface"],
+        ports=frozenset(ports if len(ports) > KERNEL_PORTS else ()),
+        viewpoint_netns=options["viewpoint"] == "netns",
+        hold_s=options["hold"],
+        locate=options["locate"],
+        probe_arp=options["probe_arp"],
+        probe=options["probe"],
+        metrics=options["metrics"],
+        journal=options["journal"],
     )
 
 
-def trace(request: Request, options: Options) -> int:
+@dataclass(frozen=True)
+class Told:
+    """Who is told of a trace beside, or instead of, those who read its output.
+
+    `out` takes the lines, `say` those about the run. `armed` is called when everything is on,
+    `entry` with each entry shown (also one of resets that were only counted), `books` at the end.
+    """
+
+    out: TextIO | None = None
+    say: Callable[[str], None] | None = None
+    armed: Callable[[], None] = lambda: None
+    entry: Callable[[Entry], None] = lambda entry: None
+    books: Callable[[Books], None] = lambda books: None
+
+
+def trace(request: Request, options: Options, told: Told | None = None) -> int:
     """Trace until a signal, the duration, the count, or the reader ends it.
 
     Args:
         request: what to load, with the filters that the kernel applies.
         options: what to show.
+        told: who else is told.
 
     Returns:
         The exit code: 0, or 1 if an output could not be written to the end.
@@ -121,6 +152,7 @@ def trace(request: Request, options: Options) -> int:
         RsttraceError: nothing can be traced.
         BrokenPipeError: nobody reads any more.
     """
+    told = told or Told()
     with (
         stop_on_signals() as stop,
         Watching(options) as watching,
@@ -137,14 +169,16 @@ def trace(request: Request, options: Options) -> int:
         Run(
             options,
             stop,
+            out=told.out,
+            status=told.say,
             live=True,
             wanted=lambda reset: (
                 on_port(reset, options.ports) and on_iface(reset, options.ifaces, enricher)
             ),
-            entry_hook=each(probing.ask, watching.tell),
+            entry_hook=each(probing.ask, watching.tell, told.entry),
             judged_hook=probing.ask_peer,
             unwanted_hook=watching.tell_unwanted,
-            counted_hook=watching.tell_counted,
+            counted_hook=each(watching.tell_counted, told.entry),
             title=f"TCP resets on {platform.node()}",
         ) as run,
     ):
@@ -169,13 +203,14 @@ def trace(request: Request, options: Options) -> int:
                 run.say(source.log)
         try:
             watching.ready(source.report)
+            told.armed()
             _Tracing(run, source, enricher, probing, noting, watching).run()
         except Stuck:
             run.say("warning: nobody reads the output; ending without the rest")
         probing.tell_left_out(run)
         for line in watching.last_lines():
             run.say(line)
-        _end(run, source)
+        told.books(_end(run, source))
     return 1 if run.failed else 0
 
 
@@ -290,7 +325,7 @@ class _Tracing:
             self._show_counted(at_the_end=True)
 
 
-def _end(run: Run, source: LiveSource) -> None:
+def _end(run: Run, source: LiveSource) -> Books:
     """Say what is missing, and end with counts."""
     books = balance(source.counts().values(), shown=run.shown, filtered=run.filtered, full=run.full)
     if late_lost := source.late_lost():
@@ -304,6 +339,7 @@ def _end(run: Run, source: LiveSource) -> None:
         )
     run.say(books.line)
     run.summarize(books.filtered, aggregated=books.aggregated, lost=books.lost)
+    return books
 
 
 def unknown_ifaces(

@@ -450,7 +450,7 @@ def test_the_schema_has_the_words_of_the_model() -> None:
     assert entry["origin"]["enum"] == [origin.value for origin in Origin]
 
 
-@pytest.mark.parametrize("kind", ["entry", "path", "address", "summary", "doctor"])
+@pytest.mark.parametrize("kind", ["entry", "path", "address", "summary", "doctor", "check"])
 def test_every_field_is_described_and_so_is_its_null(kind: str) -> None:
     for field in fields(kind):
         assert field.description.endswith((".", "…")), field
@@ -618,6 +618,7 @@ def _documentation() -> str:
         "comparison example": _block(comparison_object(COMPARISON)),
         "comparison fields": field_table("comparison"),
         "doctor fields": field_table("doctor"),
+        "check fields": field_table("check"),
     }
     text = DOCS.read_text(encoding="utf-8")
     for name, part in parts.items():
@@ -649,7 +650,7 @@ def test_the_examples_of_the_documentation_fit_the_schema() -> None:
 def test_a_name_has_one_type_in_all_lines() -> None:
     """Log stores make a column of each name, of one type. Null is of any."""
     types: dict[str, set[str]] = {}
-    for kind in ("entry", "summary", "path", "address", "comparison", "doctor"):
+    for kind in ("entry", "summary", "path", "address", "comparison", "doctor", "check"):
         for field in fields(kind):
             found = {"number" if name == "integer" else name for name in field.types}
             types.setdefault(field.path, set()).update(found - {"null"})
