@@ -102,6 +102,12 @@ from rsttrace.cli.options import (
     is_flag=True,
     help="Also send each entry to journald, with fields (journalctl RSTTRACE_ORIGIN=forged).",
 )
+@click.option(
+    "--otlp",
+    metavar="URL",
+    help="Also send each entry as a log record to this OpenTelemetry collector (OTLP over HTTP, "
+    "http://HOST:4318; needs rsttrace[otel]).",
+)
 def command(**options: Any) -> int:
     """Show every TCP reset that this node sends or receives, and who made it.
 

@@ -59,6 +59,7 @@ class Options:
     probe: bool = False
     metrics: str | None = None
     journal: bool = False
+    otlp: str | None = None
 
 
 class Run:

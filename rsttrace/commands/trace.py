@@ -119,6 +119,7 @@ def shown_of(options: Mapping[str, Any]) -> Options:
         probe=options["probe"],
         metrics=options["metrics"],
         journal=options["journal"],
+        otlp=options["otlp"],
     )
 
 

@@ -13,11 +13,13 @@ from rsttrace.judge import findings
 from rsttrace.kernel.protocol import Report
 from rsttrace.kernel.source import LiveSource
 from rsttrace.model import Entry, Origin
+from rsttrace.render import otel
 from rsttrace.render.journal import journal_fields
 from rsttrace.render.text import entry_lines
 from rsttrace.watch.exporter import Exporter, parse_address
 from rsttrace.watch.journal import Journal
 from rsttrace.watch.metrics import KernelSide, Metrics
+from rsttrace.watch.otlp import Otlp, endpoint
 from rsttrace.watch.systemd import Notifier
 
 FIRST_PID_NAMESPACE = 0xEFFFFFFC
@@ -34,6 +36,7 @@ class Watching:
     def __init__(self, options: Options) -> None:
         self._address = parse_address(options.metrics) if options.metrics is not None else None
         self._journal = Journal() if options.journal else None
+        self._otlp = _otlp(options.otlp) if options.otlp is not None else None
         self._options = options
         self._same_pids = os.stat("/proc/self/ns/pid").st_ino == FIRST_PID_NAMESPACE
         self._own_netns = os.stat("/proc/self/ns/net").st_ino
@@ -52,6 +55,8 @@ class Watching:
                 self._metrics = Metrics(self._exporter.registry, finding_names())
             if self._journal is not None:
                 stack.enter_context(self._journal)
+            if self._otlp is not None:
+                stack.enter_context(self._otlp)
             self._stack = stack.pop_all()
         return self
 
@@ -98,17 +103,26 @@ class Watching:
 
     def tell_counted(self, entry: Entry) -> None:
         """An entry was shown of resets that were only counted: metrics have the kernel's count."""
+        if self._journal is None and self._otlp is None:
+            return
+        line, *_ = entry_lines(entry, utc=self._options.utc, own_netns=self._own_netns)
+        if self._otlp is not None:
+            severity = otel.SEVERITIES[entry.verdict.origin]
+            told = otel.attributes(entry)
+            self._otlp.send(line, entry.reset.time_ns, severity, otel.EVENT_NAME, told)
         if self._journal is not None:
-            utc = self._options.utc
-            line, *_ = entry_lines(entry, utc=utc, own_netns=self._own_netns)
             self._journal.send(journal_fields(entry, line, same_pids=self._same_pids))
 
     def last_lines(self) -> list[str]:
-        """What the user is told at the end."""
-        if self._journal is None or not self._journal.lost:
-            return []
-        lost, reason = self._journal.lost, self._journal.reason
-        return [f"warning: {lost} entries are missing in the journal: {reason}"]
+        """What the user is told at the end: who has not got everything, and why."""
+        if self._otlp is not None:
+            self._otlp.finish()
+        places = (("in the journal", self._journal), ("at the collector", self._otlp))
+        return [
+            f"warning: {told.lost} entries are missing {place}: {told.reason}"
+            for place, told in places
+            if told is not None and told.lost
+        ]
 
     def tell_unwanted(self) -> None:
         """A reset was judged, and a filter left it out."""
@@ -121,6 +135,18 @@ def finding_names() -> list[str]:
     from rsttrace.enrich.inquiry import NOTES
 
     return [*(finder.__name__.replace("_", "-") for finder in findings.FINDERS), *NOTES]
+
+
+def _otlp(address: str) -> Otlp:
+    """The collector at this address, and what it is told of us."""
+    about = {
+        "service.name": "rsttrace",
+        "service.version": __version__,
+        "host.name": platform.node(),
+        "os.type": "linux",
+        "os.version": platform.release(),
+    }
+    return Otlp(endpoint(address), about)
 
 
 def _kernel_side(source: LiveSource) -> KernelSide:

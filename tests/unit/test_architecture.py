@@ -21,9 +21,9 @@ SOURCES = sorted(
 )
 MADE = (
     *("vagrant/dist/", "rsttrace/bpf/", "rsttrace/bpf/event.h", "rsttrace.pyz"),
-    *("rsttrace.cgroup", "rsttrace.service", "rsttrace.default"),
+    *("rsttrace.cgroup", "rsttrace.service", "rsttrace.default", "rsttrace.json"),
 )
-"""What is made later, a word of a guest's kernel command line, and files of systemd."""
+"""What is made later, a word of a guest's kernel command line, files of systemd, an attribute."""
 
 
 def named(text: str) -> set[str]:

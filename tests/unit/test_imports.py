@@ -18,7 +18,7 @@ LEAVES = ("model", "errors", "limits", "home")
 """They know nothing of ours."""
 SHARED = ("tcp", "stacks", "jsonl")
 """They know the vocabulary only, and every layer may use them."""
-HEAVY = ("bcc", "pyroute2", "netaddr", "prometheus_client", "logging_journald")
+HEAVY = ("bcc", "pyroute2", "netaddr", "prometheus_client", "logging_journald", "opentelemetry")
 """Imported where they are used, never at the top of a module."""
 
 
@@ -114,6 +114,7 @@ def test_bcc_is_the_childs_alone_and_pyroute2_stays_with_networks() -> None:
     assert {part(name) for name in users["netaddr"]} == {"enrich"}
     assert {part(name) for name in users["prometheus_client"]} == {"watch"}
     assert users["logging_journald"] == {"rsttrace.watch.journal"}
+    assert users["opentelemetry"] == {"rsttrace.watch.otlp"}
     assert {part(name) for name in users["pyroute2"]} <= {"enrich", "demo"}
 
 
