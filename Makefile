@@ -14,7 +14,7 @@ WATCHERS := prometheus systemd
 COMPILER := gcc libc6-dev
 EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 
-.PHONY: demo test unit lint watch bench accuracy kernels kernels-build kernels-doc browser screenshots
+.PHONY: demo test unit lint watch runbooks bench accuracy kernels kernels-build kernels-doc browser screenshots
 .PHONY: fleet vagrant-validate clean
 
 demo: $(VENV)/installed ## real verdicts on a live lab
@@ -34,6 +34,9 @@ lint: $(VENV)/installed-dev ## ruff and mypy, as CI runs them
 
 watch: $(VENV)/installed-dev $(VENV)/programs $(VENV)/watchers ## metrics and alerts in Debian's Prometheus, entries in a journald, the service in a systemd (root)
 	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m pytest tests/watch
+
+runbooks: $(VENV)/installed-dev $(VENV)/programs ## every command of docs/runbooks/, in a lab where that fault is (root)
+	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m pytest tests/runbooks
 
 bench: $(VENV)/installed-dev ## what tracing costs, as ratios measured side by side
 	$(SUDO) $(VENV)/bin/python -m tests.bench

@@ -11,7 +11,7 @@ from rsttrace.enrich.netlink import Netlink
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        rooms = ("tests/lab", "tests/watch")
+        rooms = ("tests/lab", "tests/watch", "tests/runbooks")
         live = item.path.name == "test_live.py" or any(room in str(item.path) for room in rooms)
         if not live:
             continue

@@ -1,0 +1,1 @@
+"""The commands of docs/runbooks/, run in a lab; their sample output is real."""
