@@ -203,7 +203,7 @@ def trace(request: Request, options: Options, told: Told | None = None) -> int:
             if source.log:
                 run.say(source.log)
         try:
-            watching.ready(source.report)
+            watching.ready(source.report, run.writer.about)
             told.armed()
             _Tracing(run, source, enricher, probing, noting, watching).run()
         except Stuck:

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Iterator
 
 from rsttrace import __version__
+from rsttrace.commands.about import about_run
 from rsttrace.commands.run import Options
 from rsttrace.judge import findings
 from rsttrace.kernel.protocol import Report
@@ -15,6 +16,7 @@ from rsttrace.kernel.source import LiveSource
 from rsttrace.model import Entry, Origin
 from rsttrace.render import otel
 from rsttrace.render.journal import journal_fields
+from rsttrace.render.json import About
 from rsttrace.render.text import entry_lines
 from rsttrace.watch.exporter import Exporter, parse_address
 from rsttrace.watch.journal import Journal
@@ -44,6 +46,7 @@ class Watching:
         self._metrics: Metrics | None = None
         self._notifier = Notifier()
         self._hooks = ""
+        self._about: About | None = None
         self._shown = 0
         self._forged = 0
         self._stack = contextlib.ExitStack()
@@ -77,8 +80,9 @@ class Watching:
         """What the user is told at the start."""
         return [f"  metrics: {self._exporter.url}"] if self._exporter is not None else []
 
-    def ready(self, report: Report) -> None:
-        """Everything is armed."""
+    def ready(self, report: Report, about: About | None) -> None:
+        """Everything is armed; `about` is what lines tell of this run, if they do."""
+        self._about = about or about_run()
         self._hooks = f"plan {report.plan}, {report.attached} of {len(report.hooks)} hooks"
         self._notifier.ready()
         self.turn()
@@ -108,10 +112,12 @@ class Watching:
         line, *_ = entry_lines(entry, utc=self._options.utc, own_netns=self._own_netns)
         if self._otlp is not None:
             severity = otel.SEVERITIES[entry.verdict.origin]
-            told = otel.attributes(entry)
+            told = otel.attributes(entry, self._about)
             self._otlp.send(line, entry.reset.time_ns, severity, otel.EVENT_NAME, told)
         if self._journal is not None:
-            self._journal.send(journal_fields(entry, line, same_pids=self._same_pids))
+            self._journal.send(
+                journal_fields(entry, line, run=self._about, same_pids=self._same_pids)
+            )
 
     def last_lines(self) -> list[str]:
         """What the user is told at the end: who has not got everything, and why."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rsttrace import model
-from rsttrace.render.json import entry_object, object_line
+from rsttrace.render.json import About, entry_object, object_line
 
 MESSAGE_ID = "d2b6c1f1a3f54f7e9d0a6f0b8c5e4a17"
 """Says that a journal entry is one of ours: an arbitrary number that never changes (sd-id128)."""
@@ -54,19 +54,20 @@ _PATHS = {
 FIELDS = (
     *("MESSAGE", "MESSAGE_ID", "PRIORITY", "SYSLOG_IDENTIFIER", "OBJECT_PID"),
     *_PATHS,
-    *("RSTTRACE_AUTHOR", "RSTTRACE_FINDING", "RSTTRACE_JSON"),
+    *("RSTTRACE_RUN", "RSTTRACE_AUTHOR", "RSTTRACE_FINDING", "RSTTRACE_JSON"),
 )
 """Every field that there may be."""
 
 
 def journal_fields(
-    entry: model.Entry, message: str, *, same_pids: bool = False
+    entry: model.Entry, message: str, *, run: About | None = None, same_pids: bool = False
 ) -> list[tuple[str, str]]:
     """The fields and their values, which are valid UTF-8; a finding each has a field of its own.
 
-    `message` is the line for people. ``RSTTRACE_JSON`` is the whole entry, as ``-o json`` has it.
-    ``OBJECT_PID`` makes journald add what it knows of that process: ``journalctl -u`` of its unit
-    shows the entry. It is given where the kernel's process ids are also journald's (`same_pids`).
+    `message` is the line for people. ``RSTTRACE_JSON`` is the whole entry, as ``-o json`` has it,
+    with the `run`. ``OBJECT_PID`` makes journald add what it knows of that process:
+    ``journalctl -u`` of its unit shows the entry. It is given where the kernel's process ids are
+    also journald's (`same_pids`).
     """
     made = entry_object(entry)
     fields = [
@@ -81,9 +82,11 @@ def journal_fields(
             fields.append((name, str(value)))
     if same_pids and entry.reset.process is not None:
         fields.append(("OBJECT_PID", str(entry.reset.process.pid)))
+    if run is not None and run["id"] is not None:
+        fields.append(("RSTTRACE_RUN", run["id"]))
     fields += [("RSTTRACE_AUTHOR", share["author"]) for share in made["authors"][:1]]
     fields += [("RSTTRACE_FINDING", finding) for finding in made["findings"]]
-    fields.append(("RSTTRACE_JSON", object_line(made)))
+    fields.append(("RSTTRACE_JSON", object_line(made, run)))
     return fields
 
 

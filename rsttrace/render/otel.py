@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Union
 
 from rsttrace import model
-from rsttrace.render.json import entry_object, object_line
+from rsttrace.render.json import About, entry_object, object_line
 
 Value = Union[str, int, float, list[str]]
 
@@ -59,8 +59,8 @@ _PATHS = {
 """Where each attribute stands in the JSON of an entry; what is unknown there has none."""
 
 
-def attributes(entry: model.Entry) -> dict[str, Value]:
-    """The attributes; ``rsttrace.json`` is the whole entry, as ``-o json`` has it."""
+def attributes(entry: model.Entry, run: About | None = None) -> dict[str, Value]:
+    """The attributes; ``rsttrace.json`` is the whole entry with its `run`, as ``-o json`` is."""
     made = entry_object(entry)
     found: dict[str, Value] = {
         "network.transport": "tcp",
@@ -72,9 +72,11 @@ def attributes(entry: model.Entry) -> dict[str, Value]:
             value = None if value is None else value[step]
         if value is not None:
             found[name] = value
+    if run is not None and run["id"] is not None:
+        found[OURS + "run"] = run["id"]
     if made["authors"]:
         found[OURS + "author"] = made["authors"][0]["author"]
     if made["findings"]:
         found[OURS + "findings"] = list(made["findings"])
-    found[OURS + "json"] = object_line(made)
+    found[OURS + "json"] = object_line(made, run)
     return found

@@ -66,6 +66,10 @@ def test_what_is_unknown_has_none() -> None:
 def test_the_whole_entry_is_there() -> None:
     entry = Entry(1, builders.reset(), verdict(Origin.PEER))
     assert dict(journal_fields(entry, ""))["RSTTRACE_JSON"] == entry_line(entry)
+    run = {"id": "0123abcd", "host": "node-7"}
+    found = dict(journal_fields(entry, "", run=run))
+    assert found["RSTTRACE_JSON"] == entry_line(entry, run=run)
+    assert found["RSTTRACE_RUN"] == "0123abcd"
 
 
 def test_every_origin_has_a_priority() -> None:
