@@ -104,6 +104,8 @@ CAUSES: dict[str, str] = {
     "data-after-close": "let the program read until the other end closes (shutdown, then read), or "
     "keep connections longer than its clients do",
     "after-reset": "look at our own reset before this one: it has the reason",
+    "gave-up": "why did the peer not answer before? sysctl net.ipv4.tcp_retries2; look for "
+    "TCP_USER_TIMEOUT in the program",
     "ports-reused": "use more ports (net.ipv4.ip_local_port_range), or take each again later",
     "time-wait": "the other end sends after the end: look at its keep-alive times",
     "unread-data": _READ_ALL,
@@ -116,8 +118,8 @@ CAUSES: dict[str, str] = {
     "timer": "is the peer still there? ss -tino 'dport = :{remote_port}'; net.ipv4.tcp_retries2",
     "disconnect": "the program connected the socket anew (connect with AF_UNSPEC): look there",
     "orphan-timeout": "sysctl net.ipv4.tcp_fin_timeout net.ipv4.tcp_orphan_retries",
-    "not-accepted": "the listener closed with connections in its queue: ss -ltn 'sport = :{port}' "
-    "shows how many wait",
+    "not-accepted": "was the service stopped with clients in its queue? Drain it first, or keep "
+    "its socket (socket activation, tcp_migrate_req)",
     "aborted": "look for who runs ss -K, or a program with SOCK_DESTROY or a BPF iterator",
     "firewall-reject": "list the rules of {netns}: nft -a list ruleset, iptables-save -c",
     "raw-socket": "look at that process: ss -wp, and its packet sockets: ss -0p",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from rsttrace.judge import facts, reasons
 from rsttrace.judge.facts import age_text, apart, flow_half, is_bare, plural
 from rsttrace.model import Cause, Half, Kind, Packet, Race, Reset, Seen
+from rsttrace.tcp import distance
 
 REUSE_NS = 5_000_000_000
 """A SYN on the ports of a live connection provokes what follows within this time: a challenge ACK
@@ -20,6 +21,9 @@ REUSE_NS = 5_000_000_000
 
 SAID_IDLE_NS = 1_000_000_000
 """A silence before the close that is worth a word: shorter ones are the pace of the work."""
+
+GIVEN_UP = 3
+"""A socket is gone that had sent the same data so often: without a RST (tcp_write_err())."""
 
 CLOSED_LOCALLY = frozenset({"no-socket", "no-connection", "data-after-close"})
 """Causes of what this end sent that its own close explains."""
@@ -299,6 +303,12 @@ def _our_reason(reset: Reset, found: Closed | None) -> Cause:
         age = age_text(reset.time_ns - reset.we_reset_ns)
         text = f"{what} for a connection that this end had reset {age} before"
         return replace(cause, name="after-reset", text=text)
+    if found is None and (times := unanswered(reset)) >= GIVEN_UP:
+        text = (
+            f"{what} for a connection that this end has given up (a timeout): its own data, sent "
+            f"{times} times, was never acknowledged"
+        )
+        return replace(cause, name="gave-up", text=text)
     if found is None or found.by != "local":
         return cause
     if not trigger.payload_len:
@@ -308,6 +318,16 @@ def _our_reason(reset: Reset, found: Closed | None) -> Cause:
     return replace(
         cause, name="data-after-close", text=f"data arrived after the program had closed ({words})"
     )
+
+
+def unanswered(reset: Reset) -> int:
+    """How often this end was seen to send the first of its data that is not acknowledged."""
+    peer, local = _halves(reset)
+    if peer is None or local is None or peer.acked is None or local.end is None:
+        return 0
+    if distance(peer.acked, local.end) <= 0:
+        return 0
+    return sum(seen.payload_len > 0 and seen.seq == peer.acked for seen in local.recent)
 
 
 def met_an_earlier_connection(reset: Reset) -> bool:

@@ -28,7 +28,7 @@ from tests.lab.harness import (
     send_ip,
     server_address,
 )
-from tests.lab.test_causes import in_time_wait
+from tests.lab.test_causes import TCP_USER_TIMEOUT, in_time_wait
 from tests.lab.test_kinds import CLIENT, SERVER, V4, chain, sequence, tcp_state
 
 TCP = scapy_inet.TCP
@@ -139,6 +139,29 @@ def test_a_keepalive_race(family: int, routed: Lab, machines: Tracer, crossing: 
         found = next(item for item in entry["evidence"] if item["rule"] == "keepalive-race")
         assert found["values"]["times"] == 2
         assert found["values"]["uses_s"][0] >= found["values"]["closes_s"][0] >= KEEP_ALIVE_S
+
+
+@FAMILIES
+def test_a_connection_that_was_given_up(
+    family: int, routed: Lab, machines: Tracer, crossing: Fence
+) -> None:
+    """Nothing of the client arrives, until its stack gives up (without a RST); then the server
+    speaks."""
+    afresh(machines, crossing)
+    for gateway in ("10.71.1.254", "fd71:1::fe"):
+        routed.ip(CLIENT, f"route change default via {gateway} rto_min 50ms")
+    with pair(routed, CLIENT, SERVER, family=family) as (client, accepted):
+        client.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, 1500)
+        chain(routed, SERVER, "input", f"tcp dport {PORT} tcp flags & rst == 0 drop")
+        client.sendall(b"lost")
+        poll_until(lambda: tcp_state(client) == 7, "the timeout")
+        accepted.sendall(b"hello?")
+        expect_reset(accepted)
+        routed.nft(SERVER, "flush ruleset")
+    settled(machines, crossing)
+    (sent,) = said(machines, routed, CLIENT, "sent-passive")
+    assert sent["cause"]["name"] == "gave-up"
+    assert "was never acknowledged" in sent["summary"]
 
 
 PROXY = """

@@ -285,6 +285,23 @@ def test_what_a_close_does_not_explain_keeps_its_cause(given: Reset) -> None:
     assert found.summary == given.cause.text
 
 
+@pytest.mark.parametrize(
+    ("times", "acked", "gave_up"),
+    [(3, 5000, True), (5, 5000, True), (2, 5000, False), (3, 5100, False), (3, None, False)],
+)
+def test_what_was_sent_again_and_again_was_given_up(
+    times: int, acked: int | None, gave_up: bool
+) -> None:
+    data = seen(flags="PA", seq=5000, ack=1000, payload_len=100)
+    mine = half(recent=(data,) * times, end=5100)
+    found = judge(server(theirs=mine, ours=our_half(acked=acked)))
+    assert (found.cause is not None and found.cause.name == "gave-up") == gave_up
+    if gave_up:
+        assert f"sent {times} times, was never acknowledged" in found.summary
+        assert found.advice is not None
+        assert "tcp_retries2" in found.advice
+
+
 def test_the_peer_closed_first_is_no_close_of_ours() -> None:
     given = with_baseline(server(), ours=dataclasses.replace(our_half(), fin_ns=TIME - MS))
     found = judge(given).cause
