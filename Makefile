@@ -12,10 +12,11 @@ PROGRAMS += $(if $(CI),lldpd)
 # Who watches a run, as they are in the field, for `make watch`.
 WATCHERS := prometheus systemd
 COMPILER := gcc libc6-dev
+PACKAGER := debhelper dh-python lintian lowdown
 EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 
 .PHONY: demo test unit lint watch runbooks bench accuracy kernels kernels-build kernels-doc browser screenshots
-.PHONY: fleet vagrant-validate clean
+.PHONY: fleet deb zipapp packages-test vagrant-validate clean
 
 demo: $(VENV)/installed ## real verdicts on a live lab
 	$(SUDO) $(VENV)/bin/rsttrace demo
@@ -67,13 +68,22 @@ screenshots: $(VENV)/installed-dev ## the pictures of README and docs, made anew
 	@$(call install,chromium fonts-dejavu-core)
 	$(VENV)/bin/python -m tests.browser.screenshots
 
+deb: $(VENV)/installed $(VENV)/packager ## dist/rsttrace_VERSION_all.deb, for Debian 11 to 13 and Ubuntu 22.04 and 24.04
+	$(VENV)/bin/python -m packages.deb
+
+zipapp: $(VENV)/installed ## dist/rsttrace.pyz, one file for a node's python3 and bcc
+	$(VENV)/bin/python -m packages.onefile
+
+packages-test: $(VENV)/installed-dev $(VENV)/packager $(VENV)/emulator ## what is built is installed in fresh Debians, and used there (root, minutes); T=tests/packages/test_deb.py
+	$(SUDO) $(VENV)/bin/python -m pytest $(or $(T),tests/packages)
+
 vagrant-validate: ## the Vagrantfile is well formed (no machine is started)
 	@$(call install,vagrant)
 	cd vagrant && VAGRANT_CHECKPOINT_DISABLE=1 VAGRANT_DOTFILE_PATH="$$(mktemp -d)" \
 	  vagrant validate --ignore-provider
 
 clean: ## forget what was set up here
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
 
 # Debian packages, those of them that are missing. RUNLEVEL=1: their services are not started
 # (invoke-rc.d(8)).
@@ -94,6 +104,10 @@ $(VENV)/created:
 
 $(VENV)/emulator: $(VENV)/created
 	@$(call install,$(EMULATOR))
+	@touch $@
+
+$(VENV)/packager: $(VENV)/created
+	@$(call install,$(PACKAGER))
 	@touch $@
 
 $(VENV)/programs: $(VENV)/created

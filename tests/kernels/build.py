@@ -193,6 +193,11 @@ def _apt_options() -> list[str]:
     return found
 
 
+def apt_options() -> list[str]:
+    """This machine's way to its mirror, for other trees than the guests'."""
+    return _apt_options()
+
+
 def _boot_modules(modules: Path, target: Path) -> None:
     """Copy the modules that the root disk needs, unpacked, and the order to load them in."""
     needs = {}

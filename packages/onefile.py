@@ -1,0 +1,64 @@
+"""``make zipapp``: ``dist/rsttrace.pyz``, which the node's python3 runs as it is, with its bcc.
+
+Nothing is unpacked and nothing is left behind but the cache of compiled programs
+(/var/cache/rsttrace, or none with ``RSTTRACE_CACHE=``): Python imports from the zip file itself.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import zipapp
+from pathlib import Path
+
+from packages.stage import BUILD, DIST, ROOT, epoch, stage
+
+START = """\
+import os
+import sys
+
+if sys.version_info < (3, 9):
+    sys.exit("rsttrace: needs Python 3.9 or newer; this is " + sys.version.split()[0])
+
+sys.path[0] = os.path.abspath(sys.path[0])  # this file, wherever we go
+
+from rsttrace.cli import main
+
+main()
+"""
+
+
+def build(where: Path = BUILD / "zipapp") -> Path:
+    """Build the file in a folder of its own; returns it.
+
+    Raises:
+        subprocess.CalledProcessError: pip failed.
+    """
+    shutil.rmtree(where, ignore_errors=True)
+    tree = where / "tree"
+    licences = stage(tree)
+    (tree / "LICENSES").mkdir()
+    for name, text in licences.items():
+        (tree / "LICENSES" / name).write_text(text, encoding="utf-8")
+    shutil.copy(ROOT / "LICENSE", tree / "LICENSES" / "rsttrace")
+    (tree / "__main__.py").write_text(START)
+    when = epoch()
+    for path in tree.rglob("*"):
+        os.utime(path, (when, when))
+    made = where / "rsttrace.pyz"
+    zipapp.create_archive(tree, made, interpreter="/usr/bin/python3", compressed=True)
+    return made
+
+
+def main() -> None:
+    """Build it, and put it into dist/."""
+    made = build()
+    DIST.mkdir(exist_ok=True)
+    target = Path(shutil.copy(made, DIST / made.name))
+    target.chmod(0o755)
+    print(f"{target.relative_to(ROOT)}: {made.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Lays out rsttrace with all that it imports in one folder that any Python from 3.9 on can use.
+
+Only the distribution's bcc and libbpf are missing. Nothing in it is compiled: MarkupSafe's wheel
+has a compiled part, which is left out, for its plain twin does the same.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD, DIST = ROOT / "build", ROOT / "dist"
+VENDORED = ROOT / "packages" / "vendored.txt"
+
+PIP = (
+    *(sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"),
+    *("--no-deps", "--no-compile", "--require-hashes", "--only-binary", ":all:"),
+    *("--implementation", "cp", "--python-version", "3.9", "--platform", "any"),
+    *("--platform", "manylinux2014_x86_64"),
+)
+
+UNUSED = {
+    "bin": (".",),
+    "markupsafe": ("_speedups.c",),
+    "netaddr": ("tests",),
+    "pyroute2": ("decoder", "dhcp", "fixtures"),
+    # Only its readers and writers of capture files are used.
+    "scapy": ("asn1", "cbor", "contrib", "layers", "modules", "tools"),
+}
+"""Of each package, what rsttrace never imports."""
+
+NO_CODE = (".so", ".pyi", ".typed", ".c")
+"""What no interpreter reads, and what only one of them could load."""
+
+
+class StageError(Exception):
+    """It cannot be laid out; the message says why."""
+
+
+def epoch() -> int:
+    """The time that built files have (reproducible-builds.org): of the last commit, else of now.
+
+    `SOURCE_DATE_EPOCH` in the environment comes first.
+    """
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    if given is not None:
+        return int(given)
+    command = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "log", "-1", "--format=%ct"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+    except (OSError, subprocess.CalledProcessError, ValueError):
+        return int((ROOT / "CHANGELOG.md").stat().st_mtime)
+
+
+def stage(target: Path) -> dict[str, str]:
+    """Fill `target`; returns the licences of what it carries, by the package's name.
+
+    Raises:
+        StageError: something compiled is left.
+        subprocess.CalledProcessError: pip failed.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    subprocess.run([*PIP, "--target", str(target), "-r", str(VENDORED)], check=True)
+    licences = {}
+    for information in sorted(target.glob("*.dist-info")):
+        name = information.name.split("-")[0]
+        files = sorted(
+            p for p in information.rglob("*") if p.name.upper().startswith(("LICEN", "COPYING"))
+        )
+        licences[name] = "\n".join(p.read_text() for p in files if p.is_file())
+        shutil.rmtree(information)
+    for package, names in UNUSED.items():
+        for name in names:
+            path = target / package / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in [*target.rglob("*")]:
+        if path.suffix in NO_CODE:
+            path.unlink()
+        elif path.suffix == ".py" and path.read_bytes()[:2] == b"#!":  # nobody runs it as a program
+            path.write_bytes(path.read_bytes().partition(b"\n")[2])
+    without = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "rsttrace", target / "rsttrace", ignore=without)
+    shutil.copytree(ROOT / "bpf", target / "rsttrace" / "bpf", ignore=without)
+    for path in target.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        if path.is_file() and path.read_bytes()[:4] == b"\x7fELF":
+            raise StageError(f"{path} is compiled: it would run on one kind of machine only")
+    return licences
