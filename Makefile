@@ -12,11 +12,12 @@ PROGRAMS += $(if $(CI),lldpd)
 # Who watches a run, as they are in the field, for `make watch`.
 WATCHERS := prometheus systemd
 COMPILER := gcc libc6-dev
-PACKAGER := debhelper dh-python lintian lowdown
+PACKAGER := debhelper dh-python lintian lowdown umoci
+CONTAINERS := runc
 EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 
 .PHONY: demo test unit lint watch runbooks bench accuracy kernels kernels-build kernels-doc browser screenshots
-.PHONY: fleet deb zipapp packages-test vagrant-validate clean
+.PHONY: fleet deb zipapp image packages-test vagrant-validate clean
 
 demo: $(VENV)/installed ## real verdicts on a live lab
 	$(SUDO) $(VENV)/bin/rsttrace demo
@@ -74,7 +75,10 @@ deb: $(VENV)/installed $(VENV)/packager ## dist/rsttrace_VERSION_all.deb, for De
 zipapp: $(VENV)/installed ## dist/rsttrace.pyz, one file for a node's python3 and bcc
 	$(VENV)/bin/python -m packages.onefile
 
-packages-test: $(VENV)/installed-dev $(VENV)/packager $(VENV)/emulator ## what is built is installed in fresh Debians, and used there (root, minutes); T=tests/packages/test_deb.py
+image: $(VENV)/installed $(VENV)/packager $(VENV)/emulator ## dist/rsttrace_VERSION_ARCHITECTURE.oci.tar, an OCI image
+	$(SUDO) $(VENV)/bin/python -m packages.image
+
+packages-test: $(VENV)/installed-packages $(VENV)/emulator ## what is built is installed in fresh Debians, and used there (root, minutes); T=tests/packages/test_deb.py
 	$(SUDO) $(VENV)/bin/python -m pytest $(or $(T),tests/packages)
 
 vagrant-validate: ## the Vagrantfile is well formed (no machine is started)
@@ -108,6 +112,11 @@ $(VENV)/emulator: $(VENV)/created
 
 $(VENV)/packager: $(VENV)/created
 	@$(call install,$(PACKAGER))
+	@touch $@
+
+$(VENV)/installed-packages: $(VENV)/installed-dev $(VENV)/packager
+	@$(call install,$(CONTAINERS))
+	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev,packages]'
 	@touch $@
 
 $(VENV)/programs: $(VENV)/created
