@@ -121,7 +121,8 @@ for _command in (
     trace.command,
     read.command,
     compare.command,
-from rsttrace.cli import check, compare, fleet, locate, others, read, top, trace
+    fleet.command,
+    check.command,
     locate.command,
     top.command,
     others.demo,

@@ -29,7 +29,7 @@ def command() -> None:
 @click.option("--node", help="Whose lines these are; by default the host that each line names.")
 @click.option(
     "--spool",
-    default="rsttrace.spool",
+    default="rsttrace-spool",
     show_default=True,
     metavar="DIR",
     help="Where what comes through a pipe waits while the store is away.",

@@ -59,7 +59,7 @@ def shorter(arguments: list[str]) -> list[str]:
 
 
 def test_the_configuration_is_one_for_custom_plugins() -> None:
-    """docs/custom_plugin_monitor.md of node-problem-detector."""
+    """As the page on custom plugin monitors of node-problem-detector says."""
     assert NPD["plugin"] == "custom"
     config = NPD["pluginConfig"]
     assert 0 < seconds(config["timeout"]) < seconds(config["invoke_interval"])
