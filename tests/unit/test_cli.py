@@ -86,7 +86,7 @@ WRONG = [
     (["docter"], ["docter", "did you mean `rsttrace doctor`?"]),
     (["help", "tracer"], ["tracer", "did you mean `rsttrace trace`?"]),
     (["/etc/passwd"], ["did you mean `rsttrace read '/etc/passwd'`?"]),
-    (["zzz"], ["zzz", "there are compare, demo, doctor"]),
+    (["zzz"], ["zzz", "there are check, compare, demo, doctor"]),
     (["--netns", "no-such-namespace"], ["no-such-namespace", "ip netns list"]),
     (["--netns", "/no/such/file"], ["/no/such/file", "does not exist"]),
     (["--netns", "/etc/passwd"], ["/etc/passwd", "not a network namespace"]),
