@@ -699,7 +699,7 @@ ROWS = [
         "out-of-memory",
         out_of_memory,
         setup=memory_is_ours,
-        server=(Seen("sent-active", "memory", "local", "ESTABLISHED"),),
+        server=(Seen("sent-active", "memory", "local", "FIN_WAIT1"),),
         client=(RESET,),
         router=(FORWARDED_ACTIVE,),
     ),
