@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rsttrace.demo.lab import Lab
 from rsttrace.kernel.cache import VARIABLE
-from tests.bench import captures, judging, stages
+from tests.bench import captures, judging, latency, stages
 from tests.lab.harness import linger_zero, out_rsts
 
 ROUNDS = 5
@@ -205,6 +205,7 @@ def main() -> None:
     judging.main()
     stages.main()
     starts()
+    latency.main()
     with Lab("rstbench") as lab:
         lab.add("client", "server")
         lab.link("client", "eth0", "server", "eth0")

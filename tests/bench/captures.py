@@ -1,16 +1,20 @@
-"""What `rsttrace read` costs beside the bare reader: packets/s and memory. No root needed.
+"""What `rsttrace read` costs beside what else finds resets in a file: CPU and memory. No root.
 
-Run as ``python -m tests.bench.captures``; also a part of ``make bench``.
+Run as ``python -m tests.bench.captures``; also a part of ``make bench``. Two kinds of files, each
+with one RST in 20 packets: in one every connection ends with its RST, in the other most packets
+belong to a few long connections that have none.
 """
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import statistics
 import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.unit.captures import Talk, enhanced, interface, pcap, section
@@ -22,17 +26,20 @@ SIZES = (100_000, 1_000_000)
 PARALLEL = 50
 """Connections at a time."""
 
+READ = [sys.executable, "-m", "rsttrace", "read"]
 WORK = {
-    "scapy's bare reader": "from scapy.utils import RawPcapReader as R; n = sum(1 for _ in R(f))",
-    "with link layer, flows, kinds": (
-        "from rsttrace.capture.source import CaptureSource as S; n = sum(1 for _ in S(f).resets())"
-    ),
-    "rsttrace read, all of it": (
-        "from rsttrace.commands.filters import Filter\n"
-        "from rsttrace.commands.read import read\n"
-        "from rsttrace.commands.run import Options\n"
-        "read([f], Options(output='json'), Filter(), out=open('/dev/null', 'w'), status=len)"
-    ),
+    "tshark -Y tcp.flags.reset==1 -T json": [
+        *("tshark", "-r", "FILE", "-Y", "tcp.flags.reset==1", "-T", "json"),
+    ],
+    "tcpdump 'tcp[13] & 4 != 0'": ["tcpdump", "-n", "-r", "FILE", "tcp[13] & 4 != 0"],
+    "scapy's bare reader": [
+        *(sys.executable, "-c"),
+        "from scapy.utils import RawPcapReader as R; n = sum(1 for _ in R('FILE'))",
+    ],
+    "rsttrace read -o json": [*READ, "-o", "json", "FILE"],
+    "rsttrace read -o json, in one pass (a pipe)": [
+        *("sh", "-c", f"cat FILE | {sys.executable} -m rsttrace read -o json -"),
+    ],
 }
 
 
@@ -58,53 +65,88 @@ def packets(count: int) -> Iterator[bytes]:
         number += PARALLEL
 
 
-def write(path: Path, count: int, pcapng: bool) -> None:
+def long_ones(count: int) -> Iterator[bytes]:
+    """So many packets: refused connections, and data of a few long ones."""
+    refused, long = Talk(), Talk(port=51235)
+    syn, reset = refused.frame(0, "S"), refused.reset("RA")
+    handshake = long.handshake()
+    data = [long.frame(1, "PA", b"y" * 1448), long.frame(0, "A")] * 9
+    number = 0
+    while number * 20 < count:
+        if number < PARALLEL:
+            yield from (changed(frame, number) for frame in handshake)
+        yield from (changed(frame, number % PARALLEL) for frame in data)
+        yield changed(syn, PARALLEL + number)
+        yield changed(reset, PARALLEL + number)
+        number += 1
+
+
+def changed(data: bytes, number: int) -> bytes:
+    """The packet with another address of ours."""
+    made = bytearray(data)
+    ours = 26 if data[14 + 8] == 64 else 30  # our address: source or destination
+    made[ours : ours + 4] = struct.pack(">I", 0x0A000000 + number)
+    return bytes(made)
+
+
+KINDS: dict[str, Callable[[int], Iterator[bytes]]] = {
+    "every connection reset": packets,
+    "long connections beside refused ones": long_ones,
+}
+
+
+def write(path: Path, count: int, pcapng: bool, make: Callable[[int], Iterator[bytes]]) -> None:
     """A file of about so many packets."""
     with path.open("wb") as file:
         file.write(section() + interface() if pcapng else pcap([]))
-        for number, data in enumerate(packets(count)):
+        for number, data in enumerate(make(count)):
             if pcapng:
                 file.write(enhanced(data, ticks=10**15 + number))
             else:
-                file.write(struct.pack("<IIII", number, 0, len(data), len(data)) + data)
+                file.write(
+                    struct.pack("<IIII", number // 1000, number % 1000, len(data), len(data))
+                )
+                file.write(data)
 
 
-def measure(code: str, path: Path) -> tuple[float, int]:
-    """(seconds, peak memory in kB) in a process of its own, without its start."""
+def measure(command: list[str], path: Path) -> tuple[float, int]:
+    """(CPU seconds, peak memory in kB) of a process and its children."""
     script = (
-        f"import resource, time, scapy.utils, rsttrace.commands.read\nf = {str(path)!r}\n"
-        f"began = time.perf_counter()\n{code}\n"
-        "print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import resource, subprocess, sys\n"
+        "subprocess.run(sys.argv[1:], check=True, stdout=-3, stderr=-3)\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "print(used.ru_utime + used.ru_stime, used.ru_maxrss)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+        [sys.executable, "-c", script, *(part.replace("FILE", str(path)) for part in command)],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     seconds, memory = done.stdout.split()
     return float(seconds), int(memory)
 
 
-def main() -> None:
-    """Measure and print."""
+def main(sizes: Sequence[int] = SIZES) -> None:
+    """Measure and print; of other tools those that are installed."""
+    work = {name: command for name, command in WORK.items() if shutil.which(command[0])}
     with tempfile.TemporaryDirectory() as directory:
-        for pcapng in (False, True):
-            for size in SIZES:
-                path = Path(directory) / "capture"
-                write(path, size, pcapng)
-                print(f"reading {size:,} packets, {'pcapng' if pcapng else 'pcap'}")
-                results: dict[str, list[tuple[float, int]]] = {name: [] for name in WORK}
-                for _ in range(ROUNDS):
-                    for name, code in WORK.items():
-                        results[name].append(measure(code, path))
-                base = statistics.median(row[0] for row in results["scapy's bare reader"])
-                for name, rows in results.items():
-                    seconds = statistics.median(row[0] for row in rows)
-                    memory = max(row[1] for row in rows) // 1024
-                    print(
-                        f"    {seconds / base:5.2f} x  {name}: "
-                        f"{size / seconds:,.0f} packets/s, {memory} MB",
-                        flush=True,
-                    )
+        path = Path(directory) / "capture"
+        for (kind, make), pcapng, size in itertools.product(KINDS.items(), (False, True), sizes):
+            write(path, size, pcapng, make)
+            print(f"reading {size:,} packets, {'pcapng' if pcapng else 'pcap'}: {kind}")
+            results: dict[str, list[tuple[float, int]]] = {name: [] for name in work}
+            for _ in range(ROUNDS):
+                for name, command in work.items():
+                    results[name].append(measure(command, path))
+            base = statistics.median(row[0] for row in next(iter(results.values())))
+            for name, rows in results.items():
+                seconds = statistics.median(row[0] for row in rows)
+                memory = max(row[1] for row in rows) // 1024
+                print(
+                    f"    {seconds / base:5.2f} x  {name}: {seconds:.2f} s, {memory} MB", flush=True
+                )
 
 
 if __name__ == "__main__":
-    main()
+    main([int(size) for size in sys.argv[1:]] or SIZES)
