@@ -60,13 +60,15 @@ class Capture:
         self.packets = 0
         self.size: int | None = None
         """Bytes of a regular file; ``None`` for a pipe."""
+        self.can_open_again = False
+        """Whether another `Capture` with this name reads the same, and takes nothing from this."""
         if name == "-" and sys.stdin is not None and sys.stdin.isatty():
             raise CaptureError(
                 "standard input is a terminal, not a capture",
                 hint="pipe one into it: tcpdump -w - | rsttrace read -",
             )
         try:
-            descriptor = _stdin() if name == "-" else os.open(name, os.O_RDONLY)
+            descriptor, shared = _stdin() if name == "-" else (os.open(name, os.O_RDONLY), False)
             self._raw = Patient(descriptor, ended)
             mode = os.fstat(descriptor)
         except (OSError, ValueError, AttributeError) as error:  # stdin may be closed, or no file
@@ -77,6 +79,7 @@ class Capture:
             raise CaptureError(f"cannot open the capture {name!a}: it is a directory")
         if stat.S_ISREG(mode.st_mode):
             self.size = mode.st_size
+            self.can_open_again = not shared
             self._raw.patient = False
         self._said: list[str] = []
         try:
@@ -196,15 +199,18 @@ class Capture:
         self.problem = f"broken at packet {number}, {unit} {tape.marked}: {words}"
 
 
-def _stdin() -> int:
-    """Standard input; of a file an opening of its own, for it is read twice."""
+def _stdin() -> tuple[int, bool]:
+    """Standard input; of a file an opening of its own, for it is read twice, and whether it is not.
+
+    What is not has its position in the file in common with standard input (dup(2)).
+    """
     descriptor = sys.stdin.fileno()
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         with contextlib.suppress(OSError):  # no /proc, or no right to read it by its name
             own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)
             os.lseek(own, os.lseek(descriptor, 0, os.SEEK_CUR), os.SEEK_SET)
-            return own
-    return os.dup(descriptor)
+            return own, False
+    return os.dup(descriptor), True
 
 
 def _plain(words: str) -> str:

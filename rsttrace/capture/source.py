@@ -63,7 +63,7 @@ class CaptureSource:
         self.segments = 0
         self._capture = Capture(name, ended)
         self.preview: Preview | None = None
-        if self._capture.size is not None:
+        if self._capture.can_open_again:
             try:
                 if not local:
                     self._look_ahead(name)

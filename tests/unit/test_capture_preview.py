@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -184,3 +187,23 @@ def test_more_connections_than_pay_are_read_in_one_pass(
     with CaptureSource(name, flows=2) as source:
         assert source.preview is None
     check_alike(name, 2)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+def test_standard_input_that_cannot_be_opened_again_is_read_in_one_pass(tmp_path: Path) -> None:
+    talk = Talk()
+    frames = [*talk.handshake(), *[talk.frame(1, "PA", b"x" * 1400)] * 400, talk.reset()]
+    path = Path(write(tmp_path / "x", c.pcap(frames)))  # more than is read at once
+    path.chmod(0o600)
+    code = (
+        "import os, sys\n"
+        "from rsttrace.capture.source import CaptureSource\n"
+        "os.setuid(65534)\n"
+        "with CaptureSource('-') as source:\n"
+        "    print(len(list(source.resets())), source.packets, source.preview)\n"
+    )
+    with path.open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdin=file, capture_output=True, text=True, check=True
+        )
+    assert done.stdout == "1 404 None\n"
