@@ -82,15 +82,25 @@ class Preview:
 
     `limit`: how many flows `Flows` is going to remember. `forgets_at` is the packet with which it
     begins to forget them; ``None``: it does not. `useful` says whether anything came out.
+    `progress` is told half of the bytes that are read.
     """
 
-    def __init__(self, capture: Capture, limit: int, ended: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        capture: Capture,
+        limit: int,
+        ended: Callable[[], bool],
+        progress: Callable[[int], None] | None,
+    ) -> None:
         self._known: dict[bytes, Connection] = {}
         self._used: OrderedDict[Connection, None] = OrderedDict()
         self._limit = limit
         self._tagged: set[bytes] = set()
         self.forgets_at: int | None = None
+        self._progress = progress
+        self._told = 0
         self.useful = self._look(capture, ended)
+        self._tell(capture.size or 0)
         self._used.clear()
         self._tagged.clear()
         if not self.useful:
@@ -105,12 +115,20 @@ class Preview:
         self._known.pop(key, None)
         self._known.pop(_reverse(key), None)
 
+    def _tell(self, position: int) -> None:
+        """This is one half of the reading."""
+        if self._progress is not None:
+            self._progress(position // 2 - self._told)
+            self._told = position // 2
+
     def _look(self, capture: Capture, ended: Callable[[], bool]) -> bool:
         known, used, limit = self._known, self._used, self._limit
         segment_of = Dissector().segment
         for number, _, link, data, wire_length, direction, _ in capture:
-            if not number % ASK_EVERY and ended():
-                return False
+            if not number % ASK_EVERY:
+                self._tell(capture.position)
+                if ended():
+                    return False
             key = plain_key(link, data)
             if key is not None:
                 segment, flags = None, data[47]

@@ -12,6 +12,7 @@ from rsttrace.capture.preview import Connection, Preview, bare_key, plain_key
 from rsttrace.capture.reader import Capture
 from rsttrace.capture.sides import Network, Sides
 from rsttrace.capture.sightings import Seen, Sightings, once_more
+from rsttrace.errors import CaptureError
 from rsttrace.limits import FLOWS
 from rsttrace.model import Cause, Frame, Kind, LatePacket, Packet, Reset, Sighting
 from rsttrace.tcp import RST, SYN, packet
@@ -38,7 +39,7 @@ class CaptureSource:
             unless only its beginning is wanted.
 
     Attributes:
-        preview: what that look found; ``None`` where the capture is read in one pass.
+        preview: what that look found; ``None`` before, and where a capture is read in one pass.
         segments: TCP segments read so far.
 
     Raises:
@@ -63,12 +64,11 @@ class CaptureSource:
         self.segments = 0
         self._capture = Capture(name, ended)
         self.preview: Preview | None = None
+        self._ahead = ahead and self._capture.can_open_again
         if self._capture.can_open_again:
             try:
                 if not local:
                     self._look_ahead(name)
-                if ahead:
-                    self._look_through(name, flows)
             except BaseException:
                 self._capture.__exit__()
                 raise
@@ -107,7 +107,8 @@ class CaptureSource:
     def items(
         self, progress: Callable[[int], None] | None = None
     ) -> Iterator[Reset | LatePacket | int]:
-        """Read on; `progress` is told from time to time how many bytes more were read.
+        """Read on; `progress` is told from time to time how many bytes more were read: of two
+        passes, half of each one's.
 
         Gives resets, what came from the same end after them, and, once a packet is as late as
         `wake_ns` says, that packet's time.
@@ -118,11 +119,15 @@ class CaptureSource:
         flows, sides, segment_of = self._flows, self._sides, self._dissector.segment
         seen = Sightings(self._capture.size is not None)
         queue = seen.queue
-        told = 0
+        told, passes = 0, 1
+        if self._ahead:
+            passes = 2
+            self._look_through(progress)
         preview, found = self.preview, None
         for number, time_ns, link, data, wire_length, direction, interface in self._capture:
             if progress is not None and number % PROGRESS_EVERY == 0:
                 position = self._capture.position
+                position -= position // 2 if passes == 2 else 0
                 progress(position - told)
                 told = position
             if queue:
@@ -176,7 +181,8 @@ class CaptureSource:
                 yield time_ns
         yield from seen.due(None)
         if progress is not None:
-            progress(self._capture.position - told)
+            position = self._capture.position
+            progress(position - told - (position // 2 if passes == 2 else 0))
 
     def _wakes(self, time_ns: int) -> bool:
         """Whether it is as late as `wake_ns` says."""
@@ -205,10 +211,14 @@ class CaptureSource:
                 self._sides.learn(found)
         self._unread_ahead = bool(dissector.unread)
 
-    def _look_through(self, name: str, flows: int) -> None:
-        """Find out what of the file is to be taken apart; it is then read as far as it goes now."""
-        with Capture(name) as capture:
-            preview = Preview(capture, flows, self._ended)
+    def _look_through(self, progress: Callable[[int], None] | None) -> None:
+        """Find out what of the file is to be taken apart; it is then read as far as it went when it
+        was opened."""
+        try:
+            with Capture(self._capture.name) as capture:
+                preview = Preview(capture, self._flows.limit, self._ended, progress)
+        except CaptureError:  # it is gone: what is open can still be read
+            return
         if preview.useful:
             self.preview = preview
             self._capture.end_here()

@@ -185,6 +185,7 @@ def test_more_connections_than_pay_are_read_in_one_pass(
     frames = [frame for port in range(50000, 50020) for frame in Talk(port=port).handshake()]
     name = write(tmp_path / "x", c.pcap([*frames, Talk(port=50000).reset()]))
     with CaptureSource(name, flows=2) as source:
+        assert len(list(source.resets())) == 1
         assert source.preview is None
     check_alike(name, 2)
 
@@ -207,3 +208,15 @@ def test_standard_input_that_cannot_be_opened_again_is_read_in_one_pass(tmp_path
             [sys.executable, "-c", code], stdin=file, capture_output=True, text=True, check=True
         )
     assert done.stdout == "1 404 None\n"
+
+
+@pytest.mark.parametrize(("flows", "ahead"), [(FLOWS, True), (1, True), (FLOWS, False)])
+def test_progress_is_told_of_both_passes(flows: int, ahead: bool, tmp_path: Path) -> None:
+    frames = [frame for port in range(50000, 50020) for frame in Talk(port=port).handshake()]
+    name = write(tmp_path / "x", c.pcap(frames * 200))
+    told_: list[int] = []
+    with CaptureSource(name, flows=flows, ahead=ahead) as source:
+        assert list(source.items(told_.append)) == []
+    assert sum(told_) == Path(name).stat().st_size
+    assert min(told_) >= 0
+    assert len(told_) > 2
