@@ -12,8 +12,8 @@ PROGRAMS += $(if $(CI),lldpd)
 # Who watches a run, as they are in the field, for `make watch`.
 WATCHERS := prometheus systemd
 COMPILER := gcc libc6-dev
-PACKAGER := debhelper dh-python lintian lowdown umoci
-CONTAINERS := runc
+PACKAGER := debhelper dh-python lowdown
+CONTAINERS := umoci runc lintian
 EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 
 .PHONY: demo test unit lint watch runbooks bench accuracy kernels kernels-build kernels-doc browser screenshots
@@ -76,6 +76,7 @@ zipapp: $(VENV)/installed ## dist/rsttrace.pyz, one file for a node's python3 an
 	$(VENV)/bin/python -m packages.onefile
 
 image: $(VENV)/installed $(VENV)/packager $(VENV)/emulator ## dist/rsttrace_VERSION_ARCHITECTURE.oci.tar, an OCI image
+	@$(call install,umoci)
 	$(SUDO) $(VENV)/bin/python -m packages.image
 
 packages-test: $(VENV)/installed-packages $(VENV)/emulator ## what is built is installed in fresh Debians, and used there (root, minutes); T=tests/packages/test_deb.py
