@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rsttrace.cli import trace
-from rsttrace.cli.options import filter_options, fingerprints_option, plan_option
+from rsttrace.cli.options import filter_options, fingerprints_option, plan_option, whose_options
 
 
 class Check(click.Command):
@@ -60,6 +60,7 @@ class Check(click.Command):
     "(node-problem-detector: the same), nagios (0 to 3, with perfdata).",
 )
 @filter_options
+@whose_options
 @click.option("-i", "--iface", multiple=True, help="Only resets seen on this interface.")
 @click.option("--netns", multiple=True, help="Only this network namespace, as for trace.")
 @plan_option

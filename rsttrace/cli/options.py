@@ -137,6 +137,18 @@ origin_option = click.option(
     help="Only resets made by these (repeatable).",
 )
 
+whose_options = _together(
+    click.option(
+        "--pid",
+        multiple=True,
+        type=click.IntRange(1, 1 << 22),
+        help="Only resets of this process (repeatable, as are the next).",
+    ),
+    click.option("--comm", multiple=True, help="Only of processes of this name, as ps shows it."),
+    click.option("--container", multiple=True, help="Only of this container: an ID or a name."),
+    click.option("--pod", multiple=True, help="Only of this Kubernetes pod: a name or a UID."),
+    click.option("--namespace", multiple=True, help="Only of this Kubernetes namespace."),
+)
 filter_options = _together(
     host_option, net_option, port_option, kind_option, origin_option, numeric_option
 )

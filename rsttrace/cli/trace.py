@@ -13,6 +13,7 @@ from rsttrace.cli.options import (
     output_option,
     plan_option,
     show_options,
+    whose_options,
 )
 
 
@@ -25,6 +26,7 @@ from rsttrace.cli.options import (
     help="Stop after so many seconds.",
 )
 @filter_options
+@whose_options
 @click.option(
     "-i", "--iface", multiple=True, help="Only resets seen on this interface (repeatable)."
 )

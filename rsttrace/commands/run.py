@@ -14,6 +14,7 @@ from rsttrace.commands.about import about_run
 from rsttrace.commands.recording import STDOUT, Recording, Rotation, check_stdout
 from rsttrace.commands.repeats import Repeats
 from rsttrace.commands.stop import Stop
+from rsttrace.commands.whose import EVERYBODY, Whose
 from rsttrace.commands.writer import Form, Stuck, Writer
 from rsttrace.judge.fingerprints import Fingerprints
 from rsttrace.judge.history import Case, History
@@ -39,6 +40,7 @@ class Options:
     count: int | None = None
     ifaces: tuple[str, ...] = ()
     ports: frozenset[int] = frozenset()
+    whose: Whose = EVERYBODY
     origins: tuple[Origin, ...] = ()
     summary: bool = False
     explain: bool = False

@@ -19,6 +19,7 @@ from rsttrace.commands.run import Options, Run
 from rsttrace.commands.stop import stop_on_signals
 from rsttrace.commands.unasked import Unasked
 from rsttrace.commands.watching import Watching
+from rsttrace.commands.whose import whose
 from rsttrace.commands.writer import GRACE_S, POLL_S, Stuck
 from rsttrace.enrich import Enricher, NetnsDirectory
 from rsttrace.enrich.setns import inside
@@ -112,6 +113,7 @@ def shown_of(options: Mapping[str, Any]) -> Options:
         duration_s=options["duration"],
         ifaces=options["iface"],
         ports=frozenset(ports if len(ports) > KERNEL_PORTS else ()),
+        whose=whose(options),
         viewpoint_netns=options["viewpoint"] == "netns",
         hold_s=options["hold"],
         locate=options["locate"],
@@ -174,7 +176,9 @@ def trace(request: Request, options: Options, told: Told | None = None) -> int:
             status=told.say,
             live=True,
             wanted=lambda reset: (
-                on_port(reset, options.ports) and on_iface(reset, options.ifaces, enricher)
+                on_port(reset, options.ports)
+                and options.whose(reset)
+                and on_iface(reset, options.ifaces, enricher)
             ),
             entry_hook=each(probing.ask, watching.tell, told.entry),
             judged_hook=probing.ask_peer,

@@ -393,3 +393,25 @@ def test_a_node_that_sees_both_ends_writes_a_packet_once(routed: Lab, tmp_path: 
     assert sum("most likely answers" in text for text in comments) == 1  # the SYN
     assert sum(text.startswith("rsttrace #") for text in comments) == 2
     assert [packet.time for packet in packets] == sorted(packet.time for packet in packets)
+
+
+def test_filters_by_process(routed: Lab) -> None:
+    """Two programs are refused; one is asked for, by its name and by its number."""
+    client = ("--netns", routed.name("client"), "--no-aggregate")
+    tracer = Tracer(*client, "--comm", "wanted", "--summary")
+    for name in ("other", "wanted", "other"):
+        code = (
+            f"import ctypes,socket;ctypes.CDLL(None).prctl(15,b'{name}',0,0,0);"
+            "socket.socket().connect_ex(('10.71.2.2',7999))"
+        )
+        routed.exec("client", [sys.executable, "-c", code])
+    tracer.collect(routed.inode("client"), 1)
+    assert tracer.stop() == 0
+    entry, last = tracer.entries
+    assert entry["process"]["comm"] == "wanted"
+    assert last["totals"]["not_shown"]["filtered"] >= 2
+    tracer = Tracer(*client, "--pid", str(os.getpid()), "--pid", "4194304")
+    refuse(routed)
+    (entry,) = tracer.collect(routed.inode("client"), 1)
+    assert tracer.stop() == 0
+    assert entry["process"]["pid"] == os.getpid()
