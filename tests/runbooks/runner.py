@@ -40,6 +40,9 @@ BLOCK = re.compile(
 )
 COMMAND = re.compile(r"(?P<role>\w*)\$ (?P<words>.+)")
 LAST = b"what came before this is in the capture"
+HOLD_S = "1"
+"""Verdicts wait so long for what the node is asked; else a slow machine shows them twice."""
+
 ARMED = ("tracing resets", "listening on")
 COMMANDS = ("read", "compare", "locate", "doctor", "demo", "schema", "check", "--version")
 
@@ -169,7 +172,7 @@ class Stage:
         environment = {
             **os.environ,
             "PATH": f"{self._folder / 'bin'}:{SBIN}",
-            "RUNBOOK_OPTIONS": " ".join(options),
+            "RUNBOOK_OPTIONS": " ".join([*options, "--hold", HOLD_S]),
             "TZ": "UTC",
             "LC_ALL": "C.UTF-8",
             "COLUMNS": "120",
@@ -257,9 +260,12 @@ def _read(stream: Iterator[str], into: list[str]) -> None:
 
 
 SAME = [
+    (
+        r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}( \([^()]*(\([^()]*\))?[^()]*\))?",
+        "MAC",
+    ),  # before TIME, which a MAC may look like
     (r"\d{4}-\d\d-\d\d[T ]?", ""),
     (r"\d\d:\d\d:\d\d(\.\d+)?", "TIME"),
-    (r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}( \([^()]*(\([^()]*\))?[^()]*\))?", "MAC"),
     (r"  \[[^\]]*(\[\d+\][^\]]*)?\]$", ""),  # the process: known or not, by who was faster
     (r"netns[: ]\S+", "NETNS"),
     (r":(3[2-9]|[45]\d|6[0-5])\d{3}\b", ":PORT"),

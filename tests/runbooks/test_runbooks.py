@@ -83,6 +83,7 @@ def test_every_step_that_is_pointed_to_is_there(path: Path) -> None:
         ("IN  PEER 97%  refused  [python[4711], uid 0]", "IN  PEER 97%  refused", True),
         ("    + TTL 63, 1.2 ms before", "    + TTL 61, 400 µs before", True),
         ("by a box, 1 hop away", "by a box, 2 hops away", False),
+        ("by 52:43:31:6a:19:05 (A (b or c)) = us", "by d2:b7:0b:5b:a1:d0 (A (b or c)) = us", True),
         ("10.1.0.5:51234 <- 10.9.8.7:3306", "10.1.0.5:40001 <- 10.9.8.7:3306", True),
         ("10.1.0.5:51234 <- 10.9.8.7:3306", "10.1.0.5:51234 -> 10.9.8.7:3306", False),
         ("10.1.0.5:51234 <- 10.9.8.7:3306", "10.1.0.6:51234 <- 10.9.8.7:3306", False),
