@@ -733,6 +733,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "content",
+        "payload-unseen",
+        "0.1   0.2   0.2   0.3   3     8     0.5   0.3   4     3     5     20",
+        "Data in a RST that was cut off before it: a reason in words, or application data",
+    ),
+    (
+        "content",
         "reason-text",
         "0.2   0.3   0.3   0.5   1     15    1     0.3   3     1     0.3   0.3",
         "A reason in words (RFC 1122 §4.2.2.12): some load balancers and firewalls write one",

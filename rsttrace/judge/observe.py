@@ -1214,6 +1214,9 @@ def content(reset: Reset) -> Observation | None:
         if words is not None:
             text = f'{what}, a reason in words: "{words}"'
             return Observation("content", "reason-text", text, values)
+        if reset.payload is None:
+            text = f"{what}, of which nothing was seen: a reason in words, or application data"
+            return Observation("content", "payload-unseen", text, values)
         text = f"{what}, which no common stack sends in a RST"
         return Observation("content", "payload", text, values)
     if rst.reserved & 0b1110:  # the lowest one is AccECN's (RFC 9768)

@@ -1215,7 +1215,7 @@ CONTENT: Rows = [
         flow(rst(payload_len=12), payload=b"\x16\x03\x01\0\0\0\0\0\0\0\0\0"),
         "payload",
     ),
-    ("bytes that were not kept", flow(rst(payload_len=12)), "payload"),
+    ("bytes that were not kept", flow(rst(payload_len=12)), "payload-unseen"),
     (
         "an HTTP answer",
         flow(rst(payload_len=15), payload=b"HTTP/1.1 200 OK"),

@@ -286,7 +286,8 @@ def test_one_weak_clue_accuses_nobody(name: str, clue: str) -> None:
 @pytest.mark.parametrize("name", GENUINE)
 def test_a_payload_is_no_weak_clue(name: str) -> None:
     """Was a clue that accuses nobody: no stack sends the application's bytes in a RST."""
-    found = judge(with_rst(payload_len=9)(honest(name)))
+    given = changed(with_rst(payload_len=9)(honest(name)), payload=b"\x16\x03\x01" + bytes(6))
+    found = judge(given)
     assert found.origin is not Origin.PEER
     assert "payload" in {evidence.rule for evidence in found.evidence}
 
@@ -461,9 +462,17 @@ def test_an_in_place_swap_is_not_called_honest(packet: Packet) -> None:
 
 def test_a_swapped_answer_that_kept_its_payload_is_found() -> None:
     packet = rst(ip_id=23404, window=509, payload_len=100, flags="RA", options=STAMPS)
-    found = judge(flow(packet, theirs=LINUX_BEHIND_17))
+    found = judge(flow(packet, theirs=LINUX_BEHIND_17, payload=bytes(100)))
     assert found.origin is Origin.FORGED
     assert found.authors[0].author is Author.SWAP
+
+
+def test_what_was_cut_off_may_be_a_reason_in_words() -> None:
+    """A capture of headers alone does not show it: then it is no proof of a swapped answer."""
+    packet = rst(ip_id=23404, window=509, payload_len=100, flags="RA", options=STAMPS)
+    found = judge(flow(packet, theirs=LINUX_BEHIND_17))
+    assert found.origin is not Origin.PEER
+    assert "payload-unseen" in {item.rule for item in found.evidence}
 
 
 def test_a_swapped_retransmission_is_found() -> None:
