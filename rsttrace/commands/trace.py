@@ -52,8 +52,11 @@ def programs_line(report: Report) -> str:
     return f"  programs: {how} (bcc {report.bcc_version})"
 
 
-def unseen_lines(report: Report) -> list[str]:
-    """What this run cannot see: one line for each hook that is not on, one for the plan itself."""
+def unseen_lines(report: Report, *, verbose: bool) -> list[str]:
+    """What this run cannot see: one line for each hook that is not on.
+
+    `verbose`: one for the plan itself, too, which is the same at every start (doctor says it).
+    """
     lines = [
         f"  not attached: {hook.target} ({hook.error}); unseen: {hook.unseen}"
         for hook in report.hooks
@@ -65,7 +68,8 @@ def unseen_lines(report: Report) -> list[str]:
     unknown = knowledge.unknown(plan, report.knows)
     if unknown:
         lines.append(f"  unknown on this kernel with this plan: {'; '.join(unknown)}")
-    lines.append(f"  unseen with this plan: {knowledge.BLIND_SPOTS[plan]}")
+    if verbose:
+        lines.append(f"  unseen with this plan: {knowledge.BLIND_SPOTS[plan]}")
     return lines
 
 
@@ -192,7 +196,7 @@ def trace(request: Request, options: Options, told: Told | None = None) -> int:
                 [
                     started_line(source.report),
                     *watching.lines(),
-                    *unseen_lines(source.report),
+                    *unseen_lines(source.report, verbose=options.verbose),
                     *leftover_lines(),
                 ]
             )

@@ -83,6 +83,8 @@ def _of_loading(loading: Loading) -> list[Check]:
     if loading.unknown:
         text = f"not known on this kernel with this plan: {'; '.join(loading.unknown)}"
         checks.append(Check("knowledge", Result.WARNING, text))
+    blind = knowledge.BLIND_SPOTS[hooks.Plan(loading.plan)]
+    checks.append(Check("plan", Result.OK, f"unseen with this plan on any kernel: {blind}"))
     return checks
 
 

@@ -118,9 +118,7 @@ class Tracer:
 
     def wait_until_armed(self) -> None:
         """Wait until every hook is on; loading may take START_S."""
-        # It is the last line of the status, behind what is not attached.
-        armed = "unseen with this plan"
-        self.wait_for(lambda: armed in self.status, "the tracer to be armed", START_S)
+        self.wait_for(lambda: "tracing resets" in self.status, "the tracer to be armed", START_S)
 
     def _read_entries(self) -> None:
         assert self.process.stdout is not None
