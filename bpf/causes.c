@@ -45,7 +45,7 @@ INLINE void fill_ours(struct rst_event *e, const struct track *t)
 	if (!BASELINE || e->net == t->net || e->ours.packets)
 		return;
 	high = make_flow_key(&key, e->net, &t->t);
-	f = flows.lookup(&key);
+	f = known_flow(&key);
 	if (f)
 		bpf_probe_read_kernel(&e->ours, sizeof(e->ours), high ? &f->half[0] : &f->half[1]);
 }
@@ -129,19 +129,16 @@ INLINE void accepted(const void *sk)
 {
 	struct arrival_key arrival = {};
 	struct sequence_key sequence = {};
-	struct rst_socket s = {};
 	struct track *t;
 	__u32 expected;
 	__u64 skb, *found;
 
-	fill_socket(&s, sk);
-	sequence.is_ack = s.state == ST_SYN_SENT;
-	expected = sequence.is_ack ? s.snd_nxt : s.rcv_nxt;
+	sequence.is_ack = GET(__u8, sk, sk_state) == ST_SYN_SENT;
+	expected = sequence.is_ack ? GET(__u32, sk, tp_snd_nxt) : GET(__u32, sk, tp_rcv_nxt);
 	arrival.net = sequence.net = net_key(GET(const void *, sk, sk_net));
-	__builtin_memcpy(arrival.t.saddr, s.remote, 16);
-	__builtin_memcpy(arrival.t.daddr, s.local, 16);
-	arrival.t.sport = s.rport;
-	arrival.t.dport = s.lport;
+	fill_addresses(sk, arrival.t.daddr, arrival.t.saddr);
+	arrival.t.sport = FROM_BE16(GET(__u16, sk, sk_dport));
+	arrival.t.dport = local_port(sk);
 	skb = pick(&arrival, expected, sequence.is_ack, 0);
 	if (!skb) {
 		sequence.number = expected;

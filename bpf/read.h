@@ -27,6 +27,12 @@
 		bpf_probe_read_kernel(&__value, 1, (const char *)(ptr) + OFF_##name); \
 	__value; })
 
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define FROM_BE16(n) __builtin_bswap16(n)
+#else
+#define FROM_BE16(n) (n)
+#endif
+
 #define NO_OFFSET 0xffff
 
 INLINE __u16 be16(const __u8 *p) { return (__u16)p[0] << 8 | p[1]; }

@@ -53,7 +53,8 @@ from rsttrace.cli.options import (
     type=click.IntRange(16, 4_000_000),
     default=limits.FLOWS,
     show_default=True,
-    help="How many flows to remember (about 1.2 kB of kernel memory each).",
+    help="How many flows to remember (about 1.2 kB of kernel memory each), and half as many that "
+    "are not confirmed by both ends.",
 )
 @click.option(
     "--rate",
