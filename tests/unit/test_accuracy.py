@@ -283,6 +283,7 @@ def test_a_recording_is_judged_as_the_run_was(tmp_path: Path) -> None:
     write(capture, pcap(incident()))
     said = read_capture(capture, records)
     assert [entry["origin"] for entry in said] == ["forged"]
+    assert all(entry.pop("run") for entry in said)  # which the recording does not keep
     label = captures.Label(str(capture), said[0]["frame"], "1", "a box", "forged", "high")
     kept = record.Recording(labels=[label], read={str(capture): record.unpack(records)})
     path = tmp_path / "recording"

@@ -168,6 +168,7 @@ def entry(number: int, one: Any, origin: str, direction: str = "received") -> Js
     return {
         "id": number,
         "amends": None,
+        "kind": f"{direction}-unmatched",
         "direction": direction,
         "origin": origin,
         "netns": NETNS,
