@@ -144,6 +144,7 @@ def test_what_was_sent_is_kept(lab: Lab, both: Both, fence: Fence) -> None:
 OWN = frozenset(
     {
         "id",
+        "run.id",
         "amends",
         "time",
         "trigger.age_ms",
