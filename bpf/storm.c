@@ -64,7 +64,13 @@ INLINE void takes_room(__u32 kind, __u32 size)
 
 /* ---- buckets ---- */
 
-#if RATE
+#if !RATE
+
+INLINE int admitted(struct rst_event *e, const struct tuple *wire) { return 1; }
+INLINE void sampled(const struct rst_event *e) {}
+INLINE int aggregates(const struct rst_event *e) { return 0; }
+
+#else
 
 #define TOKEN (SECOND / RATE)
 #define FULL (BURST_S * SECOND)
@@ -221,11 +227,5 @@ INLINE int aggregates(const struct rst_event *e)
 	add_to(b, bpf_ktime_get_ns());
 	return 1;
 }
-
-#else
-
-INLINE int admitted(struct rst_event *e, const struct tuple *wire) { return 1; }
-INLINE void sampled(const struct rst_event *e) {}
-INLINE int aggregates(const struct rst_event *e) { return 0; }
 
 #endif

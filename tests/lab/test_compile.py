@@ -56,7 +56,8 @@ SICK = """
 set -e
 mount --make-rprivate /
 for place in /tmp /var/tmp /dev/shm /run; do
-    mount -t tmpfs -o ro none $place
+    mount --bind $place $place
+    mount -o remount,bind,ro $place
 done
 exec "$@"
 """
