@@ -39,7 +39,6 @@ class Sink:
     def __init__(self, descriptor: int, ended: Callable[[], bool] = lambda: False) -> None:
         self._descriptor = descriptor
         self._ended = ended
-        self._capacity = _capacity(descriptor)
         self._grace: float | None = None
         self._hung = select.poll()
         self._hung.register(descriptor, 0)  # POLLERR and POLLHUP are always reported
@@ -64,8 +63,9 @@ class Sink:
 
     def _room(self) -> int:
         """How many bytes it takes now without blocking."""
-        if self._capacity and not _unread(self._descriptor):
-            return self._capacity
+        capacity = _capacity(self._descriptor)  # its reader may change that (F_SETPIPE_SZ)
+        if capacity and not _unread(self._descriptor):
+            return capacity
         return select.PIPE_BUF  # so many, if it is ready (pipe(7))
 
     def _wait_for_reader(self) -> None:

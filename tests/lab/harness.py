@@ -95,8 +95,10 @@ class Tracer:
         started = time.monotonic()
         self._changed = threading.Condition()
         self._lines: queue.Queue[str] = queue.Queue()
+        # What is alike comes fast here: it is told one by one unless a test is about that.
+        told = [] if {"--rate", "--no-aggregate"} & {*options} else ["--rate", "1000000"]
         self.process = subprocess.Popen(
-            [*program, "-o", "json", *options],
+            [*program, "-o", "json", *told, *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
