@@ -4,12 +4,6 @@
  * takes from there.
  */
 
-INLINE int is_sent(__u8 kind)
-{
-	return kind == KIND_SENT_PASSIVE || kind == KIND_SENT_ACTIVE ||
-	       kind == KIND_SENT_NETFILTER || kind == KIND_SENT_RAW;
-}
-
 /* What comes from the peer after "its" RST. Or, with `peer`, its handshake of another connection, which
  * this packet has confirmed. */
 INLINE void tell_late(const struct parsed *p, const void *skb, const struct rst_frame *frame,
@@ -101,6 +95,21 @@ INLINE int ends_flow(__u8 kind)
 {
 	return kind != KIND_RECEIVED_REJECTED && kind != KIND_RECEIVED_UNMATCHED &&
 	       kind != KIND_FORWARDED;
+}
+
+/* Of a RST that is only counted. */
+INLINE void end_flow(__u8 kind, __u64 net, const struct tuple *t)
+{
+	struct flow_key key = {};
+	struct flow *f;
+	int high;
+
+	if (!BASELINE || !ends_flow(kind))
+		return;
+	high = make_flow_key(&key, net, t);
+	f = flows.lookup(&key);
+	if (f)
+		(high ? &f->half[1] : &f->half[0])->closed = 1;
 }
 
 INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t, __u32 rst_seq)

@@ -28,17 +28,21 @@ INLINE void forget(__u64 skb, const struct track *t)
 
 /* The packet ended in another namespace than where it was seen: a macvlan or VLAN device that was
  * moved away from its lower one. Its own packets were learned there. */
-INLINE void move_to(struct rst_event *e, const struct track *t, const void *net, const void *dev)
+INLINE void move_to(struct rst_event *e, const void *net, const void *dev)
+{
+	e->net = net_key(net);
+	e->netns = e->here.netns = net_inum(net);
+	/* TCP takes the device off its packets; skb_iif is the last one that it came in by. */
+	e->here.ifindex = dev ? GET(__u32, dev, dev_ifindex) : GET(__u32, e->skb, skb_iif);
+}
+
+INLINE void fill_ours(struct rst_event *e, const struct track *t)
 {
 	struct flow_key key = {};
 	struct flow *f;
 	int high;
 
-	e->net = net_key(net);
-	e->netns = e->here.netns = net_inum(net);
-	/* TCP takes the device off its packets; skb_iif is the last one that it came in by. */
-	e->here.ifindex = dev ? GET(__u32, dev, dev_ifindex) : GET(__u32, e->skb, skb_iif);
-	if (!BASELINE || e->ours.packets)
+	if (!BASELINE || e->net == t->net || e->ours.packets)
 		return;
 	high = make_flow_key(&key, e->net, &t->t);
 	f = flows.lookup(&key);
@@ -61,7 +65,7 @@ INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk,
 	e->kind = kind;
 	fill_received(e, t, skb);
 	if (net && net_key(net) != t->net)
-		move_to(e, t, net, dev);
+		move_to(e, net, dev);
 	e->drop_reason = drop_reason;
 	if (sk) {
 		fill_socket(&e->sock, sk);
@@ -69,13 +73,16 @@ INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk,
 		e->judged = sk == (const void *)t->sk;
 		if (e->judged && t->handshake)
 			e->sock.state = ST_SYN_RECV;
+	}
+	if (only_counted(e, &t->t)) {
+		end_flow(kind, t->net, &t->t);
+	} else {
+		fill_packet(e, t);
+		fill_ours(e, t);
 		if (e->sock.full && e->sock.state != ST_LISTEN) {
 			fill_owner(e);
 			fill_data(e);
 		}
-	}
-	if (!filtered(e, &t->t)) {
-		watch_peer(e, &t->t);
 		emit(e);
 	}
 	held.delete(&skb);
@@ -354,7 +361,8 @@ INLINE void active(__u64 sk, __u32 reason)
 	if (awaited && since(why.ts, awaited->ts) < SECOND) {
 		behind.ts = awaited->ts;
 		behind.skb = awaited->skb;
-		events.ringbuf_output(&behind, sizeof(behind), 0);
+		if (behind.skb)
+			events.ringbuf_output(&behind, sizeof(behind), 0);
 		awaiting.delete(&sk);
 		return;
 	}

@@ -214,7 +214,7 @@ struct rst_event {
 	__u32 netns;
 	__u32 reason;     /* sk_rst_reason (sent) or NO_REASON */
 	__u32 drop_reason; /* skb_drop_reason (received) or NO_REASON */
-	__u32 pad1;
+	__u32 bucket;     /* of `buckets`, from which it was let through; 0: none */
 	__u8 kind;        /* KIND_LATE: no RST, but a packet that came after one, in `rst`; with SCOPE_PEER
 			   * what it confirmed, in `peer` */
 	__u8 scope;       /* SCOPE_…: what `theirs` was learned from */
@@ -224,6 +224,7 @@ struct rst_event {
 	__u8 has_ingress;
 	__u8 has_actor;   /* actor: the task that had somebody else's socket reset (ss -K) */
 	__u8 judged;      /* sock: from the function that judged the RST, not from kfree_skb */
+	__u64 bucket_key; /* whose that bucket was then */
 	struct rst_frame here;
 	struct rst_frame ingress;
 	struct rst_made made;
@@ -237,6 +238,29 @@ struct rst_event {
 	struct rst_half ours;
 	struct rst_peer peer;
 	struct rst_data data; /* sent over the ring only with --payload */
+};
+
+/* What resets that are alike share (bpf/storm.c): how many are told in detail, and a count of the
+ * others. Python reads it through the map's memory, and writes `told`. */
+struct rst_bucket {
+	__u64 key;        /* of what they have in common; 0: nobody's yet */
+	__u64 counted;    /* resets that were counted in place of being sent: only ever grows */
+	__u64 told;       /* so many of these have had their line: Python's */
+	__u64 first_ts;   /* of the first one counted since */
+	__u64 last_ts;    /* of the newest one counted */
+	__u64 used_ts;
+	__u64 full_ts;    /* when it will have all its tokens again */
+	__u64 births_ts;  /* likewise, of the tokens for new buckets below this one */
+	__u32 sampled;    /* one at least was sent */
+	__u32 level;      /* LEVEL_… */
+	__u32 kind;
+	__u32 pad;
+};
+
+/* How much of the ring buffer a kind has, in bytes since the start. */
+struct rst_room {
+	__u64 sent;
+	__u64 read;       /* Python's */
 };
 
 /* Why a RST was sent, where the kernel says so only after it has left (tcp_send_active_reset). */

@@ -77,12 +77,28 @@ INLINE int filtered(const struct rst_event *e, const struct tuple *wire)
 	return 1;
 }
 
+/* Whether it is only counted: nobody asked for it, or there are enough like it. */
+INLINE int only_counted(struct rst_event *e, const struct tuple *wire)
+{
+	if (filtered(e, wire))
+		return 1;
+	if (admitted(e, wire))
+		return 0;
+	count(e->kind, COUNT_AGGREGATED);
+	return 1;
+}
+
 INLINE void emit(struct rst_event *e)
 {
-	if (events.ringbuf_output(e, PAYLOAD ? sizeof(*e) : sizeof(*e) - sizeof(e->data), 0))
-		count(e->kind, COUNT_LOST);
-	else
-		count(e->kind, COUNT_SHOWN);
+	__u32 size = PAYLOAD ? sizeof(*e) : sizeof(*e) - sizeof(e->data);
+
+	if (!has_room(e->kind, size) || events.ringbuf_output(e, size, 0)) {
+		count(e->kind, aggregates(e) ? COUNT_AGGREGATED : COUNT_LOST);
+		return;
+	}
+	takes_room(e->kind, size);
+	sampled(e);
+	count(e->kind, COUNT_SENT);
 }
 
 INLINE struct rst_event *new_event(__u64 key, __u32 kind)

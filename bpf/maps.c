@@ -132,9 +132,14 @@ struct net_key {
 
 #define TRACKED 8192
 #define ANY_NET 0 /* no namespace has this key */
+#define MMAPABLE 1024 /* BPF_F_MMAPABLE (include/uapi/linux/bpf.h, 5.5) */
 
 BPF_RINGBUF_OUTPUT(events, RING_PAGES);
 BPF_PERCPU_ARRAY(counts, __u64, (KIND_LATE + 1) * COUNT_KINDS); /* KIND_LATE is the last */
+
+/* Both are mapped into Python's memory. */
+BPF_F_TABLE("array", __u32, struct rst_room, rooms, ROOMS, MMAPABLE);
+BPF_F_TABLE("array", __u32, struct rst_bucket, buckets, FIXED_BUCKETS + BUCKETS, MMAPABLE);
 
 BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);
 BPF_TABLE("lru_hash", struct peer_key, struct rst_peer, peers, PEERS);

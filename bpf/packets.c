@@ -293,10 +293,11 @@ INLINE int is_told(struct track *t, __u64 skb, const void *sk, __u64 now)
 }
 
 /* tcp_send_reset, which comes next, tells why: that is sent behind the event. Not in place of it: it
- * does not come where the packet waited so long that what it said (`reasons`) is forgotten. */
-INLINE void await_reason(const struct rst_event *e, const void *sk)
+ * does not come where the packet waited so long that what it said (`reasons`) is forgotten. Of a RST
+ * that is only counted it is taken note of too, else it would be kept for the next one. */
+INLINE void await_reason(const struct rst_event *e, const void *sk, __u8 told)
 {
-	struct awaited awaited = { .ts = e->ts, .skb = e->skb };
+	struct awaited awaited = { .ts = e->ts, .skb = told ? e->skb : 0 };
 	__u64 key = (__u64)sk;
 
 	awaiting.update(&key, &awaited);
@@ -311,7 +312,7 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	struct track *t;
 	const void *sk = GET(const void *, skb, skb_sk);
 	__u64 now = bpf_ktime_get_ns();
-	__u8 state = 0, raw = 0;
+	__u8 state = 0, raw = 0, told;
 
 	if (sk) {
 		state = GET(__u8, sk, sk_state);
@@ -343,7 +344,6 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	e->here.ifindex = GET(__u32, dev, dev_ifindex);
 	e->here.netns = e->netns = net_inum(net_of_dev(dev));
 	e->here.ttl = p->ttl;
-	fill_headers(&e->rst, p, (const void *)skb);
 
 	if (pending)
 		fill_answer(e, pending);
@@ -357,13 +357,17 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 		e->kind = KIND_SENT_PASSIVE; /* before 6.10, tcp_send_reset is silent without a socket */
 	else
 		e->kind = KIND_SENT_NETFILTER;
-	fill_baseline(e, t->net, &p->t, p->seq);
 	remember_made(t, e, p, skb, now);
-	if (!filtered(e, &p->t)) {
+	told = !only_counted(e, &p->t);
+	if (told) {
+		fill_headers(&e->rst, p, (const void *)skb);
+		fill_baseline(e, t->net, &p->t, p->seq);
 		emit(e);
-		if (e->reason_follows)
-			await_reason(e, sk);
+	} else {
+		end_flow(e->kind, t->net, &p->t);
 	}
+	if (e->reason_follows)
+		await_reason(e, sk, told);
 	held.delete(&skb);
 }
 
@@ -388,8 +392,14 @@ INLINE void fill_received(struct rst_event *e, const struct track *t, __u64 skb)
 	e->ingress = t->ingress;
 	e->has_ingress = t->has_ingress;
 	e->made = t->made;
+}
+
+/* What a RST that is told has beside that. */
+INLINE void fill_packet(struct rst_event *e, const struct track *t)
+{
 	bpf_probe_read_kernel(&e->rst, sizeof(e->rst), &t->rst);
 	fill_baseline(e, t->net, &t->t, t->seq);
+	watch_peer(e, &t->t);
 }
 
 int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
@@ -430,8 +440,8 @@ int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	e->kind = KIND_FORWARDED;
 	fill_received(e, t, key);
-	if (!filtered(e, &t->t)) {
-		watch_peer(e, &t->t);
+	if (!only_counted(e, &t->t)) {
+		fill_packet(e, t);
 		emit(e);
 	}
 	held.delete(&key);

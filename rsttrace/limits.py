@@ -88,3 +88,10 @@ RULES_NAMESPACES = 64
 RULES_KEPT, RULES_NAMED = 4096, 4
 """Rules that reject with a reset: kept of one namespace, and named of those that may have made a
 reset."""
+
+RATE = 20
+"""Resets a second that are alike (of one kind and cause, peer and service) and told one by one; the
+others are counted."""
+
+BURST_S = 5
+"""So many seconds' worth of them may come at once."""

@@ -52,6 +52,15 @@ from rsttrace.cli.options import (
     help="How many flows to remember (about 1.2 kB of kernel memory each).",
 )
 @click.option(
+    "--rate",
+    type=click.IntRange(1, 1_000_000),
+    default=limits.RATE,
+    show_default=True,
+    help="How many resets a second that are alike are shown one by one, after five times as many "
+    "at once; the others are counted.",
+)
+@click.option("--no-aggregate", is_flag=True, help="Show every reset one by one, also in a storm.")
+@click.option(
     "--hold",
     type=click.FloatRange(0, 60),
     default=0.1,

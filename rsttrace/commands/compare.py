@@ -107,7 +107,7 @@ def compare(
             run.reporting.report.comparison = comparison_lines(found.comparison)
         entries = _Entries(files, logs, found, run)
         failed = entries.show(bar)
-        run.summarize(entries.looked_at)
+        run.summarize(entries.looked_at - run.shown)
     return 1 if failed or run.failed else 0
 
 

@@ -127,7 +127,7 @@ def read(
                 except CaptureError as error:
                     run.say(f"rsttrace: {error}")
                     failed += 1
-        run.summarize(looked_at)
+        run.summarize(looked_at - run.shown)
     return 1 if failed or run.failed else 0
 
 

@@ -15,7 +15,7 @@ from rsttrace.commands.stop import Stop
 from rsttrace.commands.writer import Stuck, Writer
 from rsttrace.judge.fingerprints import Fingerprints
 from rsttrace.judge.history import Case, History
-from rsttrace.judge.verdict import judge
+from rsttrace.judge.verdict import counted, judge
 from rsttrace.model import Entry, Origin, Reset, Verdict
 from rsttrace.render.json import entry_line
 from rsttrace.render.summary import Tally
@@ -71,11 +71,14 @@ class Run:
         judged_hook: called with each reset that is wanted and its verdict, whichever it is, before
             it is shown.
         unwanted_hook: called for each reset that was judged and is not to be shown.
+        counted_hook: called with each entry shown of resets that were only counted.
         title: what the run looks at, for the report.
 
     Attributes:
         history: where resets and late packets go in.
-        shown: how many resets were shown; entries that amend one are not counted.
+        shown: how many resets were shown; entries that amend one are not counted, nor are those
+            that were only counted themselves.
+        filtered: how many were looked at and not wanted.
         before: called before each entry is written, if set.
         writer: writes what is shown beside the entries.
         reporting: the page of ``--report``, if one is wanted.
@@ -93,6 +96,7 @@ class Run:
         entry_hook: Callable[[Entry], None] | None = None,
         judged_hook: Callable[[Reset, Verdict], None] | None = None,
         unwanted_hook: Callable[[], None] | None = None,
+        counted_hook: Callable[[Entry], None] | None = None,
         title: str = "TCP resets",
     ) -> None:
         """Starts the clock of `Options.duration_s`."""
@@ -100,7 +104,7 @@ class Run:
         self._status = status or to_stderr
         lines_to = sys.stderr if options.write == STDOUT else sys.stdout
         self.writer = Writer(out or lines_to, self.ended)
-        self.shown = 0
+        self.shown = self.filtered = 0
         self.before: Callable[[], None] | None = None
         self.history = History(
             hold_ns=round(options.hold_s * 1e9),
@@ -113,6 +117,7 @@ class Run:
         self._entry_hook = entry_hook
         self._judged_hook = judged_hook
         self._unwanted_hook = unwanted_hook
+        self._counted_hook = counted_hook
         self._own_netns = os.stat("/proc/self/ns/net").st_ino
         self._file: Recording | None = None
         self._mute = False
@@ -220,16 +225,19 @@ class Run:
             self._judged_hook(reset, verdict)
         # What has been shown is amended, whatever it has become.
         if amends is None and not self._is_wanted(reset, verdict.origin):
+            self.filtered += not case.unwanted
+            case.unwanted = True
             if self._unwanted_hook is not None:
                 self._unwanted_hook()
             return
         if self.before is not None:
             self.before()
         entry = Entry(self._number(), reset, verdict, amends)
+        self._write(entry)
         if amends is None:
             case.entry = entry.id
             self.shown += 1
-        self._write(entry)
+            self.filtered -= case.unwanted  # what came later has changed that
         self._tally.add(entry)
         if self._file is not None:
             self._file.add(entry)
@@ -237,6 +245,19 @@ class Run:
             self.reporting.add(entry)
         if self._entry_hook is not None:
             self._entry_hook(entry)
+
+    def show_counted(self, reset: Reset) -> None:
+        """Show resets that were only counted (`Reset.counted`): they are not judged.
+
+        Raises: see `show`.
+        """
+        verdict = counted(reset)
+        if not self._is_wanted(reset, verdict.origin):
+            return
+        entry = Entry(self._number(), reset, verdict)
+        self._write(entry)
+        if self._counted_hook is not None:
+            self._counted_hook(entry)
 
     def show_judged(self, entry: Entry, made: dict[str, Any]) -> None:
         """Show an entry that another run has judged; `made` is it as a JSON object.
@@ -255,13 +276,13 @@ class Run:
             self.reporting.add(entry)
         self.shown += 1
 
-    def summarize(self, looked_at: int, *, lost: int = 0) -> None:
-        """End with counts (``--summary``): of so many resets that were looked at, and of lost ones.
+    def summarize(self, filtered: int, *, aggregated: int = 0, lost: int = 0) -> None:
+        """End with counts (``--summary``): of what was shown, and of so many that were not.
 
         Raises:
             BrokenPipeError: nobody reads any more.
         """
-        self._tally.not_shown(filtered=looked_at - self.shown, aggregated=0, lost=lost)
+        self._tally.not_shown(filtered=filtered, aggregated=aggregated, lost=lost)
         if not self.options.summary:
             return
         with contextlib.suppress(Stuck):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from rsttrace.commands.books import EVERY_S, Losses, balance
 from rsttrace.commands.filters import check_repeats, filter_of
 from rsttrace.commands.leftovers import leftover_lines
 from rsttrace.commands.noting import Noting
@@ -77,6 +78,7 @@ def run_command(options: Mapping[str, Any]) -> int:
         flows=options["flows"],
         plan=options["plan"],
         payload=options["payload"],
+        rate=0 if options["no_aggregate"] else options["rate"],
     )
     return trace(
         request,
@@ -130,6 +132,7 @@ def trace(request: Request, options: Options) -> int:
             entry_hook=each(probing.ask, watching.tell),
             judged_hook=probing.ask_peer,
             unwanted_hook=watching.tell_unwanted,
+            counted_hook=watching.tell_counted,
             title=f"TCP resets on {platform.node()}",
         ) as run,
     ):
@@ -196,6 +199,9 @@ class _Tracing:
         self._probing = probing
         self._noting = noting
         self._watching = watching
+        self._losses = Losses(lambda: source.counts().values(), run.say)
+        self._counts_due = time.monotonic() + EVERY_S
+        run.writer.while_waiting(self._losses.tell)
 
     def run(self) -> None:
         """Until something ends it, and then what is left.
@@ -207,6 +213,8 @@ class _Tracing:
         run, source = self._run, self._source
         while not run.full and not run.ended():
             self._show(source.wait(self._wait_s()))
+            self._losses.tell()
+            self._show_counted()
             self._enricher.tidy()
             self._probing.show(run)
             self._watching.turn()
@@ -232,6 +240,7 @@ class _Tracing:
         for item in items:
             if isinstance(item, Reset):
                 if self._probing.is_own(item):
+                    self._run.filtered += 1
                     continue
                 self._enricher.enrich(item)
             case = self._run.history.add(item, time.monotonic_ns())
@@ -239,6 +248,16 @@ class _Tracing:
                 self._noting.ask(case)
         self._noting.take(self._run)
         self._run.show(time.monotonic_ns())
+
+    def _show_counted(self, *, at_the_end: bool = False) -> None:
+        """Show what was only counted in the last second."""
+        now = time.monotonic()
+        if now < self._counts_due and not at_the_end:
+            return
+        self._counts_due = now + EVERY_S
+        for reset in self._source.counted(all_of_them=at_the_end):
+            self._enricher.enrich(reset)
+            self._run.show_counted(reset)
 
     def _show_rest(self) -> None:
         """Show what the probes had told before they were detached, as far as there is time."""
@@ -252,21 +271,23 @@ class _Tracing:
             self._run.amend()
         else:
             self._run.show(None)
+            self._show_counted(at_the_end=True)
 
 
 def _end(run: Run, source: LiveSource) -> None:
     """Say what is missing, and end with counts."""
-    counts = source.counts().values()
-    lost = sum(row[2] for row in counts)
+    books = balance(source.counts().values(), shown=run.shown, filtered=run.filtered, full=run.full)
     if late_lost := source.late_lost():
         run.say(
             f"warning: {late_lost} packets that came after a reset are lost: verdicts may lack them"
         )
-    if lost:
-        run.say(f"warning: {lost} resets are missing above: the ring buffer was full")
-    # Of those that the kernel told of, some were filtered here, some (--count, a backlog at the
-    # end) never looked at.
-    run.summarize(sum(row[0] + row[1] for row in counts), lost=lost)
+    if books.lost:
+        run.say(
+            f"warning: {books.lost:,} resets are missing above: there was no room for them, or the"
+            " run ended before they were looked at"
+        )
+    run.say(books.line)
+    run.summarize(books.filtered, aggregated=books.aggregated, lost=books.lost)
 
 
 def on_iface(reset: Reset, names: tuple[str, ...], enricher: Enricher) -> bool:

@@ -94,6 +94,10 @@ class Watching:
             self._forged += entry.verdict.origin is Origin.FORGED
         if self._metrics is not None:
             self._metrics.add(entry)
+        self.tell_counted(entry)
+
+    def tell_counted(self, entry: Entry) -> None:
+        """An entry was shown of resets that were only counted: metrics have the kernel's count."""
         if self._journal is not None:
             utc = self._options.utc
             line, *_ = entry_lines(entry, utc=utc, own_netns=self._own_netns)

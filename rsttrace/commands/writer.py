@@ -26,7 +26,8 @@ class Stuck(Exception):
 class Sink:
     """A descriptor that is written to without being held up by a reader that does not read.
 
-    `ended` says whether the run is to end: then such a reader is given `GRACE_S` more.
+    `ended` says whether the run is to end: then such a reader is given `GRACE_S` more. `waiting` is
+    called now and then while it does not read.
     """
 
     def __init__(self, descriptor: int, ended: Callable[[], bool] = lambda: False) -> None:
@@ -37,6 +38,7 @@ class Sink:
         self._hung.register(descriptor, 0)  # POLLERR and POLLHUP are always reported
         self._ready = select.poll()
         self._ready.register(descriptor, select.POLLOUT)
+        self.waiting: Callable[[], None] = lambda: None
 
     def write(self, data: bytes) -> None:
         """Write all of it.
@@ -55,6 +57,7 @@ class Sink:
             left = left[os.write(self._descriptor, left[: select.PIPE_BUF]) :]
 
     def _wait_for_reader(self) -> None:
+        self.waiting()
         if not self._ended():
             return
         self._grace = self._grace or time.monotonic() + GRACE_S
@@ -94,6 +97,11 @@ class Writer:
     def object(self, made: dict[str, Any]) -> None:
         """Write one JSON object, as `lines` does."""
         self.lines([object_line(made)])
+
+    def while_waiting(self, tell: Callable[[], None]) -> None:
+        """Have this called now and then while the reader does not read."""
+        if self._sink is not None:
+            self._sink.waiting = tell
 
     def abandoned(self) -> bool:
         """Whether the reading end of our pipe is closed."""

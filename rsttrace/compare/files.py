@@ -233,6 +233,8 @@ def _take(log: Log, index: dict[int, int], found: jsonl.Object) -> None:
             whole = ended is not None and summary.filtered == 0
             log.whole = whole if only else whole and log.whole
         return
+    if found.get("counted") is not None:
+        return  # resets that were only counted: the summary has them among those that are missing
     line = jsonl.read_entry(found)
     first = line.entry.amends if line.entry.amends is not None else line.entry.id
     if first in index:

@@ -84,13 +84,17 @@ def _identity(item: Reset | LatePacket) -> object:
 
 @dataclass
 class Case:
-    """One reset under judgement. `entry` is the id of the entry that first showed it, if any."""
+    """One reset under judgement.
+
+    `entry` is the id of the entry that first showed it, if any; `unwanted`: it was filtered then.
+    """
 
     reset: Reset
     due_ns: int
     verdict: Verdict | None = None
     entry: int | None = None
     touched: bool = False
+    unwanted: bool = False
 
 
 class History:

@@ -169,6 +169,13 @@ def _verdict(
     )
 
 
+def counted(reset: Reset) -> Verdict:
+    """Of resets that were only counted: none was looked at, and so nobody is accused. Pure."""
+    if reset.kind.direction == "sent":
+        return _sent(reset, proofs.proof(reset))
+    return Verdict(Origin.INCONCLUSIVE, None, 0.0, summary="only counted, not looked at one by one")
+
+
 def _sent(reset: Reset, proof: proofs.Proof | None) -> Verdict:
     """What this host sent itself: there is nothing to weigh."""
     assert proof is not None

@@ -25,7 +25,7 @@ from rsttrace.kernel import cache, cgroup, hooks, image, kprobe, lockdown, trace
 from rsttrace.kernel.facts import Facts
 from rsttrace.kernel.image import RAW_TRACEPOINT, Program
 from rsttrace.kernel.program import Texts, compile_program, config_header, kept_name, texts
-from rsttrace.kernel.protocol import HookStatus, Report, Request, receive_request, send_answer
+from rsttrace.kernel.protocol import MAPS, HookStatus, Report, Request, receive_request, send_answer
 from rsttrace.kernel.workplace import workplace
 
 
@@ -191,8 +191,8 @@ def check_packet_layer(statuses: list[HookStatus]) -> None:
 def load(request: Request) -> tuple[Report, list[int]]:
     """Compile or take what is kept, load and attach: report and descriptors.
 
-    The descriptors are the ring buffer's, the counters', the flows', and, in the report's order,
-    one for each hook that is attached (the probe) or waits for its module (the program).
+    The descriptors are those of `MAPS`, and, in the report's order, one for each
+    hook that is attached (the probe) or waits for its module (the program).
 
     Raises:
         RsttraceError: nothing can be traced; the message says why.
@@ -225,7 +225,7 @@ def load(request: Request) -> tuple[Report, list[int]]:
         bcc_version=program.bcc_version,
         kept=isinstance(program, image.Loaded),
     )
-    maps = [program.map(name) for name in ("events", "counts", "flows")]
+    maps = [program.map(name) for name in MAPS]
     return report, [*maps, *descriptors]
 
 

@@ -16,9 +16,9 @@ LATE = len(Kind)
 SCOPES = (Scope.NONE, Scope.FLOW, Scope.PEER)
 """Scopes by their number in rst_event.scope. An event begins as zeroes, with no baseline."""
 
-COUNT_KINDS = 3
-COUNT_SHOWN, COUNT_FILTERED, COUNT_LOST = range(COUNT_KINDS)
-"""Columns of the `counts` map; it has a row for each kind, the last one is that of `LATE`."""
+COUNT_KINDS = 4
+COUNT_SENT, COUNT_FILTERED, COUNT_LOST, COUNT_AGGREGATED = range(COUNT_KINDS)
+"""Columns of the `counts` map (counts.Counts); it has a row for each kind, and at last `LATE`'s."""
 
 NO_REASON = 0xFFFFFFFF
 """rst_event.reason and drop_reason where the kernel gave none."""
@@ -46,16 +46,36 @@ RING_PAGES = 4096
 """Ring buffer size in 4 KiB pages (16 MiB): 9,000 events while Python handles a chunk of 64."""
 
 
+ROOMS = LATE + 2
+"""Rows of the `rooms` map: one for each kind, one for late packets, the last for all together."""
+
+FIXED_BUCKETS = 16
+"""Rows of the `buckets` map before those found by their key: one with the secret, then one for each
+kind."""
+
+BUCKETS = 4096
+"""Rows found by their key: so many sorts of resets are told apart at once."""
+
+LEVELS = ("kind", "netns", "service", "peer")
+"""What the resets of a bucket have in common, by its number in rst_bucket.level: bpf/storm.c."""
+
+
 def constants() -> dict[str, int]:
     """Numbers that both sides know, by their names in C: they are the same for every request."""
     return {
         **{f"KIND_{kind.name}": number for kind, number in KIND_NUMBERS.items()},
         "KIND_LATE": LATE,
         **{f"SCOPE_{scope.name}": number for number, scope in enumerate(SCOPES)},
-        "COUNT_SHOWN": COUNT_SHOWN,
+        "COUNT_SENT": COUNT_SENT,
         "COUNT_FILTERED": COUNT_FILTERED,
         "COUNT_LOST": COUNT_LOST,
+        "COUNT_AGGREGATED": COUNT_AGGREGATED,
         "COUNT_KINDS": COUNT_KINDS,
+        "ROOMS": ROOMS,
+        "BURST_S": limits.BURST_S,
+        "FIXED_BUCKETS": FIXED_BUCKETS,
+        "BUCKETS": BUCKETS,
+        **{f"LEVEL_{name.upper()}": number for number, name in enumerate(LEVELS)},
         **{f"ST_{name}": number for number, name in TCP_STATES.items()},
         "NO_REASON": NO_REASON,
         "PEERS": limits.PEERS,

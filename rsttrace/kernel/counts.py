@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from typing import NamedTuple
 
 from rsttrace.kernel import syscalls
+
+
+class Counts(NamedTuple):
+    """What became of the resets of a kind, as the kernel side counts them: each is one of these.
+
+    `sent` were put into the ring buffer, `filtered` not asked for, `lost` found no room,
+    `aggregated` were counted, for there were enough like them (bpf/storm.c).
+    """
+
+    sent: int
+    filtered: int
+    lost: int
+    aggregated: int
 
 
 def lookup_per_cpu(descriptor: int, index: int) -> int:

@@ -45,12 +45,14 @@ class Loaded:
         ring: descriptor of the ring buffer map.
         counts: descriptor of the per-CPU counters map.
         flows: descriptor of the map of what was learned of each flow.
+        rooms: descriptor of the map of the ring's rooms.
+        buckets: descriptor of the map of buckets.
         log: what the compiler and the verifier printed.
     """
 
     def __init__(self, report: Report, descriptors: list[int], log: str) -> None:
         self.report = report
-        self.ring, self.counts, self.flows, *rest = descriptors
+        self.ring, self.counts, self.flows, self.rooms, self.buckets, *rest = descriptors
         self.log = log
         self._probes: list[int] = []
         self._waiting: dict[str, int] = {}  # target -> the program to attach to it
@@ -88,10 +90,10 @@ class Loaded:
     def close(self) -> None:
         """Remove everything from the kernel."""
         self.detach()
-        for descriptor in (self.ring, self.counts, self.flows):
+        for descriptor in (self.ring, self.counts, self.flows, self.rooms, self.buckets):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.ring = self.counts = self.flows = -1
+        self.ring = self.counts = self.flows = self.rooms = self.buckets = -1
 
 
 def load(request: Request, meanwhile: Callable[[], None] | None = None) -> Loaded:

@@ -34,6 +34,7 @@ def config_header(request: Request, facts: Facts, plan: Plan, follows: bool) -> 
         "KIND_MASK": mask,
         "RING_PAGES": config.RING_PAGES,
         "FLOWS": request.flows,
+        "RATE": request.rate,
         "BASELINE": int(request.baseline),
         "PAYLOAD": request.payload,
         "FILTER_NETNS": int(bool(request.netns)),

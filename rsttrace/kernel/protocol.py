@@ -17,6 +17,9 @@ from rsttrace.errors import KernelError, RsttraceError
 
 MAX_DESCRIPTORS = 64
 
+MAPS = ("events", "counts", "flows", "rooms", "buckets")
+"""The maps that the tracer is given; their descriptors come first, in this order."""
+
 LENGTH = struct.Struct("=I")
 
 
@@ -27,8 +30,9 @@ class Request:
     `kinds` are the kinds to emit; `nets` are (address as 16 bytes in hex, prefix length of 128),
     `ports` and `netns` are exact; empty means any. `plan` is ``auto``, ``kprobes`` or
     ``tracepoints``. `flows` bounds the baseline map (entries). `payload` is how many bytes of what
-    a socket sent last are kept for its resets (0: nothing is looked at). Without `kept` the
-    program is compiled, also where one is kept from an earlier start.
+    a socket sent last are kept for its resets (0: nothing is looked at). `rate` is how many resets
+    a second that are alike are sent one by one, the others are counted (0: all are sent). Without
+    `kept` the program is compiled, also where one is kept from an earlier start.
     """
 
     kinds: tuple[str, ...]
@@ -39,6 +43,7 @@ class Request:
     flows: int = limits.FLOWS
     plan: str = "auto"
     payload: int = 0
+    rate: int = limits.RATE
     kept: bool = True
 
 

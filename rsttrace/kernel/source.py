@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 
 from rsttrace.kernel import config, loader
-from rsttrace.kernel.counts import lookup_per_cpu
+from rsttrace.kernel.counts import Counts, lookup_per_cpu
 from rsttrace.kernel.decode import Context, decode
 from rsttrace.kernel.flows import Halves, learned
 from rsttrace.kernel.followups import WITHIN_S, FollowUps
@@ -16,7 +17,8 @@ from rsttrace.kernel.layout import event_size
 from rsttrace.kernel.order import InOrder
 from rsttrace.kernel.protocol import Report, Request
 from rsttrace.kernel.ring import RingBuffer
-from rsttrace.model import Endpoint, Kind, LatePacket, Reset
+from rsttrace.kernel.storm import LINES, Buckets, Count, Rooms
+from rsttrace.model import Baseline, Cause, Counted, Endpoint, Kind, LatePacket, Reset
 
 CHUNK = 64
 """How many events are decoded before the ring is emptied again."""
@@ -24,6 +26,10 @@ CHUNK = 64
 BACKLOG = 25_000
 """How many raw events may wait in our memory (45 MB); more stay in the ring, then are lost there
 and counted."""
+
+
+ANY_CAUSE = Cause("unknown", "for several reasons", None)
+"""Of resets that were counted and have only their kind in common."""
 
 
 class LiveSource:
@@ -40,7 +46,7 @@ class LiveSource:
         self._request = request
         self._meanwhile = meanwhile
         self._stack = contextlib.ExitStack()
-        self._final: dict[Kind, tuple[int, int, int]] | None = None
+        self._final: dict[Kind, Counts] | None = None
         self._final_late = 0
         self._order = InOrder()
         self._detached = False
@@ -52,6 +58,10 @@ class LiveSource:
             stack.callback(self._loaded.close)
             self._ring = RingBuffer(self._loaded.ring, config.RING_PAGES * 4096)
             stack.callback(self._ring.close)
+            self._rooms = Rooms(self._loaded.rooms)
+            stack.callback(self._rooms.close)
+            self._buckets = Buckets(self._loaded.buckets)
+            stack.callback(self._buckets.close)
             self._stack = stack.pop_all()
         return self
 
@@ -111,6 +121,7 @@ class LiveSource:
         now_ns = time.monotonic_ns()
         room = max(0, BACKLOG - len(self._order) - len(self._follow_ups))
         records, all_of_it = self._ring.read(room)
+        self._rooms.release(records)
         self._order.add(self._follow_ups.join(records, now_ns / 1e9))
         if self._detached and len(records) < room:
             self._order.add(self._follow_ups.rest())
@@ -118,13 +129,29 @@ class LiveSource:
         chunk = self._order.take(CHUNK, read_ns)
         if not chunk:
             return []
-        context = Context(
+        context = self._context()
+        for record in chunk:
+            self._buckets.sample(record)
+        return [_decoded(record, context) for record in chunk]
+
+    def counted(self, *, all_of_them: bool = False) -> list[Reset]:
+        """Resets that were counted since the last call: one `Reset` for all that are alike.
+
+        At most `storm.LINES`; what is not given comes with the next call, unless `all_of_them` are
+        asked for. Call it once a second. What holds for one of them only is left out.
+        """
+        context = self._context()
+        return [
+            _together(_decoded(count.record, context), count, context)
+            for count in self._buckets.counts(None if all_of_them else LINES)
+        ]
+
+    def _context(self) -> Context:
+        return Context(
             clock_offset_ns=time.clock_gettime_ns(time.CLOCK_REALTIME)
             - time.clock_gettime_ns(time.CLOCK_MONOTONIC),
             enums=self.report.enums,
         )
-        size = event_size()
-        return [decode(record[:size].ljust(size, b"\0"), context) for record in chunk]
 
     def learned(self, identity: int, local: Endpoint, remote: Endpoint) -> Halves:
         """What both directions of a connection looked like so far; see `flows.learned`."""
@@ -135,8 +162,8 @@ class LiveSource:
         self._loaded.detach()
         self._detached = True
 
-    def counts(self) -> dict[Kind, tuple[int, int, int]]:
-        """Exact counts kept in the kernel: kind -> (shown, filtered, lost).
+    def counts(self) -> dict[Kind, Counts]:
+        """Exact counts kept in the kernel, by kind.
 
         Also valid after closing.
         """
@@ -148,7 +175,7 @@ class LiveSource:
                 lookup_per_cpu(self._loaded.counts, number * config.COUNT_KINDS + column)
                 for column in range(config.COUNT_KINDS)
             ]
-            rows[kind] = (cells[0], cells[1], cells[2])
+            rows[kind] = Counts(*cells)
         return rows
 
     def late_lost(self) -> int:
@@ -160,3 +187,32 @@ class LiveSource:
             return self._final_late
         at = config.LATE * config.COUNT_KINDS + config.COUNT_LOST
         return lookup_per_cpu(self._loaded.counts, at)
+
+
+def _decoded(record: bytes, context: Context) -> Reset | LatePacket:
+    size = event_size()
+    return decode(record[:size].ljust(size, b"\0"), context)
+
+
+def _together(sample: Reset | LatePacket, count: Count, context: Context) -> Reset:
+    """Resets that were counted, of which `sample` is one that was told."""
+    assert isinstance(sample, Reset)
+    offset_ns = context.clock_offset_ns
+    same_cause = count.alike in ("peer", "service")
+    return replace(
+        sample,
+        time_ns=count.last_ns + offset_ns,
+        cause=sample.cause if same_cause else ANY_CAUSE,
+        netns=None if count.alike == "kind" else sample.netns,
+        netns_identity=None if count.alike == "kind" else sample.netns_identity,
+        seen=count.resets,
+        counted=Counted(count.first_ns + offset_ns, count.last_ns + offset_ns, count.alike),
+        trigger=None,
+        baseline=Baseline(),
+        socket=None,
+        made_here=None,
+        process=None,
+        actor=None,
+        sent_data=None,
+        payload=None,
+    )

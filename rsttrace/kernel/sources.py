@@ -12,6 +12,7 @@ from pathlib import Path
 
 SOURCES = (
     "maps.c",
+    "storm.c",
     "events.c",
     "baseline.c",
     "payload.c",

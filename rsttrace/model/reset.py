@@ -530,6 +530,21 @@ class Probed:
     macs: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Counted:
+    """Resets of a storm that were counted in the kernel, not told one by one.
+
+    Times are CLOCK_REALTIME, of the first and of the last one. `alike` says what they have in
+    common, beside the kind: ``peer`` (cause, namespace, the other end's address, the service's
+    port: the smaller one), ``service`` (the same, from any address), ``netns`` (the namespace
+    alone), or ``kind`` (nothing else).
+    """
+
+    first_ns: int
+    last_ns: int
+    alike: str
+
+
 @dataclass
 class Reset:
     """One RST, seen once, with everything known about it.
@@ -556,6 +571,9 @@ class Reset:
     `period_s` is set where connections just like this one (same addresses and service) are reset
     again and again: the time between two, in seconds.
 
+    `seen` is how many resets it stands for; where that is more than one, `counted` tells of all of
+    them, and the rest (the packet, the other end's port) is one's.
+
     `notes` are what the node knows about why. `other_end` is what another vantage point says of it
     (``rsttrace compare``), `probed` what the peer answered when it was asked about it. `memo` is
     the judge's: what it derives from the rest while it looks at one reset.
@@ -579,6 +597,7 @@ class Reset:
     file: str | None = None
     file_frame: int | None = None
     seen: int = 1
+    counted: Counted | None = None
     netns_identity: int | None = None
     sent_data: SentData | None = None
     payload: bytes | None = None

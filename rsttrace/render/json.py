@@ -92,6 +92,7 @@ def _made(entry: model.Entry, *, explain: bool, utc: bool) -> dict[str, Any]:
             "container": _container(reset.container),
             "pod": _pod(reset.pod),
             "seen": reset.seen,
+            "counted": _counted(reset.counted, utc=utc),
         }
     )
     return made
@@ -386,6 +387,16 @@ def _container(container: model.Container | None) -> dict[str, Any] | None:
     if container is None:
         return None
     return {"id": container.id, "name": container.name}
+
+
+def _counted(counted: model.Counted | None, *, utc: bool) -> dict[str, Any] | None:
+    if counted is None:
+        return None
+    return {
+        "first": iso_time(counted.first_ns, utc=utc),
+        "last": iso_time(counted.last_ns, utc=utc),
+        "alike": counted.alike,
+    }
 
 
 def _pod(pod: model.Pod | None) -> dict[str, Any] | None:

@@ -108,12 +108,34 @@ def _first_line(entry: model.Entry, *, color: bool, utc: bool, own_netns: int | 
     arrow = "<-" if reset.kind.direction == "received" else "->"
     columns = [
         f"{reset.kind.direction:<{_DIRECTION_WIDTH}}{label}{padding}",
-        f"{endpoint_text(reset.local)} {arrow} {endpoint_text(reset.remote)}",
+        f" {arrow} ".join(_ends(reset)),
         " ".join(_who(reset, own_netns)),
         _sentence(reset, verdict),
-        f"({reset.seen} seen)" if reset.seen > 1 else "",
+        _seen(reset),
     ]
     return "  ".join([clock_time(reset.time_ns, utc=utc), *filter(None, columns)])
+
+
+def _ends(reset: model.Reset) -> tuple[str, str]:
+    """Both ends; of resets that were counted, what they have in common."""
+    local, remote = endpoint_text(reset.local), endpoint_text(reset.remote)
+    alike = reset.counted.alike if reset.counted else ""
+    if alike in ("netns", "kind"):
+        return "*", "*"
+    if alike == "service":
+        remote = remote.replace(safe(reset.remote.ip), "*")
+    if not alike:
+        return local, remote
+    if reset.local.port > reset.remote.port:
+        return f"{local.rpartition(':')[0]}:*", remote
+    return local, f"{remote.rpartition(':')[0]}:*"
+
+
+def _seen(reset: model.Reset) -> str:
+    if reset.counted is None:
+        return f"({reset.seen:,} seen)" if reset.seen > 1 else ""
+    took_ns = reset.counted.last_ns - reset.counted.first_ns
+    return f"({reset.seen:,} seen{f' in {duration(took_ns)}' if took_ns else ''})"
 
 
 def _who(reset: model.Reset, own_netns: int | None) -> list[str]:

@@ -29,7 +29,7 @@ SEVERAL = "several"
 REMEMBERED = 4096
 """How many entries an amendment can still be compared with."""
 
-OUTCOMES = ("delivered", "filtered", "lost")
+OUTCOMES = ("delivered", "filtered", "lost", "counted")
 """What the kernel side did with a reset: the columns of `LiveSource.counts`."""
 
 _TELLS_AUTHOR = (Origin.PEER, Origin.FORGED)

@@ -177,6 +177,28 @@ def starts() -> None:
         print(f"    {median / base:5.2f} x  {name}: {median:.2f} s", flush=True)
 
 
+def measure_storm(lab: Lab, options: list[str]) -> None:
+    """What a storm costs in the tracer, and what it says became of every reset."""
+    tracer = Silent(["--netns", lab.name("server"), *options])
+    first = tracer.memory_kb()
+    used = tracer.cpu_s()
+    began = time.monotonic()
+    count = storm(lab)
+    took_s = time.monotonic() - began
+    meanwhile = tracer.cpu_s() - used
+    time_limit = time.monotonic() + 30
+    last = -1.0
+    while tracer.cpu_s() != last and time.monotonic() < time_limit:
+        last = tracer.cpu_s()
+        threading.Event().wait(0.3)
+    print(f"storm {' '.join(options)}: {count} resets in {took_s:.2f} s, to JSON")
+    print(f"    {100 * meanwhile / took_s:.0f} % of a CPU meanwhile")
+    print(f"    {(tracer.cpu_s() - used) / count * 1e6:.0f} µs of CPU each in the tracer")
+    print(f"    start to `tracing resets`: {tracer.start_s:.2f} s")
+    print(f"    memory at start: {first}, after the storm: {tracer.memory_kb()} (kB)")
+    print(f"    {tracer.stop().strip().splitlines()[-1]}")
+
+
 def main() -> None:
     """Measure and print."""
     captures.main()
@@ -202,20 +224,8 @@ def main() -> None:
             print(f"{work.__name__}: {base:.3f} s without a tracer")
             for name, measured in seconds.items():
                 print(f"    {statistics.median(measured) / base:5.2f} x  {name}", flush=True)
-        tracer = Silent(["--netns", lab.name("server")])
-        first = tracer.memory_kb()
-        used = tracer.cpu_s()
-        count = storm(lab)
-        time_limit = time.monotonic() + 30
-        last = -1.0
-        while tracer.cpu_s() != last and time.monotonic() < time_limit:
-            last = tracer.cpu_s()
-            threading.Event().wait(0.3)
-        print(f"storm: {count} resets, all sent to one tracer's JSON output")
-        print(f"    {(tracer.cpu_s() - used) / count * 1e6:.0f} µs of CPU each in the tracer")
-        print(f"    start to `tracing resets`: {tracer.start_s:.2f} s")
-        print(f"    memory at start: {first}, after the storm: {tracer.memory_kb()} (kB)")
-        print(f"    {tracer.stop().strip().splitlines()[-1]}")
+        for options in ([], ["--no-aggregate"]):
+            measure_storm(lab, options)
         child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         print(f"    largest child (the compiler, which exits): {child // 1024} MB")
 

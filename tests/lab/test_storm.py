@@ -1,10 +1,14 @@
-"""Resets by the thousand: each is told. The usual tracer, which shows every kind, is not here: it
-would have thrice as much to tell."""
+"""Resets by the thousand: each is told, or counted.
+
+The usual tracer, which shows every kind, is not here: it would have thrice as much to tell.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import resource
+import select
 import socket
 import subprocess
 import sys
@@ -21,6 +25,7 @@ from rsttrace.demo.lab import Lab
 from tests.lab.harness import (
     ADDRESSES,
     DEADLINE_S,
+    Json,
     Tracer,
     linger_zero,
     mac_of,
@@ -28,6 +33,7 @@ from tests.lab.harness import (
     out_rsts,
     poll_until,
     server_address,
+    tracing,
 )
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -53,7 +59,7 @@ def test_answers_alike_from_two_cpus(family: int, routed: Lab) -> None:
     cpus = sorted(os.sched_getaffinity(0))[:2]
     if len(cpus) < 2:
         pytest.skip("a machine with one CPU answers one segment after the other")
-    tracer = Tracer("--kind", "sent", "--netns", str(routed.inode("server")))
+    tracer = Tracer("--kind", "sent", "--netns", str(routed.inode("server")), "--no-aggregate")
     if family == V6 and no_socket(tracer) != "no-socket":
         tracer.stop()
         pytest.skip("here nothing tells an IPv6 answer without a socket from a copy of the last")
@@ -96,20 +102,135 @@ def test_answers_alike_from_two_cpus(family: int, routed: Lab) -> None:
     assert {entry["cause"]["name"] for entry in entries} - unsure == {cause}
 
 
+def syns(count: int, port: int = 7999, sources: int = 1) -> list[bytes]:
+    """SYNs to the server, from so many addresses behind the router's other interface."""
+    return [
+        bytes(
+            scapy_inet.IP(src=f"10.71.1.{1 + n % sources}", dst=ADDRESSES["server"][0])
+            / scapy_inet.TCP(sport=10_000 + n, dport=port, flags="S", seq=n)
+        )
+        for n in range(count)
+    ]
+
+
+def flood(lab: Lab, packets: list[bytes], count: int) -> None:
+    """Send so many packets from the client's namespace, as fast as this process can."""
+    with lab.inside("client"), socket.socket(V4, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+        for n in range(count):
+            sock.sendto(packets[n % len(packets)], (ADDRESSES["server"][0], 0))
+
+
+def books(status: str) -> list[int]:
+    """The last line of a run: all resets, shown, counted, filtered, lost."""
+    found = re.search(
+        r"^resets: (\S+) = (\S+) shown \+ (\S+) only counted \+ (\S+) filtered \+ (\S+) lost$",
+        status,
+        re.MULTILINE,
+    )
+    assert found is not None, status
+    return [int(number.replace(",", "")) for number in found.groups()]
+
+
+def test_a_storm_is_told_or_counted_to_the_last_one(routed: Lab) -> None:
+    """What is shown, and what the lines of counts say, is what the kernel itself counts."""
+    tracer = Tracer("--netns", routed.name("server"), "--summary", "--rate", "10")
+    before = out_rsts(routed, "server")
+    flood(routed, syns(101), STORM)
+    poll_until(lambda: out_rsts(routed, "server") - before == STORM, "all resets")
+    tracer.wait_for(lambda: sum(e["seen"] for e in tracer.entries) >= STORM, "all of them", 60)
+    assert tracer.stop() == 0
+    *entries, last = tracer.entries
+    told = [entry for entry in entries if entry["counted"] is None]
+    counted = [entry for entry in entries if entry["counted"] is not None]
+    assert sum(entry["seen"] for entry in entries) == STORM
+    _, shown, only_counted, _, lost = books(tracer.status)  # filtered: what the client received
+    assert (shown, only_counted, lost) == (len(told), STORM - len(told), 0)
+    assert last["summary"]["not_shown"]["aggregated"] == STORM - len(told)
+    assert last["summary"]["shown"] == len(told) >= 50
+    assert {(e["kind"], e["origin"], e["counted"]["alike"]) for e in counted} == {
+        ("sent-passive", "local", "peer")
+    }
+    assert all(e["counted"]["first"] <= e["counted"]["last"] == e["time"] for e in counted)
+
+
+def test_a_flood_hides_no_first_reset_of_another(routed: Lab) -> None:
+    """Of one kind from one source, from many, to one port: others are told one by one."""
+    netns = routed.inode("server")
+    with routed.inside("server"):
+        listener = socket.create_server((ADDRESSES["server"][0], 7000))
+    with routed.inside("client"):
+        victim = socket.create_connection(listener.getsockname()[:2], DEADLINE_S)
+    peer, _ = listener.accept()
+    with listener, peer:
+        tracer = Tracer("--netns", str(netns), "--rate", "1")
+        before = out_rsts(routed, "server")
+        strays = [
+            bytes(
+                scapy_inet.IP(src=ADDRESSES["client"][0], dst=ADDRESSES["server"][0])
+                / scapy_inet.TCP(sport=20_000 + n, dport=7997, flags="R", seq=n)
+            )
+            for n in range(101)
+        ]
+        flood(routed, strays, 3001)
+        flood(routed, syns(997), 1009)  # one source
+        flood(routed, syns(997, 7998, sources=97), 1009)  # answers that no host takes
+        flood(routed, syns(3, port=7005), 1)
+        linger_zero(victim)
+        victim.close()
+        poll_until(lambda: out_rsts(routed, "server") - before == 2019, "all answers")
+
+        def told(kind: str, port: int) -> list[Json]:
+            return [
+                entry
+                for entry in tracer.of(netns)
+                if entry["kind"] == kind
+                and entry["local"]["port"] == port
+                and entry["counted"] is None
+            ]
+
+        tracer.wait_for(lambda: told("received-accepted", 7000) != [], "the one that killed")
+        tracer.wait_for(lambda: told("sent-passive", 7005) != [], "the other port's")
+
+        def seen() -> dict[str, int]:
+            found = [e for e in tracer.of(netns) if e["amends"] is None]
+            return {k: sum(e["seen"] for e in found if e["kind"] == k) for k in wanted}
+
+        wanted = {"received-unmatched": 3001, "sent-passive": 2019, "received-accepted": 1}
+        tracer.wait_for(lambda: seen() == wanted, f"{wanted}", 60)
+        assert tracer.stop() == 0
+    _, shown, only_counted, _, lost = books(tracer.status)
+    assert (shown + only_counted, lost) == (sum(wanted.values()), 0)
+    assert len(tracer.entries) < 500
+
+
+def test_what_was_not_looked_at_is_lost_and_said(routed: Lab) -> None:
+    """Nobody reads the output: resets are lost, which is said meanwhile, and the sum is right."""
+    netns = str(routed.inode("server"))
+    with tracing("-o", "json", "--netns", netns, "--no-aggregate") as process:
+        assert process.stderr is not None
+        before = out_rsts(routed, "server")
+        poll = select.poll()
+        poll.register(process.stderr, select.POLLIN)
+        said = ""
+        packets = syns(101)
+        while "are lost" not in said:  # the pipe, the tracer's memory and the ring are finite
+            flood(routed, packets, STORM)
+            while poll.poll(2000):
+                said += process.stderr.readline()
+        sent = out_rsts(routed, "server") - before
+        process.terminate()
+        said += process.stderr.read()
+        assert process.wait(DEADLINE_S) == 0
+    _, shown, counted, _, lost = books(said)  # filtered: those that the other end received
+    assert counted == 0
+    assert lost == sent - shown > 0
+
+
 def test_storm_loses_nothing(routed: Lab) -> None:
     """10,007 resets in one burst: each is shown, and the kernel's own counter agrees."""
-    storm = Tracer("--netns", routed.name("server"), "--summary")
+    storm = Tracer("--netns", routed.name("server"), "--summary", "--no-aggregate")
     before = out_rsts(routed, "server")
-    packets = [
-        bytes(
-            scapy_inet.IP(src=ADDRESSES["client"][0], dst=ADDRESSES["server"][0])
-            / scapy_inet.TCP(sport=10_000 + n % 50_000, dport=7999, flags="S", seq=n)
-        )
-        for n in range(101)
-    ]
-    with routed.inside("client"), socket.socket(V4, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
-        for n in range(STORM):
-            sock.sendto(packets[n % len(packets)], (ADDRESSES["server"][0], 0))
+    flood(routed, syns(101), STORM)
     poll_until(lambda: out_rsts(routed, "server") - before == STORM, "all resets")
     # An emulated machine judges some hundred a second.
     storm.wait_for(lambda: len(storm.entries) >= STORM, f"{STORM} entries", 10 * DEADLINE_S)
@@ -151,7 +272,9 @@ def test_resets_that_waited_longer_than_their_reasons_are_kept(routed: Lab) -> N
             clients.append(stack.enter_context(client))
             stack.enter_context(listener.accept()[0])
         ports = {client.getsockname()[1] for client in clients}
-        tracer = Tracer("--netns", routed.name("client"), "--kind", "sent", "--summary")
+        tracer = Tracer(
+            "--netns", routed.name("client"), "--kind", "sent", "--summary", "--no-aggregate"
+        )
         stack.callback(tracer.stop)
         before = out_rsts(routed, "client")
 

@@ -362,7 +362,16 @@ def test_what_was_amended_counts_once(tmp_path: Path) -> None:
     assert line.entry.verdict.origin.value == "peer"
 
 
-@pytest.mark.parametrize("sample", SAMPLES)
+def test_what_was_only_counted_is_no_reset_of_a_log(tmp_path: Path) -> None:
+    """It stands for many, none of which can be matched; the summary has them as missing."""
+    path = tmp_path / "log.jsonl"
+    objects = [entry_object(SAMPLES[name]) for name in ("counted", "peer")]
+    path.write_text("".join(json.dumps(made) + "\n" for made in objects))
+    (line,) = load_log(str(path)).lines
+    assert line.entry.verdict.origin.value == "peer"
+
+
+@pytest.mark.parametrize("sample", [name for name in SAMPLES if name != "counted"])
 def test_what_is_written_can_be_read(sample: str, tmp_path: Path) -> None:
     """All that a log's first line of text shows comes through."""
     made = entry_object(SAMPLES[sample])

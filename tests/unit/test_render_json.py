@@ -48,6 +48,7 @@ from tests.docs import replaced
 from tests.unit.path_samples import attempts, hop, path
 from tests.unit.schema_fields import field_table, fields
 from tests.unit.test_render_samples import (
+    COUNTED,
     DATA,
     FORGED,
     FORGED_HERE,
@@ -145,7 +146,7 @@ def test_the_contract() -> None:
         *("made_here", "netns", "netns_name", "file", "frame", "sightings", "socket"),
         "process",
         "actor",
-        *("container", "pod", "seen"),
+        *("container", "pod", "seen", "counted"),
     ]
     assert made["time"] == "2019-11-24T17:30:03.412345678+08:00"
     assert made["local"] == {"ip": "10.0.0.5", "port": 51234}
@@ -482,6 +483,7 @@ def test_the_schema_knows_every_field_that_is_written() -> None:
         sent_data=SentData(FORGED.reset.time_ns - 1, FORGED.reset.rst, b"GET /"),
         file="x.pcap",
         sightings=(Sighting(1, FORGED.reset.time_ns, 0, "eth0", 63, None),),
+        counted=COUNTED.reset.counted,
     )
     made = entry_object(entry, explain=True)
     assert list(paths(made)) == [field.path for field in fields("entry")]

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from rsttrace.judge.authors import WORDS
+from rsttrace.judge.verdict import counted
 from rsttrace.model import (
     Author,
     Baseline,
     BridgePort,
     Cause,
     Container,
+    Counted,
     Endpoint,
     Entry,
     Evidence,
@@ -368,6 +370,17 @@ FORWARDED = Entry(
         neighbor=dataclasses.replace(GATEWAY, ip="10.9.8.7", is_gateway=False),
     ),
     dataclasses.replace(_FORGED, hops_rst=0),
+)
+
+COUNTED = Entry(
+    31,
+    _reset(
+        Kind.RECEIVED_UNMATCHED,
+        Cause("no-socket", "no socket here: nothing was reset"),
+        seen=3000,
+        counted=Counted(TIME - 4_000_000_000, TIME, "peer"),
+    ),
+    counted(_reset(Kind.RECEIVED_UNMATCHED, Cause("no-socket", "no socket here"))),
 )
 
 SAMPLES = {

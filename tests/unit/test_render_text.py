@@ -29,6 +29,7 @@ from rsttrace.render.picture import picture_lines
 from rsttrace.render.text import entry_lines
 from rsttrace.render.words import verdict_text
 from tests.unit.test_render_samples import (
+    COUNTED,
     FORGED,
     FORGED_HERE,
     FORGED_UNKNOWN,
@@ -462,6 +463,26 @@ def test_a_refused_connection_is_said_once() -> None:
 def test_seen() -> None:
     assert entry_lines(FORGED_UNKNOWN)[0].endswith("  (3 seen)")
     assert "seen" not in entry_lines(FORGED)[0]
+
+
+@pytest.mark.parametrize(
+    ("alike", "ends"),
+    [
+        ("peer", "10.0.0.5:* <- 10.9.8.7:3306"),
+        ("service", "10.0.0.5:* <- *:3306"),
+        ("netns", "* <- *"),
+        ("kind", "* <- *"),
+    ],
+)
+def test_counted(alike: str, ends: str) -> None:
+    """What those that were counted have in common, how many, and how long it took."""
+    told = COUNTED.reset.counted
+    assert told is not None
+    reset = dataclasses.replace(COUNTED.reset, counted=dataclasses.replace(told, alike=alike))
+    (line,) = entry_lines(dataclasses.replace(COUNTED, reset=reset))
+    assert ends in line
+    assert "INCONCLUSIVE" in line
+    assert line.endswith("  (3,000 seen in 4 s)")
 
 
 def test_ipv6_endpoints_have_brackets() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import time
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from rsttrace.kernel import config, loader
+from rsttrace.kernel import config, layout, loader
 from rsttrace.kernel.loader import Loaded
 from rsttrace.kernel.protocol import HookStatus, Report, Request
 from rsttrace.kernel.source import LiveSource
@@ -25,6 +27,19 @@ def kernel() -> Iterator[FileRing]:
     ring = FileRing(config.RING_PAGES * 4096)
     yield ring
     ring.close()
+
+
+def empty_maps() -> list[int]:
+    """The memory of the maps `rooms` and `buckets`."""
+    found = layout.structures()
+    sizes = (
+        mmap.PAGESIZE,
+        (config.FIXED_BUCKETS + config.BUCKETS) * ctypes.sizeof(found.rst_bucket),
+    )
+    descriptors = [os.memfd_create("map") for _ in sizes]
+    for descriptor, size in zip(descriptors, sizes):
+        os.ftruncate(descriptor, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+    return descriptors
 
 
 class Opened:
@@ -44,6 +59,7 @@ class Opened:
                 os.dup(kernel.descriptor),
                 os.open(os.devnull, os.O_RDONLY),
                 os.open(os.devnull, os.O_RDONLY),
+                *empty_maps(),
                 held,
             ],
             "",
