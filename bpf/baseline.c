@@ -55,20 +55,19 @@ INLINE void learn_handshake(const struct rst_half *h, const struct parsed *p, co
 		tell_late(p, skb, frame, peer, net, now);
 }
 
-INLINE void learn(struct parsed *p, const void *skb, const struct rst_frame *frame, const void *net)
+INLINE void learn(struct parsed *p, const void *skb, const struct rst_frame *frame, __u64 net,
+		  __u32 netns, __u64 now)
 {
 	struct flow_key key = {};
-	__u64 now = bpf_ktime_get_ns();
 	struct flow *f, *empty;
 	struct rst_half *h, *other;
-	__u32 zero = 0, only;
+	__u32 zero = 0;
 	int high, told;
 
 	/* Of the filters only the namespace's: NAT may make the wire differ from what was asked for. */
-	only = net_inum(net);
-	if (FILTER_NETNS && !only_netns.lookup(&only))
+	if (FILTER_NETNS && !only_netns.lookup(&netns))
 		return;
-	high = make_flow_key(&key, net_key(net), &p->t);
+	high = make_flow_key(&key, net, &p->t);
 	f = flows.lookup(&key);
 	if (!f) {
 		empty = zero_flow.lookup(&zero);
@@ -81,7 +80,7 @@ INLINE void learn(struct parsed *p, const void *skb, const struct rst_frame *fra
 	}
 	h = high ? &f->half[1] : &f->half[0];
 	other = high ? &f->half[0] : &f->half[1];
-	told = learn_packet(h, other, p, skb, frame, now);
+	told = learn_packet(h, other, p, frame, now);
 	if (!frame || !told)
 		return;
 	if (told & LATE)
