@@ -122,6 +122,63 @@ INLINE __u64 pick(const struct arrival_key *arrival, __u32 expected, __u32 is_ac
 	return chosen;
 }
 
+/* A packet that could not be read where it came in, as the stack has it now: put together, unwrapped,
+ * its headers in one piece. A RST gets its track. */
+INLINE struct track *look_again(__u64 skb)
+{
+	const struct unread *unread = unreads.lookup(&skb);
+	struct arrival_key arrival = {};
+	struct rst_frame frame;
+	struct parsed p = {};
+	struct track *t;
+	const __u8 *l3;
+	__u64 first, then;
+
+	if (!unread)
+		return 0;
+	frame = unread->frame;
+	arrival.net = unread->net;
+	then = unread->ts;
+	unreads.delete(&skb);
+	l3 = l3_at_offset((const void *)skb);
+	if (since(bpf_ktime_get_ns(), then) > 2 * SECOND || !l3 ||
+	    !GET(__u32, (const void *)skb, skb_iif) || /* it came from nowhere: memory used again */
+	    !parse((const void *)skb, l3, &p) || !(p.flags & TH_RST))
+		return 0;
+	t = tracks.lookup(&skb);
+	if (t && t->phase != PHASE_OUT && same_packet(t, &p))
+		return t; /* it was read, and the mark is of what was in this memory before */
+	arrival.t = p.t;
+	first = pick(&arrival, p.seq, 0, 1); /* its first fragment was read */
+	t = first ? tracks.lookup(&first) : 0;
+	if (t) {
+		tracks.update(&skb, t);
+		tracks.delete(&first);
+		return tracks.lookup(&skb);
+	}
+	t = new_track(skb, &p);
+	if (!t) {
+		count(KIND_RECEIVED_UNMATCHED, COUNT_LOST);
+		return 0;
+	}
+	frame.ttl = p.ttl;
+	t->phase = PHASE_IN;
+	t->here = frame;
+	t->t = p.t;
+	t->net = arrival.net;
+	fill_headers(&t->rst, &p);
+	announce(skb, t);
+	return t;
+}
+
+/* A RST's track, where it has found its socket. */
+INLINE struct track *track_of(__u64 skb)
+{
+	struct track *t = look_again(skb); /* first: its memory may have been another RST's */
+
+	return t ? t : tracks.lookup(&skb);
+}
+
 /* tcp_reset() with only the socket given: find the RST by the connection, then (NAT) by the
  * sequence number that made it acceptable. No RST found: tcp_reset() was called for a data segment
  * that came after close(), which is no reset at all. */
@@ -203,7 +260,7 @@ INLINE __u8 route_is_local(const void *skb, const struct parsed *p)
 INLINE int dropped(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u64 skb = ctx->args[0];
-	struct track *t = tracks.lookup(&skb);
+	struct track *t = track_of(skb);
 	const void *sk = 0;
 	struct parsed p = {};
 	const __u8 *l3;
@@ -315,7 +372,8 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 	__u64 now = bpf_ktime_get_ns();
 	__u32 zero = 0;
 
-	if (!l3 || !parse(trigger, l3, &p) || (p.flags & TH_RST)) /* a RST is never answered (RFC 9293) */
+	/* a RST is never answered (RFC 9293) */
+	if (!l3 || !parse(trigger, l3, &p) || (p.flags & TH_RST))
 		return;
 	/* A packet that has found its socket may have lost its device (tcp_v4_rcv). */
 	answer.net = net_key(sk ? GET(const void *, sk, sk_net)
@@ -341,7 +399,7 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 	pending->reason = reason;
 	pending->kind = kind;
 	pending->hook = hook;
-	fill_headers(&pending->trigger, &p, trigger);
+	fill_headers(&pending->trigger, &p);
 	__builtin_memset(&pending->sock, 0, sizeof(pending->sock));
 	__builtin_memset(&pending->detail, 0, sizeof(pending->detail));
 	if (sk) {
