@@ -15,7 +15,7 @@ from rsttrace.commands.stop import Stop
 from rsttrace.commands.writer import Stuck, Writer
 from rsttrace.judge.fingerprints import Fingerprints
 from rsttrace.judge.history import Case, History
-from rsttrace.judge.verdict import counted, judge
+from rsttrace.judge.verdict import counted, judge, unread
 from rsttrace.model import Entry, Origin, Reset, Verdict
 from rsttrace.render.json import entry_line
 from rsttrace.render.summary import Tally
@@ -258,6 +258,22 @@ class Run:
         self._write(entry)
         if self._counted_hook is not None:
             self._counted_hook(entry)
+
+    def show_unread(self, reset: Reset) -> None:
+        """Show a reset whose headers nobody could read (`Reset.unread`): it is not judged.
+
+        Raises: see `show`.
+        """
+        verdict = unread(reset)
+        if not self._is_wanted(reset, verdict.origin):
+            self.filtered += 1
+        elif not self.full:
+            if self.before is not None:
+                self.before()
+            entry = Entry(self._number(), reset, verdict)
+            self._write(entry)
+            self.shown += 1
+            self._tally.add(entry)
 
     def show_judged(self, entry: Entry, made: dict[str, Any]) -> None:
         """Show an entry that another run has judged; `made` is it as a JSON object.

@@ -571,6 +571,9 @@ class Reset:
     `period_s` is set where connections just like this one (same addresses and service) are reset
     again and again: the time between two, in seconds.
 
+    `unread`: its headers could not be read where it came in. Then `rst` has nothing but its ends,
+    which are the socket's, and nothing was judged.
+
     `seen` is how many resets it stands for; where that is more than one, `counted` tells of all of
     them, and the rest (the packet, the other end's port) is one's.
 
@@ -598,6 +601,7 @@ class Reset:
     file_frame: int | None = None
     seen: int = 1
     counted: Counted | None = None
+    unread: bool = False
     netns_identity: int | None = None
     sent_data: SentData | None = None
     payload: bytes | None = None
