@@ -55,6 +55,13 @@ INLINE void learn_handshake(const struct rst_half *h, const struct parsed *p, co
 		tell_late(p, skb, frame, peer, net, now);
 }
 
+INLINE struct flow *known_flow(struct flow_key *key)
+{
+	struct flow *f = flows.lookup(key);
+
+	return f ? f : unconfirmed.lookup(key);
+}
+
 INLINE void learn(struct parsed *p, const void *skb, const struct rst_frame *frame, __u64 net,
 		  __u32 netns, __u64 now)
 {
@@ -62,7 +69,7 @@ INLINE void learn(struct parsed *p, const void *skb, const struct rst_frame *fra
 	struct flow *f, *empty;
 	struct rst_half *h, *other;
 	__u32 zero = 0;
-	int high, told;
+	int high, told, confirmed = 1;
 
 	/* Of the filters only the namespace's: NAT may make the wire differ from what was asked for. */
 	if (FILTER_NETNS && !only_netns.lookup(&netns))
@@ -70,23 +77,29 @@ INLINE void learn(struct parsed *p, const void *skb, const struct rst_frame *fra
 	high = make_flow_key(&key, net, &p->t);
 	f = flows.lookup(&key);
 	if (!f) {
+		confirmed = 0;
+		f = unconfirmed.lookup(&key);
+	}
+	if (!f) {
 		empty = zero_flow.lookup(&zero);
 		if (!empty)
 			return;
-		flows.update(&key, empty);
-		f = flows.lookup(&key);
+		unconfirmed.update(&key, empty);
+		f = unconfirmed.lookup(&key);
 		if (!f)
 			return;
 	}
 	h = high ? &f->half[1] : &f->half[0];
 	other = high ? &f->half[0] : &f->half[1];
 	told = learn_packet(h, other, p, frame, now);
-	if (!frame || !told)
-		return;
-	if (told & LATE)
+	if (frame && (told & LATE))
 		tell_late(p, skb, frame, 0, key.net, now);
-	if (told & CONFIRMED)
+	if (frame && (told & CONFIRMED))
 		learn_handshake(h, p, skb, frame, key.net, now);
+	if (!confirmed && h->confirmed && other->confirmed) {
+		flows.update(&key, f);
+		unconfirmed.delete(&key);
+	}
 }
 
 /* A RST that counts ends the flow: a SYN may begin a new one on the same tuple then. */
@@ -106,7 +119,7 @@ INLINE void end_flow(__u8 kind, __u64 net, const struct tuple *t)
 	if (!BASELINE || !ends_flow(kind))
 		return;
 	high = make_flow_key(&key, net, t);
-	f = flows.lookup(&key);
+	f = known_flow(&key);
 	if (f)
 		(high ? &f->half[1] : &f->half[0])->closed = 1;
 }
@@ -128,7 +141,7 @@ INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t,
 		e->scope = SCOPE_PEER;
 	}
 	high = make_flow_key(&key, net, t);
-	f = flows.lookup(&key);
+	f = known_flow(&key);
 	if (f) {
 		struct rst_half *theirs = high ? &f->half[1] : &f->half[0];
 		struct rst_half *ours = high ? &f->half[0] : &f->half[1];

@@ -45,7 +45,7 @@ INLINE void fill_ours(struct rst_event *e, const struct track *t)
 	if (!BASELINE || e->net == t->net || e->ours.packets)
 		return;
 	high = make_flow_key(&key, e->net, &t->t);
-	f = flows.lookup(&key);
+	f = known_flow(&key);
 	if (f)
 		bpf_probe_read_kernel(&e->ours, sizeof(e->ours), high ? &f->half[0] : &f->half[1]);
 }

@@ -165,7 +165,10 @@ BPF_PERCPU_ARRAY(counts, __u64, (KIND_LATE + 1) * COUNT_KINDS); /* KIND_LATE is 
 BPF_F_TABLE("array", __u32, struct rst_room, rooms, ROOMS, MMAPABLE);
 BPF_F_TABLE("array", __u32, struct rst_bucket, buckets, FIXED_BUCKETS + BUCKETS, MMAPABLE);
 
+/* Flows of which both ends have confirmed the other's packets; all others are apart: a flood of SYNs, or
+ * from addresses that are none, pushes out only its like. */
 BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);
+BPF_TABLE("lru_hash", struct flow_key, struct flow, unconfirmed, UNCONFIRMED);
 BPF_TABLE("lru_hash", struct peer_key, struct rst_peer, peers, PEERS);
 BPF_TABLE("lru_hash", struct peer_key, struct watched, watched_peers, PEERS);
 BPF_TABLE("lru_hash", __u64, struct track, tracks, TRACKED);

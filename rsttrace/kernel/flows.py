@@ -1,10 +1,11 @@
-"""Asking the kernel side what it has learned of one connection (``flows`` in bpf/maps.c)."""
+"""Asking the kernel side what it has learned of one connection (two maps in bpf/maps.c)."""
 
 from __future__ import annotations
 
 import ctypes
 import struct
 import time
+from collections.abc import Iterable
 from typing import Optional
 
 from rsttrace.errors import KernelError
@@ -37,14 +38,14 @@ def flow_key(identity: int, local: Endpoint, remote: Endpoint) -> tuple[bytes, b
     return _KEY.pack(identity, low_port, high_port, low, upper, 0), high
 
 
-def learned(descriptor: int, identity: int, local: Endpoint, remote: Endpoint) -> Halves:
+def learned(descriptors: Iterable[int], identity: int, local: Endpoint, remote: Endpoint) -> Halves:
     """What both directions of a connection looked like: from the local end, and to it.
 
     ``None`` where nothing was learned: not seen, forgotten, or a run without a baseline. Times are
     CLOCK_REALTIME.
 
     Args:
-        descriptor: the map's.
+        descriptors: of the maps, in which it is looked for one after the other.
         identity: the namespace's, as in `Reset.netns_identity`.
         local: the end in that namespace.
         remote: the other end, as that namespace's interfaces see it.
@@ -52,13 +53,17 @@ def learned(descriptor: int, identity: int, local: Endpoint, remote: Endpoint) -
     key, high = flow_key(identity, local, remote)
     asked = ctypes.create_string_buffer(key, len(key))
     halves = (structures().rst_half * 2)()  # struct flow
-    # union bpf_attr, the BPF_MAP_*_ELEM member: map_fd, key, value, flags
-    attributes = struct.pack(
-        "=IxxxxQQQ", descriptor, ctypes.addressof(asked), ctypes.addressof(halves), 0
-    )
-    try:
-        syscalls.bpf(syscalls.BPF_MAP_LOOKUP_ELEM, attributes)
-    except (OSError, KernelError):  # ENOENT; or the run has just ended
+    for descriptor in descriptors:
+        # union bpf_attr, the BPF_MAP_*_ELEM member: map_fd, key, value, flags
+        attributes = struct.pack(
+            "=IxxxxQQQ", descriptor, ctypes.addressof(asked), ctypes.addressof(halves), 0
+        )
+        try:
+            syscalls.bpf(syscalls.BPF_MAP_LOOKUP_ELEM, attributes)
+        except (OSError, KernelError):  # ENOENT; or the run has just ended
+            continue
+        break
+    else:
         return None, None
     now = time.monotonic_ns()
     context = Context(time.time_ns() - now, {})

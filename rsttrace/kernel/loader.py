@@ -44,7 +44,7 @@ class Loaded:
         report: what the child found and did.
         ring: descriptor of the ring buffer map.
         counts: descriptor of the per-CPU counters map.
-        flows: descriptor of the map of what was learned of each flow.
+        flows: descriptors of the two maps of what was learned of each flow.
         rooms: descriptor of the map of the ring's rooms.
         buckets: descriptor of the map of buckets.
         log: what the compiler and the verifier printed.
@@ -52,7 +52,8 @@ class Loaded:
 
     def __init__(self, report: Report, descriptors: list[int], log: str) -> None:
         self.report = report
-        self.ring, self.counts, self.flows, self.rooms, self.buckets, *rest = descriptors
+        self.ring, self.counts, flows, unconfirmed, self.rooms, self.buckets, *rest = descriptors
+        self.flows = (flows, unconfirmed)
         self.log = log
         self._probes: list[int] = []
         self._waiting: dict[str, int] = {}  # target -> the program to attach to it
@@ -90,10 +91,11 @@ class Loaded:
     def close(self) -> None:
         """Remove everything from the kernel."""
         self.detach()
-        for descriptor in (self.ring, self.counts, self.flows, self.rooms, self.buckets):
+        for descriptor in (self.ring, self.counts, *self.flows, self.rooms, self.buckets):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.ring = self.counts = self.flows = self.rooms = self.buckets = -1
+        self.ring = self.counts = self.rooms = self.buckets = -1
+        self.flows = (-1, -1)
 
 
 def load(request: Request, meanwhile: Callable[[], None] | None = None) -> Loaded:

@@ -40,6 +40,7 @@ def config_header(
         "KIND_MASK": mask,
         "RING_PAGES": config.RING_PAGES,
         "FLOWS": request.flows,
+        "UNCONFIRMED": max(1, request.flows // 2),
         "RATE": request.rate,
         "BASELINE": int(request.baseline),
         "PAYLOAD": request.payload,

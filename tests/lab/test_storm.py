@@ -298,3 +298,31 @@ def test_resets_that_waited_longer_than_their_reasons_are_kept(routed: Lab) -> N
     assert {entry["kind"] for entry in entries} == {"sent-active"}
     assert Counter(entry["local"]["port"] for entry in entries) == Counter(ports)
     assert last["summary"]["not_shown"]["lost"] == 0
+
+
+FORGOTTEN = 500
+"""Flows that the kernel side may keep in the test below: a flood is ten times as many."""
+
+
+@pytest.mark.parametrize("to_listener", [True, False], ids=["half-open", "refused"])
+def test_a_flood_of_syns_does_not_push_a_live_flow_out(to_listener: bool, routed: Lab) -> None:
+    """What was learned of an idle connection is there when its reset comes."""
+    netns = routed.inode("server")
+    tracer = Tracer("--netns", str(netns), "--kind", "received-accepted", "--flows", str(FORGOTTEN))
+    with routed.inside("server"):
+        listener = socket.create_server((ADDRESSES["server"][0], 7000), backlog=1)
+        flooded = socket.create_server((ADDRESSES["server"][0], 7998), backlog=64)
+    with routed.inside("client"):
+        victim = socket.create_connection(listener.getsockname()[:2], DEADLINE_S)
+    peer, _ = listener.accept()
+    with listener, flooded, peer:
+        victim.sendall(b"x")
+        assert peer.recv(1) == b"x"
+        flood(routed, syns(5003, 7998 if to_listener else 7999, sources=97), 5003)
+        linger_zero(victim)
+        victim.close()
+        tracer.wait_for(lambda: tracer.of(netns) != [], "the reset")
+        assert tracer.stop() == 0
+    (entry,) = tracer.entries
+    assert entry["baseline"]["scope"] == "flow"
+    assert entry["baseline"]["packets"] >= 3

@@ -57,8 +57,7 @@ class Opened:
             Report("tracepoints", "btf", [hook]),
             [
                 os.dup(kernel.descriptor),
-                os.open(os.devnull, os.O_RDONLY),
-                os.open(os.devnull, os.O_RDONLY),
+                *(os.open(os.devnull, os.O_RDONLY) for _ in range(3)),
                 *empty_maps(),
                 held,
             ],
@@ -89,7 +88,7 @@ def test_counts_that_cannot_be_read_leave_nothing_attached(
     ):
         os.read(opened.probe, 1)  # it is attached
     assert os.read(opened.probe, 1) == b""
-    assert (opened.loaded.ring, opened.loaded.counts, opened.loaded.flows) == (-1, -1, -1)
+    assert (opened.loaded.ring, opened.loaded.counts, opened.loaded.flows) == (-1, -1, (-1, -1))
     os.close(opened.probe)
 
 
