@@ -184,11 +184,10 @@ INLINE struct track *track_of(__u64 skb)
 /* tcp_reset() for a RST that was not read: its headers lay where they could not be. Told with what the
  * socket knows. It is also called for data that comes where the socket takes none any more
  * (tcp_rcv_state_process()): that is no reset, and where it may be that nothing is told. */
-INLINE void accepted_unread(const void *sk)
+INLINE void accepted_unread(const void *sk, const struct tuple *wire)
 {
 	const void *net = GET(const void *, sk, sk_net);
 	__u64 key = (__u64)sk;
-	struct tuple wire = {};
 	struct rst_event *e;
 
 	if (GET(__u8, sk, sk_shutdown) & RCV_SHUTDOWN_)
@@ -204,12 +203,8 @@ INLINE void accepted_unread(const void *sk)
 	e->judged = 1;
 	fill_socket(&e->sock, sk);
 	fill_detail(&e->detail, sk);
-	__builtin_memcpy(wire.saddr, e->sock.remote, 16);
-	__builtin_memcpy(wire.daddr, e->sock.local, 16);
-	wire.sport = e->sock.rport;
-	wire.dport = e->sock.lport;
-	end_flow(e->kind, e->net, &wire);
-	if (!only_counted(e, &wire)) {
+	end_flow(e->kind, e->net, wire);
+	if (!only_counted(e, wire)) {
 		fill_owner(e);
 		fill_data(e);
 		emit(e);
@@ -223,19 +218,16 @@ INLINE void accepted(const void *sk)
 {
 	struct arrival_key arrival = {};
 	struct sequence_key sequence = {};
-	struct rst_socket s = {};
 	struct track *t;
 	__u32 expected;
 	__u64 skb, *found;
 
-	fill_socket(&s, sk);
-	sequence.is_ack = s.state == ST_SYN_SENT;
-	expected = sequence.is_ack ? s.snd_nxt : s.rcv_nxt;
+	sequence.is_ack = GET(__u8, sk, sk_state) == ST_SYN_SENT;
+	expected = sequence.is_ack ? GET(__u32, sk, tp_snd_nxt) : GET(__u32, sk, tp_rcv_nxt);
 	arrival.net = sequence.net = net_key(GET(const void *, sk, sk_net));
-	__builtin_memcpy(arrival.t.saddr, s.remote, 16);
-	__builtin_memcpy(arrival.t.daddr, s.local, 16);
-	arrival.t.sport = s.rport;
-	arrival.t.dport = s.lport;
+	fill_addresses(sk, arrival.t.daddr, arrival.t.saddr);
+	arrival.t.sport = FROM_BE16(GET(__u16, sk, sk_dport));
+	arrival.t.dport = local_port(sk);
 	skb = pick(&arrival, expected, sequence.is_ack, 0);
 	if (!skb) {
 		sequence.number = expected;
@@ -250,7 +242,7 @@ INLINE void accepted(const void *sk)
 	}
 	t = is_waiting(skb) ? tracks.lookup(&skb) : 0;
 	if (!t) {
-		accepted_unread(sk);
+		accepted_unread(sk, &arrival.t);
 		return;
 	}
 	/* Two that fit may be judged in another order than they came (two CPUs). If this one is

@@ -62,9 +62,16 @@ INLINE void fill_addresses(const void *sk, __u8 *local, __u8 *remote)
 	}
 }
 
+/* Of a full socket; __tcp_close() unbinds before it resets. */
+INLINE __u16 local_port(const void *sk)
+{
+	__u16 port = GET(__u16, sk, sk_num);
+
+	return port ? port : FROM_BE16(GET(__u16, sk, inet_sport));
+}
+
 INLINE void fill_socket(struct rst_socket *s, const void *sk)
 {
-	__u16 port;
 	const void *socket;
 
 	s->present = 1;
@@ -75,15 +82,10 @@ INLINE void fill_socket(struct rst_socket *s, const void *sk)
 	s->netns = net_inum(GET(const void *, sk, sk_net));
 	s->cookie = GET(__u64, sk, sk_cookie);
 	fill_addresses(sk, s->local, s->remote);
-	port = GET(__u16, sk, sk_dport);
-	s->rport = port << 8 | port >> 8;
-	s->lport = GET(__u16, sk, sk_num);
+	s->rport = FROM_BE16(GET(__u16, sk, sk_dport));
+	s->lport = s->full ? local_port(sk) : GET(__u16, sk, sk_num);
 	if (!s->full)
 		return;
-	if (!s->lport) { /* __tcp_close() unbinds before it resets */
-		port = GET(__u16, sk, inet_sport);
-		s->lport = port << 8 | port >> 8;
-	}
 	s->uid = GET(__u32, sk, sk_uid);
 	s->owned = GET(__u32, sk, sk_owned) != 0;
 	s->srtt_us = GET(__u32, sk, tp_srtt_us) >> 3; /* stored times 8 (tcp_rtt_estimator) */

@@ -69,6 +69,7 @@ INLINE void takes_room(__u32 kind, __u32 size)
 #define TOKEN (SECOND / RATE)
 #define FULL (BURST_S * SECOND)
 #define IDLE (10 * SECOND) /* after this a bucket is somebody else's */
+#define PLACES 4 /* where a bucket may be: with 400 in use one in 10,000 finds none */
 
 /* Take a token, of which there is one each `every` nanoseconds, and so many at most as come in BURST_S. */
 INLINE int takes(__u64 *full_ts, __u64 now, __u64 every)
@@ -109,20 +110,20 @@ INLINE struct rst_bucket *bucket(__u64 key, struct rst_bucket *parent, __u32 lev
 
 	key |= 1;
 #pragma unroll
-	for (int i = 0; i < 2; i++) {
-		__u32 at = FIXED_BUCKETS + ((key >> 1) + i) % BUCKETS;
-		struct rst_bucket *b = buckets.lookup(&at);
+	for (int i = 0; i < PLACES; i++) {
+		struct rst_bucket *b;
 
+		*index = FIXED_BUCKETS + ((key >> 1) + i) % BUCKETS;
+		b = buckets.lookup(index);
 		if (!b)
 			return 0;
 		if (b->key == key) {
 			b->used_ts = now;
-			*index = at;
 			return b;
 		}
 		if (!b->key || (since(now, b->used_ts) > IDLE && b->counted == b->told)) {
 			free = b;
-			free_index = at;
+			free_index = *index;
 		}
 	}
 	if (!free || !takes(&parent->births_ts, now, TOKEN / 4))
@@ -159,7 +160,7 @@ INLINE int admitted(struct rst_event *e, const struct tuple *wire)
 	__u64 now = bpf_ktime_get_ns(), netns, alike, key, address[2];
 	struct rst_bucket *b, *parent;
 	__u64 every = TOKEN;
-	__u32 index = 1 + e->kind;
+	__u32 index = 1 + e->kind, at;
 
 	__builtin_memcpy(address, peer, 16);
 	netns = mixed(mixed(secret(), e->net), e->kind);
@@ -172,16 +173,20 @@ INLINE int admitted(struct rst_event *e, const struct tuple *wire)
 	parent->key = index;
 	parent->kind = e->kind;
 	parent->level = LEVEL_KIND;
-	b = bucket(netns, parent, LEVEL_NETNS, now, &index);
+	b = bucket(netns, parent, LEVEL_NETNS, now, &at);
 	if (b) {
 		parent = b;
-		b = bucket(alike, parent, LEVEL_SERVICE, now, &index);
+		index = at;
+		b = bucket(alike, parent, LEVEL_SERVICE, now, &at);
 	}
 	if (b) {
 		parent = b;
-		b = bucket(key, parent, LEVEL_PEER, now, &index);
+		index = at;
+		b = bucket(key, parent, LEVEL_PEER, now, &at);
 	}
-	if (!b) { /* of these a few will do */
+	if (b) {
+		index = at;
+	} else { /* of these a few will do */
 		b = parent;
 		every = 16 * TOKEN;
 	}
