@@ -52,7 +52,7 @@ class Btf:
     """
 
     def __init__(self, path: str = VMLINUX) -> None:
-        lib = library()
+        lib = load_libbpf()
         lib.btf__parse_raw.restype = ctypes.c_void_p
         lib.btf__parse_raw.argtypes = [ctypes.c_char_p]
         lib.btf__find_by_name_kind.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32]
@@ -172,7 +172,7 @@ class Btf:
         return None
 
 
-def library() -> ctypes.CDLL:
+def load_libbpf() -> ctypes.CDLL:
     """libbpf: version 1, or 0.1 and newer, whose functions used here are the same."""
     problems = []
     for name in ("libbpf.so.1", "libbpf.so.0"):

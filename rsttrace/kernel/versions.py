@@ -48,7 +48,7 @@ def libbpf() -> str | None:
     libbpf_version_string() is there from 0.6 on (its libbpf.h); before, the file's name tells.
     """
     try:
-        library = btf.library()
+        library = btf.load_libbpf()
     except RsttraceError:
         return None
     if hasattr(library, "libbpf_version_string"):
