@@ -91,7 +91,7 @@ class Noting:
 
     def ask(self, case: Case) -> None:
         """Ask what is worth asking about a reset, unless too much has been asked already."""
-        key = question_key(case.reset)
+        key = question_key(case.reset, self._identity)
         if key is None:
             return
         waiting = self._waiting.get(key)
@@ -104,7 +104,7 @@ class Noting:
             if known[1]:
                 add(case.reset, known[1])
         elif self._may_ask():
-            question = question_about(case.reset, key, self._identity)
+            question = question_about(case.reset, key)
             if self._workers[question.what != "rules"].put(key, question):
                 self._waiting[key] = [case]
 

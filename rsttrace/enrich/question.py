@@ -48,10 +48,14 @@ class Answer:
     complaints: tuple[str, ...] = ()
 
 
-def question_key(reset: Reset) -> Hashable:
+def question_key(
+    reset: Reset, identity: Callable[[int], int | None] = lambda netns: None
+) -> Hashable:
     """What is to be asked about a reset; ``None``: nothing is.
 
-    The same of two resets: one answer serves both.
+    The same of two resets: one answer serves both. A later namespace with the same inode number is
+    another one: `identity` gives that of one that is not the reset's own (see
+    `Reset.netns_identity`), if it is known.
     """
     made, rst = reset.made_here, reset.rst
     if reset.kind in SENT:
@@ -62,28 +66,24 @@ def question_key(reset: Reset) -> Hashable:
         return None
     if netns is None:
         return None
+    which = reset.netns_identity if netns == reset.netns else identity(netns)
     source, target = rst.src, rst.dst
     if kind is Kind.SENT_NETFILTER:
-        return "rules", netns, source.ip, source.port, target.ip, hook
+        return "rules", netns, which, source.ip, source.port, target.ip, hook
     if kind is not Kind.SENT_PASSIVE:
         return None
     cause = reset.cause.name
     if "A" in rst.flags:  # the answer to a SYN (RFC 9293 §3.10.7.1)
-        return ("listeners", netns, source.ip, source.port) if cause in REFUSED else None
+        return ("listeners", netns, which, source.ip, source.port) if cause in REFUSED else None
     if reset.kind is kind and cause not in NO_SOCKET:
         return None
-    return "escaped", netns, source.ip, source.port, target.ip, target.port, rst.seq
+    return "escaped", netns, which, source.ip, source.port, target.ip, target.port, rst.seq
 
 
-def question_about(
-    reset: Reset, key: Hashable, identity: Callable[[int], int | None] = lambda netns: None
-) -> Question:
-    """The question that has a key, about a reset.
-
-    `identity` gives that of another namespace (see `Reset.netns_identity`), if it is known.
-    """
+def question_about(reset: Reset, key: Hashable) -> Question:
+    """The question that has a key, about a reset."""
     assert isinstance(key, tuple)
-    what, netns, *_ = key
+    what, netns, identity, *_ = key
     made, rst, trigger = reset.made_here, reset.rst, reset.trigger
     sent = reset.kind in SENT
     hook = reset.hook if sent or made is None else made.hook
@@ -94,7 +94,7 @@ def question_about(
     return Question(
         what,
         netns,
-        reset.netns_identity if netns == reset.netns else identity(netns),
+        identity,
         rst.src,
         rst.dst,
         reset.time_ns,

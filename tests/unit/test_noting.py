@@ -107,6 +107,19 @@ def test_a_namespace_that_is_gone_is_said_once_and_only_on_request(
     assert all(case.reset.notes == () for case in gone)
 
 
+def test_the_next_namespace_with_an_inode_number_is_asked_anew(run: Run, listener: int) -> None:
+    """What another one listened on, or rejected, says nothing of it."""
+    del run
+    cases = [Case(replace(refusal(listener), netns_identity=number), 0) for number in (1, 1, 2)]
+    made_there = made(Kind.SENT_NETFILTER)
+    cases += [Case(flow(made_here=made_there), 0) for _ in range(2)]
+    known = iter((3, 4))
+    with Noting(lambda netns: next(known), None, clock=lambda: 1.0) as noting:
+        for case in cases:
+            noting.ask(case)
+        assert [len(waiting) for waiting in noting._waiting.values()] == [2, 1, 1, 1]
+
+
 def made(kind: Kind, source: str = PEER) -> MadeHere:
     return MadeHere(7, kind, hook="forward", source=source)
 
@@ -137,11 +150,11 @@ def made(kind: Kind, source: str = PEER) -> MadeHere:
     ],
 )
 def test_what_is_asked(reset: Reset, what: str | None) -> None:
-    key = question_key(reset)
+    key = question_key(reset, lambda netns: 99)
     if what is None:
         assert key is None
         return
-    question = question_about(reset, key, lambda netns: 99)
+    question = question_about(reset, key)
     assert question.what == what
     assert (question.local, question.remote) == (reset.rst.src, reset.rst.dst)
     if reset.made_here is not None:
