@@ -139,6 +139,89 @@ CAUSES: dict[str, str] = {
 }
 """What to look at for what this host sent, by its cause."""
 
+_NUMBERS = (
+    "does a box between change numbers (sequence randomisation)? Capture both ends and compare"
+)
+_KEYS = "is the same key set at both ends, for these addresses? Did {remote} restart without it?"
+_COUNTERS = "ip -s -s link; ethtool -S of the interface it came by"
+_BUFFERS = (
+    "sysctl net.ipv4.tcp_mem net.ipv4.tcp_rmem; cat /proc/net/sockstat; does the program read?"
+)
+_ON_ITS_WAY = "capture at each hop and compare: where were these headers damaged?"
+_LEFT_OVER = "it was over: look at who closes first, and whether the other end sends after that"
+
+IGNORED: dict[str, str] = {
+    "time-wait": _LEFT_OVER,
+    "closed": _LEFT_OVER,
+    "socket-closed": _LEFT_OVER,
+    "data-after-close": _LEFT_OVER,
+    "challenge-ack": _NUMBERS,
+    "out-of-window": _NUMBERS,
+    "invalid-ack": _NUMBERS,
+    "old-ack": _NUMBERS,
+    "wrong-ack": _NUMBERS,
+    "listen": "it belongs to a connection that is over here: was this service restarted? "
+    + _SERVICE,
+    "ignored": "rsttrace doctor says what this kernel cannot tell",
+    "dropped": "rsttrace doctor says what this kernel cannot tell",
+    "syn-recv": DEEDS[Deed.NO_HANDSHAKE],
+    "reset-flag": "capture both ends and compare (rsttrace compare)",
+    "unexpected-segment": "capture both ends and compare (rsttrace compare)",
+    "invalid-syn": "look for hosts that share {remote} (NAT), or take ports again too soon",
+    "fast-open": "sysctl net.ipv4.tcp_fastopen; nstat -az 'TcpExtTCPFastOpen*'",
+    "listen-overflow": CAUSES["listen-overflow"],
+    "bad-checksum": "capture at the peer and compare: it was damaged, or written by hand, on its "
+    "way; ethtool -k (rx checksums)",
+    "bad-ip-checksum": _ON_ITS_WAY,
+    "bad-ip-header": _ON_ITS_WAY,
+    "malformed": _ON_ITS_WAY,
+    "fragments": "a RST needs no fragments: what cuts it on its way? nstat -az 'IpReasm*' "
+    "'Ip6Reasm*'",
+    "zero-window": _BUFFERS,
+    "receive-buffer": _BUFFERS,
+    "backlog": _BUFFERS,
+    "no-memory": _BUFFERS,
+    "queue-purged": _BUFFERS,
+    "paws": CAUSES["paws"],
+    "bad-echo": CAUSES["paws"],
+    "min-ttl": "is {remote} farther away than the socket allows? Look for IP_MINTTL (GTSM, "
+    "ttl-security) in its settings",
+    "bad-signature-option": _KEYS,
+    "md5-missing": _KEYS,
+    "md5-unexpected": _KEYS,
+    "md5-wrong": _KEYS,
+    "ao-missing": _KEYS,
+    "ao-unexpected": _KEYS,
+    "ao-key-missing": _KEYS,
+    "ao-wrong": _KEYS,
+    "psp": "do both ends have the same PSP keys? Look at the log of the program that set them",
+    "socket-filter": "look for SO_ATTACH_FILTER or SO_ATTACH_BPF in the program: ss -0b, ss -tnpe",
+    "security-module": "ausearch -m avc -ts recent; journalctl -k | grep -i denied",
+    "ipsec-policy": "ip xfrm policy; ip xfrm state; nstat -az 'Xfrm*'",
+    "cgroup-program": "bpftool cgroup tree",
+    "xdp": "ip -d link; bpftool net",
+    "traffic-control": "tc -s filter show dev DEV ingress; bpftool net",
+    "traffic-control-out": "tc -s filter show dev DEV egress; bpftool net",
+    "queue-drop": "tc -s qdisc",
+    "cpu-backlog": "cat /proc/net/softnet_stat; sysctl net.core.netdev_max_backlog",
+    "device": _COUNTERS,
+    "tunnel": "ip -d -s link: the tunnel's numbers (VNI, key) at both ends",
+    "bridge": "bridge -d link; bridge fdb",
+    "firewall-drop": "list this end's rules, so that a RST may end what it belongs to: nft -a list "
+    "ruleset, iptables-save -c",
+    "other-host": "why do frames for another MAC come here? bridge fdb; ip neigh at the sender",
+    "multicast-frame": "why does one host's packet come in a broadcast? ip neigh at the sender",
+    "rp-filter": "is the way back another one? ip route get {remote}; sysctl "
+    "net.ipv4.conf.all.rp_filter",
+    "no-protocol": _COUNTERS,
+    "ipv6-off": "sysctl net.ipv6.conf.all.disable_ipv6",
+    "no-route": "ip route get {remote}; ip route get {local}; ip rule",
+    "bad-address": "ip route get {remote}; sysctl net.ipv4.conf.all.route_localnet",
+    "too-big": "ip -d link (MTU); ip route get {remote}",
+    "no-neighbor": "ip neigh; is the next hop up? sysctl net.ipv4.neigh.default.gc_thresh3",
+}
+"""What to look at where a RST that an honest peer may have sent did nothing here, by its cause."""
+
 KILLED = (
     "what killed it? dmesg (out of memory), coredumpctl, journalctl; the stop time limit of a "
     "container or service"
@@ -228,6 +311,8 @@ def advice(
         asks = {**asks, "escaped-nat": SHORT_WAY}
     line = next((asks[name] for name in known if name in DECISIVE | noted), None)
     made = reset.made_here
+    if reset.kind is Kind.RECEIVED_REJECTED and origin is not Origin.FORGED:
+        line = line or IGNORED.get(cause)
     if made is not None and reset.kind.direction == "received":
         line = line or _made_here(reset, made.kind, origin)
     elif origin is Origin.FORGED:

@@ -39,6 +39,7 @@ LINES = [
     *advice.CAUSES.values(),
     *advice.FINDINGS.values(),
     *advice.OURS.values(),
+    *advice.IGNORED.values(),
     advice.SHORT_WAY,
     advice.KILLED,
     advice.EXITED,
@@ -70,6 +71,29 @@ def test_every_cause_of_what_this_host_sends_has_a_next_step() -> None:
         name for table in (causes.PASSIVE, causes.ACTIVE) for name, _ in table.values()
     } <= named
     assert named - set(advice.CAUSES) == set()
+
+
+def test_every_cause_of_an_ignored_reset_has_a_next_step() -> None:
+    named = {name for kind, name in docs.sentences() if kind is Kind.RECEIVED_REJECTED}
+    assert named - set(advice.IGNORED) == set()
+
+
+@pytest.mark.parametrize("origin", [Origin.PEER, Origin.INCONCLUSIVE])
+def test_what_an_honest_reset_was_ignored_for_comes_first(origin: Origin) -> None:
+    """What it belonged to lives on: that, not what the peer did, is to be looked at."""
+    given = flow(kind=Kind.RECEIVED_REJECTED, cause=Cause("rp-filter", "dropped"))
+    left = shares((Author.PEER_HOST, 0.9), (Author.REJECT, 0.1))
+    found = advice.advice(given, origin, left, (), "rp-filter")
+    assert found == advice.IGNORED["rp-filter"].replace("{remote}", given.remote.ip)
+    made = dataclasses.replace(given, made_here=MadeHere(1, Kind.SENT_PASSIVE))
+    assert advice.advice(made, origin, left, (), "rp-filter") == found
+
+
+def test_a_forged_reset_that_was_ignored_asks_for_its_author() -> None:
+    given = flow(kind=Kind.RECEIVED_REJECTED, cause=Cause("out-of-window", "ignored"))
+    left = shares((Author.INJECTOR, 0.9), (Author.PEER_HOST, 0.1))
+    found = advice.advice(given, Origin.FORGED, left, (), "out-of-window")
+    assert found == advice.NAMED[Author.INJECTOR]
 
 
 def test_what_this_host_sent_has_the_advice_of_its_cause() -> None:
