@@ -410,6 +410,16 @@ def send_ip(lab: Lab, role: str, packet: Any) -> None:
                 sock.sendto(raw, (packet.dst, 0))
 
 
+def deliver(lab: Lab, role: str, to: str, packet: Any) -> None:
+    """Send it like `send_ip`, and wait until the other namespace's TCP has it (tcp_v4_rcv()).
+
+    On a busy machine a softirq may run later, in ksoftirqd: what the test does next would be first.
+    """
+    before = tcp_counter(lab, to, "InSegs")
+    send_ip(lab, role, packet)
+    poll_until(lambda: tcp_counter(lab, to, "InSegs") > before, "the packet's arrival")
+
+
 def send_frame(lab: Lab, role: str, interface: str, frame: Any) -> None:
     """Send a scapy Ethernet frame from one of a namespace's interfaces."""
     with lab.inside(role), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
@@ -424,9 +434,14 @@ def mac_of(lab: Lab, role: str, interface: str) -> str:
 
 def out_rsts(lab: Lab, role: str) -> int:
     """The namespace's TcpOutRsts (RFC 4022 tcpOutRsts), v4 and v6 together."""
+    return tcp_counter(lab, role, "OutRsts")
+
+
+def tcp_counter(lab: Lab, role: str, name: str) -> int:
+    """One of a namespace's counters of TCP (RFC 4022), v4 and v6 together."""
     with lab.inside(role), open("/proc/thread-self/net/snmp", encoding="ascii") as file:
         rows = [line.split() for line in file if line.startswith("Tcp:")]
-    return int(rows[1][rows[0].index("OutRsts")])
+    return int(rows[1][rows[0].index(name)])
 
 
 def poll_until(condition: Callable[[], bool], what: str) -> None:

@@ -25,6 +25,7 @@ from tests.lab.harness import (
     FAMILIES,
     Fence,
     Tracer,
+    deliver,
     expect_reset,
     linger_zero,
     out_rsts,
@@ -85,7 +86,7 @@ def rst_ends_time_wait(lab: Lab, family: int) -> None:
         accepted.close()
         poll_until(lambda: in_time_wait(lab, CLIENT, f"sport = :{port}"), "TIME_WAIT")
         rst = TCP(sport=7000, dport=port, flags="R", seq=(rcv_nxt + 1) & 0xFFFFFFFF)
-        send_ip(lab, SERVER, ip(SERVER, CLIENT, family) / rst)
+        deliver(lab, SERVER, CLIENT, ip(SERVER, CLIENT, family) / rst)
 
 
 @contextmanager
@@ -108,7 +109,7 @@ def rst_ends_fin_wait2(lab: Lab, family: int) -> None:
     with fin_wait2(lab, family) as client:
         seq, _ = sequence(lab, CLIENT, client)
         rst = TCP(sport=client.getsockname()[1], dport=7000, flags="R", seq=seq)
-        send_ip(lab, CLIENT, ip(CLIENT, SERVER, family) / rst)
+        deliver(lab, CLIENT, SERVER, ip(CLIENT, SERVER, family) / rst)
         client.shutdown(socket.SHUT_WR)
         poll_until(lambda: tcp_state(client) == 7, "the reset")
 
@@ -126,7 +127,7 @@ def old_rst_in_time_wait(lab: Lab, family: int) -> None:
         before = [("Timestamp", ((now - 100_000) & 0xFFFFFFFF, 0))]
         seq = (rcv_nxt + 1) & 0xFFFFFFFF
         rst = TCP(sport=7000, dport=port, flags="R", seq=seq, options=before)
-        send_ip(lab, SERVER, ip(SERVER, CLIENT, family) / rst)
+        deliver(lab, SERVER, CLIENT, ip(SERVER, CLIENT, family) / rst)
         assert in_time_wait(lab, CLIENT, f"sport = :{port}")
 
 
@@ -194,7 +195,7 @@ def simultaneous_open(lab: Lab, family: int, ack_add: int) -> None:
     """Both ends open at once (RFC 9293 §3.5), then an ACK of something else."""
     with connecting(lab, family) as (client, seq):
         syn = TCP(sport=7003, dport=client.getsockname()[1], flags="S", seq=99)
-        send_ip(lab, SERVER, ip(SERVER, CLIENT, family) / syn)
+        deliver(lab, SERVER, CLIENT, ip(SERVER, CLIENT, family) / syn)
         assert tcp_state(client) == 3, "SYN_RECV"
         ack = (seq + ack_add) & 0xFFFFFFFF
         to_client(lab, family, client, flags="A", seq=100, ack=ack)
@@ -215,7 +216,7 @@ def second_syn(lab: Lab, family: int) -> None:
         before = out_rsts(lab, SERVER)
         for seq in (1000, 1010):
             syn = TCP(sport=7005, dport=7004, flags="S", seq=seq, window=1000)
-            send_ip(lab, CLIENT, ip(CLIENT, SERVER, family) / syn)
+            deliver(lab, CLIENT, SERVER, ip(CLIENT, SERVER, family) / syn)
         poll_until(lambda: out_rsts(lab, SERVER) > before, "the reset")
 
 
@@ -444,7 +445,7 @@ def forged_to_filtered(lab: Lab, family: int) -> None:
         _, rcv_nxt = sequence(lab, CLIENT, client)
         client.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
         rst = TCP(sport=7000, dport=client.getsockname()[1], flags="R", seq=rcv_nxt)
-        send_ip(lab, SERVER, ip(SERVER, CLIENT, family) / rst)
+        deliver(lab, SERVER, CLIENT, ip(SERVER, CLIENT, family) / rst)
         client.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
     del address
 
@@ -464,7 +465,7 @@ def forged_from_afar(lab: Lab, family: int) -> None:
         _, rcv_nxt = sequence(lab, CLIENT, client)
         client.setsockopt(level, name, 254)
         rst = TCP(sport=7000, dport=client.getsockname()[1], flags="R", seq=rcv_nxt)
-        send_ip(lab, SERVER, ip(SERVER, CLIENT, family) / rst)
+        deliver(lab, SERVER, CLIENT, ip(SERVER, CLIENT, family) / rst)
         client.setsockopt(level, name, 0)
         assert tcp_state(client) == 1, "still ESTABLISHED"
 
@@ -526,7 +527,7 @@ def forged_to_signed(key: Key, lab: Lab, family: int, *options: tuple[int, bytes
                 _, rcv_nxt = sequence(lab, CLIENT, client)
                 port = client.getsockname()[1]
                 rst = TCP(sport=7004, dport=port, flags="R", seq=rcv_nxt, options=[*options])
-                send_ip(lab, SERVER, ip(SERVER, CLIENT, family) / rst)
+                deliver(lab, SERVER, CLIENT, ip(SERVER, CLIENT, family) / rst)
                 assert tcp_state(client) == 1, "still ESTABLISHED"
 
 

@@ -36,6 +36,7 @@ from tests.lab.harness import (
     Fence,
     Json,
     Tracer,
+    deliver,
     expect_reset,
     knows,
     linger_zero,
@@ -210,7 +211,7 @@ def forged_rst(lab: Lab, family: int, seq_add: int, role: str = SERVER, **tcp: A
             window=0,
             **tcp,
         )
-        send_ip(lab, role, packet)
+        deliver(lab, role, CLIENT, packet)
         if not seq_add and not tcp:
             expect_reset(client)
 
@@ -307,7 +308,7 @@ def wrong_ack(lab: Lab, family: int) -> None:
         packet = ip(SERVER, CLIENT, family) / TCP(
             sport=7003, dport=sock.getsockname()[1], flags="RA", seq=0, ack=12345
         )
-        send_ip(lab, ROUTER, packet)
+        deliver(lab, ROUTER, CLIENT, packet)
         assert tcp_state(sock) == 2, "still SYN_SENT"
 
 
@@ -317,9 +318,9 @@ def rst_in_syn_recv(lab: Lab, family: int) -> None:
         listener.bind((server_address(SERVER, family), 7004))
         listener.listen()
         syn = TCP(sport=7005, dport=7004, flags="S", seq=1000)
-        send_ip(lab, CLIENT, ip(CLIENT, SERVER, family) / syn)
+        deliver(lab, CLIENT, SERVER, ip(CLIENT, SERVER, family) / syn)
         rst = TCP(sport=7005, dport=7004, flags="R", seq=1001)
-        send_ip(lab, CLIENT, ip(CLIENT, SERVER, family) / rst)
+        deliver(lab, CLIENT, SERVER, ip(CLIENT, SERVER, family) / rst)
 
 
 def rst_in_time_wait(lab: Lab, family: int) -> None:
@@ -330,7 +331,7 @@ def rst_in_time_wait(lab: Lab, family: int) -> None:
         accepted.recv(1)
         accepted.close()
         rst = TCP(sport=7000, dport=port, flags="R", seq=(numbers[1] + 5000) & 0xFFFFFFFF)
-        send_ip(lab, SERVER, ip(SERVER, CLIENT, family) / rst)
+        deliver(lab, SERVER, CLIENT, ip(SERVER, CLIENT, family) / rst)
 
 
 def rst_to_listener(lab: Lab, family: int) -> None:
@@ -338,7 +339,7 @@ def rst_to_listener(lab: Lab, family: int) -> None:
         listener.bind((server_address(SERVER, family), 7006))
         listener.listen()
         rst = TCP(sport=7007, dport=7006, flags="R", seq=1)
-        send_ip(lab, CLIENT, ip(CLIENT, SERVER, family) / rst)
+        deliver(lab, CLIENT, SERVER, ip(CLIENT, SERVER, family) / rst)
 
 
 def rst_ack_to_listener(lab: Lab, family: int) -> None:
@@ -347,12 +348,12 @@ def rst_ack_to_listener(lab: Lab, family: int) -> None:
         listener.bind((server_address(SERVER, family), 7006))
         listener.listen()
         rst = TCP(sport=7007, dport=7006, flags="RA", seq=1, ack=1)
-        send_ip(lab, CLIENT, ip(CLIENT, SERVER, family) / rst)
+        deliver(lab, CLIENT, SERVER, ip(CLIENT, SERVER, family) / rst)
 
 
 def rst_to_nobody(lab: Lab, family: int) -> None:
     rst = TCP(sport=7008, dport=7009, flags="R", seq=1)
-    send_ip(lab, CLIENT, ip(CLIENT, SERVER, family) / rst)
+    deliver(lab, CLIENT, SERVER, ip(CLIENT, SERVER, family) / rst)
 
 
 # ---- set-up ----

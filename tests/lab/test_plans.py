@@ -205,14 +205,15 @@ def may_say_less(path: str, full: Json, row: Row) -> bool:
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
     """An entry's leaves, by path; of evidence, the rules and their weights (texts have times).
 
-    Without timing and aftermath: each tracer takes its own times, and waits its own time for what
-    comes after a reset; one may lie just within its limit.
+    Without timing, aftermath and the number of copies: each tracer takes its own times, and waits
+    its own time for what comes after a reset; one may lie just within its limit.
     """
     if path == "evidence":
         steady = [
             found
             for found in value
-            if found["group"] not in ("timing", "aftermath") and found["rule"] not in ASKED
+            if found["group"] not in ("timing", "aftermath")
+            and found["rule"] not in {*ASKED, *OF_SEVERAL}
         ]
         return {path: {found["rule"]: found["weight"] for found in steady}}
     if path == "findings":
@@ -224,6 +225,9 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
         return found
     return {path: value}
 
+
+OF_SEVERAL = frozenset({"tripled", "moves-on"})
+"""What is told by the resets that came after this one, too."""
 
 WEIGHED = frozenset({"confidence", "score", "authors"})
 """What follows from the weights."""
