@@ -47,9 +47,9 @@ accuracy: $(VENV)/installed-dev $(VENV)/programs ## verdicts against the truth: 
 	$(SUDO) env CI="$$CI" RSTTRACE_PCAPS="$$RSTTRACE_PCAPS" \
 	  $(VENV)/bin/python -m tests.accuracy $(A)
 
-kernels: $(VENV)/installed-dev $(VENV)/emulator ## other kernels in QEMU: K=6.1 for one, FULL=1 for all lab tests (hours), V=smp4 for a variant
+kernels: $(VENV)/installed-dev $(VENV)/emulator ## other kernels in QEMU: K=6.1 for one, FULL=1 for all lab tests (hours), T= and P=kprobes for some, V=smp4 for a variant
 	$(SUDO) $(VENV)/bin/python tests/kernels/run.py \
-	  $(addprefix --kernel ,$(K)) $(if $(FULL),--full) $(if $(V),--variant $(V))
+	  $(addprefix --kernel ,$(K)) $(if $(FULL),--full) $(if $(T),--tests '$(T)') $(addprefix --plan ,$(P)) $(if $(V),--variant $(V))
 
 kernels-build: $(VENV)/installed-dev $(VENV)/emulator ## build what `make kernels` boots, and no more
 	$(SUDO) $(VENV)/bin/python tests/kernels/run.py --build-only $(addprefix --kernel ,$(K))

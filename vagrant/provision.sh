@@ -8,8 +8,8 @@
 set -eu
 
 COMMON="python3 python3-pip nftables tcpdump kmod"
-APT="$COMMON python3-bpfcc iproute2"
-DNF="$COMMON python3-bcc iproute"
+APT="$COMMON python3-bpfcc iproute2 iptables"
+DNF="$COMMON python3-bcc iproute iptables-nft"
 
 usage() {
 	sed -n '4,7s/^# *//p' "$0" >&2

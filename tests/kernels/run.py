@@ -1,10 +1,11 @@
 """Prove rsttrace on Debian's kernels, each with its own release's Python and bcc, in QEMU.
 
-    python3 tests/kernels/run.py [--kernel 6.1]… [--full] [--tests ARGUMENT]…
+    python3 tests/kernels/run.py [--kernel 6.1]… [--full] [--plan PLAN]… [--tests ARGUMENTS]
     python3 tests/kernels/run.py --variant smp4 [--kernel 6.1]…    (see variants.py)
 
 A guest runs every row of test_kinds, over IPv4 or IPv6, under both plans at once (test_plans);
-with --full over both, and all other lab tests under each plan, too (for hours). Needs root,
+with --full over both, and all other lab tests under each plan, too (for hours); with --tests what
+these arguments of pytest choose, under each plan (or that of --plan) by itself. Needs root,
 qemu-system-x86_64, mmdebstrap, mke2fs. Guests are built once and kept in $RSTTRACE_CACHE
 (~/.cache/rsttrace-kernels), each run's console logs and results in its runs/.
 Exit code: 0 if everything passed.
@@ -19,6 +20,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -254,7 +256,7 @@ def sessions(options: argparse.Namespace) -> list[tuple[str, str, list[str]]]:
     """The runs of pytest that a guest does: name, plan, arguments."""
     chosen = options.plan or list(PLANS)
     variant = VARIANTS.get(options.variant)
-    arguments = options.tests or (variant and list(variant.tests))
+    arguments = shlex.split(options.tests or "") or (variant and list(variant.tests))
     if arguments:
         return [(plan, plan, arguments) for plan in chosen]
     every = []
@@ -364,7 +366,7 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="all lab tests under each plan, too")
     parser.add_argument("--plan", action="append", choices=PLANS, help="default: both")
     parser.add_argument(
-        "--tests", action="append", metavar="ARGUMENT", help="for the guest's pytest, not tests/lab"
+        "--tests", metavar="ARGUMENTS", help="of the guest's pytest, as a shell takes them apart"
     )
     parser.add_argument("--variant", choices=VARIANTS, help="boot in another way; its own tests")
     parser.add_argument("--minutes", type=float, help="a guest that takes longer hangs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from typing import Any
 
@@ -137,3 +138,12 @@ def test_what_a_variant_runs_exists(variant: Variant) -> None:
     tests = re.findall(r"^def (test_\w+)", (runner.CHECKOUT / path).read_text(), re.MULTILINE)
     assert chosen[:-1] == (["-k"] if chosen else [])
     assert [name for name in tests if not chosen or chosen[-1] in name] != []
+
+
+def test_chosen_tests_run_under_each_plan() -> None:
+    """Taken apart as a shell does: `make kernels T=…` hands them over in one word."""
+    given = argparse.Namespace(plan=None, variant=None, full=False, tests='a.py -k "b or c"')
+    wanted = ["a.py", "-k", "b or c"]
+    assert runner.sessions(given) == [(plan, plan, wanted) for plan in runner.PLANS]
+    given.plan = ["kprobes"]
+    assert runner.sessions(given) == [("kprobes", "kprobes", wanted)]
