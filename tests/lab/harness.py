@@ -415,9 +415,9 @@ def deliver(lab: Lab, role: str, to: str, packet: Any) -> None:
 
     On a busy machine a softirq may run later, in ksoftirqd: what the test does next would be first.
     """
-    before = tcp_counter(lab, to, "InSegs")
+    before = counter(lab, to, "Tcp", "InSegs")
     send_ip(lab, role, packet)
-    poll_until(lambda: tcp_counter(lab, to, "InSegs") > before, "the packet's arrival")
+    poll_until(lambda: counter(lab, to, "Tcp", "InSegs") > before, "the packet's arrival")
 
 
 def send_frame(lab: Lab, role: str, interface: str, frame: Any) -> None:
@@ -434,13 +434,15 @@ def mac_of(lab: Lab, role: str, interface: str) -> str:
 
 def out_rsts(lab: Lab, role: str) -> int:
     """The namespace's TcpOutRsts (RFC 4022 tcpOutRsts), v4 and v6 together."""
-    return tcp_counter(lab, role, "OutRsts")
+    return counter(lab, role, "Tcp", "OutRsts")
 
 
-def tcp_counter(lab: Lab, role: str, name: str) -> int:
-    """One of a namespace's counters of TCP (RFC 4022), v4 and v6 together."""
-    with lab.inside(role), open("/proc/thread-self/net/snmp", encoding="ascii") as file:
-        rows = [line.split() for line in file if line.startswith("Tcp:")]
+def counter(lab: Lab, role: str, group: str, name: str) -> int:
+    """One of a namespace's counters, as nstat(8) names them; those of TCP count v4, v6."""
+    rows: list[list[str]] = []
+    for table in ("snmp", "netstat"):
+        with lab.inside(role), open(f"/proc/thread-self/net/{table}", encoding="ascii") as file:
+            rows += [line.split() for line in file if line.startswith(f"{group}:")]
     return int(rows[1][rows[0].index(name)])
 
 

@@ -18,19 +18,25 @@ from pathlib import Path
 import pytest
 import scapy.layers.inet as scapy_inet
 import scapy.layers.inet6 as scapy_inet6
+from scapy.layers.l2 import Ether
 
 from rsttrace.demo.lab import Lab
+from rsttrace.errors import LabError
+from rsttrace.kernel.facts import Facts
 from tests.lab.harness import (
     DEADLINE_S,
     FAMILIES,
     Fence,
     Tracer,
+    counter,
     deliver,
     expect_reset,
     linger_zero,
+    mac_of,
     out_rsts,
     pair,
     poll_until,
+    send_frame,
     send_ip,
     server_address,
 )
@@ -42,6 +48,7 @@ from tests.lab.test_kinds import (
     RAW,
     REJECTED,
     RESET,
+    ROUTER,
     SERVER,
     TCP,
     V4,
@@ -551,6 +558,93 @@ def forged_with_wrong_ao(lab: Lab, family: int) -> None:
     forged_to_signed(ao_key, lab, family, AO_OPTION)
 
 
+def forged_with_both(lab: Lab, family: int) -> None:
+    """A segment has one signature at most (tcp_parse_auth_options())."""
+    reason_is_there("TCP_AUTH_HDR")
+    forged_rst(lab, family, 0, options=[MD5_OPTION, AO_OPTION])
+
+
+def forged_with_another_ao_key(lab: Lab, family: int) -> None:
+    forged_to_signed(ao_key, lab, family, (29, bytes((7, 7)) + bytes(12)))
+
+
+def forged_with_ao(lab: Lab, family: int) -> None:
+    """One that this kernel understands, for a connection without."""
+    with socket.socket(family) as sock:
+        ao_key(sock, server_address(SERVER, family))
+    forged_rst(lab, family, 0, options=[AO_OPTION])
+
+
+def reason_is_there(name: str) -> None:
+    """Skip where the kernel gives reasons of drops, but not this one."""
+    reasons = Facts().enums()["skb_drop_reason"]
+    if reasons and name not in reasons:
+        pytest.skip(f"this kernel does not tell {name} (enum skb_drop_reason)")
+
+
+def forged_against_a_policy(lab: Lab, family: int) -> None:
+    """An IPsec policy takes nothing from the server without IPsec (RFC 4301 §5.2)."""
+    with pair(lab, CLIENT, SERVER, family=family) as (client, _):
+        _, rcv_nxt = sequence(lab, CLIENT, client)
+        source, target = (server_address(role, family) for role in (SERVER, CLIENT))
+        policy = f"src {source} dst {target} proto tcp dir in"
+        try:
+            lab.ip(CLIENT, f"xfrm policy add {policy} action block")
+        except LabError as error:
+            pytest.skip(f"this kernel has no IPsec policies (CONFIG_XFRM_USER): {error}")
+        try:
+            rst = TCP(sport=7000, dport=client.getsockname()[1], flags="R", seq=rcv_nxt)
+            deliver(lab, SERVER, CLIENT, ip(SERVER, CLIENT, family) / rst)
+            assert tcp_state(client) == 1, "still ESTABLISHED"
+        finally:
+            lab.ip(CLIENT, f"xfrm policy del {policy}")
+
+
+def forged_into_traffic_control(lab: Lab, family: int) -> None:
+    """A filter on the client's interface drops what comes."""
+    for command in (
+        "qdisc add dev eth0 ingress",
+        "filter add dev eth0 ingress protocol all prio 1 u32 match u8 0 0 action drop",
+    ):
+        try:
+            lab.exec(CLIENT, ["tc", *command.split()])
+        except LabError as error:
+            lab.exec(CLIENT, ["sh", "-c", "tc qdisc del dev eth0 ingress || :"])
+            pytest.skip(f"this kernel has no such filter (CONFIG_NET_ACT_GACT): {error}")
+    shown = ["tc", "-s", "filter", "show", "dev", "eth0", "ingress"]
+    try:
+        send_ip(lab, SERVER, ip(SERVER, CLIENT, family) / TCP(sport=7000, dport=7009, flags="R"))
+        poll_until(lambda: "(dropped 0," not in lab.exec(CLIENT, shown), "the filter's drop")
+    finally:
+        lab.exec(CLIENT, ["tc", "qdisc", "del", "dev", "eth0", "ingress"])
+
+
+def forged_from_elsewhere(lab: Lab, family: int) -> None:
+    """From an address to which the client would answer another way (RFC 3704 §2.2)."""
+    del family
+    before = counter(lab, CLIENT, "TcpExt", "IPReversePathFilter")
+    lab.sysctl(CLIENT, net__ipv4__conf__all__rp_filter=1)
+    lab.ip(CLIENT, "route add 10.71.9.0/24 dev lo")
+    try:
+        packet = scapy_inet.IP(src="10.71.9.9", dst=server_address(CLIENT, V4))
+        send_ip(lab, ROUTER, packet / TCP(sport=7000, dport=7009, flags="R"))
+        poll_until(
+            lambda: counter(lab, CLIENT, "TcpExt", "IPReversePathFilter") > before, "its drop"
+        )
+    finally:
+        lab.ip(CLIENT, "route del 10.71.9.0/24 dev lo")
+        lab.sysctl(CLIENT, net__ipv4__conf__all__rp_filter=0)
+
+
+def damaged_header(lab: Lab, family: int) -> None:
+    """The IP header's checksum is wrong, as it comes off the last link."""
+    before = counter(lab, CLIENT, "Ip", "InHdrErrors")
+    ends = {"src": mac_of(lab, ROUTER, "cl0"), "dst": mac_of(lab, CLIENT, "eth0")}
+    rst = TCP(sport=7000, dport=7009, flags="R")
+    send_frame(lab, ROUTER, "cl0", Ether(**ends) / ip(SERVER, CLIENT, family, chksum=0x1234) / rst)
+    poll_until(lambda: counter(lab, CLIENT, "Ip", "InHdrErrors") > before, "its drop")
+
+
 def forged_with_signature(lab: Lab, family: int) -> None:
     """One that this kernel understands, for a connection without."""
     with socket.socket(family) as sock:
@@ -796,6 +890,55 @@ ROWS = [
         router=(FORWARDED_RAW,),
     ),
     Row(
+        "two-signatures",
+        forged_with_both,
+        server=(RAW,),
+        client=(REJECTED._replace(cause="bad-signature-option", state="ESTABLISHED"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
+        "ao-key-missing",
+        forged_with_another_ao_key,
+        server=(RAW,),
+        client=(REJECTED._replace(cause="ao-key-missing", state="ESTABLISHED"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
+        "ao-unexpected",
+        forged_with_ao,
+        server=(RAW,),
+        client=(REJECTED._replace(cause="ao-unexpected", state="ESTABLISHED"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
+        "ipsec-policy",
+        forged_against_a_policy,
+        server=(RAW,),
+        client=(REJECTED._replace(cause="ipsec-policy", state="ESTABLISHED"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
+        "traffic-control",
+        forged_into_traffic_control,
+        server=(RAW,),
+        client=(REJECTED._replace(cause="traffic-control"),),
+        router=(FORWARDED_RAW,),
+    ),
+    Row(
+        "rp-filter",
+        forged_from_elsewhere,
+        families=(V4,),
+        router=(RAW,),
+        client=(REJECTED._replace(cause="rp-filter"),),
+    ),
+    Row(
+        "bad-ip-checksum",
+        damaged_header,
+        families=(V4,),
+        router=(RAW,),
+        client=(REJECTED._replace(cause="bad-ip-checksum"),),
+    ),
+    Row(
         "subflow-reset",
         subflow_reset,
         server=(
@@ -824,6 +967,8 @@ def test_cause(
     fence: Fence,
     record_property: Callable[[str, object], None],
 ) -> None:
+    if family not in row.families:
+        pytest.skip("this case is one of IPv4 alone")
     sent = play(row, family, routed, (tracer, fence))
     proven = check(row, family, routed, tracer, sent)
     record_property(tracer.plan.value, sorted({(one.kind, one.cause) for one in proven}))
