@@ -206,6 +206,12 @@ def knows() -> dict[str, bool]:
     return Facts().knows()
 
 
+@cache
+def drop_reasons() -> frozenset[str]:
+    """The reasons of drops that this kernel gives (enum skb_drop_reason, from 5.17 on)."""
+    return frozenset(Facts().enums()["skb_drop_reason"])
+
+
 def no_socket(tracer: Tracer) -> str:
     """The cause of an answer for which there is no socket: before 6.10 the tracepoint is silent."""
     told = knowledge.Told(Kind.SENT_PASSIVE, "no-socket", None)

@@ -22,7 +22,6 @@ from scapy.layers.l2 import Ether
 
 from rsttrace.demo.lab import Lab
 from rsttrace.errors import LabError
-from rsttrace.kernel.facts import Facts
 from tests.lab.harness import (
     DEADLINE_S,
     FAMILIES,
@@ -30,6 +29,7 @@ from tests.lab.harness import (
     Tracer,
     counter,
     deliver,
+    drop_reasons,
     expect_reset,
     linger_zero,
     mac_of,
@@ -577,8 +577,7 @@ def forged_with_ao(lab: Lab, family: int) -> None:
 
 def reason_is_there(name: str) -> None:
     """Skip where the kernel gives reasons of drops, but not this one."""
-    reasons = Facts().enums()["skb_drop_reason"]
-    if reasons and name not in reasons:
+    if drop_reasons() and name not in drop_reasons():
         pytest.skip(f"this kernel does not tell {name} (enum skb_drop_reason)")
 
 

@@ -28,7 +28,7 @@ import scapy.layers.inet as scapy_inet
 import scapy.layers.inet6 as scapy_inet6
 
 from rsttrace.demo.lab import Lab
-from rsttrace.kernel import knowledge
+from rsttrace.kernel import drops, knowledge
 from rsttrace.kernel.hooks import Plan
 from rsttrace.model import Kind
 from tests.lab.harness import (
@@ -37,6 +37,7 @@ from tests.lab.harness import (
     Json,
     Tracer,
     deliver,
+    drop_reasons,
     expect_reset,
     knows,
     linger_zero,
@@ -686,6 +687,9 @@ def can_know(row: Row, one: Seen, plan: Plan, knows: dict[str, bool]) -> Seen | 
     found = knowledge.left(told, plan, knows, tcp_drop=row.tcp_drop)
     if found is None:
         return None
+    reasons = {name for name, (cause, _) in drops.DROPS.items() if cause == found.cause}
+    if found.cause in knowledge.BEFORE_TCP and reasons.isdisjoint(drop_reasons()):
+        found = found._replace(cause="dropped")  # it is younger than the others (TCP_MINTTL)
     return one._replace(kind=found.kind.value, cause=found.cause, state=found.state)
 
 
