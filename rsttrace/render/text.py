@@ -187,7 +187,7 @@ def _who(reset: model.Reset, own_netns: int | None) -> list[str]:
     if reset.file is not None:
         words.append(safe(reset.file.rpartition("/")[2]))
     if reset.file_frame is not None:
-        words.append(f"frame {reset.file_frame}")
+        words.append(f"frame {reset.file_frame}{_elsewhere(reset)}")
     process = reset.process
     if process and (process.comm or process.pid is not None):
         words.append(process_text(process.comm, process.pid))
@@ -452,6 +452,19 @@ def _trigger(reset: model.Reset) -> list[str]:
     ]
     age = duration(reset.time_ns - trigger.time_ns)
     return [f"trigger: {whose} {age} earlier, {', '.join(filter(None, words))}"]
+
+
+_ALSO = 3
+"""Frames that a line names beside the one it was judged from; the rest is counted."""
+
+
+def _elsewhere(reset: model.Reset) -> str:
+    """The other frames that show the same RST: ``, also 39``."""
+    others = [seen.frame for seen in reset.sightings if seen.frame != reset.file_frame]
+    if not others:
+        return ""
+    more = f" and {len(others) - _ALSO} more" if len(others) > _ALSO else ""
+    return f", also {', '.join(map(str, others[:_ALSO]))}{more}"
 
 
 def _sightings(reset: model.Reset) -> list[str]:

@@ -21,6 +21,7 @@ from rsttrace.model import (
     Pod,
     Process,
     Seen,
+    Sighting,
     Socket,
     SwitchPort,
 )
@@ -572,3 +573,11 @@ def test_no_trailing_blanks() -> None:
     for entry in SAMPLES.values():
         for line in entry_lines(entry, explain=True, verbose=True):
             assert line == line.rstrip()
+
+
+def test_the_other_frames_of_a_reset_are_named() -> None:
+    """Whichever of them is looked at in Wireshark, its entry is found; of many, the first ones."""
+    seen = [Sighting(frame, TIME, None, None, 64, None) for frame in (7, 8, 9, 11, 12, 13)]
+    for count, words in ((2, "frame 8, also 7"), (6, "frame 8, also 7, 9, 11 and 2 more")):
+        told = with_reset(PEER, file="x.pcap", file_frame=8, sightings=tuple(seen[:count]))
+        assert entry_lines(told, own_netns=NODE)[0].endswith(f"[x.pcap, {words}]")
