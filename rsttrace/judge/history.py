@@ -356,7 +356,7 @@ class History:
         found = self._failed.get(pid)
         if found is None or not 0 <= reset.time_ns - found.time_ns <= PASSED_ON_NS:
             return None
-        return found
+        return found if found.remote != reset.local else None  # its own service
 
     def _note_gateway(self, reset: Reset) -> None:
         """Remember routers that take nothing off the TTL (some clouds' do), and say so."""

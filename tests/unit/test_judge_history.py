@@ -740,6 +740,7 @@ def passed_on(after_ns: int = MS, pid: int | None = 70, accepted: bool = True) -
         2,
         b.TIME + after_ns,
         kind=Kind.SENT_ACTIVE,
+        local=Endpoint("10.0.0.5", 80),
         process=Process(pid, "haproxy", 0),
         theirs=half(syn_ns=mine),
         ours=our_half(syn_ns=peers),
@@ -758,6 +759,8 @@ def passed_on(after_ns: int = MS, pid: int | None = 70, accepted: bool = True) -
         (failed(), passed_on(accepted=False), None),
         (failed(pid=71), passed_on(), None),
         (failed(pid=None), passed_on(pid=None), None),
+        # Connections to itself are nothing that it passes on.
+        (failed(), dataclasses.replace(passed_on(), local=b.flow().remote), None),
     ],
 )
 def test_what_a_process_lost_just_before(before: Reset, after: Reset, refused: bool | None) -> None:
