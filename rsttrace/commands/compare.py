@@ -314,7 +314,8 @@ class _Entries:
             verdict = line.entry.verdict
             found = other_end(reset)
             if found is not None:
-                verdict = reconsider(verdict, found)
+                said = reset.other_end
+                verdict = reconsider(verdict, found, firewall=said is not None and said.firewall)
             entry = replace(line.entry, verdict=verdict)
             made = {
                 **line.object,
@@ -323,6 +324,7 @@ class _Entries:
                 "score": line.object.get("score")
                 if verdict is line.entry.verdict
                 else verdict.score,
+                "summary": verdict.summary or line.object.get("summary"),
                 "authors": authors_object(verdict),
                 "evidence": [evidence_object(item) for item in verdict.evidence],
             }

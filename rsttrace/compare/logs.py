@@ -225,9 +225,14 @@ def _judge(
         frame = None if theirs.logged else same.number
         if not received:
             return replace(silent, fate=Fate.ARRIVED, frame=frame)
+        firewall = theirs.logged and same.kind is Kind.SENT_NETFILTER
         own = theirs.logged and same.kind is not Kind.SENT_RAW
+        if firewall:  # it writes in the peer's name, wherever it stands
+            own = sighting.hops_peer == same.rst.ttl - sighting.rst.ttl
         why = "the other end says that it sent it"
-        return replace(silent, fate=Fate.LEFT, why=why, frame=frame, at_sender=own)
+        return replace(
+            silent, fate=Fate.LEFT, why=why, frame=frame, at_sender=own, firewall=firewall
+        )
     if not received:
         return replace(silent, why=f"{point.other} does not tell of it, which proves nothing")
     fate, why = _absent(point, sighting, theirs, timing)

@@ -323,9 +323,11 @@ def advice(
         did = deed(reset)[0]
         if did in (Deed.UNKNOWN, Deed.NO_CONNECTION):
             line = line or next((asks[name] for name in known), None)
+        if did is Deed.NO_CONNECTION and authors and authors[0].author is Author.PEER_FIREWALL:
+            did = Deed.FIREWALL
         line = line or DEEDS[did]
     else:
-        line = line or _ended(reset) or CAUSES.get(cause)
+        line = line or _ended(reset, cause) or CAUSES.get(cause)
     return _filled(line, reset) if line is not None else None
 
 
@@ -337,10 +339,11 @@ def _made_here(reset: Reset, kind: Kind, origin: Origin) -> str:
     return MADE_HERE[kind]
 
 
-def _ended(reset: Reset) -> str | None:
+def _ended(reset: Reset, cause: str) -> str | None:
     """What to look at where a program has ended, and its sockets were closed for it."""
     process = reset.process
-    if reset.kind is not Kind.SENT_ACTIVE or process is None:
+    of_its_close = reset.kind is Kind.SENT_ACTIVE or cause == "data-after-close"
+    if not of_its_close or process is None:
         return None
     if process.exit_signal is not None:
         return KILLED

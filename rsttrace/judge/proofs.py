@@ -75,6 +75,9 @@ def other_end(reset: Reset) -> Proof | None:
         return None
     there, values = _there(reset)
     at = "" if other.frame is None else f", frame {other.frame}"
+    if other.fate is Fate.LEFT and other.at_sender and other.firewall:
+        text = f"the peer's own firewall made it: so says {there}"
+        return Proof("other-end", Origin.PEER, Author.PEER_FIREWALL, text, values)
     if other.fate is Fate.LEFT and other.at_sender:
         text = f"the peer itself sent it: seen leaving there, at {there}{at}"
         return Proof("other-end", Origin.PEER, None, text, values)
@@ -103,6 +106,8 @@ def other_end_words(reset: Reset) -> tuple[str, dict[str, Any]] | None:
         Fate.NEVER_ARRIVED: f"never arrived at {there}, which was watching",
         Fate.LEFT: f"passed {there}{at}: made there or beyond",
     }.get(other.fate)
+    if other.firewall and not other.at_sender:
+        text = f"a firewall made it: so says {there}, which is not as far away as the peer"
     return None if text is None else (text, values)
 
 

@@ -161,7 +161,7 @@ def _verdict(
         hops_peer=peer_hops,
         device_name=(written.device if written is not None else None) or named,
         device_fingerprint=device.key if device is not None else None,
-        summary=summary(reset, origin),
+        summary=summary(reset, origin, authors),
         authors=authors,
         advice=advice(reset, origin, authors, names, reset.cause.name),
         cause=why.better_cause(reset),
@@ -278,8 +278,10 @@ def other_end(reset: Reset) -> Evidence | None:
     return Evidence("other-end-log", LOG_WEIGHT, text, factors=factors("other-end-log"))
 
 
-def reconsider(verdict: Verdict, found: Evidence) -> Verdict:
+def reconsider(verdict: Verdict, found: Evidence, *, firewall: bool = False) -> Verdict:
     """A verdict that was given elsewhere, with one more piece of evidence. Pure.
+
+    `firewall`: what it proves is that the peer's own firewall made it.
 
     What else is known of that reset may not be: its other evidence stays as it is, and so does the
     verdict of a host on what it sent itself.
@@ -303,6 +305,9 @@ def reconsider(verdict: Verdict, found: Evidence) -> Verdict:
         for share in verdict.authors
         if not found.proof or share.author.is_peer == (origin is Origin.PEER)
     )
+    if found.proof and firewall:
+        authors = (Share(Author.PEER_FIREWALL, 1.0, WORDS[Author.PEER_FIREWALL]),)
+        verdict = replace(verdict, summary=why.OWN_FIREWALL)
     return replace(
         verdict,
         origin=origin,
@@ -349,7 +354,22 @@ TIME_WAIT_ENDED = "time-wait-ended"
 """What no deed of the peer tells: that there was hardly a connection left to be ended."""
 
 
-def summary(reset: Reset, origin: Origin) -> str:
+MAY_REJECT = 0.2
+"""The peer's firewall is named beside its host if it is so likely."""
+
+
+def _by_firewall(did: why.Deed, text: str, authors: tuple[Share, ...]) -> str:
+    """The deed of a host without the connection, which may be its firewall's as well."""
+    share = {one.author: one.probability for one in authors}
+    firewall = share.get(Author.PEER_FIREWALL, 0.0)
+    if did is not why.Deed.NO_CONNECTION or firewall < MAY_REJECT:
+        return text
+    if firewall < share.get(Author.PEER_HOST, 0.0):
+        return f"{text}, or its own firewall rejected it"
+    return f"the peer's own firewall rejected it, or {text}"
+
+
+def summary(reset: Reset, origin: Origin, authors: tuple[Share, ...] = ()) -> str:
     """One sentence: what happened, as far as it is known."""
     if reset.kind.direction == "sent":
         return reset.cause.text
@@ -357,7 +377,7 @@ def summary(reset: Reset, origin: Origin) -> str:
     what = tcp.said(reset.rst.options) if plain else f"; {reset.cause.text}"
     did, text = why.deed(reset)
     if origin is Origin.PEER:
-        return text + what
+        return _by_firewall(did, text, authors) + what
     if origin is Origin.INCONCLUSIVE and did in (why.Deed.CLOSED, why.Deed.REUSED):
         return f"{reset.cause.text}; {text}"
     if reset.kind is Kind.RECEIVED_ACCEPTED and reset.cause.name == "connection-refused":

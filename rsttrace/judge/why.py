@@ -29,6 +29,9 @@ CLOSED_LOCALLY = frozenset({"no-socket", "no-connection", "data-after-close"})
 """Causes of what this end sent that its own close explains."""
 
 
+OWN_FIREWALL = "the peer's own firewall rejected it"
+
+
 class Deed(enum.Enum):
     """What an honest peer did, or had done, to send such a RST."""
 
@@ -186,8 +189,10 @@ def deed(reset: Reset) -> tuple[Deed, str]:
     made, rst = reset.made_here, reset.rst
     if made is not None and made.kind is Kind.SENT_ACTIVE:
         return Deed.ABORTED, "the peer closed or aborted its live socket"
-    if made is not None and made.kind is Kind.SENT_NETFILTER:
-        return Deed.FIREWALL, "the peer's own firewall rejected it"
+    other = reset.other_end
+    by_its_firewall = other is not None and other.firewall and other.at_sender
+    if by_its_firewall or (made is not None and made.kind is Kind.SENT_NETFILTER):
+        return Deed.FIREWALL, OWN_FIREWALL
     said = reasons.written(reset)
     if said is not None:
         return Deed.SAID, f"the peer reset it and says why: {said.reason}"
@@ -309,15 +314,25 @@ def _our_reason(reset: Reset, found: Closed | None) -> Cause:
             f"{times} times, was never acknowledged"
         )
         return replace(cause, name="gave-up", text=text)
+    if cause.name == "data-after-close":
+        return _after_close(cause, reset, found)
     if found is None or found.by != "local":
         return cause
     if not trigger.payload_len:
         text = f"{cause.text}: this end had closed it ({_closed_words(reset, found)})"
         return replace(cause, text=text)
+    return _after_close(replace(cause, name="data-after-close"), reset, found)
+
+
+def _after_close(cause: Cause, reset: Reset, found: Closed | None) -> Cause:
+    """Data for a socket that was closed: by the program, or by the kernel for one that ended."""
+    process = reset.process
+    end = process.end if process is not None else None
+    if found is None or found.by != "local":
+        return cause if end is None else replace(cause, text=f"data arrived after {end}")
     words = _closed_words(reset, found)
-    return replace(
-        cause, name="data-after-close", text=f"data arrived after the program had closed ({words})"
-    )
+    text = f"the program had closed ({words})" if end is None else f"{end}: {words}"
+    return replace(cause, text=f"data arrived after {text}")
 
 
 def unanswered(reset: Reset) -> int:

@@ -7,8 +7,6 @@ for what was dropped, `rsttrace.kernel.drops`.
 
 from __future__ import annotations
 
-import signal
-
 from rsttrace import tcp
 from rsttrace.kernel import drops
 from rsttrace.model import AcceptQueue, Cause, Kind, Process, Socket, Timers
@@ -212,7 +210,7 @@ def sent_active(
     CLOSE first, tcp_abort() (``ss -K``, BPF iterators) does not.
     """
     if tcp.is_fastclose(options):  # mptcp_do_fastclose() says TCP_ABORT_ON_CLOSE to both
-        ended = _ended(process)
+        ended = process.end if process is not None else None
         text = f"{ended}, and MPTCP closed at once" if ended else tcp.FASTCLOSE
         return Cause("mptcp-fastclose", text, reason)
     subflow = None if reason is None and by_task else mptcp(reason, options)
@@ -238,7 +236,7 @@ def sent_active(
 
 def _closed(name: str, process: Process | None, reason: str | None) -> Cause:
     """A close() that reset: by the program, or by the kernel for a program that ended."""
-    ended = _ended(process)
+    ended = process.end if process is not None else None
     if name == "unread-data":
         text = f"{ended} with data unread" if ended else ACTIVE["TCP_ABORT_ON_CLOSE"][1]
     elif ended:
@@ -248,19 +246,6 @@ def _closed(name: str, process: Process | None, reason: str | None) -> Cause:
     else:
         text = LINGER
     return Cause(name, text, reason)
-
-
-def _ended(process: Process | None) -> str | None:
-    """How a process ended, whose sockets the kernel then closed; None: it had not."""
-    if process is None or (process.exit_signal is None and process.exit_status is None):
-        return None
-    if process.exit_signal is None:
-        return f"its process exited (status {process.exit_status})"
-    try:
-        name = signal.Signals(process.exit_signal).name
-    except ValueError:  # a real-time signal
-        name = f"signal {process.exit_signal}"
-    return f"its process was killed ({name})"
 
 
 def _without_task(reason: str | None, state_now: str | None, socket: Socket | None) -> Cause:

@@ -49,7 +49,8 @@ class OtherEnd:
     `trigger_arrived` says whether the packet that most likely provoked it reached the other point,
     `swapped_frame` is the frame there of the packet that left in its place, `swapped_sure` whether
     the IP ID says so too. `where` is the position between the points, in words. `escaped` says, in
-    one sentence, which packet escaped NAT, where this RST is the answer to one.
+    one sentence, which packet escaped NAT, where this RST is the answer to one. `firewall`: the
+    other point says that its firewall made it; with `at_sender`, as far away as the peer.
     """
 
     fate: Fate
@@ -64,6 +65,7 @@ class OtherEnd:
     swapped_sure: bool = False
     where: str = ""
     escaped: str = ""
+    firewall: bool = False
 
 
 @dataclass(frozen=True)

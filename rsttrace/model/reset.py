@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -420,6 +421,18 @@ class Process:
     uid: int | None
     exit_signal: int | None = None
     exit_status: int | None = None
+
+    @property
+    def end(self) -> str | None:
+        """How it ended, whose connections the kernel closed then; ``None``: it had not ended."""
+        if self.exit_signal is None:
+            status = self.exit_status
+            return None if status is None else f"its process exited (status {status})"
+        try:
+            name = signal.Signals(self.exit_signal).name
+        except ValueError:  # a real-time signal
+            name = f"signal {self.exit_signal}"
+        return f"its process was killed ({name})"
 
 
 @dataclass(frozen=True)

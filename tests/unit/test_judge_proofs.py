@@ -129,6 +129,12 @@ def test_nothing_made_here() -> None:
             None,
             "B (b.pcap), frame 7",
         ),
+        (
+            OtherEnd(Fate.LEFT, Point.B, "b.jsonl", at_sender=True, logged=True, firewall=True),
+            Origin.PEER,
+            Author.PEER_FIREWALL,
+            "the peer's own firewall made it: so says B (b.jsonl)",
+        ),
     ],
 )
 def test_the_other_end_proves(
@@ -146,6 +152,10 @@ def test_the_other_end_proves(
         (
             OtherEnd(Fate.LEFT, Point.B, "b.pcap", 7),
             "passed B (b.pcap), frame 7: made there or beyond",
+        ),
+        (
+            OtherEnd(Fate.LEFT, Point.B, "b.jsonl", logged=True, firewall=True),
+            "a firewall made it: so says B (b.jsonl), which is not as far away as the peer",
         ),
         (OtherEnd(Fate.UNKNOWN, Point.B, "b.pcap", why="too few packets"), "cannot tell: too few"),
         (OtherEnd(Fate.ARRIVED, Point.B, "b.pcap", 7), "arrived at B (b.pcap), frame 7"),

@@ -34,6 +34,7 @@ from rsttrace.judge.verdict import (
     logit,
     other_end,
     reconsider,
+    summary,
 )
 from rsttrace.model import (
     Author,
@@ -55,6 +56,7 @@ from rsttrace.model import (
     Reset,
     Scope,
     Seen,
+    Share,
     Verdict,
 )
 from tests.unit import builders as b
@@ -1273,3 +1275,42 @@ def test_what_observations_say_together_is_each_table_s_own() -> None:
     score = judge(given).score
     assert judge(given, table=moved).score != score
     assert judge(given).score == score
+
+
+# ---- one reset, told alike at both ends ----
+
+FIREWALL_SAYS = OtherEnd(Fate.LEFT, Point.B, "b.jsonl", at_sender=True, logged=True, firewall=True)
+
+
+def test_the_peers_firewall_is_named_where_its_own_log_says_so() -> None:
+    both = changed(flow(rst(ip_id=0)), other_end=FIREWALL_SAYS)
+    found = judge(both)
+    assert (found.origin, found.confidence) == (Origin.PEER, 1.0)
+    assert found.summary == "the peer's own firewall rejected it"
+    assert [share.author for share in found.authors] == [Author.PEER_FIREWALL]
+    said = other_end(both)
+    assert said is not None
+    after = reconsider(judge(flow(rst(ip_id=0))), said, firewall=True)
+    assert (after.origin, after.summary, after.authors) == (
+        found.origin,
+        found.summary,
+        found.authors,
+    )
+
+
+@pytest.mark.parametrize(
+    ("firewall", "host", "words"),
+    [
+        (0.5, 0.4, "the peer's own firewall rejected it, or the peer has no such connection"),
+        (0.3, 0.6, "the peer has no such connection, or its own firewall rejected it"),
+        (0.1, 0.8, "the peer has no such connection"),
+    ],
+)
+def test_the_peers_firewall_is_named_as_far_as_it_may_be(
+    firewall: float, host: float, words: str
+) -> None:
+    authors = (
+        Share(Author.PEER_FIREWALL, firewall, ""),
+        Share(Author.PEER_HOST, host, ""),
+    )
+    assert summary(flow(rst(ip_id=0)), Origin.PEER, authors) == words

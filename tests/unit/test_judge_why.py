@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from rsttrace.judge import why
+from rsttrace.judge import advice, why
 from rsttrace.judge.verdict import judge
 from rsttrace.judge.why import Deed
-from rsttrace.model import Cause, Half, Kind, MadeHere, Note, Origin, Reset, Seen, Socket
+from rsttrace.model import Cause, Half, Kind, MadeHere, Note, Origin, Process, Reset, Seen, Socket
 from tests.unit.builders import (
     MS,
     OUR_DATA,
@@ -260,6 +260,24 @@ def test_data_after_our_own_close() -> None:
     assert found.cause.kernel_reason == "NO_SOCKET"
     assert (found.cause.closed_by, found.cause.closed_ms) == ("local", 10.0)
     assert found.summary == "data arrived after the program had closed (FIN 10.0 ms before)"
+
+
+@pytest.mark.parametrize(
+    ("process", "words"),
+    [
+        (Process(7, "shop", 1, exit_signal=9), "its process was killed (SIGKILL)"),
+        (Process(7, "shop", 1, exit_status=0), "its process exited (status 0)"),
+    ],
+)
+def test_the_kernel_closed_for_a_process_that_had_ended(process: Process, words: str) -> None:
+    found = judge(closed(server(process=process), 10 * MS))
+    assert found.summary == f"data arrived after {words}: FIN 10.0 ms before"
+    assert found.cause is not None
+    assert found.cause.name == "data-after-close"
+    assert found.advice in (advice.KILLED, advice.EXITED)
+    late = Cause("data-after-close", "data arrived after the program had closed", None)
+    unseen = judge(server(cause=late, process=process))  # the FIN was sent before the trace began
+    assert unseen.summary == f"data arrived after {words}"
 
 
 def test_an_ack_after_our_own_close_is_no_data() -> None:
