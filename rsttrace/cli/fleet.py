@@ -48,10 +48,15 @@ def load(files: tuple[str, ...], store: str, node: str | None, spool: str) -> in
 @store_option
 @output_option
 @click.option(
-    "--since", metavar="TIME", help="From then on: ISO 8601, or 12h or 7d before the end."
+    "--since",
+    metavar="TIME",
+    default="7d",
+    show_default=True,
+    help="From then on: ISO 8601, 12h or 7d before the end, or all. Changes are told against the "
+    "same time before.",
 )
 @click.option("--until", metavar="TIME", help="Until then.")
-def report(store: str, output: str, since: str | None, until: str | None) -> int:
+def report(store: str, output: str, since: str, until: str | None) -> int:
     """Say which resets their senders really sent, which boxes forge, and why honest ones come."""
     from rsttrace.commands import fleet
 

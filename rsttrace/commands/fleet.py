@@ -14,6 +14,7 @@ from rsttrace.errors import CaptureError, RsttraceError, UsageError
 from rsttrace.fleet import load as loading
 from rsttrace.fleet import report as reporting
 from rsttrace.fleet.store import Store
+from rsttrace.fleet.text import text_lines
 from rsttrace.render.escape import safe
 from rsttrace.render.json import object_line
 
@@ -40,7 +41,7 @@ def load(store_url: str, files: Sequence[str], *, node: str | None, spool: str) 
     return 1 if failed else 0
 
 
-def report(store_url: str, output: str, *, since: str | None, until: str | None) -> int:
+def report(store_url: str, output: str, *, since: str, until: str | None) -> int:
     """Answer what only many nodes together can.
 
     Raises:
@@ -53,10 +54,8 @@ def report(store_url: str, output: str, *, since: str | None, until: str | None)
             raise RsttraceError(
                 "the store has no entries", hint="load some: rsttrace fleet load FILE..."
             )
-        span = (
-            _moment(since, whole[1]) if since else whole[0],
-            _moment(until, whole[1]) if until else whole[1],
-        )
+        end = _moment(until, whole[1]) if until else whole[1]
+        span = (whole[0] if since == "all" else _moment(since, end), end)
         if span[0] >= span[1]:
             raise UsageError("--since is not before --until")
         reporting.settle(store, span)
@@ -64,7 +63,7 @@ def report(store_url: str, output: str, *, since: str | None, until: str | None)
     if output == "json":
         print(object_line(found.object()))
     else:
-        print("\n".join(reporting.text_lines(found)))
+        print("\n".join(text_lines(found)))
     return 0
 
 
@@ -79,7 +78,7 @@ def _moment(text: str, newest: datetime) -> datetime:
         return datetime.fromtimestamp(time_ns(text) / 1e9, timezone.utc)
     except ValueError as error:
         raise UsageError(
-            f"{text!a}: {error}", hint="write 7d, 12h, or a time: 2026-11-28T22:50:31+01:00"
+            f"{text!a}: {error}", hint="write 7d, 12h, all, or a time: 2026-11-28T22:50:31+01:00"
         ) from None
 
 

@@ -1,18 +1,25 @@
--- Who forges: what has the same distance, neighbour and manner is taken for one box.
+-- Who forges, as each victim sees it: what has the same distance, neighbour and manner is one side of
+-- one box. `before` counts those of the span before; `first` is the first in both.
 SELECT
+    cityHash64(author, device, hops_rst, mac, vendor, neighbor) AS side,
     author, device, hops_rst AS hops, mac, vendor, neighbor,
-    count() AS resets,
-    uniqExact(node) AS nodes,
-    uniqExact(remote_ip) AS peers,
-    countIf(other_end = 'never-sent') AS never_sent,
-    countIf(other_end = 'left') AS sent_after_all,
+    sumIf(seen, time >= {from:DateTime64(9)}) AS resets,
+    sumIf(seen, time < {from:DateTime64(9)}) AS before,
+    groupUniqArrayIf(1000)(node, time >= {from:DateTime64(9)}) AS nodes,
+    uniqExactIf(node, time >= {from:DateTime64(9)}) AS node_count,
+    uniqExactIf(remote_ip, time >= {from:DateTime64(9)}) AS peer_count,
+    groupUniqArrayIf(1000)(toString(remote_ip), time >= {from:DateTime64(9)}) AS peers,
+    countIf(other_end = 'never-sent' AND time >= {from:DateTime64(9)}) AS never_sent,
     min(time) AS first, max(time) AS last,
-    topK(3)(trigger) AS triggers,
-    topK(3)(toString(remote_port)) AS ports,
-    arraySlice(groupUniqArray(20)(node), 1, 5) AS some_nodes
+    arrayFilter(each -> each != '', topK(5)(trigger)) AS triggers,
+    topK(5)(least(local_port, remote_port)) AS ports,
+    groupArrayIf(1000)((node, toUnixTimestamp64Nano(time), ip_id,
+        JSONExtract(json, 'trigger', 'ip_id', 'Nullable(UInt16)')),
+        ip_id IS NOT NULL AND seen = 1) AS ip_ids
 FROM judged
 WHERE verdict = 'forged' AND direction = 'received' AND made_here = 0
-  AND time >= {from:DateTime64(9)} AND time < {to:DateTime64(9)}
-GROUP BY author, device, hops, mac, vendor, neighbor
+  AND time >= {before:DateTime64(9)} AND time < {to:DateTime64(9)}
+GROUP BY author, device, hops_rst, mac, vendor, neighbor
+HAVING resets > 0
 ORDER BY resets DESC
-LIMIT {most:UInt32}
+LIMIT 1000

@@ -2,10 +2,10 @@
 SELECT
     owner, cause, direction,
     any(summary) AS example,
-    count() AS resets,
+    sum(seen) AS resets,
     uniqExact(node) AS nodes,
     uniqExact(remote_ip) AS peers,
-    round(quantileExactIf(0.5)(ifNull(idle_s, 0), idle_s > 0), 1) AS idle_s,
+    round(quantileExactIf(0.5)(toFloat64(ifNull(idle_s, 0)), idle_s > 0), 1) AS idle_s,
     anyIf(closed_by, closed_by != '') AS closed_by,
     topKArray(3)(findings) AS findings
 FROM judged

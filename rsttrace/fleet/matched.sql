@@ -1,5 +1,6 @@
 -- Each received RST with the sender's own entry on it. By addresses and ports; where NAT changed them,
--- by one port and both numbers, which no two RSTs of that time share by chance.
+-- by one port and both numbers, which no two RSTs of that time share by chance. What was only counted
+-- (`seen` above 1) is no packet of its own.
 WITH
     clock AS (SELECT node, other_node, ahead_s, spread_s FROM clocks FINAL),
     sent AS
@@ -7,14 +8,15 @@ WITH
         SELECT node, run, key, kind, time, local_ip, local_port, remote_ip, remote_port,
                seq, ack, flags
         FROM entries FINAL
-        WHERE direction = 'sent' AND time >= {from:DateTime64(9)} - {window:UInt32}
+        WHERE direction = 'sent' AND seen = 1
+          AND time >= {from:DateTime64(9)} - {window:UInt32}
           AND time < {to:DateTime64(9)} + {window:UInt32}
     ),
     received AS
     (
         SELECT node, run, key, time, local_ip, local_port, remote_ip, remote_port, seq, ack, flags
         FROM entries FINAL
-        WHERE direction = 'received' AND made_here = 0
+        WHERE direction = 'received' AND made_here = 0 AND seen = 1
           AND time >= {from:DateTime64(9)} AND time < {to:DateTime64(9)}
     ),
     pairs AS

@@ -1,4 +1,4 @@
-"""The questions that only many nodes together can answer, and their answers as text.
+"""The questions that only many nodes together can answer.
 
 First, in `settle`, each received reset is joined with its sender's own entry; then the questions.
 """
@@ -12,21 +12,29 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from rsttrace import jsonl
+from rsttrace.fleet.boxes import boxes
 from rsttrace.fleet.store import Store, sql
 from rsttrace.judge.verdict import LOG_WEIGHT, decide
 from rsttrace.model import Kind
-from rsttrace.render.escape import safe
 
 WINDOW_S = 600
 """Clocks of one fleet are not farther apart, in seconds."""
 
-MARGIN_S = 5
-"""So much longer than the moment itself a tracer must have watched."""
+MARGIN_S = 2
+"""So much longer than the moment itself a tracer must have watched: no RST is underway so long."""
 
 STEP = timedelta(hours=6)
-"""Resets are joined span by span, so that memory depends on a span's number of them."""
+"""Resets are joined span by span: no longer ones,"""
+
+STEP_ENTRIES = 4_000_000
+"""and none with more entries, where that can be, so that memory does not depend on their number."""
+
+_BIN = timedelta(minutes=10)
 
 LISTED = 20
+
+BINS = 100
+"""So many bins has the picture of when."""
 
 OTHER_ENDS = (
     "node", "run", "key", "time", "fate", "other_node", "other_run", "other_key", "other_kind",
@@ -38,12 +46,22 @@ Span = tuple[datetime, datetime]
 
 @dataclass
 class Answers:
-    """What a report says; each list holds rows by the names of their columns."""
+    """What a report says; each list holds rows by the names of their columns.
+
+    `before` counts the entries of the span before, which `changes` compares with: 0, and there is
+    nothing to compare with. `took_s` says how long each question took, in seconds.
+    """
 
     span: Span
     totals: dict[str, Any]
     boxes: list[dict[str, Any]] = field(default_factory=list)
+    boxes_left: int = 0
     causes: list[dict[str, Any]] = field(default_factory=list)
+    idle: list[dict[str, Any]] = field(default_factory=list)
+    overflows: list[dict[str, Any]] = field(default_factory=list)
+    unnatted: list[dict[str, Any]] = field(default_factory=list)
+    before: int = 0
+    timeline: list[dict[str, Any]] = field(default_factory=list)
     changes: list[dict[str, Any]] = field(default_factory=list)
     clocks: list[dict[str, Any]] = field(default_factory=list)
     shared: list[dict[str, Any]] = field(default_factory=list)
@@ -58,7 +76,12 @@ class Answers:
                 "to": self.span[1].isoformat(),
                 "totals": self.totals,
                 "boxes": self.boxes,
+                "boxes_left_out": self.boxes_left,
                 "causes": self.causes,
+                "closes_idle": self.idle,
+                "overflows": self.overflows,
+                "answers_un_nated": self.unnatted,
+                "before": self.before,
                 "changes": self.changes,
                 "clocks": self.clocks,
                 "shared_addresses": self.shared,
@@ -81,35 +104,27 @@ def settle(store: Store, span: Span) -> None:
     seen one, though it watched all the time, is strong evidence, and no proof (a log may miss a
     packet). Everything else stays as it was judged.
     """
-    _measure_clocks(store, span)
-    for start, end in _steps(span):
-        values = _values((start, end))
+    for part in _steps(store, span):
+        values = {**_values(part), "raw": Kind.SENT_RAW.value}
+        # Measured for each span anew: clocks are set in between.
+        store.command(sql("clocks"), {**values, "revision": time.time_ns()})
         store.command(
             sql("by_sender").replace("{matched}", sql("matched").strip()),
-            {**values, "raw": Kind.SENT_RAW.value, "revision": time.time_ns()},
+            {**values, "revision": time.time_ns()},
         )
         rows = []
-        for found in store.query(_with_score(sql("never_sent")), values):
+        for found in store.query(sql("never_sent"), values):
             origin, confidence = _without_sender(
                 found["origin"], found["score"], found["confidence"]
             )
             rows.append(
                 (
-                    found["node"], found["run"], found["key"], found["time"], "never-sent",
+                    found["node"], found["run"], found["key"], found["time_ns"], "never-sent",
                     found["other_node"], found["other_run"], 0, "", 0, 0.0, origin, confidence,
                     time.time_ns(),
                 )
             )  # fmt: skip
         store.insert("other_ends", OTHER_ENDS, rows)
-
-
-def _with_score(text: str) -> str:
-    """The same with what the verdict was."""
-    return text.replace(
-        "SELECT\n    received.node AS node,",
-        "SELECT\n    any(received.origin) AS origin, any(received.score) AS score,"
-        " any(received.confidence) AS confidence,\n    received.node AS node,",
-    )
 
 
 def _without_sender(
@@ -122,19 +137,6 @@ def _without_sender(
     return found.value, sure
 
 
-def _measure_clocks(store: Store, span: Span) -> None:
-    rows = []
-    pairs = sql("clocks").strip()
-    for found in store.query(sql("clocks_estimate").replace("{pairs}", pairs), _values(span)):
-        rows.append(
-            (
-                found["node"], found["other_node"], found["ahead"], found["spread"],
-                found["pairs"], time.time_ns(),
-            )
-        )  # fmt: skip
-    store.insert("clocks", ("node", "other_node", "ahead_s", "spread_s", "pairs", "revision"), rows)
-
-
 def answer(store: Store, span: Span, clock: Callable[[], float] = time.monotonic) -> Answers:
     """Ask every question of a span of time."""
     values = _values(span)
@@ -142,25 +144,33 @@ def answer(store: Store, span: Span, clock: Callable[[], float] = time.monotonic
 
     def ask(name: str) -> list[dict[str, Any]]:
         began = clock()
-        found = [_plain(row) for row in store.query(sql(name), values)]
+        found = store.query(sql(name), values)
         took[name] = round(clock() - began, 3)
         return found
 
+    def plain(name: str) -> list[dict[str, Any]]:
+        return [_plain(row) for row in ask(name)]
+
+    before = store.query(
+        "SELECT count() AS n FROM entries"
+        " WHERE time >= {before:DateTime64(9)} AND time < {from:DateTime64(9)}",
+        values,
+    )[0]["n"]
+    found = boxes(ask("boxes"), ask("sides"))
     return Answers(
         span=span,
-        totals=ask("totals")[0],
-        boxes=ask("boxes"),
-        causes=ask("causes"),
-        changes=ask("changes"),
-        clocks=[
-            _plain(row)
-            for row in store.query(
-                "SELECT node, other_node, ahead_s, spread_s, pairs FROM clocks FINAL"
-                " WHERE abs(ahead_s) > 0.5 ORDER BY abs(ahead_s) DESC LIMIT {most:UInt32}",
-                values,
-            )
-        ],
-        shared=ask("shared_addresses"),
+        totals=plain("totals")[0],
+        boxes=[_plain(row) for row in found[:LISTED]],
+        boxes_left=max(0, len(found) - LISTED),
+        causes=plain("causes"),
+        idle=plain("idle"),
+        overflows=plain("overflows"),
+        unnatted=plain("unnatted"),
+        before=before,
+        changes=plain("changes") if before else [],
+        timeline=plain("timeline"),
+        clocks=plain("clocks_apart"),
+        shared=plain("shared_addresses"),
         took_s=took,
     )
 
@@ -173,14 +183,30 @@ def _values(span: Span) -> dict[str, Any]:
         "window": WINDOW_S,
         "margin": MARGIN_S,
         "most": LISTED,
+        "bin": max(1, int((span[1] - span[0]).total_seconds() / BINS)),
     }
 
 
-def _steps(span: Span) -> Iterator[Span]:
-    start, end = span
-    while start < end:
-        yield start, min(start + STEP, end)
-        start += STEP
+def _steps(store: Store, span: Span) -> Iterator[Span]:
+    """A span in parts that are short, and have not too many entries. Empty ones are left out."""
+    found = store.query(
+        "SELECT toStartOfInterval(time, INTERVAL {bin:UInt32} SECOND) AS at, count() AS n"
+        " FROM entries WHERE time >= {from:DateTime64(9)} AND time < {to:DateTime64(9)}"
+        " GROUP BY at ORDER BY at",
+        {**_values(span), "bin": int(_BIN.total_seconds())},
+    )
+    start, end, held = span[0], span[0], 0
+    for row in found:
+        at = max(span[0], _aware(row["at"]))
+        if held and (held + row["n"] > STEP_ENTRIES or at - start >= STEP):
+            yield start, end
+            held = 0
+        if not held:
+            start = at
+        end = min(span[1], _aware(row["at"]) + _BIN)
+        held += row["n"]
+    if held:
+        yield start, end
 
 
 def _aware(found: datetime) -> datetime:
@@ -192,82 +218,3 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
         name: _aware(value).isoformat() if isinstance(value, datetime) else value
         for name, value in row.items()
     }
-
-
-# ---- as text ----
-
-
-def text_lines(found: Answers) -> list[str]:
-    """The answers for people; no line holds a newline."""
-    totals = found.totals
-    span = f"from {_short(totals['first'])} to {_short(totals['last'])}"
-    lines = [
-        f"{totals['resets']:,} resets of {totals['nodes']} nodes, {span}: "
-        f"{totals['forged']:,} forged, {totals['inconclusive']:,} not decided, "
-        f"{totals['peer']:,} the peers' own, {totals['local']:,} sent by the nodes themselves",
-        f"  other ends: of {totals['received']:,} received {totals['sent_by_the_peer']:,} were "
-        f"sent by the other end's own host, {totals['never_sent']:,} were not, though it was "
-        f"watched; {totals['amended']:,} verdicts changed by that",
-    ]
-    lines += _section("boxes that forge", [_box(row) for row in found.boxes])
-    lines += _section("honest causes", [_cause(row) for row in found.causes])
-    lines += _section(
-        "new, or much more or less than before", [_change(row) for row in found.changes]
-    )
-    lines += _section(
-        "clocks that are apart",
-        [
-            f"{safe(row['node'])} is {row['ahead_s']:+.1f} s from {safe(row['other_node'])} "
-            f"({row['pairs']} pairs)"
-            for row in found.clocks
-        ],
-    )
-    lines += _section(
-        "addresses that several nodes have: nobody is accused by these",
-        [f"{safe(row['ip'])}: {row['nodes']} nodes" for row in found.shared],
-    )
-    return lines
-
-
-def _section(title: str, rows: list[str]) -> list[str]:
-    return ["", title, *(f"  {row}" for row in rows)] if rows else []
-
-
-def _short(text: str | None) -> str:
-    return "?" if text is None else text[:19].replace("T", " ")
-
-
-def _box(row: Mapping[str, Any]) -> str:
-    where = "distance not known"
-    if row["hops"] is not None:
-        where = "on the link" if row["hops"] == 0 else f"{row['hops']} hops away"
-    who = safe(row["device"] or row["author"] or "a device")
-    handed = " ".join(
-        filter(None, [safe(row["mac"]), f"({safe(row['vendor'])})" if row["vendor"] else ""])
-    )
-    neighbor = f" = {safe(row['neighbor'])}" if row["neighbor"] else ""
-    by = f", handed over by {handed}{neighbor}" if handed else ""
-    triggers = ", ".join(safe(each) for each in row["triggers"] if each)
-    after = f"; after {triggers}" if triggers else ""
-    said = f"; {row['never_sent']:,} surely not sent by the peer" if row["never_sent"] else ""
-    return (
-        f"{row['resets']:,} resets by {who}, {where}{by}: {row['nodes']} nodes "
-        f"({', '.join(safe(node) for node in row['some_nodes'])}), {row['peers']} peers, since "
-        f"{_short(row['first'])}{after}{said}"
-    )
-
-
-def _cause(row: Mapping[str, Any]) -> str:
-    idle = f", after {row['idle_s']} s idle" if row["idle_s"] and row["idle_s"] > 0 else ""
-    by = f" (closed by {safe(row['closed_by'])}{idle})" if row["closed_by"] else ""
-    owner = safe(row["owner"]) or "unknown program"
-    return (
-        f"{row['resets']:,} {safe(row['direction'])} by {owner}, {safe(row['cause'])}{by}: "
-        f"{row['nodes']} nodes, {row['peers']} peers; e.g. {safe(row['example'], 160)}"
-    )
-
-
-def _change(row: Mapping[str, Any]) -> str:
-    author = f" by {safe(row['author'])}" if row["author"] else ""
-    numbers = f"{row['before']:,} before, {row['now']:,} now"
-    return f"{safe(row['verdict'])}{author}, {safe(row['cause'])}: {numbers}"

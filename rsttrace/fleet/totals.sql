@@ -1,12 +1,12 @@
 -- How many of what, and what the other ends say.
 SELECT
-    count() AS resets,
+    sum(seen) AS resets,
     uniqExact(node) AS nodes,
-    countIf(verdict = 'forged') AS forged,
-    countIf(verdict = 'peer') AS peer,
-    countIf(verdict = 'local') AS local,
-    countIf(verdict = 'inconclusive') AS inconclusive,
-    countIf(direction = 'received') AS received,
+    sumIf(seen, verdict = 'forged') AS forged,
+    sumIf(seen, verdict = 'peer') AS peer,
+    sumIf(seen, verdict = 'local') AS local,
+    sumIf(seen, verdict = 'inconclusive') AS inconclusive,
+    sumIf(seen, direction = 'received') AS received,
     countIf(other_end = 'left') AS sent_by_the_peer,
     countIf(other_end = 'never-sent') AS never_sent,
     countIf(verdict != origin) AS amended,

@@ -4,20 +4,23 @@
 CREATE OR REPLACE VIEW resets AS
 SELECT * EXCEPT (revision) FROM entries FINAL;
 
--- The same with what the other end's own log says; `verdict` is what follows from both.
+-- The same with what the other end's own log says; `verdict` is what follows from both. Joined by the
+-- time too, so that of both tables only the span of time that is asked for is read.
 CREATE OR REPLACE VIEW judged AS
 SELECT
     resets.*,
     ends.fate AS other_end,
     ends.other_node AS other_node,
     ends.other_kind AS other_kind,
+    ends.other_run AS other_run,
     ends.other_key AS other_key,
     ends.delta_s AS delta_s,
     if(ends.origin = '', resets.origin, ends.origin) AS verdict,
     if(ends.origin = '', resets.confidence, ends.confidence) AS sure
 FROM resets
 LEFT JOIN (SELECT * FROM other_ends FINAL) AS ends
-    ON resets.node = ends.node AND resets.run = ends.run AND resets.key = ends.key;
+    ON resets.node = ends.node AND resets.run = ends.run AND resets.key = ends.key
+    AND resets.time = ends.time;
 
 -- From when until when each node was watching, and whether it told of everything.
 CREATE OR REPLACE VIEW watched AS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,8 +13,10 @@ from rsttrace.render.json import entry_object
 from rsttrace.render.times import iso_time
 from tests.unit import test_render_samples as samples
 
-START_NS = 1_790_000_000_000_000_000
 S = 1_000_000_000
+DAY = 86_400 * S
+START_NS = (time.time_ns() // DAY - 30) * DAY + 43_200 * S
+"""Noon, a month ago: no fixed day, because the store forgets what is 180 days old."""
 BOX = Neighbor("00:d0:f8:22:33:44", "Ruijie Networks", "10.1.0.1", True, 2, "eth0", None)
 
 
@@ -86,18 +89,23 @@ def receives(
     return node.add(dataclasses.replace(sample, reset=reset, amends=None), time_ns)
 
 
-def honest(a: Node, b: Node, number: int, origin: Origin = Origin.PEER) -> dict[str, Any]:
+def honest(
+    a: Node, b: Node, number: int, origin: Origin = Origin.PEER, days: int = 0
+) -> dict[str, Any]:
     """b resets its connection to a, and a hears it 20 ms later."""
-    time_ns = START_NS + number * S
+    time_ns = START_NS + days * DAY + number * S
     port, seq = 30_000 + number, 70_000 + number * 1000
     sends(b, Endpoint(a.ip, port), 80, seq, time_ns)
     return receives(a, Endpoint(b.ip, 80), port, seq, time_ns + 20_000_000, origin)
 
 
-def forged(a: Node, b: Node, number: int, origin: Origin = Origin.FORGED) -> dict[str, Any]:
+def forged(
+    a: Node, b: Node, number: int, origin: Origin = Origin.FORGED, days: int = 0
+) -> dict[str, Any]:
     """A box resets a's connection in b's name."""
     port, seq = 40_000 + number, 90_000_000 + number * 1000
-    return receives(a, Endpoint(b.ip, 80), port, seq, START_NS + number * S, origin)
+    time_ns = START_NS + days * DAY + number * S
+    return receives(a, Endpoint(b.ip, 80), port, seq, time_ns, origin)
 
 
 def text(nodes: Iterable[Node]) -> str:

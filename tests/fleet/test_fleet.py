@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ pytest.importorskip("chdb", reason="needs rsttrace[fleet]: `make fleet` installs
 
 from rsttrace.errors import RsttraceError, UsageError
 from rsttrace.fleet import load as loading
+from rsttrace.fleet import report as reporting
 from rsttrace.fleet.load import Loader, Spool, load_file, load_stream
-from rsttrace.fleet.report import answer, settle, text_lines, whole_span
+from rsttrace.fleet.report import answer, settle, whole_span
 from rsttrace.fleet.store import Store, StoreAway, shown
+from rsttrace.fleet.text import text_lines
 from rsttrace.model import Endpoint, Origin
 from tests.fleet import nodes as made
 from tests.fleet.nodes import Node
@@ -114,6 +117,34 @@ def test_nat_is_seen_through_by_the_numbers(store: Store, tmp_path: Path) -> Non
     assert judged(store, "a")[1]["verdict"] == "peer"
 
 
+@pytest.mark.parametrize("terminates", [False, True], ids=["forwards", "terminates"])
+def test_a_gateway_is_asked_only_for_connections_that_end_there(
+    terminates: bool, store: Store, tmp_path: Path
+) -> None:
+    """RSTs of the hosts that it hides come in its name: it has forwarded them, and sent none."""
+    a, gateway = Node("a", "10.0.0.1"), Node("gateway", "10.0.0.2")
+    made.sends(gateway, Endpoint("10.9.9.9", 5), 22, 5, made.START_NS)  # its address is known
+    time_ns, seq = made.START_NS + 60 * made.S, 3_000_000_000
+    made.receives(a, Endpoint("10.0.0.2", 61_000), 80, seq, time_ns, Origin.INCONCLUSIVE)
+    if terminates:  # it was reset on the same connection: so it is one of its own
+        made.receives(gateway, Endpoint("10.0.0.1", 80), 61_000, 99_999, time_ns, Origin.FORGED)
+    load(store, tmp_path, a, gateway)
+    found = judged(store, "a")[1]
+    assert found["verdict"] == ("forged" if terminates else "inconclusive")
+
+
+def test_what_was_only_counted_is_no_packet_of_its_own(store: Store, tmp_path: Path) -> None:
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    made.honest(a, b, 1)
+    storm = made.forged(a, b, 10, Origin.INCONCLUSIVE)
+    storm["seen"] = 5000
+    load(store, tmp_path, a, b)
+    assert judged(store, "a")[2]["other_end"] == ""
+    span = whole_span(store)
+    assert span is not None
+    assert answer(store, span).totals["resets"] == 5002
+
+
 def test_small_numbers_are_no_proof_through_nat(store: Store, tmp_path: Path) -> None:
     """Many RSTs have seq 0: only addresses and ports tell those apart."""
     a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2", filtered=1)
@@ -141,13 +172,73 @@ def test_the_report_names_the_box_and_accuses_no_honest_node(store: Store, tmp_p
     assert found.totals["forged"] == 4
     assert found.totals["sent_by_the_peer"] == 20
     (box,) = found.boxes
-    assert (box["mac"], box["nodes"], box["resets"]) == ("00:d0:f8:22:33:44", 4, 4)
-    assert box["never_sent"] == 4
+    assert (box["nodes"], box["resets"], box["never_sent"]) == (4, 4, 4)
+    (side,) = box["sides"]
+    assert side["mac"] == "00:d0:f8:22:33:44"
     text = "\n".join(text_lines(found))
-    assert "00:d0:f8:22:33:44 (Ruijie Networks) = 10.1.0.1" in text
-    assert len(found.clocks) == 20
-    by_pair = {(row["node"], row["other_node"]): row["ahead_s"] for row in found.clocks}
-    assert by_pair["n4", "n0"] == pytest.approx(4.02)
+    assert "1 hop away, handed over by 00:d0:f8:22:33:44 (Ruijie Networks) = 10.1.0.1" in text
+    ahead = {row["node"]: row["ahead_s"] for row in found.clocks}
+    assert ahead["n4"] == pytest.approx(2.5, abs=0.1)  # the others are at -2, -1, 0 and 1 s
+    assert set(ahead) == {"n0", "n1", "n3", "n4"}
+
+
+def report(store: Store) -> reporting.Answers:
+    span = whole_span(store)
+    assert span is not None
+    settle(store, span)
+    return answer(store, span)
+
+
+def test_who_closes_idle_connections_first(store: Store, tmp_path: Path) -> None:
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    for number, idle_s in enumerate((60.0, 60.1, 61.0)):
+        entry = made.honest(a, b, number)
+        entry["cause"] |= {"closed_by": "peer", "idle_s": idle_s}
+    made.honest(a, b, 9)  # closed by nobody before
+    load(store, tmp_path, a, b)
+    found = report(store)
+    (row,) = found.idle
+    assert (row["closer"], row["port"], row["typical_s"]) == ("::ffff:10.0.0.2", 80, 60.1)
+    assert (row["resets"], row["used_by"]) == (3, 1)
+    assert "10.0.0.2 port 80 after 60.1 s idle (60.0 to 61.0 s), 3 times" in "\n".join(
+        text_lines(found)
+    )
+
+
+def test_whose_accept_queue_overflows(store: Store, tmp_path: Path) -> None:
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    for number, node in enumerate((a, a, b)):
+        peer = Endpoint(f"10.9.0.{number}", 5000)
+        made.sends(node, peer, 8080, 77_000 + number, made.START_NS)
+        node.entries[-1]["cause"] |= {"name": "listen-overflow", "text": "the queue is full"}
+    made.sends(a, Endpoint("10.9.9.9", 1), 8080, 5, made.START_NS)
+    load(store, tmp_path, a, b)
+    (row,) = report(store).overflows
+    assert (row["port"], row["resets"], row["clients"]) == (8080, 3, 3)
+    assert row["some_nodes"] == ["a", "b"]
+
+
+def test_what_is_new_is_told_against_the_time_before(store: Store, tmp_path: Path) -> None:
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    for number, days in enumerate((0, 7)):
+        made.honest(a, b, number, days=days)
+    for number in (5, 6):
+        made.forged(a, b, number, days=7)
+    load(store, tmp_path, a, b)
+    whole = whole_span(store)
+    assert whole is not None
+    settle(store, whole)
+    week = (whole[0] + timedelta(days=6.5), whole[0] + timedelta(days=13.5))
+    found = answer(store, week)
+    (row,) = found.changes
+    assert (row["verdict"], row["before"], row["now"]) == ("forged", 0, 2)
+    (box,) = found.boxes
+    assert box["before"] == 0
+    assert "new" in text_lines(found)[4]
+    # of a store that has nothing of the time before nothing is said to be new
+    found = answer(store, whole)
+    assert (found.before, found.changes) == (0, [])
+    assert "nothing to compare with" in text_lines(found)[-1]
 
 
 # ---- loading ----
