@@ -56,11 +56,12 @@ def load(files: tuple[str, ...], store: str, node: str | None, spool: str) -> in
     "same time before.",
 )
 @click.option("--until", metavar="TIME", help="Until then.")
-def report(store: str, output: str, since: str, until: str | None) -> int:
+@click.option("--report", "page", metavar="FILE", help="Also write a page of HTML, for a ticket.")
+def report(store: str, output: str, since: str, until: str | None, page: str | None) -> int:
     """Say which resets their senders really sent, which boxes forge, and why honest ones come."""
     from rsttrace.commands import fleet
 
-    return fleet.report(store, output, since=since, until=until)
+    return fleet.report(store, output, since=since, until=until, page=page)
 
 
 @command.command("sql")

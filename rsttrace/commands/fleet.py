@@ -9,11 +9,14 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import rsttrace
 from rsttrace.commands.moments import time_ns
+from rsttrace.commands.wholefile import WholeFile
 from rsttrace.errors import CaptureError, RsttraceError, UsageError
 from rsttrace.fleet import load as loading
 from rsttrace.fleet import report as reporting
-from rsttrace.fleet.store import Store
+from rsttrace.fleet.page import html
+from rsttrace.fleet.store import Store, shown
 from rsttrace.fleet.text import text_lines
 from rsttrace.render.escape import safe
 from rsttrace.render.json import object_line
@@ -41,13 +44,16 @@ def load(store_url: str, files: Sequence[str], *, node: str | None, spool: str) 
     return 1 if failed else 0
 
 
-def report(store_url: str, output: str, *, since: str, until: str | None) -> int:
-    """Answer what only many nodes together can.
+def report(
+    store_url: str, output: str, *, since: str, until: str | None, page: str | None = None
+) -> int:
+    """Answer what only many nodes together can; `page`: a file for the same as HTML.
 
     Raises:
         UsageError: a time is none.
         RsttraceError: the store cannot be used.
     """
+    file = None if page is None else WholeFile(page)
     with Store(store_url) as store:
         whole = reporting.whole_span(store)
         if whole is None:
@@ -60,11 +66,25 @@ def report(store_url: str, output: str, *, since: str, until: str | None) -> int
             raise UsageError("--since is not before --until")
         reporting.settle(store, span)
         found = reporting.answer(store, span)
+    if file is not None:
+        file.write(html(found, _about(store_url, found)))
     if output == "json":
         print(object_line(found.object()))
     else:
         print("\n".join(text_lines(found)))
     return 0
+
+
+def _about(store_url: str, found: reporting.Answers) -> list[tuple[str, str]]:
+    start, end = (moment.isoformat(timespec="seconds") for moment in found.span)
+    took = ", ".join(f"{name} {seconds} s" for name, seconds in found.took_s.items())
+    return [
+        ("made by", f"rsttrace {rsttrace.__version__}"),
+        ("store", shown(store_url)),
+        ("from", start),
+        ("to", end),
+        ("questions took", took),
+    ]
 
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}

@@ -49,7 +49,8 @@ class Answers:
     """What a report says; each list holds rows by the names of their columns.
 
     `before` counts the entries of the span before, which `changes` compares with: 0, and there is
-    nothing to compare with. `took_s` says how long each question took, in seconds.
+    nothing to compare with. `bin_s` is how long a row of `timeline` lasts, `took_s` how long each
+    question took, in seconds.
     """
 
     span: Span
@@ -61,6 +62,7 @@ class Answers:
     overflows: list[dict[str, Any]] = field(default_factory=list)
     unnatted: list[dict[str, Any]] = field(default_factory=list)
     before: int = 0
+    bin_s: int = 1
     timeline: list[dict[str, Any]] = field(default_factory=list)
     changes: list[dict[str, Any]] = field(default_factory=list)
     clocks: list[dict[str, Any]] = field(default_factory=list)
@@ -151,6 +153,9 @@ def answer(store: Store, span: Span, clock: Callable[[], float] = time.monotonic
     def plain(name: str) -> list[dict[str, Any]]:
         return [_plain(row) for row in ask(name)]
 
+    totals = ask("totals")[0]
+    shown = totals["last"] - totals["first"]
+    values["bin"] = max(1, int(shown.total_seconds() / BINS))
     before = store.query(
         "SELECT count() AS n FROM entries"
         " WHERE time >= {before:DateTime64(9)} AND time < {from:DateTime64(9)}",
@@ -159,7 +164,7 @@ def answer(store: Store, span: Span, clock: Callable[[], float] = time.monotonic
     found = boxes(ask("boxes"), ask("sides"))
     return Answers(
         span=span,
-        totals=plain("totals")[0],
+        totals=_plain(totals),
         boxes=[_plain(row) for row in found[:LISTED]],
         boxes_left=max(0, len(found) - LISTED),
         causes=plain("causes"),
@@ -168,6 +173,7 @@ def answer(store: Store, span: Span, clock: Callable[[], float] = time.monotonic
         unnatted=plain("unnatted"),
         before=before,
         changes=plain("changes") if before else [],
+        bin_s=values["bin"],
         timeline=plain("timeline"),
         clocks=plain("clocks_apart"),
         shared=plain("shared_addresses"),
@@ -183,7 +189,6 @@ def _values(span: Span) -> dict[str, Any]:
         "window": WINDOW_S,
         "margin": MARGIN_S,
         "most": LISTED,
-        "bin": max(1, int((span[1] - span[0]).total_seconds() / BINS)),
     }
 
 

@@ -105,8 +105,7 @@ def box_lines(box: Row, *, compared: bool) -> list[str]:
         f"{many(box['peers'], 'peer')} in {listed(box['prefixes'])}; "
         f"since {moment(box['first'])}, last {moment(box['last'])}"
     ]
-    where = place_text(box)
-    lines.append(f"    where: {where}")
+    lines.append(f"    {place_text(box)}")
     lines += [f"    seen {side_text(side)}" for side in box["sides"]]
     triggers = listed(f'"{each}"' for each in box["triggers"]) or "what is not known"
     lines.append(f"    after: {triggers}; ports {listed(box['ports'])}")
@@ -123,7 +122,7 @@ def place_text(box: Row) -> str:
     place = box["place"]
     if place is None:
         return (
-            "not told by two ends (no connection of which both were reset, or it takes over TTLs)"
+            "place unknown (of no connection both ends were reset, or it takes over others' TTLs)"
         )
     return (
         f"router {place['router']} of {place['of']} on the way from {safe(place['from'])} to "
@@ -136,14 +135,19 @@ def side_text(side: Row) -> str:
     where = "at a distance that is not known"
     if side["hops"] is not None:
         where = "on the link" if side["hops"] == 0 else f"{many(side['hops'], 'hop')} away"
-    vendor = f" ({safe(side['vendor'])})" if side["vendor"] else ""
-    neighbor = f" = {safe(side['neighbor'])}" if side["neighbor"] else ""
-    handed = f", handed over by {safe(side['mac'])}{vendor}{neighbor}" if side["mac"] else ""
+    handed = f", handed over by {handed_text(side)}" if side["mac"] else ""
     ids = f"; IP IDs {' or '.join(side['ip_ids'])}" if side["ip_ids"] else ""
     return (
         f"{where}{handed}, by {many(side['nodes'], 'node')} "
         f"({listed(side['some_nodes'], side['nodes'])}), {many(side['resets'], 'reset')}{ids}"
     )
+
+
+def handed_text(side: Row) -> str:
+    """The neighbour that its packets come from."""
+    vendor = f" ({safe(side['vendor'])})" if side["vendor"] else ""
+    neighbor = f" = {safe(side['neighbor'])}" if side["neighbor"] else ""
+    return f"{safe(side['mac'])}{vendor}{neighbor}"
 
 
 def owner_text(row: Row) -> str:

@@ -395,7 +395,8 @@ def test_from_the_command_line(tmp_path: Path) -> None:
         return ran.stdout + ran.stderr
 
     assert "3 entries of 2 runs loaded" in run("load", str(path))
-    assert "3 resets of 2 nodes" in run("report")
+    assert "3 resets of 2 nodes" in run("report", "--report", str(tmp_path / "fleet.html"))
+    assert "<title>TCP resets of 2 nodes</title>" in (tmp_path / "fleet.html").read_text()
     assert (
         json.loads(run("report", "-o", "json", "--since", "7d"))["fleet"]["totals"]["forged"] == 1
     )
