@@ -2,16 +2,18 @@
 
 A file is known by its path and its first line; how far it was read is kept in the store, so that a
 load that was killed goes on there. A line that is loaded twice is one entry. What comes through a
-pipe waits on the disk while the store is away.
+pipe is on the disk until it is in the store, also while that is away.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import hashlib
 import io
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -105,6 +107,7 @@ class Loader:
         self._say = say
         self._runs: dict[tuple[str, str], Run] = {}
         self._changed: set[tuple[str, str]] = set()
+        self._unasked: set[tuple[str, str]] = set()
 
     def take(self, batch: Batch, text: str) -> None:
         """Take in a line; one that is none of ours is counted."""
@@ -141,15 +144,14 @@ class Loader:
         key = (node, run)
         known = self._runs.get(key)
         if known is None:
-            known = self._runs[key] = self._known(key) or Run(
-                node, run, boot, version, time_ns, time_ns
-            )
+            known = self._runs[key] = Run(node, run, boot, version, time_ns, time_ns)
+            self._unasked.add(key)
             self.loaded.runs += 1
         self._changed.add(key)
         return known
 
     def _known(self, key: tuple[str, str]) -> Run | None:
-        """What the store has of a run: a later part of it must not forget an earlier one."""
+        """What the store has of a run."""
         found = self._store.query(
             "SELECT boot, version, toUnixTimestamp64Nano(first) AS first,"
             " toUnixTimestamp64Nano(last) AS last,"
@@ -178,6 +180,10 @@ class Loader:
 
         Raises: see `Store.query`.
         """
+        for key in sorted(self._unasked):
+            if (known := self._known(key)) is not None:
+                self._runs[key].follows(known)
+            self._unasked.discard(key)
         self._store.insert("entries", ENTRY, batch.rows)
         revision = time.time_ns()
         changed = [self._runs[key].row(revision) for key in sorted(self._changed)]
@@ -282,15 +288,28 @@ def _zstd(raw: IO[bytes]) -> Any:
 
 
 class Spool:
-    """A folder where batches wait while the store is away; bounded.
+    """A folder where what came through a pipe waits until it is in the store; bounded.
 
-    A batch is there when its file has its name: what is written by a rename is whole.
+    What has just been read is in a journal that is locked by its writer: that of a load that was
+    killed is found by the next one. While the store is away, batches are in files; one is there
+    when its file has its name: what is written by a rename is whole.
+
+    Raises:
+        RsttraceError: the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, most: int = SPOOL_BYTES) -> None:
         self._folder = folder
         self._most = most
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._journal: int | None = None
+        self._tail = b""
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise RsttraceError(
+                f"the spool {str(folder)!a} cannot be made: {error.strerror}",
+                hint="name a folder you may write with --spool",
+            ) from None
 
     def files(self) -> list[Path]:
         """What waits, oldest first."""
@@ -302,16 +321,61 @@ class Spool:
         return sum(path.stat().st_size for path in self.files()) >= self._most
 
     def put(self, lines: Iterable[str]) -> None:
-        """Keep lines, on the disk when this returns."""
+        """Keep lines, on the disk when this returns.
+
+        Raises:
+            OSError: they cannot be written.
+        """
         name = f"{time.time_ns():020d}-{os.getpid()}.jsonl.gz"
         part = self._folder / f".{name}"
-        with open(part, "wb") as file:
-            with gzip.open(file, "wb", compresslevel=3) as out:
-                for line in lines:
-                    out.write(line.encode("utf-8", "surrogateescape") + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, self._folder / name)
+        try:
+            with open(part, "wb") as file:
+                with gzip.open(file, "wb", compresslevel=3) as out:
+                    for line in lines:
+                        out.write(line.encode("utf-8", "surrogateescape") + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, self._folder / name)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+
+    # ---- the journal ----
+
+    def note(self, data: bytes) -> None:
+        """Keep what was read, before anything is done with it."""
+        if self._journal is None:
+            path = self._folder / f"{time.time_ns():020d}-{os.getpid()}.journal"
+            self._journal = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            fcntl.flock(self._journal, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # a full disk: then it is safe only from now on
+            os.write(self._journal, data)
+        self._tail = (self._tail + data).rpartition(b"\n")[2][-jsonl.LONGEST_LINE :]
+
+    def done(self) -> None:
+        """All whole lines that were noted are in the store, or in a file."""
+        if self._journal is not None:
+            os.ftruncate(self._journal, 0)
+            os.lseek(self._journal, 0, os.SEEK_SET)
+            with contextlib.suppress(OSError):
+                os.write(self._journal, self._tail)
+
+    def left(self) -> Iterator[tuple[Path, list[str]]]:
+        """The whole lines in the journals of loads that were killed."""
+        for path in sorted(self._folder.glob("*.journal")):
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: it is in use
+                whole = file.read().rpartition(b"\n")[0]
+                yield path, whole.decode("utf-8", "surrogateescape").splitlines()
+
+    def close(self) -> None:
+        """The pipe has ended, and all of it was taken in."""
+        if self._journal is not None:
+            name = os.readlink(f"/proc/self/fd/{self._journal}")
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            os.close(self._journal)
+            self._journal = None
 
 
 def load_stream(
@@ -326,14 +390,8 @@ def load_stream(
     Where the store is away batches go to the spool; when that is full, reading waits, so that the
     writer waits, too. What is still in the spool at the end is said, and loaded by the next load.
     """
-    import select
-
     away = False
     batch = Batch()
-    poll = select.poll()
-    watched = _descriptor(stream)
-    if watched is not None:
-        poll.register(watched, select.POLLIN)
 
     def flush() -> None:
         nonlocal batch, away
@@ -353,19 +411,19 @@ def load_stream(
                         flush=True,
                     )
                 away = True
-                if not spool.full:
-                    spool.put(batch.lines)
+                if not batch.lines or _spooled(spool, batch):
                     break
                 sleep(RETRY_S)
         batch = Batch()
+        spool.done()
 
-    for text in _with_pauses(stream, poll if watched is not None else None):
-        if text is not None:
+    for texts in _chunks(stream, spool):
+        for text in texts:
             loader.take(batch, text)
         if batch.full or batch.due:
             flush()
-    if batch.lines:
-        flush()
+    flush()
+    spool.close()
     if left := spool.files():
         raise RsttraceError(
             f"the store is away: {len(left)} batches wait in the spool",
@@ -373,18 +431,39 @@ def load_stream(
         )
 
 
+def _spooled(spool: Spool, batch: Batch) -> bool:
+    """Put a batch into the spool; false: there is no room."""
+    if spool.full:
+        return False
+    try:
+        spool.put(batch.lines)
+    except OSError:
+        return False
+    return True
+
+
 def drain(loader: Loader, spool: Spool) -> None:
     """Load what waits in the spool; each file is removed once it is in the store.
 
     Raises: see `Store.query`.
     """
+    for path, texts in spool.left():
+        _load(loader, texts)
+        path.unlink(missing_ok=True)
     for path in spool.files():
         with opened(str(path)) as lines:
-            batch = Batch()
-            for text in lines:
-                loader.take(batch, text)
+            _load(loader, lines)
+        path.unlink(missing_ok=True)
+
+
+def _load(loader: Loader, texts: Iterable[str]) -> None:
+    batch = Batch()
+    for text in texts:
+        loader.take(batch, text)
+        if batch.full:
             loader.insert(batch)
-        path.unlink()
+            batch = Batch()
+    loader.insert(batch)
 
 
 def _descriptor(stream: IO[str]) -> int | None:
@@ -393,26 +472,35 @@ def _descriptor(stream: IO[str]) -> int | None:
     return None
 
 
-def _with_pauses(stream: IO[str], poll: Any) -> Iterator[str | None]:
-    """The lines of a stream, and ``None`` whenever nothing came for a while."""
-    if poll is None:
-        yield from stream
+def _chunks(stream: IO[str], spool: Spool) -> Iterator[list[str]]:
+    """The lines of a stream as they come, and none whenever nothing came for a while.
+
+    What comes from a pipe is in the spool's journal before it is given.
+    """
+    descriptor = _descriptor(stream)
+    if descriptor is None:
+        for line in stream:
+            yield [line]
         return
-    rest = ""
-    descriptor = stream.fileno()
-    decode = io.IncrementalNewlineDecoder(None, translate=False)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    rest = b""
     while True:
         if not poll.poll(FLUSH_S * 1000):
-            yield None
+            yield []
             continue
         data = os.read(descriptor, 1 << 16)
         if not data:
             if rest:
-                yield rest
+                yield [_text(rest)]
             return
-        text = rest + decode.decode(data.decode("utf-8", "surrogateescape"))
-        *whole, rest = text.split("\n")
-        yield from (f"{line}\n" for line in whole)
+        spool.note(data)
+        *whole, rest = (rest + data).split(b"\n")
         if len(rest) > jsonl.LONGEST_LINE:
-            yield rest
-            rest = ""
+            whole.append(rest)
+            rest = b""
+        yield [_text(line) for line in whole]
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "surrogateescape") + "\n"

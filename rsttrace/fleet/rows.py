@@ -59,6 +59,14 @@ class Run:
             if time_ns is not None:
                 self.saw(time_ns)
 
+    def follows(self, earlier: Run) -> None:
+        """What another load knew of it: a later part of a run must not forget an earlier one."""
+        self.first_ns = min(self.first_ns, earlier.first_ns)
+        self.last_ns = max(self.last_ns, earlier.last_ns)
+        if self.ended_ns is None and self.started_ns is None:
+            self.started_ns, self.ended_ns = earlier.started_ns, earlier.ended_ns
+            self.lost, self.filtered = earlier.lost, earlier.filtered
+
     def row(self, revision: int) -> tuple[Any, ...]:
         """Its row in the table `runs`."""
         return (

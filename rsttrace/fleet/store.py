@@ -6,6 +6,7 @@ One client for both (clickhouse-connect), one SQL for both (the ``.sql`` files b
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -39,7 +40,7 @@ def statements(text: str) -> list[str]:
 
 
 class Store:
-    """An open store, with its tables. A context manager.
+    """A store, with its tables, opened when it is first asked. A context manager.
 
     Args:
         url: ``chdb:PATH``, ``clickhouse://[user[:password]@]host[:port][/database]``, or the same
@@ -47,9 +48,7 @@ class Store:
 
     Raises:
         UsageError: it is no such address.
-        DependencyError: the client, or chDB, is not installed.
-        StoreAway: it does not answer.
-        RsttraceError: it cannot be used.
+        DependencyError: the client is not installed.
     """
 
     def __init__(self, url: str = DEFAULT) -> None:
@@ -60,27 +59,39 @@ class Store:
             raise DependencyError(
                 f"`rsttrace fleet` needs clickhouse-connect: {error}", hint=HINT
             ) from None
+        logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())  # we tell it
         self.url = url
         self._errors = exceptions.Error
         self._away = exceptions.OperationalError
-        arguments = _arguments(url)
-        with self._told():
-            try:
-                self._client = clickhouse_connect.get_client(**arguments)
-            except ImportError as error:
-                raise DependencyError(
-                    f"the store {shown(url)} needs chDB: {error}", hint=HINT
-                ) from None
+        self._arguments = _arguments(url)
+        self._connect = clickhouse_connect.get_client
+        self._client: Any = None
 
     def __enter__(self) -> Store:
-        for name in ("schema", "views"):
-            for statement in statements(sql(name)):
-                self.command(statement)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        with contextlib.suppress(Exception):
-            self._client.close()
+        if self._client is not None:
+            with contextlib.suppress(Exception):
+                self._client.close()
+
+    def _open(self) -> Any:
+        """The client; at first it is made, and the tables with it: a server may be away till then.
+
+        Raises: see `query`.
+        """
+        if self._client is None:
+            try:
+                client = self._connect(**self._arguments)
+            except ImportError as error:
+                raise DependencyError(
+                    f"the store {shown(self.url)} needs chDB: {error}", hint=HINT
+                ) from None
+            for name in ("schema", "views"):
+                for statement in statements(sql(name)):
+                    client.command(statement)
+            self._client = client
+        return self._client
 
     def command(self, text: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Do something that gives nothing back.
@@ -88,17 +99,18 @@ class Store:
         Raises: see `query`.
         """
         with self._told():
-            self._client.command(text, parameters=dict(parameters or {}))
+            self._open().command(text, parameters=dict(parameters or {}))
 
     def query(self, text: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """What a SELECT gives, each row by the names of its columns.
 
         Raises:
+            DependencyError: chDB is not installed.
             StoreAway: the store does not answer.
             RsttraceError: it refuses.
         """
         with self._told():
-            found = self._client.query(text, parameters=dict(parameters or {}))
+            found = self._open().query(text, parameters=dict(parameters or {}))
         names = found.column_names
         return [dict(zip(names, row)) for row in found.result_rows]
 
@@ -110,7 +122,7 @@ class Store:
         if not rows:
             return
         with self._told():
-            self._client.insert(table, rows, column_names=names)
+            self._open().insert(table, rows, column_names=names)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from rsttrace.fleet.text import text_lines
 from rsttrace.model import Endpoint, Origin
 from tests.fleet import nodes as made
 from tests.fleet.nodes import Node
+from tests.lab.harness import poll_until
 
 
 @pytest.fixture
@@ -307,6 +309,9 @@ class Away:
         self._store.insert(*arguments)
 
     def query(self, *arguments: Any) -> Any:
+        if self._times:
+            self._times -= 1
+            raise StoreAway("the store is away")
         return self._store.query(*arguments)
 
 
@@ -347,7 +352,7 @@ def test_what_still_waits_at_the_end_is_said_and_loaded_by_the_next(
     away: Any = Away(store, 1)
     with pytest.raises(RsttraceError, match="1 batches wait in the spool"):
         load_stream(Loader(away), io.StringIO(made.text([a])), Spool(tmp_path / "spool"))
-    loading.drain(Loader(store), Spool(tmp_path / "spool"))
+    load_stream(Loader(store), io.StringIO(""), Spool(tmp_path / "spool"))  # < /dev/null
     assert count(store) == 1
 
 
@@ -372,6 +377,67 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_twice(tmp_path: Path) 
     subprocess.run(command, check=True, capture_output=True)
     with Store(f"chdb:{where}") as store:
         assert count(store) == 3_000
+
+
+def pipe_load(store: str, spool: Path) -> subprocess.Popen[bytes]:
+    """A load of its standard input."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "rsttrace", "fleet", "load", "-", "--spool", str(spool)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "RSTTRACE_STORE": store},
+    )
+
+
+def kept(spool: Path, size: int) -> bool:
+    """Whether a journal has so many bytes."""
+    return any(path.stat().st_size >= size for path in spool.glob("*.journal"))
+
+
+def test_a_load_of_a_pipe_that_is_killed_has_lost_nothing_of_what_it_read(tmp_path: Path) -> None:
+    """Batches are large, so that all of it was in memory: the next load finds it in the spool."""
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    for number in range(300):
+        made.forged(a, b, number)
+    lines = [f"{line}\n".encode() for line in a.lines()]
+    where, spool = f"chdb:{tmp_path / 'store'}", tmp_path / "spool"
+    for part in (lines[:100], lines[100:200]):
+        data = b"".join(part)
+        with pipe_load(where, spool) as process:
+            assert process.stdin is not None
+            process.stdin.write(data[:-20])  # the last line is not whole
+            process.stdin.flush()
+            poll_until(partial(kept, spool, len(data) - 20), "all of it on the disk")
+            process.kill()
+    with pipe_load(where, spool) as process:
+        process.communicate(b"".join([lines[99], *lines[199:]]))
+    assert process.returncode == 0
+    with Store(where) as store:
+        assert count(store) == 300
+    assert list(spool.iterdir()) == []
+
+
+def test_a_server_that_is_away_from_the_start_on_loses_nothing(tmp_path: Path) -> None:
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    for number in range(10):
+        made.forged(a, b, number)
+    spool = tmp_path / "spool"
+    with pipe_load("clickhouse://127.0.0.1:1/db", spool) as process:
+        _, said = process.communicate(made.text([a]).encode())
+    assert process.returncode != 0
+    assert b"1 batches wait in the spool" in said
+    where = f"chdb:{tmp_path / 'store'}"
+    with pipe_load(where, spool) as process:
+        process.communicate(b"")
+    assert process.returncode == 0
+    with Store(where) as store:
+        assert count(store) == 10
+
+
+def test_a_spool_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RsttraceError, match="cannot be made"):
+        Spool(tmp_path / "file" / "spool")
 
 
 # ---- the command line ----
@@ -412,8 +478,11 @@ def test_what_names_no_store_is_said(url: str) -> None:
 
 def test_a_server_that_is_not_there_is_said_without_its_password() -> None:
     began = time.monotonic()
-    with pytest.raises(StoreAway) as told:
-        Store("clickhouse://me:secret@127.0.0.1:1/db")
+    with (
+        Store("clickhouse://me:secret@127.0.0.1:1/db") as store,
+        pytest.raises(StoreAway) as told,
+    ):
+        store.query("SELECT 1")
     assert "does not answer" in str(told.value)
     assert "secret" not in str(told.value)
     assert shown("clickhouse://me:secret@h/db") == "clickhouse://me:...@h/db"
