@@ -24,7 +24,12 @@ def command() -> None:
 
 
 @command.command("load")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("files", nargs=-1, metavar="[FILE...]")
+@click.option(
+    "--incoming",
+    is_flag=True,
+    help="Load what Fluent Bit or Vector has put into the store's table of that name.",
+)
 @store_option
 @click.option("--node", help="Whose lines these are; by default the host that each line names.")
 @click.option(
@@ -34,14 +39,16 @@ def command() -> None:
     metavar="DIR",
     help="Where what comes through a pipe waits while the store is away.",
 )
-def load(files: tuple[str, ...], store: str, node: str | None, spool: str) -> int:
+def load(files: tuple[str, ...], store: str, node: str | None, spool: str, incoming: bool) -> int:
     """Load what `rsttrace -o json` has written, plain or compressed (gzip, zstd); - is stdin.
 
     A file that grows is loaded again from where it was; nothing counts twice.
     """
     from rsttrace.commands import fleet
 
-    return fleet.load(store, files, node=node, spool=spool)
+    if not files and not incoming:
+        raise click.UsageError("name a file, - for stdin, or give --incoming")
+    return fleet.load(store, files, node=node, spool=spool, incoming=incoming)
 
 
 @command.command("report")

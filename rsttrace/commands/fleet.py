@@ -22,8 +22,12 @@ from rsttrace.render.escape import safe
 from rsttrace.render.json import object_line
 
 
-def load(store_url: str, files: Sequence[str], *, node: str | None, spool: str) -> int:
+def load(
+    store_url: str, files: Sequence[str], *, node: str | None, spool: str, incoming: bool = False
+) -> int:
     """Load JSON lines; the exit code: 1 if a file could not be read.
+
+    `incoming`: also those that shippers have put into the store.
 
     Raises:
         RsttraceError: the store cannot be used.
@@ -31,6 +35,8 @@ def load(store_url: str, files: Sequence[str], *, node: str | None, spool: str) 
     failed = 0
     with Store(store_url) as store:
         loader = loading.Loader(store, node)
+        if incoming:
+            loading.load_incoming(loader, store)
         for name in files:
             try:
                 if name == loading.STDIN:

@@ -20,6 +20,10 @@ ENGINE = Distributed(CLUSTER, rsttrace_local, runs, cityHash64(node));
 CREATE TABLE IF NOT EXISTS rsttrace.loads ON CLUSTER CLUSTER AS rsttrace_local.loads
 ENGINE = Distributed(CLUSTER, rsttrace_local, loads, cityHash64(source));
 
+-- Shippers insert into this one; `incoming` itself is MergeTree, here ReplicatedMergeTree.
+CREATE TABLE IF NOT EXISTS rsttrace.incoming ON CLUSTER CLUSTER AS rsttrace_local.incoming
+ENGINE = Distributed(CLUSTER, rsttrace_local, incoming, rand());
+
 CREATE TABLE IF NOT EXISTS rsttrace.other_ends ON CLUSTER CLUSTER AS rsttrace_local.other_ends
 ENGINE = Distributed(CLUSTER, rsttrace_local, other_ends, cityHash64(node));
 

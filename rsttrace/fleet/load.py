@@ -41,6 +41,9 @@ SPOOL_BYTES = 1 << 30
 
 RETRY_S = 5.0
 
+OVERLAP_MS = 600_000
+"""So long before the newest one the lines of shippers are read again."""
+
 STDIN = "-"
 
 LOADS = ("source", "head", "lines", "skipped", "revision")
@@ -282,6 +285,35 @@ def _zstd(raw: IO[bytes]) -> Any:
         except ImportError as error:
             raise DependencyError(f"zstd cannot be read: {error}", hint=HINT) from None
     return zstd.open(raw)
+
+
+# ---- what shippers have put into the store ----
+
+
+def load_incoming(loader: Loader, store: Store) -> None:
+    """Make entries of the lines in the table `incoming`, from where an earlier load has come to.
+
+    What came shortly before that is read again: an insert is seen some time after its moment.
+
+    Raises: see `Store.query`.
+    """
+    known = store.query("SELECT lines FROM loads FINAL WHERE source = 'incoming' AND head = ''")
+    at, line = max(0, known[0]["lines"] - OVERLAP_MS if known else 0), 0
+    while True:
+        rows = store.query(
+            "SELECT toUnixTimestamp64Milli(received) AS at, cityHash64(log) AS line, log"
+            " FROM incoming WHERE received >= fromUnixTimestamp64Milli({at:Int64})"
+            " AND (at, line) > ({at:Int64}, {line:UInt64}) ORDER BY at, line LIMIT {most:UInt32}",
+            {"at": at, "line": line, "most": BATCH},
+        )
+        if not rows:
+            return
+        batch = Batch()
+        for row in rows:
+            loader.take(batch, row["log"])
+        loader.insert(batch)
+        at, line = rows[-1]["at"], rows[-1]["line"]
+        store.insert("loads", LOADS, [("incoming", "", at, loader.loaded.skipped, time.time_ns())])
 
 
 # ---- a pipe ----

@@ -114,3 +114,15 @@ CREATE TABLE IF NOT EXISTS clocks
 )
 ENGINE = ReplacingMergeTree(revision)
 ORDER BY (node, other_node);
+
+-- What shippers (Fluent Bit, Vector) insert as it came; `fleet load --incoming` makes entries of it. Kept
+-- for a week, so that a load may be late.
+CREATE TABLE IF NOT EXISTS incoming
+(
+    log String CODEC(ZSTD(3)),
+    received DateTime64(3, 'UTC') DEFAULT now64(3)
+)
+ENGINE = MergeTree
+PARTITION BY toDate(received)
+ORDER BY received
+TTL toDateTime(received) + INTERVAL 7 DAY;
