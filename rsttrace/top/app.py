@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,12 +30,14 @@ from rsttrace.top.feed import Feed
 TICK_S = 0.5
 """How often the screen is drawn anew, in seconds."""
 
-STYLES = {
+COLOURED = {
     Origin.FORGED: "bold red",
     Origin.PEER: "green",
     Origin.LOCAL: "cyan",
     Origin.INCONCLUSIVE: "yellow",
 }
+PLAIN = {Origin.FORGED: "bold", Origin.PEER: "", Origin.LOCAL: "", Origin.INCONCLUSIVE: "bold"}
+"""Where there are to be no colours (NO_COLOR): as grey levels, red would be too dark to read."""
 
 _WORDS = {
     Origin.FORGED: "forged",
@@ -122,6 +125,8 @@ class Top(App[None]):
     #evidence { height: 6; border-top: solid $primary; overflow-y: auto; }
     #filter { display: none; height: 3; }
     #filter.open { display: block; }
+    .plain DataTable > .datatable--cursor { text-style: reverse; }
+    .plain DataTable > .datatable--header { text-style: underline; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "quit", "quit"),
@@ -138,7 +143,13 @@ class Top(App[None]):
     def __init__(
         self, feed: Feed, what: str, savers: dict[str, Saver], *, utc: bool = False
     ) -> None:
-        super().__init__()
+        plain = bool(os.environ.get("NO_COLOR"))  # no-color.org
+        super().__init__(ansi_color=plain)
+        self.set_class(plain, "plain")
+        if plain:
+            own = [name for name in self.available_themes if "ansi" in name]  # the terminal's own
+            self.theme = own[0] if own else self.theme
+        self._styles = PLAIN if plain else COLOURED
         self._feed = feed
         self._what = safe(what, 200)
         self._savers = savers
@@ -149,6 +160,7 @@ class Top(App[None]):
         self._table = Table.AUTHORS
         self._paused = False
         self._drawn: tuple[object, ...] = ()
+        self._rates: dict[Origin | str, float] = {}
         self._listed: list[Row] = []
 
     def compose(self) -> ComposeResult:
@@ -177,22 +189,22 @@ class Top(App[None]):
         if not self._paused:
             for entry in self._feed.take():
                 self._board.add(entry, now)
-        self._draw_head(now)
+        self._rates = self._board.rates(now) if self._feed.live else {}
+        self._draw_head()
         wanted = (self._board.changes, self._words, self._sort)
         if wanted != self._drawn:
             self._drawn = wanted
             self._draw_rows()
         self._draw_table()
 
-    def _draw_head(self, now: float) -> None:
+    def _draw_head(self) -> None:
         board = self._board
-        rates = board.rates(now) if self._feed.live else {}
         head = Text()
         state = "PAUSED" if self._paused else "ended" if self._feed.ended else "live"
         head.append(f"{self._what}  [{state}]  {plural(board.shown, 'reset')}\n")
         for origin, word in _WORDS.items():
-            head.append(f"{word} {board.origins[origin]}", STYLES[origin])
-            rate = rates.get(origin, 0.0)
+            head.append(f"{word} {board.origins[origin]}", self._styles[origin])
+            rate = self._rates.get(origin, 0.0)
             head.append(f" ({rate:.1f}/s)  " if rate else "  ")
         second = [f"filter: {safe(self._words)}"] if self._words else []
         if self._sort != SORTS[0]:
@@ -214,7 +226,7 @@ class Top(App[None]):
         rows.clear()
         for row in self._listed:
             cells = [Text(cell, no_wrap=True) for cell in row.cells()]
-            cells[2].stylize(STYLES[row.origin])
+            cells[2].stylize(self._styles[row.origin])
             rows.add_row(*cells, key=str(row.key))
         if kept is not None and not at_top:
             try:
@@ -246,7 +258,8 @@ class Top(App[None]):
         for table in Table:
             shown.append(f" {table.value} ", "reverse" if table is self._table else "dim")
         for name, count in self._board.top(self._table, 4):
-            shown.append(f"\n{count:>7}  {name}")
+            rate = self._rates.get(name, 0.0)  # of a cause
+            shown.append(f"\n{count:>7}  {f'({rate:.1f}/s)  ' if rate else ''}{name}")
         self.query_one("#tables", Static).update(shown)
 
     @on(DataTable.RowHighlighted)

@@ -96,6 +96,11 @@ def row(key: int, entry: Entry, *, utc: bool = False) -> Row:
     )
 
 
+def cause_text(entry: Entry) -> str:
+    """A cause as its table names it."""
+    return safe(f"{entry.cause.name}: {entry.cause.text}", _SENTENCE)
+
+
 def names(entry: Entry) -> Iterator[tuple[Table, str]]:
     """What an entry counts for, in each table."""
     reset, verdict = entry.reset, entry.verdict
@@ -108,7 +113,7 @@ def names(entry: Entry) -> Iterator[tuple[Table, str]]:
     else:
         yield Table.AUTHORS, "not decided"
     yield Table.PEERS, safe(reset.remote.ip)
-    yield Table.CAUSES, safe(f"{entry.cause.name}: {entry.cause.text}", _SENTENCE)
+    yield Table.CAUSES, cause_text(entry)
     found = neighbors.neighbor(reset)
     if found is not None and found.mac is not None and reset.kind.direction == "received":
         vendor = f" {safe(found.vendor)}" if found.vendor else ""
@@ -133,7 +138,7 @@ class Board:
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._rows: dict[int, Row] = {}
         self._tables: dict[Table, Counter[str]] = {table: Counter() for table in Table}
-        self._seconds: deque[tuple[int, Counter[Origin]]] = deque()
+        self._seconds: deque[tuple[int, Counter[Origin | str]]] = deque()
         self.origins: Counter[Origin] = Counter()
         self.shown = 0
         self.changes = 0
@@ -148,7 +153,7 @@ class Board:
             return  # its reset is forgotten, or was counted: a second time would be wrong
         else:
             self.shown += 1
-            self._rate(entry, now_s, entry.reset.seen)
+            self._rate(entry, now_s)
         self._entries[key] = entry
         self._rows[key] = row(key, entry, utc=self._utc)
         self._count(entry, +1)
@@ -167,21 +172,26 @@ class Board:
             if len(counter) > NAMES:
                 self._tables[table] = Counter(dict(counter.most_common(NAMES // 2)))
 
-    def _rate(self, entry: Entry, now_s: float, count: int) -> None:
+    def _rate(self, entry: Entry, now_s: float) -> None:
         second = int(now_s)
         if not self._seconds or self._seconds[-1][0] != second:
             self._seconds.append((second, Counter()))
-        self._seconds[-1][1][entry.verdict.origin] += count
+        counts = self._seconds[-1][1]
+        counts[entry.verdict.origin] += entry.reset.seen
+        counts[cause_text(entry)] += entry.reset.seen
         while self._seconds and self._seconds[0][0] <= second - WINDOW_S:
             self._seconds.popleft()
 
-    def rates(self, now_s: float) -> dict[Origin, float]:
-        """Resets a second of each origin, over the last `WINDOW_S` seconds."""
-        total: Counter[Origin] = Counter()
+    def rates(self, now_s: float) -> dict[Origin | str, float]:
+        """Resets a second of each origin and of each cause, over the last `WINDOW_S` seconds.
+
+        A cause is named as in the table of causes.
+        """
+        total: Counter[Origin | str] = Counter()
         for second, counts in self._seconds:
             if second > int(now_s) - WINDOW_S:
                 total.update(counts)
-        return {origin: total[origin] / WINDOW_S for origin in Origin}
+        return {**dict.fromkeys(Origin, 0.0), **{name: n / WINDOW_S for name, n in total.items()}}
 
     def rows(self, words: str = "", *, by: str = "time", most: int = 500) -> list[Row]:
         """The lines to show: those with all `words`, at most so many; the newest first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -118,10 +119,71 @@ def test_what_is_listed_is_saved_and_nothing_is_overwritten(
     assert there.read_text() == "yesterday's"
 
 
-def test_without_colour_the_words_say_it(terminal: Terminal) -> None:
+def test_json_lines_are_sorted_and_saved_as_pcapng(terminal: Terminal, tmp_path: Path) -> None:
+    files = [str(CASES / name) for name in ("any-honest.pcap", "pf-reset.pcap")]
+    read = [sys.executable, "-m", "rsttrace", "read", "-o", "json", *files]
+    log, saved = tmp_path / "node.jsonl", tmp_path / "saved.pcapng"
+    log.write_bytes(subprocess.run(read, check=True, capture_output=True).stdout)
+    terminal.start("--utc", "-r", str(log))
+    terminal.wait("[ended]  3 resets")
+
+    def verdicts() -> list[str]:
+        return re.findall(r"(?:FORGED|PEER) \d+%", terminal.screen())
+
+    before = verdicts()
+    assert len(before) == 3
+    for by in ("verdict", "remote", "who and why", "local"):
+        terminal.type("s")
+        terminal.wait(f"by {by}")
+        if by == "verdict":
+            poll_until(lambda: verdicts() == sorted(before), "the order of the verdicts")
+    terminal.type("s")
+    poll_until(lambda: verdicts() == before, "the order of time again")
+    terminal.type("/")
+    terminal.wait("words that a line must have")
+    terminal.write("forged")
+    terminal.wait("filter: forged")
+    terminal.type("Enter")
+    poll_until(lambda: terminal.screen().count("forged") == 2, "the field to be closed")
+    terminal.type("p")
+    terminal.wait("save 1 reset to")
+    terminal.type("C-a", "C-k")
+    poll_until(lambda: "resets.pcapng" not in terminal.screen(), "an empty field")
+    terminal.write(str(saved))
+    terminal.type("Enter")
+    poll_until(lambda: saved.exists() and saved.stat().st_size > 0, "the file")
+    terminal.type("q")
+    poll_until(terminal.ended, "the end")
+    again = [sys.executable, "-m", "rsttrace", "read", "-o", "json", str(saved)]
+    ran = subprocess.run(again, check=True, capture_output=True, text=True)
+    (line,) = ran.stdout.splitlines()
+    assert json.loads(line)["remote"] == {"ip": "198.51.100.24", "port": 443}
+
+
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m")
+"""SGR with any colour (ECMA-48, 8.3.117); 39 and 49 are the terminal's own."""
+
+
+def test_without_colour_the_words_say_it_and_the_chosen_line_is_reversed(
+    terminal: Terminal,
+) -> None:
     terminal.start("-r", str(CASES / "pf-reset.pcap"), environment={"NO_COLOR": "1"})
     terminal.wait("FORGED 99%")
-    assert "\x1b[31m" not in terminal.colours()
+    shown = terminal.colours()
+    assert COLOUR.findall(shown) == []
+    (line,) = (line for line in shown.splitlines() if "FORGED 99%" in line)
+    assert re.search(r"\x1b\[(?:\d+;)*7(?:;\d+)*m", line)
+
+
+def test_with_colour_there_is_colour(terminal: Terminal) -> None:
+    terminal.start("-r", str(CASES / "pf-reset.pcap"))
+    terminal.wait("FORGED 99%")
+    assert COLOUR.findall(terminal.colours())
+
+
+def test_a_terminal_as_old_as_the_vt100_shows_all_of_it(terminal: Terminal) -> None:
+    terminal.start("-r", str(CASES / "pf-reset.pcap"), environment={"TERM": "vt100"})
+    assert "198.51.100.24:443" in terminal.wait("FORGED 99%")
 
 
 def test_live_resets_appear_with_their_rate(terminal: Terminal, routed: Lab) -> None:
@@ -139,6 +201,9 @@ def test_live_resets_appear_with_their_rate(terminal: Terminal, routed: Lab) -> 
             client.close()
     screen = terminal.wait("LOCAL")
     assert "local 1" in screen
+    assert "/s)" in screen
+    terminal.type("Tab", "Tab")
+    terminal.wait("/s)  linger: ")
     terminal.type("q")
     poll_until(terminal.ended, "the end")
 
