@@ -15,6 +15,17 @@ store_option = click.option(
 )
 
 
+since_option = click.option(
+    "--since",
+    metavar="TIME",
+    default="7d",
+    show_default=True,
+    help="From then on: ISO 8601, 12h or 7d before the end, or all. Changes are told against the "
+    "same time before.",
+)
+until_option = click.option("--until", metavar="TIME", help="Until then.")
+
+
 @click.group("fleet")
 def command() -> None:
     """The resets of many nodes together: which were really sent, which boxes forge.
@@ -54,21 +65,34 @@ def load(files: tuple[str, ...], store: str, node: str | None, spool: str, incom
 @command.command("report")
 @store_option
 @output_option
-@click.option(
-    "--since",
-    metavar="TIME",
-    default="7d",
-    show_default=True,
-    help="From then on: ISO 8601, 12h or 7d before the end, or all. Changes are told against the "
-    "same time before.",
-)
-@click.option("--until", metavar="TIME", help="Until then.")
+@since_option
+@until_option
 @click.option("--report", "page", metavar="FILE", help="Also write a page of HTML, for a ticket.")
 def report(store: str, output: str, since: str, until: str | None, page: str | None) -> int:
     """Say which resets their senders really sent, which boxes forge, and why honest ones come."""
     from rsttrace.commands import fleet
 
     return fleet.report(store, output, since=since, until=until, page=page)
+
+
+@command.command("entries")
+@store_option
+@output_option
+@since_option
+@until_option
+@click.option(
+    "--origin",
+    type=click.Choice(["local", "peer", "forged", "inconclusive"]),
+    help="Only resets made by these, as both ends together say.",
+)
+@click.option("-c", "--count", type=click.IntRange(min=1), help="At most so many.")
+def entries(
+    store: str, output: str, since: str, until: str | None, origin: str | None, count: int | None
+) -> int:
+    """Show entries as their nodes wrote them, amended by what the other end's own log says."""
+    from rsttrace.commands import fleet
+
+    return fleet.entries(store, output, since=since, until=until, verdict=origin, count=count)
 
 
 @command.command("sql")

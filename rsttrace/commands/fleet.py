@@ -13,6 +13,7 @@ import rsttrace
 from rsttrace.commands.moments import time_ns
 from rsttrace.commands.wholefile import WholeFile
 from rsttrace.errors import CaptureError, RsttraceError, UsageError
+from rsttrace.fleet import amend
 from rsttrace.fleet import load as loading
 from rsttrace.fleet import report as reporting
 from rsttrace.fleet.page import html
@@ -20,6 +21,7 @@ from rsttrace.fleet.store import Store, shown
 from rsttrace.fleet.text import text_lines
 from rsttrace.render.escape import safe
 from rsttrace.render.json import object_line
+from rsttrace.render.text import entry_lines
 
 
 def load(
@@ -61,15 +63,7 @@ def report(
     """
     file = None if page is None else WholeFile(page)
     with Store(store_url) as store:
-        whole = reporting.whole_span(store)
-        if whole is None:
-            raise RsttraceError(
-                "the store has no entries", hint="load some: rsttrace fleet load FILE..."
-            )
-        end = _moment(until, whole[1]) if until else whole[1]
-        span = (whole[0] if since == "all" else _moment(since, end), end)
-        if span[0] >= span[1]:
-            raise UsageError("--since is not before --until")
+        span = _span(store, since, until)
         reporting.settle(store, span)
         found = reporting.answer(store, span)
     if file is not None:
@@ -79,6 +73,52 @@ def report(
     else:
         print("\n".join(text_lines(found)))
     return 0
+
+
+def entries(
+    store_url: str,
+    output: str,
+    *,
+    since: str,
+    until: str | None,
+    verdict: str | None,
+    count: int | None,
+) -> int:
+    """Entries as their nodes wrote them, with what the other ends say.
+
+    Raises:
+        UsageError: a time is none.
+        RsttraceError: the store cannot be used.
+    """
+    with Store(store_url) as store:
+        span = _span(store, since, until)
+        reporting.settle(store, span)
+        for entry, made in amend.entries(store, span, verdict=verdict, most=count):
+            if output == "json":
+                print(object_line(made))
+            else:
+                host = safe(str((made.get("run") or {}).get("host") or "?"))
+                print("\n".join([f"{host}:", *entry_lines(entry, utc=True)]))
+    return 0
+
+
+def _span(store: Store, since: str, until: str | None) -> reporting.Span:
+    """The span that a user has named.
+
+    Raises:
+        UsageError: a time is none.
+        RsttraceError: the store has nothing.
+    """
+    whole = reporting.whole_span(store)
+    if whole is None:
+        raise RsttraceError(
+            "the store has no entries", hint="load some: rsttrace fleet load FILE..."
+        )
+    end = _moment(until, whole[1]) if until else whole[1]
+    span = (whole[0] if since == "all" else _moment(since, end), end)
+    if span[0] >= span[1]:
+        raise UsageError("--since is not before --until")
+    return span
 
 
 def _about(store_url: str, found: reporting.Answers) -> list[tuple[str, str]]:

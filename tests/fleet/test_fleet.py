@@ -23,6 +23,7 @@ pytest.importorskip("chdb", reason="needs rsttrace[fleet]: `make fleet` installs
 from rsttrace.errors import RsttraceError, UsageError
 from rsttrace.fleet import load as loading
 from rsttrace.fleet import report as reporting
+from rsttrace.fleet.amend import entries
 from rsttrace.fleet.load import Loader, Spool, load_file, load_stream
 from rsttrace.fleet.report import answer, settle, whole_span
 from rsttrace.fleet.store import Store, StoreAway, shown
@@ -241,6 +242,30 @@ def test_what_is_new_is_told_against_the_time_before(store: Store, tmp_path: Pat
     found = answer(store, whole)
     assert (found.before, found.changes) == (0, [])
     assert "nothing to compare with" in text_lines(found)[-1]
+
+
+def test_entries_are_amended_as_compare_does(store: Store, tmp_path: Path) -> None:
+    a, b = Node("a", "10.0.0.1"), Node("b", "10.0.0.2")
+    made.honest(a, b, 1, Origin.FORGED)
+    made.forged(a, b, 10, Origin.INCONCLUSIVE)
+    made.honest(a, b, 20, Origin.PEER)
+    b.entries[-1]["kind"] = "sent-raw"
+    load(store, tmp_path, a, b)
+    span = whole_span(store)
+    assert span is not None
+    settle(store, span)
+    found = [line for _, line in entries(store, span) if line["direction"] == "received"]
+    assert [line["origin"] for line in found] == ["peer", "forged", "forged"]
+    first, second, third = (line["evidence"][0] for line in found)
+    assert (first["rule"], first["proof"]) == ("other-end", True)
+    assert (second["rule"], second["proof"]) == ("other-end-log", False)
+    assert third["text"].startswith("a program on b wrote it through a raw socket")
+    stored = {
+        row["key"]: row["verdict"]
+        for row in store.query("SELECT key, verdict FROM judged WHERE node = 'a'")
+    }
+    assert stored == {line["id"]: line["origin"] for line in found}
+    assert len(list(entries(store, span, verdict="forged", most=1))) == 1
 
 
 # ---- loading ----
@@ -466,6 +491,9 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert (
         json.loads(run("report", "-o", "json", "--since", "7d"))["fleet"]["totals"]["forged"] == 1
     )
+    (line,) = run("entries", "-o", "json", "--origin", "peer").splitlines()
+    assert json.loads(line)["evidence"][0]["rule"] == "other-end"
+    assert "PEER 100%" in run("entries", "-c", "2")
     rows = run("sql", "SELECT verdict, count() AS n FROM judged GROUP BY verdict ORDER BY verdict")
     assert [json.loads(row)["verdict"] for row in rows.splitlines()] == ["forged", "local", "peer"]
 

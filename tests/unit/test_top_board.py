@@ -35,6 +35,9 @@ def test_the_newest_is_on_top_and_rates_are_of_the_last_seconds() -> None:
     rates = board.rates(30.9)
     assert rates[Origin.FORGED] == 1.0
     assert rates[Origin.PEER] == 0.1
+    by_cause = {name: rate for name, rate in rates.items() if isinstance(name, str)}
+    assert sum(by_cause.values()) == pytest.approx(sum(rates[origin] for origin in Origin))
+    assert set(by_cause) <= {name for name, _ in board.top(Table.CAUSES)}
     assert board.rates(50)[Origin.FORGED] == 0
 
 
