@@ -22,6 +22,13 @@ MAGIC = b"\n\r\r\n"
 MAX_INTERFACES = 65_536
 """More interfaces than this in a pcapng section would only use up memory."""
 
+MAX_OPTIONS = 256
+"""Options of a block that are read; no program writes more than some dozens. (Sixteen kilobytes of
+gzip hold four million empty ones.)"""
+
+NAME_KEPT = 256
+"""Bytes of an interface's name that are kept: Linux's have 15 (IFNAMSIZ), Windows' about 50."""
+
 ORDERS = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}
 """§4.1: the Byte-Order Magic."""
 
@@ -220,7 +227,7 @@ class Pcapng:
             base = 2 if resolution[0] & 128 else 10
             known["tsresol"] = base ** (resolution[0] & 127)
         if NAME in options:
-            known["name"] = options[NAME]
+            known["name"] = options[NAME][:NAME_KEPT]
         offset = options.get(OFFSET, b"")
         self.interfaces.append((link, snaplen or MAX_PACKET, known))
         self.offsets.append(struct.unpack(self.order + "q", offset)[0] if len(offset) == 8 else 0)
@@ -250,7 +257,9 @@ class Pcapng:
         """
         found: dict[int, bytes] = {}
         at, header = 0, struct.Struct(self.order + "HH").unpack_from
-        while len(raw) - at >= 4:
+        for _ in range(MAX_OPTIONS):
+            if len(raw) - at < 4:
+                break
             code, length = header(raw, at)
             if code == 0:
                 if length:
@@ -314,10 +323,22 @@ def _reader() -> Any:
                 raise Broken(f"more than {MAX_INTERFACES} interfaces")
             super()._read_block_idb(block, size)
             link, snaplen, options = self.interfaces[-1]
+            if "name" in options:
+                options["name"] = options["name"][:NAME_KEPT]
+            options.pop("comment", None)
             self.interfaces[-1] = (link, snaplen or MAX_PACKET, options)
             offset = self._read_options(block[8:]).get(OFFSET, b"")
             whole = isinstance(offset, bytes) and len(offset) == 8
             self.file.offsets.append(struct.unpack(self.endian + "q", offset)[0] if whole else 0)
+
+        def _read_options(self, options: bytes) -> Any:
+            at, header = 0, struct.Struct(self.endian + "HH").unpack_from
+            for _ in range(MAX_OPTIONS):
+                if len(options) - at < 4:
+                    break
+                length = header(options, at)[1]
+                at += 4 + length + (-length & 3)
+            return super()._read_options(options[:at])
 
         def _read_block(self, size: int = MAX_PACKET) -> Any:
             self.f.mark()  # a file may end after any block, not only after a packet

@@ -383,6 +383,26 @@ def test_ordinary_packets_are_as_scapy_reads_them(
         check_alike(write(tmp_path / "x", c.compressed(data) if packed else data), monkeypatch)
 
 
+@pytest.mark.parametrize("ordinary", [True, False])
+def test_of_what_a_file_decides_little_is_kept_and_not_all_is_looked_at(
+    ordinary: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interface with a long name, and one whose clock's resolution comes after 256 options."""
+    if not ordinary:
+        monkeypatch.setattr(Pcapng, "ordinary", lambda self, number: iter(()))
+    note, micro = c.option("<", 1, b"x"), c.option("<", 9, b"\3")
+    data = c.section() + interface_with("<", 1, c.option("<", 2, b"n" * 60_000))
+    data += interface_with("<", 1, note * 255 + micro) + interface_with("<", 1, note * 256 + micro)
+    data += b"".join(
+        c.block("<", 6, struct.pack("<5I", which, 0, 5_000_000, 60, 60) + DATA[0])
+        for which in (0, 1, 2)
+    )
+    with Capture(write(tmp_path / "x", data)) as capture:
+        times = [record.time_ns for record in capture]
+        assert capture.interface(0) == (0, "n" * 256)
+    assert times == [5 * SECOND, 5000 * SECOND, 5 * SECOND]
+
+
 @pytest.mark.parametrize("path", c.known(), ids=lambda path: path.name)
 def test_captures_are_as_scapy_reads_them(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_alike(str(path), monkeypatch)
