@@ -159,7 +159,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:  # a full disk behind stdout, for one
-        print(f"rsttrace: {error.strerror or error}", file=sys.stderr)
+        where = f"{error.filename!a}: " if isinstance(error.filename, str) else ""
+        print(f"rsttrace: {where}{error.strerror or error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)

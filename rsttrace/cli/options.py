@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from rsttrace.commands.filters import KIND_GROUPS
+from rsttrace.errors import UsageError
 from rsttrace.model import Kind, Origin
 
 Decorator = Callable[[Any], Any]
@@ -21,6 +22,17 @@ def finite(context: click.Context, option: click.Parameter, value: float | None)
         text = f"{value} is not a number of seconds"
         raise click.BadParameter(text, param_hint=option.opts[-1])
     return value
+
+
+def duration(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """A click callback: ``30``, ``30s``, ``2min``, ``1h`` as a number of seconds."""
+    from rsttrace.commands.check import duration_s
+
+    try:
+        return None if value is None else duration_s(value)
+    except UsageError:
+        text = f"{value!a} is no duration: write it as 30, 30s or 2min"
+        raise click.BadParameter(text, param_hint=option.opts[-1]) from None
 
 
 def _together(*options: Decorator) -> Decorator:

@@ -8,8 +8,8 @@ import click
 
 from rsttrace import limits
 from rsttrace.cli.options import (
+    duration,
     filter_options,
-    finite,
     output_option,
     plan_option,
     show_options,
@@ -21,9 +21,9 @@ from rsttrace.cli.options import (
 @output_option
 @click.option(
     "--duration",
-    type=click.FloatRange(min=0, min_open=True),
-    callback=finite,
-    help="Stop after so many seconds.",
+    metavar="TIME",
+    callback=duration,
+    help="Stop after so long: 60 (seconds), 30s, 2min.",
 )
 @filter_options
 @whose_options

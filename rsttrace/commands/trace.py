@@ -26,6 +26,7 @@ from rsttrace.enrich.setns import inside
 from rsttrace.errors import RsttraceError
 from rsttrace.kernel import knowledge
 from rsttrace.kernel.hooks import Plan
+from rsttrace.kernel.loader import check_privileges
 from rsttrace.kernel.protocol import Report, Request
 from rsttrace.kernel.source import LiveSource
 from rsttrace.model import Entry, LatePacket, Reset
@@ -160,6 +161,7 @@ def trace(request: Request, options: Options, told: Told | None = None) -> int:
         BrokenPipeError: nobody reads any more.
     """
     told = told or Told()
+    check_privileges()
     with (
         stop_on_signals() as stop,
         Watching(options) as watching,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 import subprocess
 from collections.abc import Callable
@@ -17,14 +18,25 @@ from rsttrace.kernel.protocol import HookStatus, Report, Request, receive_answer
 
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39  # include/uapi/linux/capability.h
 
+DESCRIPTORS = 128
+"""So many files must be open at once, while the programs are loaded: some 40 maps, a link for each
+hook, what Python and the compiler read."""
+
 
 def check_privileges() -> None:
     """Whether this process may load BPF programs that read kernel memory.
 
     Raises:
+        KernelError: /proc is not mounted.
         PrivilegeError: neither CAP_SYS_ADMIN nor both CAP_BPF and CAP_PERFMON are effective.
     """
-    status = Path("/proc/self/status").read_text()
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError as error:
+        raise KernelError(
+            f"/proc/self/status cannot be read: {error.strerror}",
+            hint="mount -t proc proc /proc; in a container give it the node's /proc",
+        ) from None
     effective = int(status.split("CapEff:")[1].split()[0], 16)
 
     def has(capability: int) -> bool:
@@ -35,6 +47,23 @@ def check_privileges() -> None:
             "tracing needs root (CAP_SYS_ADMIN, or CAP_BPF with CAP_PERFMON)",
             hint="run it with sudo; in a container add --privileged or those capabilities",
         )
+
+
+def make_room() -> None:
+    """Have as many files open at once as loading needs, as far as this process may.
+
+    Raises:
+        KernelError: the hard limit is lower.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= DESCRIPTORS:
+        return
+    if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS:
+        raise KernelError(
+            f"no more than {hard} files may be open at once, and loading needs {DESCRIPTORS}",
+            hint=f"ulimit -n {DESCRIPTORS}, or LimitNOFILE={DESCRIPTORS} in the systemd unit",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
 
 
 class Loaded:
@@ -109,6 +138,7 @@ def load(request: Request, meanwhile: Callable[[], None] | None = None) -> Loade
         KernelError: the kernel refuses or lacks something, or the compiler died.
     """
     check_privileges()
+    make_room()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with os.fdopen(os.memfd_create("rsttrace-log"), "r+b") as log_file, ours:
         with theirs:

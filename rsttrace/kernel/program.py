@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rsttrace.errors import KernelError
-from rsttrace.kernel import bcc, cache, config, layout, sources, stubs
+from rsttrace.errors import KernelError, PrivilegeError
+from rsttrace.kernel import bcc, cache, config, layout, sources, stubs, syscalls
 from rsttrace.kernel.facts import Facts
 from rsttrace.kernel.hooks import Plan
 from rsttrace.kernel.image import Compiled
@@ -109,11 +110,34 @@ def _included(directory: Path) -> Path:
     return directory
 
 
+def check_maps() -> None:
+    """Whether we may have BPF maps.
+
+    Raises:
+        PrivilegeError: the kernel says no.
+    """
+    # union bpf_attr: map_type (BPF_MAP_TYPE_ARRAY), key_size, value_size, max_entries
+    attributes = struct.pack("=4I", 2, 4, 8, 1)
+    try:
+        os.close(syscalls.bpf(syscalls.BPF_MAP_CREATE, attributes))
+    except PermissionError as error:
+        rows = Path("/proc/self/uid_map").read_text().split()
+        # What user_namespaces(7) shows in the first one.
+        first = rows == ["0", "0", "4294967295"]
+        hint = (
+            "give the container CAP_BPF and CAP_PERFMON, and a seccomp profile that allows bpf(2)"
+            if first
+            else "root of a user namespace may not: run it on the node itself"
+        )
+        raise PrivilegeError(f"the kernel refuses a BPF map: {error.strerror}", hint=hint) from None
+
+
 def compile_program(given: Texts, facts: Facts, directory: Path) -> Compiled:
     """Compile the BPF program, in a directory of its own.
 
     Raises:
         DependencyError: there is no bcc.
+        PrivilegeError: the kernel lets us have no map.
         KernelError: the compiler refuses; its own words are on our stderr.
     """
     found = bcc.import_bcc()
@@ -128,6 +152,7 @@ def compile_program(given: Texts, facts: Facts, directory: Path) -> Compiled:
     try:
         made = found.BPF(text=given.program, cflags=flags)
     except Exception as error:
+        check_maps()  # bcc makes them while it compiles, and says no more than that it failed
         raise KernelError(
             f"the BPF program does not compile for {platform.release()}: {error}",
             hint="run `rsttrace doctor -v` and report its output",

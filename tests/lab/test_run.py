@@ -22,6 +22,7 @@ from rsttrace.render.schema import schema_text
 from tests.lab.harness import (
     ADDRESSES,
     DEADLINE_S,
+    PLAN,
     Fence,
     Tracer,
     bpf_programs,
@@ -277,6 +278,40 @@ def test_unprivileged_gets_one_clear_error() -> None:
     assert "needs root" in done.stderr
     assert "sudo" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("shell", "words"),
+    [
+        ("ulimit -n 20; exec", ("no more than 20 files may be open", "ulimit -n 128")),
+        ("exec unshare --user --map-root-user", ("refuses a BPF map", "user namespace")),
+        (
+            "exec unshare --mount sh -c 'mount -t tmpfs none /proc && exec \"$@\"' sh",
+            ("/proc/self/status cannot be read", "mount -t proc"),
+        ),
+    ],
+    ids=["descriptors", "user-namespace", "no-proc"],
+)
+def test_what_this_process_lacks_is_named(shell: str, words: tuple[str, str]) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'{shell} "$@"', "sh", *RSTTRACE, "trace", "--plan", PLAN, "--duration", "1s"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_soft_limit_is_raised_as_far_as_the_hard_one_allows(routed: Lab) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -S -n 20; exec "$@"', "sh", *RSTTRACE, "trace", "--plan", PLAN,
+         "--netns", routed.name("client"), "--duration", "0.1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "tracing resets" in done.stderr
 
 
 def test_doctor() -> None:
