@@ -93,6 +93,7 @@ class Recording:
         full: when to begin the next file.
         say: takes a warning.
         ended: whether the run is to end; see `Sink`.
+        private: it may hold secrets: only its owner may read it.
 
     Attributes:
         failed: whether writing has ended before its time (a full disk); it was warned of.
@@ -110,8 +111,10 @@ class Recording:
         inputs: Sequence[str] = (),
         full: Rotation | None = None,
         ended: Callable[[], bool] = lambda: False,
+        private: bool = False,
     ) -> None:
         self._name = path
+        self._private = private
         self._say = say
         self._ended = ended
         self._inputs = inputs
@@ -299,18 +302,23 @@ class Recording:
         return tempfile.mkstemp(prefix=f".{self._path.name[:200]}.", dir=self._path.parent)
 
     def _replace(self, temporary: str) -> None:
-        """Put a finished temporary file in the place of ours, with its owner and mode."""
+        """Put a finished temporary file in the place of ours, with its owner and mode.
+
+        One that is private stays as mkstemp(3) makes it: for its owner alone.
+        """
         assert self._descriptor is not None
         try:
             before = os.stat(self._path)
         except OSError:
             mask = os.umask(0)
             os.umask(mask)
-            os.fchmod(self._descriptor, 0o666 & ~mask)
+            mode = 0o666 & ~mask
         else:
             with contextlib.suppress(OSError):
                 os.fchown(self._descriptor, before.st_uid, before.st_gid)
-            os.fchmod(self._descriptor, stat.S_IMODE(before.st_mode))
+            mode = stat.S_IMODE(before.st_mode)
+        if not self._private:
+            os.fchmod(self._descriptor, mode)
         os.rename(temporary, self._path)
 
     # ---- the end of a file ----

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Options:
     """What a run shows and how; see the command line's help. `ports` are those that the kernel
-    could not be told.
+    could not be told. `secrets`: there may be data of connections in it.
     """
 
     output: str = "text"
@@ -54,6 +54,7 @@ class Options:
     write: str | None = None
     rotation: Rotation | None = None
     inputs: tuple[str, ...] = ()
+    secrets: bool = False
     report: str | None = None
     fingerprints: Fingerprints | None = None
     locate: bool = False
@@ -165,6 +166,7 @@ class Run:
                 inputs=options.inputs,
                 full=options.rotation,
                 ended=self.ended,
+                private=options.secrets,
             )
             self._file.__enter__()
         return self

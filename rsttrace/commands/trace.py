@@ -119,6 +119,7 @@ def shown_of(options: Mapping[str, Any]) -> Options:
         ifaces=options["iface"],
         ports=frozenset(ports if len(ports) > KERNEL_PORTS else ()),
         whose=whose(options),
+        secrets=bool(options["payload"]),
         viewpoint_netns=options["viewpoint"] == "netns",
         hold_s=options["hold"],
         locate=options["locate"],

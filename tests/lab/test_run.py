@@ -314,6 +314,23 @@ def test_a_soft_limit_is_raised_as_far_as_the_hard_one_allows(routed: Lab) -> No
     assert "tracing resets" in done.stderr
 
 
+@pytest.mark.parametrize("secrets", [True, False])
+def test_what_may_hold_secrets_is_for_its_owner_alone(
+    routed: Lab, tmp_path: Path, secrets: bool
+) -> None:
+    """Also where a file that everybody may read was there before."""
+    out = tmp_path / "x.pcapng"
+    out.touch(mode=0o644)
+    payload = ["--payload", "16"] if secrets else []
+    options = ["--netns", routed.name("client"), "--count", "1", "-w", str(out), *payload]
+    with tracing(*options) as process:
+        refuse(routed)
+        process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0
+    assert out.stat().st_size > 0
+    assert out.stat().st_mode & 0o777 == (0o600 if secrets else 0o644)
+
+
 def test_doctor() -> None:
     done = subprocess.run([*RSTTRACE, "doctor", "-o", "json"], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
