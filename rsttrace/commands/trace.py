@@ -28,6 +28,7 @@ from rsttrace.kernel import knowledge
 from rsttrace.kernel.hooks import Plan
 from rsttrace.kernel.loader import check_privileges
 from rsttrace.kernel.protocol import Report, Request
+from rsttrace.kernel.rights import effective, missing
 from rsttrace.kernel.source import LiveSource
 from rsttrace.model import Entry, LatePacket, Reset
 
@@ -72,6 +73,11 @@ def unseen_lines(report: Report, *, verbose: bool) -> list[str]:
     if verbose:
         lines.append(f"  unseen with this plan: {knowledge.BLIND_SPOTS[plan]}")
     return lines
+
+
+def rights_lines() -> list[str]:
+    """What this run lacks for want of a capability: one line for each."""
+    return [f"  without {right.name}: {right.without}" for right in missing(effective())]
 
 
 def run_command(options: Mapping[str, Any]) -> int:
@@ -200,6 +206,7 @@ def trace(request: Request, options: Options, told: Told | None = None) -> int:
                     started_line(source.report),
                     *watching.lines(),
                     *unseen_lines(source.report, verbose=options.verbose),
+                    *rights_lines(),
                     *leftover_lines(),
                 ]
             )

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from rsttrace.errors import RsttraceError
-from rsttrace.kernel import hooks, knowledge, kprobe, loader, lockdown
+from rsttrace.kernel import hooks, knowledge, kprobe, loader, lockdown, rights
 from rsttrace.kernel.btf import VMLINUX
 from rsttrace.kernel.protocol import Report, Request
 from rsttrace.model import Check, Diagnosis, HookCheck, Kind, Loading, Result
@@ -28,7 +28,7 @@ TOOLS = (
 
 def diagnose(plan: str = "auto") -> Diagnosis:
     """Look at everything, then really load and attach, and take it off again."""
-    checks = [_python(), _privileges(), _btf(), _kprobes(), _lockdown(), *_tools()]
+    checks = [_python(), *_privileges(), _btf(), _kprobes(), _lockdown(), *_tools()]
     loading, log = None, ""
     try:
         loaded = loader.load(
@@ -92,12 +92,19 @@ def _python() -> Check:
     return Check("python", Result.OK, f"{platform.python_version()} ({sys.executable})")
 
 
-def _privileges() -> Check:
+def _privileges() -> list[Check]:
     try:
         loader.check_privileges()
     except RsttraceError as error:
-        return Check("privileges", Result.FAILED, error.what, error.hint)
-    return Check("privileges", Result.OK, "root" if os.geteuid() == 0 else "enough capabilities")
+        return [Check("privileges", Result.FAILED, error.what, error.hint)]
+    text = "root" if os.geteuid() == 0 else "enough capabilities to trace"
+    return [
+        Check("privileges", Result.OK, text),
+        *(
+            Check("privileges", Result.WARNING, f"without {right.name}: {right.without}")
+            for right in rights.missing(rights.effective())
+        ),
+    ]
 
 
 def _btf() -> Check:

@@ -15,8 +15,7 @@ from rsttrace import home
 from rsttrace.errors import KernelError, PrivilegeError, RsttraceError
 from rsttrace.kernel import kprobe
 from rsttrace.kernel.protocol import HookStatus, Report, Request, receive_answer, send_request
-
-CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39  # include/uapi/linux/capability.h
+from rsttrace.kernel.rights import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, effective, has
 
 DESCRIPTORS = 128
 """So many files must be open at once, while the programs are loaded: some 40 maps, a link for each
@@ -30,19 +29,8 @@ def check_privileges() -> None:
         KernelError: /proc is not mounted.
         PrivilegeError: neither CAP_SYS_ADMIN nor both CAP_BPF and CAP_PERFMON are effective.
     """
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError as error:
-        raise KernelError(
-            f"/proc/self/status cannot be read: {error.strerror}",
-            hint="mount -t proc proc /proc; in a container give it the node's /proc",
-        ) from None
-    effective = int(status.split("CapEff:")[1].split()[0], 16)
-
-    def has(capability: int) -> bool:
-        return bool(effective >> capability & 1)
-
-    if not has(CAP_SYS_ADMIN) and not (has(CAP_BPF) and has(CAP_PERFMON)):
+    found = effective()
+    if not has(found, CAP_SYS_ADMIN) and not (has(found, CAP_BPF) and has(found, CAP_PERFMON)):
         raise PrivilegeError(
             "tracing needs root (CAP_SYS_ADMIN, or CAP_BPF with CAP_PERFMON)",
             hint="run it with sudo; in a container add --privileged or those capabilities",

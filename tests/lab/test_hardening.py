@@ -5,6 +5,7 @@ What only the boot command line decides has its guest in tests/kernels/variants.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -17,12 +18,14 @@ import pytest
 
 from rsttrace.demo.lab import Lab
 from tests.lab.harness import (
+    ADDRESSES,
     PASSED,
     REFUSED,
     RESET,
     ROLES,
     SENT_LINGER,
     SENT_REFUSAL,
+    TRACE,
     V4,
     V6,
     Fence,
@@ -35,6 +38,7 @@ from tests.lab.harness import (
     poll_until,
     refuse,
     server_address,
+    skip_without,
 )
 
 LOCKDOWN = Path("/sys/kernel/security/lockdown")
@@ -135,3 +139,33 @@ def test_lockdown_integrity(routed: Lab, tracer: Tracer, fence: Fence) -> None:
         "router": {PASSED: 4},
         "server": {SENT_REFUSAL: 2, SENT_LINGER: 2},
     }
+
+
+@pytest.mark.parametrize("rights", [("bpf", "perfmon"), ("bpf", "perfmon", "sys_admin")])
+def test_with_few_capabilities_it_says_what_it_lacks(routed: Lab, rights: tuple[str, ...]) -> None:
+    """As nobody, who gains no privileges either: resets, verdicts and processes are there."""
+    skip_without("setpriv")
+    some = ",".join(f"+{name}" for name in rights)
+    few = ["--inh-caps", f"-all,{some}", "--ambient-caps", f"-all,{some}"]
+    user = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs"]
+    bound = ["--bounding-set", f"-all,{some}"]
+    tracer = Tracer(
+        "--netns", routed.name("client"), program=["setpriv", *user, *few, *bound, *TRACE]
+    )
+    try:
+        refuse(routed, ADDRESSES["server"][0], 7999)
+        (entry,) = tracer.collect(routed.inode("client"), 1)
+    finally:
+        tracer.stop()
+    assert (entry["origin"], entry["process"]["pid"]) == ("peer", os.getpid())
+    enters = "sys_admin" in rights
+    assert entry["neighbor"]["ip"] == ("10.71.1.254" if enters else None)
+    assert entry["neighbor"]["mac"] is not None
+    lines = tracer.status.splitlines()
+    lacks = [line.split()[1] for line in lines if line.startswith("  without CAP_")]
+    assert lacks == [
+        *([] if enters else ["CAP_SYS_ADMIN:"]),
+        "CAP_SYS_PTRACE:",
+        "CAP_NET_ADMIN:",
+        "CAP_NET_RAW:",
+    ]
