@@ -56,6 +56,18 @@ def test_every_cause_of_a_lab_row_has_a_sentence() -> None:
     assert len({name for _, name in made}) > 30
 
 
+def test_what_is_promised_is_held_by_tests_that_there_are() -> None:
+    root = EVIDENCE.parents[1]
+    promised = set(re.findall(r"`(test_\w+)`", (root / "docs/reliability.md").read_text("utf-8")))
+    made = {
+        name
+        for path in (root / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+    assert promised - made == set()
+    assert len(promised) > 30
+
+
 def test_markers_that_are_not_there_are_noticed() -> None:
     with pytest.raises(ValueError, match="no markers for 'nothing'"):
         docs.replaced(EVIDENCE_TEXT, "nothing", "")
