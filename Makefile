@@ -17,7 +17,7 @@ CONTAINERS := umoci runc lintian
 EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 
 .PHONY: demo test unit lint watch runbooks bench accuracy kernels kernels-build kernels-doc browser screenshots
-.PHONY: fleet deb zipapp image packages-test vagrant-validate clean
+.PHONY: fuzz fleet deb zipapp image packages-test vagrant-validate clean
 
 demo: $(VENV)/installed ## real verdicts on a live lab
 	$(SUDO) $(VENV)/bin/rsttrace demo
@@ -46,6 +46,10 @@ bench: $(VENV)/installed-dev ## what tracing costs, as ratios measured side by s
 accuracy: $(VENV)/installed-dev $(VENV)/programs ## verdicts against the truth: A=--live, A="--captures --pcaps DIR", A=--help
 	$(SUDO) env CI="$$CI" RSTTRACE_PCAPS="$$RSTTRACE_PCAPS" \
 	  $(VENV)/bin/python -m tests.accuracy $(A)
+
+fuzz: $(VENV)/installed-dev ## what reads others' bytes, fuzzed: S=300 seconds for all, F=captures for one
+	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev,fuzz]'
+	$(VENV)/bin/python -m tests.fuzz $(if $(S),--seconds $(S)) $(addprefix --target ,$(F))
 
 kernels: $(VENV)/installed-dev $(VENV)/emulator ## other kernels in QEMU: K=6.1 for one, FULL=1 for all lab tests (hours), T= and P=kprobes for some, V=smp4 for a variant
 	$(SUDO) $(VENV)/bin/python tests/kernels/run.py \

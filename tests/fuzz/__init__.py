@@ -1,0 +1,1 @@
+"""Fuzzing what reads bytes that others decide: ``make fuzz``."""
