@@ -17,7 +17,7 @@ CONTAINERS := umoci runc lintian
 EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 
 .PHONY: demo test unit lint watch runbooks bench accuracy kernels kernels-build kernels-doc browser screenshots
-.PHONY: fuzz fleet deb zipapp image packages-test vagrant-validate clean
+.PHONY: fuzz soak fleet deb zipapp image packages-test vagrant-validate clean
 
 demo: $(VENV)/installed ## real verdicts on a live lab
 	$(SUDO) $(VENV)/bin/rsttrace demo
@@ -50,6 +50,9 @@ accuracy: $(VENV)/installed-dev $(VENV)/programs ## verdicts against the truth: 
 fuzz: $(VENV)/installed-dev ## what reads others' bytes, fuzzed: S=300 seconds for all, F=captures for one
 	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev,fuzz]'
 	$(VENV)/bin/python -m tests.fuzz $(if $(S),--seconds $(S)) $(addprefix --target ,$(F))
+
+soak: $(VENV)/installed-dev $(VENV)/programs ## resets of every kind against tcpdump and the kernel's counters, for an hour (root); M=5 for five minutes
+	$(SUDO) $(VENV)/bin/python -m tests.soak $(if $(M),--minutes $(M))
 
 kernels: $(VENV)/installed-dev $(VENV)/emulator ## other kernels in QEMU: K=6.1 for one, FULL=1 for all lab tests (hours), T= and P=kprobes for some, V=smp4 for a variant
 	$(SUDO) $(VENV)/bin/python tests/kernels/run.py \

@@ -14,12 +14,12 @@ HEADERS = 160
 
 
 class Dump:
-    """``tcpdump -i any`` in a namespace, from its making until `stop`."""
+    """``tcpdump -i any`` in a namespace, of packets that `what` matches, until `stop`."""
 
-    def __init__(self, lab: Lab, role: str, path: Path) -> None:
+    def __init__(self, lab: Lab, role: str, path: Path, what: str = "tcp") -> None:
         self.path = path
         # -Z root: the folder is ours; -B: KiB that may wait to be written.
-        options = f"-i any -s {HEADERS} -B 16384 -Z root -w {path} tcp"
+        options = f"--immediate-mode -U -i any -s {HEADERS} -B 16384 -Z root -w {path} {what}"
         self._process = subprocess.Popen(
             ["ip", "netns", "exec", lab.name(role), "tcpdump", *options.split()],
             stdin=subprocess.DEVNULL,
