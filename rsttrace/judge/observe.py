@@ -83,6 +83,10 @@ SSH = 22
 QUEUED_S = 0.5
 """So many seconds longer than another packet one may have waited in queues on its way."""
 
+CAUGHT_UP_S = 10.0
+"""So many seconds the packet before it may have waited, and it not: the path had stalled (a radio,
+a full buffer, a machine that was paused). A forger who knows the clock so well has it right."""
+
 
 def _silent(group: str, text: str) -> Observation:
     return Observation(group, None, text)
@@ -452,8 +456,8 @@ def _clock(reset: Reset, half: Half | None) -> Observation | None:
     step, (slow, fast) = distance(last, tsval), facts.clock_rates(half)
     values: dict[str, Any] = {"tsval": tsval, "tsecr": tsecr, "peer_tsval": last, "step": step}
     wrong = []
-    # A packet may wait on its way for as long as `QUEUED_S`, and the one before it did not.
-    if not slow * (seconds - QUEUED_S) - 2 <= step <= fast * (seconds + QUEUED_S) + 2 or step < 0:
+    least, most = slow * (seconds - QUEUED_S) - 2, fast * (seconds + CAUGHT_UP_S) + 2
+    if not max(0, least) <= step <= most:
         wrong.append(
             f"its TSval {tsval} is not of the peer's clock, which was at {last} "
             f"{age_text(round(seconds * 1e9))} before"

@@ -432,6 +432,9 @@ MAKE: Rows = [
         "live",
     ),
     ("a TSval of another clock", clocked("nop,nop,TS val 999999 ecr 7005"), "timestamps-wrong"),
+    # The packet before it had waited for 9.9 s: then both came at once.
+    ("after a stall", clocked("nop,nop,TS val 59920 ecr 7005"), "live"),
+    ("too far ahead for one", clocked("nop,nop,TS val 64000 ecr 7005"), "timestamps-wrong"),
     ("a TSval that went back", clocked("nop,nop,TS val 40000 ecr 7005"), "timestamps-wrong"),
     ("a TSecr that we never sent", clocked("nop,nop,TS val 50021 ecr 9000"), "timestamps-wrong"),
     (
