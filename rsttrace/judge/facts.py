@@ -63,6 +63,9 @@ SHORTEST_RTT_NS = 2_000_000
 USUAL_TICKS = 1100.0
 """Timestamp ticks a second of a clock of 1 ms, and a little more: the fastest that is usual."""
 
+MOST_TICKS = 1_100_000.0
+"""Those of a clock of 1 µs, and a little more (Linux, TCP_USEC_TS): the fastest that there is."""
+
 SAMPLES = 3
 """So many round trips have a least one that means something; fewer may all have been slow."""
 
@@ -533,16 +536,19 @@ def _overlap(one: Seen, other: Seen) -> bool:
     return min(length_of(one), ahead + length_of(other)) > max(0, ahead)
 
 
-def clock_rates(half: Half) -> tuple[float, float]:
+def clock_rates(half: Half, unknown: float = USUAL_TICKS) -> tuple[float, float]:
     """Between how many timestamp ticks a second an end's clock makes, from two of its packets.
 
     RFC 7323 §5.4: between 1 ms and 1 s a tick; Linux has 1 ms, and 1 µs where a route asks for it
-    (tcp_usec_ts, 6.7). Two packets' times bound it the better the farther they lie apart.
+    (tcp_usec_ts, 6.7). Two packets' times bound it the better the farther they lie apart; one says
+    nothing of it (`unknown` at most).
     """
     if len(half.clock) < 2:
-        return 0.0, USUAL_TICKS
+        return 0.0, unknown
     (first, first_ns), (last, last_ns) = half.clock[0], half.clock[-1]
     seconds, ticks = (last_ns - first_ns) / 1e9, distance(first, last)
-    if seconds < 0.001 or ticks < 0:
+    if seconds < 0.001:
+        return 0.0, unknown
+    if ticks < 0:
         return 0.0, USUAL_TICKS
     return max(0.0, (ticks - 2) / (seconds + 0.1)), max(USUAL_TICKS, (ticks + 2) / seconds * 1.1)

@@ -83,9 +83,9 @@ SSH = 22
 QUEUED_S = 0.5
 """So many seconds longer than another packet one may have waited in queues on its way."""
 
-CAUGHT_UP_S = 10.0
-"""So many seconds the packet before it may have waited, and it not: the path had stalled (a radio,
-a full buffer, a machine that was paused). A forger who knows the clock so well has it right."""
+STALLED_S = 10.0
+"""The same where the path, or an end, had stalled in between: a radio, a full buffer, a machine
+that was paused. A forger who knows the clock so well has it right, or copies what he saw last."""
 
 
 def _silent(group: str, text: str) -> Observation:
@@ -453,11 +453,12 @@ def _clock(reset: Reset, half: Half | None) -> Observation | None:
     tsval, tsecr = int(found[1]), int(found[2])
     last, last_ns = half.clock[-1]
     seconds = max(0.0, (reset.time_ns - last_ns) / 1e9)
-    step, (slow, fast) = distance(last, tsval), facts.clock_rates(half)
+    step, (slow, fast) = distance(last, tsval), facts.clock_rates(half, facts.MOST_TICKS)
     values: dict[str, Any] = {"tsval": tsval, "tsecr": tsecr, "peer_tsval": last, "step": step}
     wrong = []
-    least, most = slow * (seconds - QUEUED_S) - 2, fast * (seconds + CAUGHT_UP_S) + 2
-    if not max(0, least) <= step <= most:
+    # Either it had waited, or the packet before it.
+    least = slow * (seconds - (STALLED_S if step else QUEUED_S)) - 2
+    if not max(0, least) <= step <= fast * (seconds + STALLED_S) + 2:
         wrong.append(
             f"its TSval {tsval} is not of the peer's clock, which was at {last} "
             f"{age_text(round(seconds * 1e9))} before"

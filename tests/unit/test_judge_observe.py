@@ -295,6 +295,20 @@ def clocked(options: str, rate: int = 1000, **values: Any) -> Reset:
     return flow(packet, theirs=theirs, ours=ours)
 
 
+def delayed(given: Reset, seconds: int) -> Reset:
+    """The same RST, so much later."""
+    return dataclasses.replace(given, time_ns=given.time_ns + seconds * SECOND)
+
+
+def once_clocked(options: str) -> Reset:
+    """The same, where the peer has sent one packet."""
+    given = clocked(options)
+    theirs = given.baseline.theirs
+    assert theirs is not None
+    one = dataclasses.replace(theirs, clock=theirs.clock[-1:])
+    return dataclasses.replace(given, baseline=dataclasses.replace(given.baseline, theirs=one))
+
+
 MAKE: Rows = [
     ("no socket", flow(rst(ip_id=0)), "bare"),
     ("no socket, and no flow to compare", reset(rst(ip_id=0)), "bare"),
@@ -435,12 +449,33 @@ MAKE: Rows = [
     # The packet before it had waited for 9.9 s: then both came at once.
     ("after a stall", clocked("nop,nop,TS val 59920 ecr 7005"), "live"),
     ("too far ahead for one", clocked("nop,nop,TS val 64000 ecr 7005"), "timestamps-wrong"),
+    ("a stall before it", delayed(clocked("nop,nop,TS val 50030 ecr 7005"), 5), "live"),
+    (
+        "no stall is so long",
+        delayed(clocked("nop,nop,TS val 50030 ecr 7005"), 15),
+        "timestamps-wrong",
+    ),
+    (
+        "copied from the last",
+        delayed(clocked("nop,nop,TS val 50000 ecr 7005"), 5),
+        "timestamps-wrong",
+    ),
     ("a TSval that went back", clocked("nop,nop,TS val 40000 ecr 7005"), "timestamps-wrong"),
     ("a TSecr that we never sent", clocked("nop,nop,TS val 50021 ecr 9000"), "timestamps-wrong"),
     (
         "a TSval of a clock with 1 µs a tick",
         clocked("nop,nop,TS val 70500 ecr 7005", rate=1_000_000),
         "live",
+    ),
+    (
+        "its clock is known by one packet alone, and has 1 µs a tick",
+        once_clocked("nop,nop,TS val 70500 ecr 7005"),
+        "live",
+    ),
+    (
+        "its clock is known by one packet alone, another's value",
+        once_clocked("nop,nop,TS val 99999999 ecr 7005"),
+        "timestamps-wrong",
     ),
     ("live, but a foreign ID", flow(rst(ip_id=9000, flags="RA", window=9), theirs=LINUX), "alien"),
     (
