@@ -50,6 +50,13 @@ INLINE void fill_ours(struct rst_event *e, const struct track *t)
 		bpf_probe_read_kernel(&e->ours, sizeof(e->ours), high ? &f->half[0] : &f->half[1]);
 }
 
+INLINE void fill_past_owner_of(struct rst_event *e, const struct tuple *t)
+{
+	struct arrival_key ends = { .net = e->net, .t = *t };
+
+	fill_past_owner(e, &ends);
+}
+
 INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk, const void *dev,
 			  __u32 drop_reason)
 {
@@ -79,10 +86,12 @@ INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk,
 	} else {
 		fill_packet(e, t);
 		fill_ours(e, t);
-		if (e->sock.full && e->sock.state != ST_LISTEN) {
+		if (e->sock.present && e->sock.state != ST_LISTEN)
 			fill_owner(e);
+		else if (!e->sock.present)
+			fill_past_owner_of(e, &t->t);
+		if (e->sock.full && e->sock.state != ST_LISTEN)
 			fill_data(e);
-		}
 		emit(e);
 	}
 	held.delete(&skb);
@@ -122,6 +131,15 @@ INLINE __u64 pick(const struct arrival_key *arrival, __u32 expected, __u32 is_ac
 	return chosen;
 }
 
+/* A connection's ends, as its RSTs have them. */
+INLINE void fill_ends(struct arrival_key *ends, const void *sk)
+{
+	ends->net = net_key(GET(const void *, sk, sk_net));
+	fill_addresses(sk, ends->t.daddr, ends->t.saddr);
+	ends->t.sport = FROM_BE16(GET(__u16, sk, sk_dport));
+	ends->t.dport = local_port(sk);
+}
+
 /* tcp_reset() with only the socket given: find the RST by the connection, then (NAT) by the
  * sequence number that made it acceptable. No RST found: tcp_reset() was called for a data segment
  * that came after close(), which is no reset at all. */
@@ -135,10 +153,8 @@ INLINE void accepted(const void *sk)
 
 	sequence.is_ack = GET(__u8, sk, sk_state) == ST_SYN_SENT;
 	expected = sequence.is_ack ? GET(__u32, sk, tp_snd_nxt) : GET(__u32, sk, tp_rcv_nxt);
-	arrival.net = sequence.net = net_key(GET(const void *, sk, sk_net));
-	fill_addresses(sk, arrival.t.daddr, arrival.t.saddr);
-	arrival.t.sport = FROM_BE16(GET(__u16, sk, sk_dport));
-	arrival.t.dport = local_port(sk);
+	fill_ends(&arrival, sk);
+	sequence.net = arrival.net;
 	skb = pick(&arrival, expected, sequence.is_ack, 0);
 	if (!skb) {
 		sequence.number = expected;
@@ -248,6 +264,65 @@ INLINE int dropped(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* ---- whose ----
+ *
+ * A socket's user is whoever holds its lock in process context: nobody else can run there, for softirqs
+ * put their packets off (sk_lock.owned). Noted when it connects, accepts (where that can be seen), reads,
+ * and closes: a socket may have gone from hand to hand, and who closed it was the last. Kernel threads
+ * are passed over: they do it for somebody. */
+
+INLINE void is_used(__u64 sk, __u8 locked)
+{
+	struct rst_task *known = owners.lookup(&sk), task = {};
+
+	if (known && known->pid == (__u32)(bpf_get_current_pid_tgid() >> 32))
+		return;
+	if (GET(__u16, sk, sk_protocol) != PROTO_TCP || (locked && !GET(__u32, sk, sk_owned)) ||
+	    is_kernel_thread())
+		return;
+	fill_task(&task);
+	owners.update(&sk, &task);
+}
+
+INLINE void is_closed_by_user(__u64 sk)
+{
+	struct rst_task task = {};
+
+	if (!GET(__u32, sk, sk_owned) || is_kernel_thread())
+		return;
+	fill_task(&task);
+	fill_exit(&task);
+	owners.update(&sk, &task);
+}
+
+/* It goes by its ends from now on: what comes late is answered without it. */
+INLINE void is_gone(__u64 sk)
+{
+	struct rst_task *owner = owners.lookup(&sk);
+	struct arrival_key ends = {};
+
+	fill_ends(&ends, (const void *)sk);
+	if (!owner) {
+		past_owners.delete(&ends);
+		return;
+	}
+	past_owners.update(&ends, owner);
+}
+
+/* sock_recvmsg() returns (6e6eda44b939, 6.3), to whoever reads, whatever it has found. */
+int rt_sock_recv_length(struct bpf_raw_tracepoint_args *ctx)
+{
+	is_used(ctx->args[0], 0);
+	return 0;
+}
+
+/* tcp_recvmsg() has copied data for who reads; later kernels tell of few of these. */
+int rt_tcp_rcv_space_adjust(struct bpf_raw_tracepoint_args *ctx)
+{
+	is_used(ctx->args[0], 1);
+	return 0;
+}
+
 INLINE int state_changes(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u64 sk = ctx->args[0];
@@ -264,6 +339,9 @@ INLINE int state_changes(struct bpf_raw_tracepoint_args *ctx)
 		was.ts = bpf_ktime_get_ns();
 		was.state = old;
 		old_states.update(&sk, &was);
+		is_gone(sk);
+	} else if (new == ST_FIN_WAIT1 || new == ST_LAST_ACK) { /* tcp_close_state() */
+		is_closed_by_user(sk);
 	} else if (old == ST_CLOSE || new == ST_LISTEN || new == ST_SYN_RECV) {
 		owners.delete(&sk); /* the memory is another socket's now */
 	}
@@ -302,6 +380,17 @@ int rt_neigh_update_done(struct bpf_raw_tracepoint_args *ctx)
 
 /* ---- sent ---- */
 
+INLINE void fill_pending_owner(struct pending *pending, __u64 net, const struct tuple *t)
+{
+	struct arrival_key ends = { .net = net, .t = *t };
+	struct rst_task *owner = past_owners.lookup(&ends);
+
+	if (!owner)
+		return;
+	bpf_probe_read_kernel(&pending->owner, sizeof(pending->owner), owner);
+	pending->has_owner = 1;
+}
+
 /* The stack is about to answer `trigger` with a RST (tcp_v4_send_reset, nf_send_reset). */
 INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 kind, __u8 hook)
 {
@@ -338,6 +427,11 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 	pending->reason = reason;
 	pending->kind = kind;
 	pending->hook = hook;
+	pending->has_owner = 0;
+	/* A listener answers for what it knows no more; a SYN is for no connection that was. */
+	if (kind == KIND_SENT_PASSIVE && !(p.flags & TH_SYN) &&
+	    (!sk || GET(__u8, sk, sk_state) == ST_LISTEN))
+		fill_pending_owner(pending, answer.net, &p.t);
 	fill_headers(&pending->trigger, &p, trigger);
 	__builtin_memset(&pending->sock, 0, sizeof(pending->sock));
 	__builtin_memset(&pending->detail, 0, sizeof(pending->detail));

@@ -44,6 +44,7 @@ struct rst_task {
 	__u32 exit_code;  /* as wait(2) has it; valid if exiting. Of who had a socket reset only */
 	__u8 exiting;     /* it ran no more: the kernel was closing its files */
 	__u8 pad[3];
+	__u64 cgroup;     /* its cgroup v2 id */
 };
 
 /* The socket. */

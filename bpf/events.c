@@ -126,8 +126,20 @@ INLINE void fix_state(struct rst_socket *sock)
 		sock->state = old->state;
 }
 
+/* Who had a connection whose socket is closed. */
+INLINE void fill_past_owner(struct rst_event *e, const struct arrival_key *ends)
+{
+	struct rst_task *owner = past_owners.lookup((void *)ends);
+
+	if (!owner)
+		return;
+	bpf_probe_read_kernel(&e->owner, sizeof(e->owner), owner);
+	e->has_owner = 1;
+}
+
 INLINE void fill_owner(struct rst_event *e)
 {
+	struct arrival_key ends = {};
 	struct rst_task *owner;
 
 	/* close() and disconnect() hold the socket's lock and have set CLOSE; the task is the owner.
@@ -143,9 +155,18 @@ INLINE void fill_owner(struct rst_event *e)
 		fill_exit(&e->actor); /* MPTCP closes its subflows so, too */
 		e->has_actor = 1;
 	}
-	owner = owners.lookup(&e->sock.address);
+	owner = e->sock.full ? owners.lookup(&e->sock.address) : 0;
 	if (owner) {
 		bpf_probe_read_kernel(&e->owner, sizeof(e->owner), owner);
 		e->has_owner = 1;
+		return;
 	}
+	if (e->sock.full && e->sock.state_now != ST_CLOSE)
+		return; /* these ends are its own now */
+	ends.net = e->net;
+	__builtin_memcpy(ends.t.saddr, e->sock.remote, 16);
+	__builtin_memcpy(ends.t.daddr, e->sock.local, 16);
+	ends.t.sport = e->sock.rport;
+	ends.t.dport = e->sock.lport;
+	fill_past_owner(e, &ends);
 }

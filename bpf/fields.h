@@ -71,6 +71,8 @@ FIELD(net_keepalive_time, net, ipv4.sysctl_tcp_keepalive_time) OPTIONAL
 FIELD(net_keepalive_intvl, net, ipv4.sysctl_tcp_keepalive_intvl) OPTIONAL
 FIELD(net_keepalive_probes, net, ipv4.sysctl_tcp_keepalive_probes) OPTIONAL
 FIELD(task_flags, task_struct, flags)
+FIELD(task_leader, task_struct, group_leader)
+FIELD(task_comm, task_struct, comm)
 FIELD(task_exit_code, task_struct, exit_code)
 FIELD(socket_file, socket, file)
 FIELD(socket_inode, socket_alloc, vfs_inode)

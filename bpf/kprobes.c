@@ -85,6 +85,13 @@ int kp_tcp_check_req(struct pt_regs *ctx)
 	return 0;
 }
 
+/* security_sock_graft(sk, parent): accept() gives a connection to who called it */
+int kp_sock_graft(struct pt_regs *ctx)
+{
+	is_used(ARG(ctx, 1), 1);
+	return 0;
+}
+
 /* tcp_send_active_reset(sk, gfp[, reason]), (sk, reason) from 7.1 on */
 int kp_tcp_send_active_reset(struct pt_regs *ctx)
 {

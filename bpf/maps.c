@@ -71,10 +71,12 @@ struct pending {
 	__s32 expected; /* packets: several wait where the neighbour is being resolved; 0: all left */
 	__u8 kind;
 	__u8 hook;
-	__u8 pad[6];
+	__u8 has_owner; /* owner: of a connection that has no socket any more */
+	__u8 pad[5];
 	struct rst_headers trigger;
 	struct rst_socket sock;
 	struct rst_detail detail;
+	struct rst_task owner;
 };
 
 /* A RST that answers is known by what it answers: NAT leaves sequence numbers alone. */
@@ -159,7 +161,10 @@ BPF_TABLE("lru_hash", __u64, struct awaited, awaiting, 1024); /* by socket */
 BPF_TABLE("lru_hash", struct sent_key, struct sent, sents, TRACKED);
 BPF_TABLE("lru_hash", __u64, __u8, in_neighbour, 1024); /* tasks inside neigh_update() */
 BPF_TABLE("lru_hash", __u64, struct old_state, old_states, TRACKED);
+/* Who uses a socket, by its address, and who had one that is closed, by its ends as arrivals have them:
+ * a closed socket's memory is another one's soon, but its ports are not. */
 BPF_TABLE("lru_hash", __u64, struct rst_task, owners, TRACKED);
+BPF_TABLE("lru_hash", struct arrival_key, struct rst_task, past_owners, TRACKED);
 #if PAYLOAD
 BPF_TABLE("lru_hash", __u64, struct rst_data, sent_data, TRACKED); /* by socket cookie */
 BPF_PERCPU_ARRAY(data_in_the_making, struct rst_data, 1);

@@ -200,8 +200,12 @@ INLINE void fill_answer(struct rst_event *e, struct pending *pending)
 	bpf_probe_read_kernel(&e->detail, sizeof(e->detail), &pending->detail);
 	/* Not deleted: another CPU may just be expecting one more, the same to the last bit. */
 	__sync_fetch_and_add(&pending->expected, -1);
-	if (e->sock.present)
+	if (pending->has_owner) {
+		bpf_probe_read_kernel(&e->owner, sizeof(e->owner), &pending->owner);
+		e->has_owner = 1;
+	} else if (e->sock.present) {
 		fill_owner(e);
+	}
 }
 
 /* A process wrote it. */
@@ -303,6 +307,21 @@ INLINE void await_reason(const struct rst_event *e, const void *sk, __u8 told)
 	awaiting.update(&key, &awaited);
 }
 
+/* Of an answer for which no probe gave a reason: by the ends that it goes between. One with ACK answers
+ * a SYN, which is for no connection that was. */
+INLINE void fill_answered_owner(struct rst_event *e, const struct parsed *p)
+{
+	struct arrival_key ends = { .net = e->net };
+
+	if (p->flags & TH_ACK)
+		return;
+	__builtin_memcpy(ends.t.saddr, p->t.daddr, 16);
+	__builtin_memcpy(ends.t.daddr, p->t.saddr, 16);
+	ends.t.sport = p->t.dport;
+	ends.t.dport = p->t.sport;
+	fill_past_owner(e, &ends);
+}
+
 /* A RST this namespace made leaves it. */
 INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 {
@@ -357,6 +376,8 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 		e->kind = KIND_SENT_PASSIVE; /* before 6.10, tcp_send_reset is silent without a socket */
 	else
 		e->kind = KIND_SENT_NETFILTER;
+	if (e->kind == KIND_SENT_PASSIVE && !pending)
+		fill_answered_owner(e, p);
 	remember_made(t, e, p, skb, now);
 	told = !only_counted(e, &p->t);
 	if (told) {

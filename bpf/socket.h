@@ -11,6 +11,7 @@
 #define AF_PACKET_ 17
 #define SOCK_STREAM_ 1
 #define PF_EXITING_ 0x4 /* include/linux/sched.h */
+#define PF_KTHREAD_ 0x200000
 
 /* Minisockets (TIME_WAIT, SYN_RECV) only have struct sock_common. */
 INLINE int is_full(__u8 state)
@@ -170,11 +171,21 @@ INLINE void fill_writer(struct rst_socket *s, const void *sk)
 			(const char *)socket + OFF_socket_inode + OFF_inode_ino);
 }
 
+/* The process that runs: its name is its first thread's, as in /proc/PID/comm. */
 INLINE void fill_task(struct rst_task *t)
 {
+	const void *leader = GET(const void *, bpf_get_current_task(), task_leader);
+
 	t->pid = bpf_get_current_pid_tgid() >> 32;
 	t->uid = (__u32)bpf_get_current_uid_gid();
-	bpf_get_current_comm(t->comm, COMM);
+	t->cgroup = bpf_get_current_cgroup_id();
+	_Static_assert(SIZE_task_comm == COMM, "size of comm");
+	bpf_probe_read_kernel(t->comm, COMM, (const char *)leader + OFF_task_comm);
+}
+
+INLINE int is_kernel_thread(void)
+{
+	return GET(__u32, bpf_get_current_task(), task_flags) & PF_KTHREAD_;
 }
 
 /* Whether who runs is being ended: do_exit() has set both before it closes what was open. */

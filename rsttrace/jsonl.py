@@ -307,6 +307,7 @@ def _reset(members: _Members) -> Reset:
         neighbor=_neighbor(members.inner_or_none("neighbor")),
         ingress=_neighbor(members.inner_or_none("ingress")),
         next_hop=_next_hop(members.inner_or_none("next_hop")),
+        unit=members.text_or_none("unit"),
         container=_container(members.inner_or_none("container")),
         pod=_pod(members.inner_or_none("pod")),
         counted=_counted(members.inner_or_none("counted")),
@@ -457,6 +458,9 @@ def _process(members: _Members | None) -> Process | None:
         pid=members.number_or_none("pid"),
         comm=members.text_or_none("comm"),
         uid=members.number_or_none("uid"),
+        exit_signal=members.number_or_none("exit_signal"),
+        exit_status=members.number_or_none("exit_status"),
+        listener=bool(members.flag_or_none("listener")),
     )
 
 

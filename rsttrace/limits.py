@@ -71,6 +71,10 @@ those with a name."""
 LISTENERS_S = 0.5
 """How long the list of listening sockets of another namespace than the reset's is believed."""
 
+SERVICES_EVERY_S, SERVICES_DUTY = 1.0, 50
+"""How soon a namespace's listeners are listed again to say whose service a connection came to, and
+how many times as long as listing took."""
+
 SOCKETS_READ = 4096
 """Sockets that are read of one answer of the kernel's; what is beyond is said to be unknown."""
 

@@ -157,6 +157,7 @@ whose_options = _together(
         help="Only resets of this process (repeatable, as are the next).",
     ),
     click.option("--comm", multiple=True, help="Only of processes of this name, as ps shows it."),
+    click.option("--unit", multiple=True, help="Only of this systemd unit, as nginx.service."),
     click.option("--container", multiple=True, help="Only of this container: an ID or a name."),
     click.option("--pod", multiple=True, help="Only of this Kubernetes pod: a name or a UID."),
     click.option("--namespace", multiple=True, help="Only of this Kubernetes namespace."),

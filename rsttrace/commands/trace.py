@@ -316,6 +316,7 @@ class _Tracing:
             case = self._run.history.add(item, time.monotonic_ns())
             if case is not None:
                 self._noting.ask(case)
+        self._enricher.again()
         self._noting.take(self._run)
         self._run.show(time.monotonic_ns())
 

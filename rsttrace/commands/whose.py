@@ -1,4 +1,4 @@
-"""Whose resets are wanted: by process, container, pod and Kubernetes namespace."""
+"""Whose resets are wanted: by process, unit, container, pod and Kubernetes namespace."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Whose:
 
     pids: tuple[int, ...] = ()
     comms: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
     containers: tuple[str, ...] = ()
     pods: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
@@ -35,6 +36,8 @@ class Whose:
         if self.pids and (process is None or process.pid not in self.pids):
             return False
         if self.comms and (process is None or process.comm not in self.comms):
+            return False
+        if self.units and reset.unit not in self.units:
             return False
         if self.containers and (
             container is None
@@ -50,6 +53,14 @@ class Whose:
         return not self.namespaces or (pod is not None and pod.namespace in self.namespaces)
 
 
+_SUFFIXES = (".service", ".scope", ".socket", ".mount", ".swap")
+
+
+def unit_name(name: str) -> str:
+    """A unit's whole name: a service's, unless it says otherwise (as systemctl(1) takes it)."""
+    return name if name.endswith(_SUFFIXES) else f"{name}.service"
+
+
 EVERYBODY = Whose()
 
 
@@ -59,12 +70,13 @@ def whose(options: Mapping[str, Any]) -> Whose:
     Raises:
         UsageError: one is empty.
     """
-    for name in ("comm", "container", "pod", "namespace"):
+    for name in ("comm", "unit", "container", "pod", "namespace"):
         if "" in options[name]:
             raise UsageError(f"--{name} '' names nothing")
     return Whose(
         options["pid"],
         tuple(name.encode()[:COMM_MOST].decode("utf-8", "replace") for name in options["comm"]),
+        tuple(map(unit_name, options["unit"])),
         options["container"],
         options["pod"],
         options["namespace"],

@@ -6,13 +6,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 
 from rsttrace.enrich.neighbors import Neighbors
 from rsttrace.enrich.netns import NetnsDirectory
 from rsttrace.enrich.owner import Owners
 from rsttrace.enrich.proxied import answered_here
-from rsttrace.model import Frame, Neighbor, Process, Reset
+from rsttrace.enrich.question import REFUSED
+from rsttrace.enrich.service import Services
+from rsttrace.model import Frame, Kind, Neighbor, Process, Reset
+
+_PUT_OFF = 256
+"""Resets that wait for the next look at the node's processes."""
 
 __all__ = ["Enricher", "Neighbors", "NetnsDirectory", "Owners"]
 
@@ -41,6 +47,8 @@ class Enricher:
         self._neighbors = Neighbors(self.directory) if neighbors is True else neighbors or None
         self._close_neighbors = neighbors is True
         self._owners = Owners() if owners is True else owners or None
+        self._unready: deque[Reset] = deque(maxlen=_PUT_OFF)
+        self._services = Services(self.directory, self._owners) if self._owners else None
 
     def __enter__(self) -> Enricher:
         """Opens nothing yet."""
@@ -98,7 +106,19 @@ class Enricher:
         if self._neighbors is not None and reset.made_here is not None:
             note = answered_here(reset, self._neighbors.has_mac)
             reset.notes += () if note is None else (note,)
-        self._add_owner(reset)
+        if self._owners is not None:
+            self._owners.put_off = False
+            self._add_owner(reset, self._owners)
+            if self._owners.put_off and (reset.process is None or reset.process.pid is None):
+                self._unready.append(reset)
+
+    def again(self) -> None:
+        """Look once more for processes that could not be looked for at once: walks have a pace."""
+        if self._owners is None or not self._unready or not self._owners.ready():
+            return
+        resets, self._unready = list(self._unready), deque(maxlen=_PUT_OFF)
+        for reset in resets:
+            self._add_owner(reset, self._owners)
 
     def _add_network(self, reset: Reset) -> None:
         neighbors = self._neighbors
@@ -125,23 +145,83 @@ class Enricher:
             return None
         return self._neighbors.neighbor(frame.netns, frame.ifindex, frame.mac, source)
 
-    def _add_owner(self, reset: Reset) -> None:
-        owners, socket = self._owners, reset.socket
-        if owners is None or socket is None:
+    def _add_owner(self, reset: Reset, owners: Owners) -> None:
+        socket = reset.socket
+        reset.process = process = self._process(reset, owners)
+        # A socket knows its cgroup; what is left of a closed one does not, but its process did.
+        cgroup = socket.cgroup if socket is not None else None
+        cgroup = cgroup or (process.cgroup if process is not None else None)
+        if cgroup:
+            reset.container, reset.pod = owners.container(cgroup)
+            reset.unit = owners.unit(cgroup)
+        if process is None or not process.pid:
             return
-        process = reset.process
-        if process is None or process.pid is None:
-            found = owners.process(socket.inode, reset.netns) if socket.inode else None
-            uid = socket.uid if socket.uid is not None else process.uid if process else None
-            if found is not None:
-                process = Process(found[0], found[1], uid)
-            elif process is None and uid is not None:
-                process = Process(None, None, uid)
-        elif process.uid is None and socket.uid is not None:
-            process = replace(process, uid=socket.uid)
-        reset.process = process
-        if socket.cgroup:
-            reset.container, reset.pod = owners.container(socket.cgroup)
-        if reset.container is None and reset.pod is None and process and process.pid:
-            # where containers live in v1 hierarchies the socket's v2 cgroup is the root
+        # where containers live in v1 hierarchies the socket's v2 cgroup is the root
+        if reset.container is None and reset.pod is None:
             reset.container, reset.pod = owners.container_of_process(process.pid)
+        if reset.unit is None:
+            reset.unit = owners.unit_of_process(process.pid)
+
+    def _process(self, reset: Reset, owners: Owners) -> Process | None:
+        """Whose it was, by what the kernel side saw, else who holds the socket, else the listener.
+
+        The kernel side saw who connected, accepted or read last. If that one is gone, and the
+        socket is not, another one has it.
+        """
+        process, socket = reset.process, reset.socket
+        uid = process.uid if process is not None else None
+        if socket is not None and socket.uid is not None:
+            uid = socket.uid
+        listening = socket is not None and socket.state in _LISTENERS_OWN
+        if process is None or process.pid is None or _has_left(reset, owners):
+            inode = socket.inode if socket is not None else None
+            found = owners.process(inode, reset.netns) if inode else None
+            if found is not None:
+                return Process(*found, uid, listener=listening)
+        if process is None or process.pid is None:
+            service = self._service(reset)
+            if service is not None:
+                return replace(service, uid=uid if uid is not None else service.uid)
+        if process is None:
+            return None if uid is None else Process(None, None, uid)
+        return process if process.uid is not None else replace(process, uid=uid)
+
+    def _service(self, reset: Reset) -> Process | None:
+        """The listener's process, of a connection that may have come by one."""
+        if self._services is None or reset.netns is None or not _may_have_listener(reset):
+            return None
+        return self._services.process(reset.netns, reset.netns_identity, reset.local)
+
+
+_LISTENERS_OWN = ("LISTEN", "SYN_RECV")
+"""States in which a connection's socket is its listener's, or still waits there."""
+
+_OF_CONNECTIONS = (
+    Kind.SENT_PASSIVE,
+    Kind.SENT_ACTIVE,
+    Kind.RECEIVED_ACCEPTED,
+    Kind.RECEIVED_REJECTED,
+    Kind.RECEIVED_UNMATCHED,
+)
+"""Kinds of resets that are about a connection of this namespace, perhaps one that is over."""
+
+
+def _may_have_listener(reset: Reset) -> bool:
+    opened = reset.socket is not None and reset.socket.state == "SYN_SENT"
+    return (
+        reset.kind in _OF_CONNECTIONS
+        and reset.counted is None
+        and not opened
+        and reset.cause.name not in REFUSED
+    )
+
+
+def _has_left(reset: Reset, owners: Owners) -> bool:
+    """Whether the process that used the socket before has ended, with the socket still open."""
+    process, socket = reset.process, reset.socket
+    if process is None or process.pid is None or socket is None or not socket.inode:
+        return False
+    if process.exit_signal is not None or process.exit_status is not None:
+        return False
+    by_itself = reset.kind is Kind.SENT_ACTIVE
+    return not by_itself and not owners.runs(process.pid)

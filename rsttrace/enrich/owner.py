@@ -19,7 +19,7 @@ from typing import Callable, NamedTuple
 
 from rsttrace.model import Container, Pod
 
-_INTERVAL = 0.5
+_INTERVAL = 0.05
 _DUTY = 20.0
 """A walk that took T seconds is not repeated for ``20 T``: at most 5 % of one CPU."""
 _BUDGET = 0.5
@@ -58,6 +58,23 @@ def parse_cgroup(path: str) -> tuple[str | None, str | None]:
     return container, pod
 
 
+# systemd.unit(5): what a unit's name may be; slices are what units stand in
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}\.(?:service|scope|socket|mount|swap)")
+
+
+def unit_of(path: str) -> str | None:
+    """The systemd unit that a cgroup path stands for, as ``systemctl status PID`` names it.
+
+    The first component that is no slice (cg_path_get_unit(), systemd's src/basic/cgroup-util.c): a
+    user's own units are below that user's ``user@UID.service``.
+    """
+    for part in path.split("/"):
+        if part and not part.endswith(".slice"):
+            name = part.removeprefix("_")  # cg_escape(): a name that might be a file's
+            return name if _UNIT.fullmatch(name) else None
+    return None
+
+
 @dataclass
 class _Pace:
     """When a walk may be repeated."""
@@ -86,6 +103,10 @@ class Owners:
     """Processes, containers and pods that own sockets. No look-up raises.
 
     Text from the node (comm, names) is raw: whoever prints it escapes it.
+
+    Attributes:
+        process_scans: how often all processes were walked through.
+        put_off: a process was not looked for, since the last walk was too short ago.
     """
 
     def __init__(self, *, root: str = "", clock: Callable[[], float] = time.monotonic) -> None:
@@ -105,6 +126,7 @@ class Owners:
         self._pod_names: dict[str, tuple[str, str]] = {}
         self._pod_pace = _Pace(clock)
         self.process_scans = 0
+        self.put_off = False
 
     def process(self, inode: int, netns: int | None = None) -> tuple[int, str] | None:
         """The pid and comm of a process that holds the socket with this inode number.
@@ -118,7 +140,10 @@ class Owners:
             self._holders.move_to_end(inode)
             if self._link(f"{known.pid}/fd/{known.fd}") == f"socket:[{inode}]":
                 return known.pid, self._comm(known.pid) or known.comm
-        if self._process_pace.ready() and not self._is_missing(self._unheld, inode):
+        missing = self._is_missing(self._unheld, inode)
+        ready = self.ready()
+        self.put_off |= not ready and not missing
+        if ready and not missing:
             started = self._clock()
             found, complete = self._scan_processes(inode, netns, started)
             self._process_pace.done(started)
@@ -126,6 +151,14 @@ class Owners:
                 self._miss(self._unheld, inode)
             known = found or known
         return (known.pid, known.comm) if known else None
+
+    def ready(self) -> bool:
+        """Whether all processes may be walked through now."""
+        return self._process_pace.ready()
+
+    def runs(self, pid: int) -> bool:
+        """Whether there is such a process, and it has not ended (proc_pid_stat(5): state)."""
+        return self._read(f"{self._proc}/{pid}/stat").rpartition(")")[2][1:2] not in ("", "Z", "X")
 
     def container(self, cgroup_id: int) -> tuple[Container | None, Pod | None]:
         """The container and pod that a cgroup v2 id stands for; ``None`` for what it is not."""
@@ -140,6 +173,20 @@ class Owners:
             if container or pod:
                 return container, pod
         return None, None
+
+    def unit(self, cgroup_id: int) -> str | None:
+        """The systemd unit that a cgroup v2 id stands for."""
+        path = self._cgroup_path(cgroup_id)
+        return unit_of(path) if path else None
+
+    def unit_of_process(self, pid: int) -> str | None:
+        """The same of a process, in whichever hierarchy systemd keeps its units (cgroups(7))."""
+        for line in self._read(f"{self._proc}/{pid}/cgroup").splitlines():
+            number, _, rest = line.partition(":")
+            controllers, _, path = rest.partition(":")
+            if (controllers == "name=systemd" or number == "0") and (unit := unit_of(path)):
+                return unit
+        return None
 
     def _scan_processes(
         self, wanted: int, netns: int | None, started: float
@@ -274,9 +321,27 @@ class Owners:
             for known in _names(f"{self._root}/var/lib/docker/containers"):
                 if known not in names and (name := self._docker_name(known)):
                     names[known] = name
+            for known, name in self._podman_names():
+                names.setdefault(known, name)
             self._container_names = names
             self._container_pace.done(started)
         return self._container_names.get(container_id)
+
+    def _podman_names(self) -> Iterator[tuple[str, str]]:
+        """What ``podman ps`` calls them: in the records of containers/storage, by its drivers."""
+        storage = f"{self._root}/var/lib/containers/storage"
+        for folder in _names(storage):
+            if not folder.endswith("-containers"):
+                continue
+            for file in ("containers.json", "volatile-containers.json"):
+                try:
+                    records = json.loads(self._read(f"{storage}/{folder}/{file}"))
+                    for record in records:
+                        known, name = record["id"], record["names"][0]
+                        if isinstance(known, str) and isinstance(name, str) and name:
+                            yield known, name
+                except (ValueError, LookupError, TypeError, RecursionError):
+                    continue
 
     def _docker_name(self, container_id: str) -> str | None:
         """What ``docker ps`` calls it: ``Name`` in Docker's own record, behind a slash."""

@@ -350,7 +350,8 @@ class History:
 
     def _upstream(self, reset: Reset) -> Upstream | None:
         """What had failed just before a process reset a connection that it had accepted."""
-        pid = reset.process.pid if reset.process is not None else None
+        process = reset.process
+        pid = process.pid if process is not None and not process.listener else None
         if pid is None or reset.kind is not Kind.SENT_ACTIVE or opened_here(reset) is not False:
             return None
         found = self._failed.get(pid)

@@ -398,6 +398,7 @@ def _task(raw: Any) -> Process:
         raw.uid,
         exit_signal=signal if ended and signal else None,
         exit_status=status if ended and not signal else None,
+        cgroup=raw.cgroup or None,
     )
 
 

@@ -26,6 +26,10 @@ PROTOTYPES = {
         "include/trace/events/tcp.h",
         r"EVENT\w*\((?:\w+,\s*)?tcp_send_reset,\s*TP_PROTO\(([^)]*)\)",
     ),
+    "btf_trace_sock_recv_length": (
+        "include/trace/events/sock.h",
+        r"EVENT\w*\((?:\w+,\s*)?sock_recv_length,\s*TP_PROTO\(([^)]*)\)",
+    ),
 }
 """Where the prototypes are that differ between kernels, by the names `Btf.parameters` takes."""
 

@@ -25,7 +25,8 @@ class Hook:
     are hooked twice: bpf/events.c says why, at `looked()`), `plan` the plan it belongs to (None:
     both), `unseen` what the user misses without it, `module` the module whose loading may bring
     the target later (None: it is there or never), `unless` what a kernel must not know to need it
-    (a name of `knowledge.KNOWLEDGE`; None: every kernel needs it). `cgroup`: attached to the root
+    (a name of `knowledge.KNOWLEDGE`; None: every kernel needs it), `given` what it must
+    know to have it. `cgroup`: attached to the root
     of the cgroup tree (v2), and only where payload is to be kept.
     """
 
@@ -36,6 +37,7 @@ class Hook:
     unseen: str = ""
     module: str | None = None
     unless: str | None = None
+    given: str | None = None
     cgroup: bool = False
 
 
@@ -61,6 +63,25 @@ HOOKS = (
         "rt_inet_sock_set_state",
         "inet_sock_set_state",
         unseen="some of those, where one change of state interrupts another",
+    ),
+    Hook(
+        "rt_sock_recv_length",
+        "sock_recv_length",
+        unseen="the process of some connections that were closed before one could look",
+        given="reader",
+    ),
+    Hook(
+        "rt_tcp_rcv_space_adjust",
+        "tcp_rcv_space_adjust",
+        unseen="the process of some connections that were closed before one could look",
+        unless="reader",
+    ),
+    Hook(
+        "kp_sock_graft",
+        "security_sock_graft",
+        kprobe=True,
+        plan=Plan.KPROBES,
+        unseen="who accepted a connection, where it was closed unread before one could look",
     ),
     Hook(
         "rt_neigh_update",
@@ -200,5 +221,7 @@ def for_plan(plan: Plan, knows: Mapping[str, bool], *, payload: bool = False) ->
     return (EGRESS,) * payload + tuple(
         hook
         for hook in HOOKS
-        if hook.plan in (None, plan) and not (hook.unless is not None and knows.get(hook.unless))
+        if hook.plan in (None, plan)
+        and not (hook.unless is not None and knows.get(hook.unless))
+        and (hook.given is None or knows.get(hook.given))
     )

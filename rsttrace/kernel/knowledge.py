@@ -50,6 +50,11 @@ KNOWLEDGE = {
         "tcp_reset",
         lambda arguments: "skb" in arguments,
     ),
+    "reader": Ability(
+        "sock_recv_length tells who reads from a socket (6e6eda44b939, 6.3)",
+        "btf_trace_sock_recv_length",
+        bool,
+    ),
 }
 """By the names that the reports use."""
 

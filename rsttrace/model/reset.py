@@ -412,8 +412,10 @@ class NextHop:
 class Process:
     """The socket owner's process. ``uid`` is the socket's owner even where pid is unknown.
 
-    `exit_signal` or `exit_status` (as wait(2) tells them) where the process was ending while it
-    reset the connection: the kernel closed its files. Both ``None``: it ran, or it is not known.
+    `listener`: it is the listener's, by which the connection had come; who had that is not known,
+    or nobody had accepted it yet. `exit_signal` or `exit_status` (as wait(2) tells them) where the
+    kernel closed the connection because the process was ending. Both ``None``: it ran, or it is not
+    known. `cgroup` is the cgroup v2 id that it had when the kernel side saw it last.
     """
 
     pid: int | None
@@ -421,6 +423,8 @@ class Process:
     uid: int | None
     exit_signal: int | None = None
     exit_status: int | None = None
+    listener: bool = False
+    cgroup: int | None = None
 
     @property
     def end(self) -> str | None:
@@ -634,6 +638,7 @@ class Reset:
     next_hop: NextHop | None = None
     container: Container | None = None
     pod: Pod | None = None
+    unit: str | None = None
 
     earlier: tuple[Seen, ...] = ()
     later: tuple[Seen, ...] = ()

@@ -44,6 +44,7 @@ _PATHS = {
     "RSTTRACE_PID": ("process", "pid"),
     "RSTTRACE_COMM": ("process", "comm"),
     "RSTTRACE_UID": ("process", "uid"),
+    "RSTTRACE_UNIT": ("unit",),
     "RSTTRACE_CONTAINER_ID": ("container", "id"),
     "RSTTRACE_CONTAINER_NAME": ("container", "name"),
     "RSTTRACE_POD": ("pod", "name"),

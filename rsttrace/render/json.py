@@ -93,6 +93,7 @@ def _made(entry: model.Entry, *, explain: bool, utc: bool) -> dict[str, Any]:
             "socket": _socket(reset.socket),
             "process": _process(reset.process),
             "actor": _process(reset.actor),
+            "unit": reset.unit,
             "container": _container(reset.container),
             "pod": _pod(reset.pod),
             "seen": reset.seen,
@@ -389,6 +390,7 @@ def _process(process: model.Process | None) -> dict[str, Any] | None:
         "uid": process.uid,
         "exit_signal": process.exit_signal,
         "exit_status": process.exit_status,
+        "listener": process.listener,
     }
 
 

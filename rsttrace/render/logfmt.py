@@ -50,6 +50,8 @@ def logfmt_line(entry: model.Entry, *, utc: bool = False, run: About | None = No
         "pid": process.pid if process else None,
         "comm": process.comm if process else None,
         "uid": process.uid if process else None,
+        "listener": (process.listener or None) if process else None,
+        "unit": reset.unit,
         "container": reset.container.name or reset.container.id if reset.container else None,
         "pod": reset.pod.name or reset.pod.uid if reset.pod else None,
         "pod_namespace": reset.pod.namespace if reset.pod else None,

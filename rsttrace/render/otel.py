@@ -39,6 +39,7 @@ _PATHS = {
     "k8s.pod.name": ("pod", "name"),
     "k8s.pod.uid": ("pod", "uid"),
     "k8s.namespace.name": ("pod", "namespace"),
+    OURS + "unit": ("unit",),
     OURS + "id": ("id",),
     OURS + "amends": ("amends",),
     OURS + "kind": ("kind",),

@@ -24,7 +24,7 @@ from rsttrace.render.words import (
     made_here_text,
     maker_distance,
     neighbor_text,
-    process_text,
+    owner_process_text,
     verdict_text,
 )
 from rsttrace.tcp import distance
@@ -285,10 +285,7 @@ def _when(time_ns: int | None, utc: bool) -> str:
 
 
 def _process(reset: model.Reset) -> str:
-    process = reset.process
-    if process and (process.comm or process.pid is not None):
-        return process_text(process.comm, process.pid)
-    return ""
+    return owner_process_text(reset.process)
 
 
 def _maker(entry: model.Entry) -> str:

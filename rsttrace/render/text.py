@@ -23,6 +23,7 @@ from rsttrace.render.words import (
     maker_distance,
     neighbor_text,
     netns_text,
+    owner_process_text,
     process_text,
     verdict_text,
 )
@@ -188,9 +189,9 @@ def _who(reset: model.Reset, own_netns: int | None) -> list[str]:
         words.append(safe(reset.file.rpartition("/")[2]))
     if reset.file_frame is not None:
         words.append(f"frame {reset.file_frame}{_elsewhere(reset)}")
-    process = reset.process
-    if process and (process.comm or process.pid is not None):
-        words.append(process_text(process.comm, process.pid))
+    process = owner_process_text(reset.process)
+    if process:
+        words.append(process)
     owner = owner_text(reset)
     if owner:
         words.append(owner)
@@ -200,13 +201,15 @@ def _who(reset: model.Reset, own_netns: int | None) -> list[str]:
 
 
 def owner_text(reset: model.Reset) -> str | None:
-    """The pod, container or user that a reset's socket belongs to, as far as it is known."""
+    """The pod, container, unit or user that a reset's socket belongs to, as far as it is known."""
     pod, container = reset.pod, reset.container
     if pod and (pod.name or pod.uid):
         namespace = f"{safe(pod.namespace)}/" if pod.namespace else ""
         return f"pod {namespace}{safe(pod.name or pod.uid or '', _NAME)}"
     if container:
         return f"container {safe(container.name or container.id[:12], _NAME)}"
+    if reset.unit:
+        return f"unit {safe(reset.unit, _NAME)}"
     for owner in (reset.process, reset.socket):
         if owner and owner.uid is not None:
             return f"uid {owner.uid}"

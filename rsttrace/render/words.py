@@ -68,6 +68,14 @@ def process_text(comm: str | None, pid: int | None) -> str:
     return safe(comm) if pid is None else f"{safe(comm)}[{pid}]"
 
 
+def owner_process_text(process: model.Process | None) -> str:
+    """``mysql[4711]``, ``mysql[4711] (listener)``; empty where it is not known."""
+    if process is None or not (process.comm or process.pid is not None):
+        return ""
+    text = process_text(process.comm, process.pid)
+    return f"{text} (listener)" if process.listener else text
+
+
 def netns_text(netns: int, name: str | None) -> str:
     """``netns web-0``, or by its inode."""
     return f"netns {safe(name)}" if name else f"netns:{netns}"

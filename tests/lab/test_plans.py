@@ -164,7 +164,7 @@ TIME = re.compile(r"\b\d+(\.\d+)? (µs|ms|s)\b")
 """A length of time in a sentence."""
 
 LOOKED_UP = frozenset(
-    {"process.pid", "process.comm"}
+    {"process.pid", "process.comm", "unit"}
     | {f"next_hop.{field}" for field in ("ip", "mac", "is_gateway", "ifindex")}
 )
 """Looked up once the event has arrived, in /proc or by netlink: null where the process or a change
@@ -182,6 +182,8 @@ def may_be_null(path: str, full: Json, row: Row) -> bool:
     silent = not knows()["reset_reason"]  # tcp_send_reset, without a full socket
     if path == "made_here.hook":
         return True
+    if group == "made_here":  # whose it was is known by what was answered
+        return silent and path in ("made_here.pid", "made_here.comm")
     if path in HEADERS_OF_TRIGGER:
         return kind == "sent-netfilter" or (kind == "sent-passive" and silent)
     if group in ("socket", "process"):
@@ -271,6 +273,8 @@ def compare(row: Row, by_kprobe: list[Json], by_tracepoint: list[Json]) -> None:
             for path in (one.keys() | other.keys()) - OWN:
                 a, b = one.get(path), other.get(path)
                 if a == b or (path in LOOKED_UP and None in (a, b)):
+                    continue
+                if path == "process.listener":  # who accepted, only kprobes tell
                     continue
                 if path in ("cause.text", "summary") and timeless(a) == timeless(b):
                     continue

@@ -212,7 +212,8 @@ def test_a_process_that_ends_is_no_program_that_closes(ended: dict[str, int], wo
         (None, False, "", "linger"),
         ("TCP_ABORT_ON_CLOSE", False, "mptcp 7000a2adb079233e4ad0", "mptcp-fastclose"),
     ):
-        process = Process(4711, "shop", 1000, **ended)
+        signal, status = ended.get("exit_signal"), ended.get("exit_status")
+        process = Process(4711, "shop", 1000, exit_signal=signal, exit_status=status)
         cause = sent_active(reason, "CLOSE", True, unread, options, process=process)
         check(cause, reason)
         assert cause.name == name

@@ -157,6 +157,35 @@ def test_a_storm_of_misses_scans_rarely(node: Node) -> None:
     assert node.owners.process(1000) == (12, "late")
 
 
+def test_what_was_put_off_is_said(node: Node) -> None:
+    """A walk that may not be repeated yet is no answer."""
+    node.process(10, "nginx", {3: 111})
+    assert node.owners.process(111) == (10, "nginx")
+    assert not node.owners.put_off
+    node.process(11, "late", {3: 222})
+    assert node.owners.process(222) is None
+    assert node.owners.put_off
+    assert not node.owners.ready()
+    node.now += 1
+    assert node.owners.ready()
+    assert node.owners.process(222) == (11, "late")
+
+
+@pytest.mark.parametrize(
+    ("stat", "runs"),
+    [
+        ("10 (a) b) S 1 10", True),
+        ("10 (nginx) Z 1 10", False),
+        ("10 (Z) R 1 10", True),
+        (None, False),
+    ],
+)
+def test_a_process_that_has_ended_runs_no_more(node: Node, stat: str | None, runs: bool) -> None:
+    if stat is not None:
+        node.write("proc/10/stat", stat + "\n")
+    assert node.owners.runs(10) is runs
+
+
 def test_closed_socket_is_remembered(node: Node) -> None:
     node.process(10, "nginx", {3: 111})
     assert node.owners.process(111) == (10, "nginx")

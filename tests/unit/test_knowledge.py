@@ -93,6 +93,7 @@ def test_of_two_limits_for_one_thing_the_wider_is_told() -> None:
         ({"btf_trace_kfree_skb": ["", "", "", ""]}, {"drop_reason", "drop_socket"}),
         ({"tcp_reset": ["sk", "skb"], "btf_trace_tcp_send_reset": ["", ""]}, {"reset_skb"}),
         ({"btf_trace_tcp_send_reset": ["", "", ""]}, {"reset_reason"}),
+        ({"btf_trace_sock_recv_length": ["", "", ""]}, {"reader"}),
     ],
 )
 def test_knowledge_is_looked_for_in_arguments(
@@ -104,10 +105,11 @@ def test_knowledge_is_looked_for_in_arguments(
 
 
 def test_hooks_are_chosen_by_what_a_kernel_knows() -> None:
-    assert {hook.unless for hook in hooks.HOOKS} <= {None, *KNOWLEDGE}
-    few, many = (hooks.for_plan(Plan.KPROBES, knows) for knows in (EVERYTHING, NOTHING))
-    assert set(few) < set(many)
-    assert {hook.unless for hook in set(many) - set(few)} == {"drop_reason", "drop_socket"}
+    named = {name for hook in hooks.HOOKS for name in (hook.unless, hook.given)}
+    assert named <= {None, *KNOWLEDGE}
+    few, many = (set(hooks.for_plan(Plan.KPROBES, knows)) for knows in (EVERYTHING, NOTHING))
+    assert {hook.unless for hook in many - few} == {"drop_reason", "drop_socket", "reader"}
+    assert [hook.target for hook in few - many] == ["sock_recv_length"]
 
 
 @KERNELS

@@ -148,6 +148,7 @@ def test_the_contract() -> None:
         *("made_here", "netns", "netns_name", "file", "frame", "sightings", "socket"),
         "process",
         "actor",
+        "unit",
         *("container", "pod", "seen", "counted"),
     ]
     assert made["time"] == "2019-11-24T17:30:03.412345678+08:00"
@@ -177,7 +178,8 @@ def test_unknown_is_null() -> None:
     for key in ("amends", "trigger", "neighbor", "next_hop", "ingress", "made_here", "file", "pod"):
         assert made[key] is None
     ended = {"exit_signal": None, "exit_status": None}
-    assert made["process"] == {"pid": None, "comm": None, "uid": 1000, **ended}
+    process = {"pid": None, "comm": None, "uid": 1000, **ended, "listener": False}
+    assert made["process"] == process
     for key in ("cookie", "timers", "accept_queue"):
         assert made["socket"][key] is None
     assert made["socket"]["local"] == {"ip": "10.0.0.5", "port": 51234}

@@ -15,6 +15,7 @@ OURS = with_reset(
     process=Process(7, "nginx", 33),
     container=Container(ID, "web"),
     pod=Pod("shop", "web-0", "0f0e"),
+    unit="nginx.service",
 ).reset
 UNKNOWN = with_reset(PEER, process=None, container=None, pod=None).reset
 
@@ -28,6 +29,8 @@ UNKNOWN = with_reset(PEER, process=None, container=None, pod=None).reset
         (Whose(pids=(8,)), False),
         (Whose(comms=("nginx",)), True),
         (Whose(comms=("ngin",)), False),
+        (Whose(units=("nginx.service",)), True),
+        (Whose(units=("nginx.socket",)), False),
         (Whose(containers=("web",)), True),
         (Whose(containers=(ID,)), True),
         (Whose(containers=(ID[:12],)), True),
@@ -47,8 +50,18 @@ def test_whose_a_reset_is(asked: Whose, expected: bool) -> None:
     assert asked(UNKNOWN) is (asked == Whose())
 
 
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [("nginx", "nginx.service"), ("a.b", "a.b.service"), ("session-3.scope", "session-3.scope")],
+)
+def test_a_unit_is_a_service_unless_it_says_otherwise(asked: str, name: str) -> None:
+    given = {"pid": (), "comm": (), "unit": (asked,), "container": (), "pod": (), "namespace": ()}
+    assert whose(given).units == (name,)
+
+
 def test_a_long_name_is_cut_as_the_kernel_cuts_it() -> None:
-    given = {"pid": (), "comm": ("a-very-long-program-name",), "container": (), "pod": ()}
+    given = {"pid": (), "comm": ("a-very-long-program-name",)}
+    given |= {"unit": (), "container": (), "pod": ()}
     assert whose({**given, "namespace": ()}).comms == ("a-very-long-pro",)
     with pytest.raises(UsageError, match="--namespace"):
         whose({**given, "namespace": ("",)})
