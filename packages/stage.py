@@ -30,8 +30,12 @@ UNUSED = {
     "pyroute2": ("decoder", "dhcp", "fixtures"),
     # Only its readers and writers of capture files are used.
     "scapy": ("asn1", "cbor", "contrib", "layers", "modules", "tools"),
+    "textual": ("demo", "tree-sitter"),
 }
 """Of each package, what rsttrace never imports."""
+
+LEXERS = ("__init__.py", "_mapping.py", "python.py")
+"""Of pygments' lexers (most of it), those that show where in Python an error came from."""
 
 NO_CODE = (".so", ".pyi", ".typed", ".c")
 """What no interpreter reads, and what only one of them could load."""
@@ -78,6 +82,9 @@ def stage(target: Path) -> dict[str, str]:
         for name in names:
             path = target / package / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (target / "pygments" / "lexers").glob("*.py"):
+        if path.name not in LEXERS:
+            path.unlink()
     for path in [*target.rglob("*")]:
         if path.suffix in NO_CODE:
             path.unlink()

@@ -23,6 +23,14 @@ _START = (
 )
 
 
+def extra(name: str) -> str:
+    """How to get an optional part's libraries, for an error's hint: its name in pyproject.toml."""
+    return (
+        "the Debian package, rsttrace.pyz and the image do not carry it: in a clone of rsttrace, "
+        f"pip install '.[{name}]' into an environment with --system-site-packages (docs/install.md)"
+    )
+
+
 def resource(name: str, root: Path = ROOT) -> Traversable:
     """A file or folder of ours by its path below `root`: a `Path` if it can be had as one."""
     if root.is_file():

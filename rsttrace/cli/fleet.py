@@ -30,7 +30,7 @@ until_option = click.option("--until", metavar="TIME", help="Until then.")
 def command() -> None:
     """The resets of many nodes together: which were really sent, which boxes forge.
 
-    Needs `pip install 'rsttrace[fleet]'`.
+    Needs clickhouse-connect and chDB: `pip install '.[fleet]'` in a clone (docs/install.md).
     """
 
 

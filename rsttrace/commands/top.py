@@ -53,7 +53,7 @@ def run_command(
             except ImportError as error:
                 raise DependencyError(
                     f"{MISSING}: {error}",
-                    hint="pip install 'rsttrace[top]', or use --plain",
+                    hint="use --plain; or pip install '.[top]' in a clone (docs/install.md)",
                 ) from None
             inputs = [] if file is None else [file]
             savers = {

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from rsttrace import home
 from rsttrace.errors import DependencyError, RsttraceError, UsageError
 
 DEFAULT = "chdb:rsttrace.fleet"
 
-HINT = "pip install 'rsttrace[fleet]'"
+HINT = home.extra("fleet")
 
 Row = Sequence[Any]
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import IO, TextIO
 
-from rsttrace import jsonl
+from rsttrace import home, jsonl
 from rsttrace.compare.files import is_log
 from rsttrace.errors import CaptureError
 from rsttrace.model import Entry
@@ -64,7 +63,7 @@ class Feed:
             what = ["trace"] if file is None else ["read"]
             named = [] if file is None else ["--", file]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "rsttrace", *what, "-o", "json", *options, *named],
+                home.python("rsttrace", *what, "-o", "json", *options, *named),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

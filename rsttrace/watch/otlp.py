@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from rsttrace import home
 from rsttrace.errors import DependencyError, UsageError
 
 LOGS_PATH = "/v1/logs"
@@ -71,7 +72,7 @@ class Otlp:
         except ImportError as error:
             raise DependencyError(
                 f"--otlp needs OpenTelemetry's SDK and its OTLP exporter: {error}",
-                hint="pip install 'rsttrace[otel]', into the environment that rsttrace is in",
+                hint=home.extra("otel"),
             ) from error
         self._words = _Words()
         exporter = OTLPLogExporter(endpoint=self._address, timeout=TIMEOUT_S)

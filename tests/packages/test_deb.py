@@ -21,8 +21,8 @@ CAPTURES = ("reason-in-payload.pcap", "pcapng-trailing-isb.pcapng")
 BESIDE = ("man-db", "sudo", "bash-completion", "zsh", "fish")
 """What else a user has, whom the package serves."""
 
-EXTRAS = ("top", "fleet")
-"""Rooms that need optional dependencies, which the package does not carry."""
+EXTRAS = ("fleet",)
+"""Rooms that need optional dependencies which the package does not carry."""
 
 USER_PATH = "/usr/local/bin:/usr/bin:/bin"
 """Without the folders of the administrator, as a Debian user has it."""

@@ -77,6 +77,9 @@ def test_it_reads_captures_and_leaves_nothing(ready: Tree) -> None:
     assert '"$schema"' in said
     assert "the peer reset it and says why: BIG-IP" in said
     assert said.count(" 198.51.100.21:443 > 10.9.1.5:40003 ") == 2
+    watched = ready.run("cd /opt; ./rsttrace.pyz top --plain -r reason-in-payload.pcap")
+    assert "authors: 1 " in watched
+    assert "peers: 1 198.51.100.21" in watched
     assert re.search(r"^bcc [\d.]+, LLVM [\d.]+, libbpf [\d.]+, Python 3", said, re.MULTILINE)
     assert files(ready) == before
 

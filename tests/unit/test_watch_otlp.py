@@ -224,4 +224,4 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     what, hint = done.stderr.splitlines()
     assert what.startswith("rsttrace: --otlp needs OpenTelemetry's SDK")
-    assert "pip install 'rsttrace[otel]'" in hint
+    assert "pip install '.[otel]'" in hint
