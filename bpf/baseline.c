@@ -62,20 +62,19 @@ INLINE struct flow *known_flow(struct flow_key *key)
 	return f ? f : unconfirmed.lookup(key);
 }
 
-INLINE void learn(struct parsed *p, const void *skb, const struct rst_frame *frame, const void *net)
+INLINE void learn(struct parsed *p, const void *skb, const struct rst_frame *frame, __u64 net,
+		  __u32 netns, __u64 now)
 {
 	struct flow_key key = {};
-	__u64 now = bpf_ktime_get_ns();
 	struct flow *f, *empty;
 	struct rst_half *h, *other;
-	__u32 zero = 0, only;
+	__u32 zero = 0;
 	int high, told, confirmed = 1;
 
 	/* Of the filters only the namespace's: NAT may make the wire differ from what was asked for. */
-	only = net_inum(net);
-	if (FILTER_NETNS && !only_netns.lookup(&only))
+	if (FILTER_NETNS && !only_netns.lookup(&netns))
 		return;
-	high = make_flow_key(&key, net_key(net), &p->t);
+	high = make_flow_key(&key, net, &p->t);
 	f = flows.lookup(&key);
 	if (!f) {
 		confirmed = 0;
@@ -92,7 +91,7 @@ INLINE void learn(struct parsed *p, const void *skb, const struct rst_frame *fra
 	}
 	h = high ? &f->half[1] : &f->half[0];
 	other = high ? &f->half[0] : &f->half[1];
-	told = learn_packet(h, other, p, skb, frame, now);
+	told = learn_packet(h, other, p, frame, now);
 	if (frame && (told & LATE))
 		tell_late(p, skb, frame, 0, key.net, now);
 	if (frame && (told & CONFIRMED))

@@ -228,7 +228,7 @@ INLINE int dropped(struct bpf_raw_tracepoint_args *ctx)
 	if (!t)
 		return 0;
 	l3 = l3_at_offset((const void *)skb);
-	if (!l3 || !parse(l3, &p) || !same_packet(t, &p))
+	if (!l3 || !parse((const void *)skb, l3, &p) || !same_packet(t, &p))
 		return 0; /* another packet in the same memory */
 	if (t->phase == PHASE_TOLD) {
 		arrival.net = t->net;
@@ -401,7 +401,7 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 	__u64 now = bpf_ktime_get_ns();
 	__u32 zero = 0;
 
-	if (!l3 || !parse(l3, &p) || (p.flags & TH_RST)) /* a RST is never answered (RFC 9293) */
+	if (!l3 || !parse(trigger, l3, &p) || (p.flags & TH_RST)) /* a RST is never answered (RFC 9293) */
 		return;
 	/* A packet that has found its socket may have lost its device (tcp_v4_rcv). */
 	answer.net = net_key(sk ? GET(const void *, sk, sk_net)

@@ -300,7 +300,7 @@ INLINE int count_ttl(struct rst_half *h, __u8 ttl, int passes, __u64 now)
 
 #define UNSPLIT 512 /* a shorter payload is one packet: no MSS in use is smaller */
 
-INLINE void fill_seen(struct rst_seen *r, const struct parsed *p, const void *skb, __u64 now)
+INLINE void fill_seen(struct rst_seen *r, const struct parsed *p, __u64 now)
 {
 	r->ts = now;
 	r->seq = p->seq;
@@ -316,10 +316,8 @@ INLINE void fill_seen(struct rst_seen *r, const struct parsed *p, const void *sk
 	r->tos = p->tos;
 	r->stamped = p->stamped;
 	r->segments = 1;
-	/* skb_shinfo(skb): the buffer's end; gso_segs counts the packets it will become on the wire */
-	if (p->payload_len > UNSPLIT)
-		r->segments = GET(__u16, GET(const char *, skb, skb_head) + GET(__u32, skb, skb_end),
-				  shinfo_gso_segs);
+	if (p->payload_len > UNSPLIT && p->shinfo)
+		r->segments = gso_segs(p->shinfo);
 }
 
 /* Learn from a packet that fits; r is its place in h->recent. */
@@ -440,7 +438,7 @@ INLINE void begin(struct rst_half *h, struct rst_half *other, const struct parse
 
 /* Take a packet in that is no RST: those do not teach what honest packets look like. */
 INLINE int learn_packet(struct rst_half *h, struct rst_half *other, struct parsed *p,
-			const void *skb, const struct rst_frame *frame, __u64 now)
+			const struct rst_frame *frame, __u64 now)
 {
 	int own = !frame, told = 0, passes;
 	struct rst_seen *r;
@@ -458,7 +456,7 @@ INLINE int learn_packet(struct rst_half *h, struct rst_half *other, struct parse
 		if ((p->flags & (TH_SYN | TH_ACK)) == TH_SYN &&
 		    !(h->has_syn && h->syn.seq == p->seq)) {
 			h->has_new_syn = 1;
-			fill_seen(&h->new_syn, p, skb, now);
+			fill_seen(&h->new_syn, p, now);
 			h->new_options_len = p->options_len;
 			bpf_probe_read_kernel(h->new_options, OPTIONS, p->l4 + 20);
 		}
@@ -474,7 +472,7 @@ INLINE int learn_packet(struct rst_half *h, struct rst_half *other, struct parse
 		bpf_probe_read_kernel(h->syn_options, OPTIONS, p->l4 + 20);
 	}
 	r = &h->recent[h->packets & (RECENT - 1)];
-	fill_seen(r, p, skb, now);
+	fill_seen(r, p, now);
 	note(h, r);
 	if (h->confirmed || !(p->flags & TH_ACK) || !acknowledges(p->ack, other))
 		return told;

@@ -153,8 +153,14 @@ BPF_TABLE("lru_hash", __u64, struct track, tracks, TRACKED);
 BPF_TABLE("lru_hash", struct arrival_key, struct waiting, arrivals, TRACKED);
 BPF_TABLE("lru_hash", struct sequence_key, __u64, sequences, TRACKED);
 BPF_TABLE("lru_hash", struct answer_key, struct pending, pendings, TRACKED);
-/* Of rt_netif_receive_skb, whose stack has no room for it. Softirqs do not nest on a CPU. */
-BPF_PERCPU_ARRAY(parsed_in, struct parsed, 1);
+/* What a packet program works on: its stack has no room for it. One for each program; on a CPU none
+ * of them is run within itself (bpf_prog.active). */
+struct work {
+	__u8 window[WINDOW];
+	struct parsed p;
+};
+BPF_PERCPU_ARRAY(work_in, struct work, 1);
+BPF_PERCPU_ARRAY(work_out, struct work, 1);
 BPF_TABLE("hash", __u64, struct rst_event, held, 1024); /* in the making: deleted at once */
 BPF_TABLE("lru_hash", __u64, struct active_reason, reasons, 1024);
 BPF_TABLE("lru_hash", __u64, struct awaited, awaiting, 1024); /* by socket */

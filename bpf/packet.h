@@ -31,6 +31,7 @@ struct tuple {
 struct parsed {
 	const __u8 *l3;
 	const __u8 *l4;
+	const char *shinfo; /* skb_shinfo(): behind the buffer; 0: not known */
 	struct tuple t;
 	__u32 seq;
 	__u32 ack;
@@ -47,47 +48,73 @@ struct parsed {
 	__u8 options_len;
 };
 
+/* What is said of a packet's headers. */
+#define NO_TCP 0
+#define PARSED 1
+#define ELSEWHERE 2 /* a TCP header may come, but it is not here: a fragment, or not in one piece */
+#define UNUSUAL 3   /* of parse_window(): see parse_whole() */
+
 /* The TCP header's offset in an IPv6 packet, whose first header has the number `next`, behind
  * hop-by-hop, routing and destination options (RFC 8200 section 4); of fragments the first only.
- * 0: none. */
-INLINE __u32 tcp_in_ipv6(const __u8 *l3, __u8 next)
+ * 0: none, or not before `end`. */
+INLINE __u32 tcp_in_ipv6(const __u8 *l3, const __u8 *end, __u8 next, int *said)
 {
 	__u32 at = 40;
 
-#pragma unroll
-	for (int i = 0; i < 4; i++) {
+	*said = NO_TCP;
+	for (int i = 0; i < EXTENSIONS_READ; i++) {
 		__u8 ext[4];
 
 		if (next == PROTO_TCP)
-			break;
+			return at;
 		if (next != 0 && next != 43 && next != 60 && next != 44)
 			return 0;
-		if (bpf_probe_read_kernel(ext, 4, l3 + at))
-			return 0;
+		if (l3 + at + 8 > end || bpf_probe_read_kernel(ext, 4, l3 + at))
+			break;
 		if (next == 44 && (be16(ext + 2) & 0xfff8))
-			return 0;
+			break;
 		at += next == 44 ? 8 : (ext[1] + 1) * 8;
 		next = ext[0];
 	}
-	return next == PROTO_TCP ? at : 0;
+	*said = ELSEWHERE;
+	return 0;
 }
 
-/* Parse the IP packet at l3. Returns 1 for an unfragmented (or first-fragment) TCP packet. */
-INLINE int parse(const __u8 *l3, struct parsed *p)
+/* What a TCP header says, beside its ports. `headers`: bytes of all headers, `total`: of the packet,
+ * as the IP header says. */
+INLINE int fill_segment(struct parsed *p, __u8 offset, __u8 flags, __u32 headers, __u32 total)
+{
+	p->flags = flags;
+	p->options_len = offset > 5 ? (offset - 5) * 4 : 0;
+	if ((flags & TH_RST) && (offset < 5 || total < headers))
+		return NO_TCP; /* malformed: the stack drops it unread */
+	p->payload_len = total > headers ? total - headers : 0;
+	return PARSED;
+}
+
+/* NOP NOP TS: how every stack in use lays out the timestamp option (RFC 7323 appendix A) */
+#define USUAL_STAMPS 0x0101080a
+
+/* The IP packet at l3, of which the bytes up to `end` are there: an unfragmented (or first-fragment)
+ * TCP packet, or what else. */
+INLINE int parse_whole(const __u8 *l3, const __u8 *end, struct parsed *p)
 {
 	__u8 ip[40];
 	__u8 th[32];
 	__u32 l3_len, total;
+	int said = ELSEWHERE;
 
-	if (bpf_probe_read_kernel(ip, 20, l3))
-		return 0;
+	if (l3 + 20 > end || bpf_probe_read_kernel(ip, 20, l3))
+		return ELSEWHERE;
 	p->l3 = l3;
 	if ((ip[0] >> 4) == 4) {
-		if (ip[9] != PROTO_TCP || (be16(ip + 6) & 0x1fff))
-			return 0;
+		if (ip[9] != PROTO_TCP)
+			return NO_TCP;
+		if (be16(ip + 6) & 0x1fff)
+			return ELSEWHERE;
 		l3_len = (ip[0] & 15) * 4;
 		if (l3_len < 20)
-			return 0;
+			return NO_TCP;
 		total = be16(ip + 2);
 		p->tos = ip[1];
 		p->ttl = ip[8];
@@ -96,11 +123,11 @@ INLINE int parse(const __u8 *l3, struct parsed *p)
 		map_v4(p->t.saddr, ip + 12);
 		map_v4(p->t.daddr, ip + 16);
 	} else if ((ip[0] >> 4) == 6) {
-		if (bpf_probe_read_kernel(ip, 40, l3))
-			return 0;
-		l3_len = tcp_in_ipv6(l3, ip[6]);
+		if (l3 + 40 > end || bpf_probe_read_kernel(ip, 40, l3))
+			return ELSEWHERE;
+		l3_len = tcp_in_ipv6(l3, end, ip[6], &said);
 		if (!l3_len)
-			return 0;
+			return said;
 		total = be16(ip + 4) + 40;
 		p->tos = ip[0] << 4 | ip[1] >> 4;
 		p->ttl = ip[7];
@@ -109,30 +136,127 @@ INLINE int parse(const __u8 *l3, struct parsed *p)
 		__builtin_memcpy(p->t.saddr, ip + 8, 16);
 		__builtin_memcpy(p->t.daddr, ip + 24, 16);
 	} else {
-		return 0;
+		return NO_TCP;
 	}
 	p->l4 = l3 + l3_len;
 	/* What lies behind the header is inside the same buffer: see fill_headers(). */
-	if (bpf_probe_read_kernel(th, sizeof(th), p->l4))
-		return 0;
+	if (p->l4 + 20 > end || bpf_probe_read_kernel(th, sizeof(th), p->l4) ||
+	    p->l4 + (th[12] >> 4) * 4 > end)
+		return ELSEWHERE;
 	p->t.sport = be16(th);
 	p->t.dport = be16(th + 2);
 	p->seq = be32(th + 4);
 	p->ack = be32(th + 8);
-	p->flags = th[13];
 	p->window = be16(th + 14);
-	p->options_len = (th[12] >> 4) > 5 ? ((th[12] >> 4) - 5) * 4 : 0;
-	/* NOP NOP TS: how every stack in use lays out the timestamp option (RFC 7323 appendix A) */
-	p->stamped = (th[12] >> 4) >= 8 && be32(th + 20) == 0x0101080a;
-	if (p->stamped) {
-		p->tsval = be32(th + 24);
-		p->tsecr = be32(th + 28);
+	p->stamped = (th[12] >> 4) >= 8 && be32(th + 20) == USUAL_STAMPS;
+	p->tsval = p->stamped ? be32(th + 24) : 0;
+	p->tsecr = p->stamped ? be32(th + 28) : 0;
+	return fill_segment(p, th[12] >> 4, th[13], l3_len + (th[12] >> 4) * 4, total);
+}
+
+/* ---- the usual packet: no IP options, no extension headers, not fragmented ----
+ *
+ * Its headers are read in one piece, its frame's with them: `w` are the bytes from WINDOW_BEFORE
+ * before its IP header on. What lies beyond the packet's end is inside the same buffer, and unused. */
+
+#define WINDOW_BEFORE 16
+#define WINDOW 88 /* IPv6, and TCP with timestamps */
+
+/* The window of a packet; `room` is where it may be copied to. 0: it cannot be read. */
+INLINE const __u8 *open_window(__u8 *room, const char *head, const __u8 *l3)
+{
+#if TYPED && RDONLY_CAST
+	return READABLE(l3 - WINDOW_BEFORE);
+#else
+	if (l3 - (const __u8 *)head < WINDOW_BEFORE ||
+	    bpf_probe_read_kernel(room, WINDOW, l3 - WINDOW_BEFORE))
+		return 0;
+	return room;
+#endif
+}
+
+/* How many packets a buffer will become on the wire, or was made of. */
+INLINE __u16 gso_segs(const char *shinfo)
+{
+#if TYPED && RDONLY_CAST
+	return HALF(READABLE(shinfo), OFF_shinfo_gso_segs);
+#else
+	return GET(__u16, shinfo, shinfo_gso_segs);
+#endif
+}
+
+INLINE void copy_v4(__u8 *to, __u32 address)
+{
+	*(__u64 *)to = 0;
+	*(__u32 *)(to + 8) = FROM_BE32(0xffff);
+	*(__u32 *)(to + 12) = address;
+}
+
+/* A TCP header that begins `at` so many bytes into the window. */
+INLINE int parse_segment(const __u8 *w, const __u32 at, const __u8 *end, __u32 total,
+			 struct parsed *p)
+{
+	__u8 offset = BYTE(w, at + 12) >> 4;
+
+	if (p->l4 + 20 > end || p->l4 + offset * 4 > end)
+		return ELSEWHERE;
+	p->t.sport = FROM_BE16(HALF(w, at));
+	p->t.dport = FROM_BE16(HALF(w, at + 2));
+	p->seq = FROM_BE32(WORD(w, at + 4));
+	p->ack = FROM_BE32(WORD(w, at + 8));
+	p->window = FROM_BE16(HALF(w, at + 14));
+	p->stamped = offset >= 8 && WORD(w, at + 20) == FROM_BE32(USUAL_STAMPS);
+	p->tsval = p->stamped ? FROM_BE32(WORD(w, at + 24)) : 0;
+	p->tsecr = p->stamped ? FROM_BE32(WORD(w, at + 28)) : 0;
+	return fill_segment(p, offset, BYTE(w, at + 13),
+			    at - WINDOW_BEFORE + offset * 4, total);
+}
+
+INLINE int parse_window(const __u8 *w, const __u8 *l3, const __u8 *end, struct parsed *p)
+{
+	const __u8 *ip = w + WINDOW_BEFORE;
+
+	p->l3 = l3;
+	if (BYTE(ip, 0) == 0x45) {
+		if (l3 + 20 > end || (HALF(ip, 6) & FROM_BE16(0x3fff)))
+			return UNUSUAL;
+		if (BYTE(ip, 9) != PROTO_TCP)
+			return NO_TCP;
+		p->l4 = l3 + 20;
+		p->tos = BYTE(ip, 1);
+		p->ip_id = FROM_BE16(HALF(ip, 4));
+		p->df = !!(BYTE(ip, 6) & 0x40);
+		p->ttl = BYTE(ip, 8);
+		copy_v4(p->t.saddr, WORD(ip, 12));
+		copy_v4(p->t.daddr, WORD(ip, 16));
+		return parse_segment(w, WINDOW_BEFORE + 20, end, FROM_BE16(HALF(ip, 2)), p);
 	}
-	l3_len += (th[12] >> 4) * 4;
-	if ((p->flags & TH_RST) && ((th[12] >> 4) < 5 || total < l3_len))
-		return 0; /* malformed: the stack drops it unread */
-	p->payload_len = total > l3_len ? total - l3_len : 0;
-	return 1;
+	if (BYTE(ip, 0) >> 4 != 6 || l3 + 40 > end || BYTE(ip, 6) != PROTO_TCP)
+		return UNUSUAL;
+	p->l4 = l3 + 40;
+	p->tos = BYTE(ip, 0) << 4 | BYTE(ip, 1) >> 4;
+	p->ip_id = 0;
+	p->df = 0;
+	p->ttl = BYTE(ip, 7);
+	*(__u64 *)p->t.saddr = LONG(ip, 8);
+	*(__u64 *)(p->t.saddr + 8) = LONG(ip, 16);
+	*(__u64 *)p->t.daddr = LONG(ip, 24);
+	*(__u64 *)(p->t.daddr + 8) = LONG(ip, 32);
+	return parse_segment(w, WINDOW_BEFORE + 40, end, FROM_BE16(HALF(ip, 4)) + 40, p);
+}
+
+/* Where the bytes end that lie in one piece behind skb->data (skb_tail_pointer()). Behind that is
+ * what the buffer's last user left there. */
+INLINE const __u8 *linear_end(const void *skb)
+{
+	return GET(const __u8 *, skb, skb_head) + GET(__u32, skb, skb_tail);
+}
+
+/* The IP packet at l3 of this buffer. Whether it is an unfragmented (or first-fragment) TCP packet,
+ * all headers of which are there. */
+INLINE int parse(const void *skb, const __u8 *l3, struct parsed *p)
+{
+	return parse_whole(l3, linear_end(skb), p) == PARSED;
 }
 
 /* The IP header of a packet on its way up: at skb->data, behind VLAN tags that are still there. */

@@ -131,29 +131,76 @@ INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 	announce(skb, t);
 }
 
+/* A namespace's net_key(), and with it its inode number. */
+INLINE __u64 read_net(const void *net, __u32 *inum)
+{
+	__u64 cookie = MEMBER(__u64, net, net_cookie);
+
+	*inum = MEMBER(__u32, net, net_inum);
+	return cookie ? cookie : *inum;
+}
+
+/* Read a packet's headers where they are expected, else look closer. */
+INLINE int read_headers(struct parsed *p, const __u8 *window, const void *skb, const char *head,
+			const __u8 *l3)
+{
+	const __u8 *end = (const __u8 *)head + MEMBER(__u32, skb, skb_tail);
+	int said = window ? parse_window(window, l3, end, p) : UNUSUAL;
+
+	p->shinfo = head + MEMBER(__u32, skb, skb_end);
+	return said == UNUSUAL ? parse_whole(l3, end, p) : said;
+}
+
+/* fill_frame(), with the source MAC from the window if it is there. */
+INLINE void read_frame(struct rst_frame *f, const struct parsed *p, const __u8 *window,
+		       const void *skb, const char *head, const void *dev)
+{
+	__u16 offset = MEMBER(__u16, skb, skb_mac_header);
+
+	f->ifindex = MEMBER(__u32, dev, dev_ifindex);
+	f->ttl = p->ttl;
+	f->has_mac = 0;
+	if (offset == NO_OFFSET || MEMBER(__u16, dev, dev_type) != ARPHRD_ETHER_)
+		return;
+	if (window && (const __u8 *)head + offset + 14 == p->l3) {
+		*(__u32 *)f->mac = WORD(window, WINDOW_BEFORE - 8);
+		*(__u16 *)(f->mac + 4) = HALF(window, WINDOW_BEFORE - 4);
+		f->has_mac = 1;
+	} else {
+		f->has_mac = !bpf_probe_read_kernel(f->mac, 6, head + offset + 6);
+	}
+}
+
 int rt_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	const void *skb = (const void *)ctx->args[0], *dev;
-	const __u8 *l3 = l3_received(skb);
+	const char *head = MEMBER(const char *, skb, skb_head);
+	const __u8 *l3 = MEMBER(const __u8 *, skb, skb_data);
+	__u16 protocol = FROM_BE16(MEMBER(__u16, skb, skb_protocol));
 	struct rst_frame frame = {};
-	struct parsed *p;
+	const __u8 *window;
+	struct work *work;
 	__u32 zero = 0;
+	__u64 net;
 
-	p = parsed_in.lookup(&zero);
-	if (!l3 || !p)
+	work = work_in.lookup(&zero);
+	if (protocol != ETH_IP && protocol != ETH_IPV6)
+		l3 = l3_received(skb);
+	if (!l3 || !work)
 		return 0;
-	__builtin_memset(p, 0, sizeof(*p));
-	if (!parse(l3, p))
+	window = open_window(work->window, head, l3);
+	if (read_headers(&work->p, window, skb, head, l3) != PARSED)
 		return 0;
-	dev = GET(const void *, skb, skb_dev);
-	if (p->flags & TH_RST) {
-		arrived((__u64)skb, dev, p);
+	dev = MEMBER(const void *, skb, skb_dev);
+	if (work->p.flags & TH_RST) {
+		arrived((__u64)skb, dev, &work->p);
 		return 0;
 	}
 	if (!BASELINE)
 		return 0;
-	fill_frame(&frame, skb, dev, p->ttl);
-	learn(p, skb, &frame, net_of_dev(dev));
+	net = read_net(MEMBER(const void *, dev, dev_net), &frame.netns);
+	read_frame(&frame, &work->p, window, skb, head, dev);
+	learn(&work->p, skb, &frame, net, frame.netns, bpf_ktime_get_ns());
 	return 0;
 }
 
@@ -423,42 +470,30 @@ INLINE void fill_packet(struct rst_event *e, const struct track *t)
 	watch_peer(e, &t->t);
 }
 
-int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
+/* A RST is about to leave by a device: made here, or on its way through. */
+INLINE void departs(__u64 key, const void *dev, const struct parsed *p)
 {
-	const void *skb = (const void *)ctx->args[0], *dev;
-	const __u8 *l3 = l3_at_offset(skb);
-	struct parsed p = {};
+	const void *skb = (const void *)key;
 	struct rst_event *e;
 	struct track *t;
-	__u64 key = (__u64)skb;
 
-	if (!l3 || !parse(l3, &p))
-		return 0;
-	dev = GET(const void *, skb, skb_dev);
-	if (!(p.flags & TH_RST)) {
-		/* Forwarded packets and loopback's were or will be learned where they come in. */
-		if (!BASELINE || GET(__u32, skb, skb_iif) || (GET(__u32, dev, dev_flags) & IFF_LOOPBACK_))
-			return 0;
-		learn(&p, skb, 0, net_of_dev(dev));
-		return 0;
-	}
 	t = tracks.lookup(&key);
-	if (t && (!same_packet(t, &p) || is_sent_again(t, skb, dev)))
+	if (t && (!same_packet(t, p) || is_sent_again(t, skb, dev)))
 		t = 0;
 	if (!t) {
 		if (!GET(__u32, skb, skb_iif))
-			leaves(key, dev, &p);
-		return 0;
+			leaves(key, dev, p);
+		return;
 	}
 	if (t->phase == PHASE_OUT)
-		return 0; /* a lower device: VLAN, bridge, tunnel */
+		return; /* a lower device: VLAN, bridge, tunnel */
 	t->phase = PHASE_OUT;
 	if (t->forwarded || !(KIND_MASK & (1 << KIND_FORWARDED)))
-		return 0;
+		return;
 	t->forwarded = 1;
 	e = new_event(key, KIND_FORWARDED);
 	if (!e)
-		return 0;
+		return;
 	e->kind = KIND_FORWARDED;
 	fill_received(e, t, key);
 	if (!only_counted(e, &t->t)) {
@@ -466,5 +501,46 @@ int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
 		emit(e);
 	}
 	held.delete(&key);
+}
+
+/* When a packet leaves: as its socket has noted (tcp_wstamp_ns, CLOCK_MONOTONIC), for to read the clock
+ * is a good part of what a packet costs. Where it is paced (fq) it leaves at that time, not now. */
+INLINE __u64 sent_at(const void *skb)
+{
+	const void *sk = MEMBER(const void *, skb, skb_sk);
+	__u64 noted = MEMBER(__u64, skb, skb_tstamp);
+
+	if (noted && sk && is_full(MEMBER(__u8, sk, sk_state)) &&
+	    MEMBER(__u16, sk, sk_type) == SOCK_STREAM_ &&
+	    MEMBER(__u16, sk, sk_family) != AF_PACKET_)
+		return noted;
+	return bpf_ktime_get_ns();
+}
+
+int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
+{
+	const void *skb = (const void *)ctx->args[0], *dev;
+	const char *head = MEMBER(const char *, skb, skb_head);
+	__u16 offset = MEMBER(__u16, skb, skb_network_header);
+	const __u8 *l3 = (const __u8 *)head + offset;
+	struct work *work;
+	__u32 zero = 0, netns;
+	__u64 net;
+
+	work = work_out.lookup(&zero);
+	if (offset == NO_OFFSET || !offset || !work ||
+	    read_headers(&work->p, open_window(work->window, head, l3), skb, head, l3) != PARSED)
+		return 0;
+	dev = MEMBER(const void *, skb, skb_dev);
+	if (work->p.flags & TH_RST) {
+		departs((__u64)skb, dev, &work->p);
+		return 0;
+	}
+	/* Forwarded packets and loopback's were or will be learned where they come in. */
+	if (!BASELINE || MEMBER(__u32, skb, skb_iif) ||
+	    (MEMBER(__u32, dev, dev_flags) & IFF_LOOPBACK_))
+		return 0;
+	net = read_net(MEMBER(const void *, dev, dev_net), &netns);
+	learn(&work->p, skb, 0, net, netns, sent_at(skb));
 	return 0;
 }

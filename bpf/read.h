@@ -27,10 +27,40 @@
 		bpf_probe_read_kernel(&__value, 1, (const char *)(ptr) + OFF_##name); \
 	__value; })
 
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define FROM_BE16(n) __builtin_bswap16(n)
+/* The same in the programs that see every packet. Where the kernel knows the types of a program's
+ * arguments (rsttrace/kernel/typed.py), a load is one instruction in place of a call: a bad address
+ * gives 0, the kernel sees to that. Written in assembler, so that neither bcc nor the compiler
+ * changes it: the verifier looks each one up. */
+#if TYPED
+#define LOAD(width, ptr, at) ({ \
+	__u64 __loaded; \
+	asm volatile("%0 = *(" width " *)(%1 + %2)" : "=r"(__loaded) : "r"(ptr), "i"(at)); \
+	__loaded; })
+#define MEMBER(type, ptr, name) ({ \
+	_Static_assert(OFF_##name < 0 || sizeof(type) == SIZE_##name, "size of " #name); \
+	OFF_##name < 0 ? (type)0 : \
+	sizeof(type) == 8 ? (type)LOAD("u64", ptr, OFF_##name) : \
+	sizeof(type) == 4 ? (type)LOAD("u32", ptr, OFF_##name) : \
+	sizeof(type) == 2 ? (type)LOAD("u16", ptr, OFF_##name) : \
+	(type)LOAD("u8", ptr, OFF_##name); })
 #else
-#define FROM_BE16(n) (n)
+#define MEMBER(type, ptr, name) GET(type, ptr, name)
+#endif
+
+/* Likewise any memory, as what the kernel takes for a READABLE_AS (its BTF's number). The call is
+ * none: the verifier puts an assignment in its place (bpf_rdonly_cast(), a35b9af4ec2c, 6.2). */
+#if TYPED && RDONLY_CAST
+#define READABLE(address) \
+	(((const __u8 *(*)(const void *, __u32))(unsigned long)RDONLY_CAST)(address, READABLE_AS))
+#define BYTE(w, at) ((__u8)LOAD("u8", w, at))
+#define HALF(w, at) ((__u16)LOAD("u16", w, at))
+#define WORD(w, at) ((__u32)LOAD("u32", w, at))
+#define LONG(w, at) LOAD("u64", w, at)
+#else
+#define BYTE(w, at) (*(const __u8 *)((w) + (at)))
+#define HALF(w, at) (*(const __u16 *)((w) + (at)))
+#define WORD(w, at) (*(const __u32 *)((w) + (at)))
+#define LONG(w, at) (*(const __u64 *)((w) + (at)))
 #endif
 
 #define NO_OFFSET 0xffff
@@ -40,6 +70,14 @@ INLINE __u32 be32(const __u8 *p)
 {
 	return (__u32)p[0] << 24 | (__u32)p[1] << 16 | (__u32)p[2] << 8 | p[3];
 }
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define FROM_BE16(n) __builtin_bswap16(n)
+#define FROM_BE32(n) __builtin_bswap32(n)
+#else
+#define FROM_BE16(n) (n)
+#define FROM_BE32(n) (n)
+#endif
 
 INLINE void map_v4(__u8 *to, const __u8 *v4)
 {

@@ -35,6 +35,9 @@ OPTIONS_READ = 16
 """TCP options of a packet that are looked at for its timestamps. There is room for 40 NOPs, but no
 stack writes more than a dozen options."""
 
+EXTENSIONS_READ = 16
+"""IPv6 extension headers of a packet that are looked through for its TCP header."""
+
 IDLE_REUSE_NS = 60 * 1_000_000_000
 """A SYN on a connection that was quiet for longer begins another one, where two captures are
 compared: there, nobody tells whether it was taken."""

@@ -134,6 +134,11 @@ class Btf:
             type_id = target
         return None
 
+    def number(self, name: str, kind: int) -> int | None:
+        """The number of a type of that kind (``KIND_…``); None: there is none."""
+        type_id = self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind)
+        return int(type_id) if type_id > 0 else None
+
     def _type(self, type_id: int) -> tuple[int, int, int, int]:
         """(address, kind, vlen, size or type) of a type."""
         address = self._lib.btf__type_by_id(self._btf, type_id)

@@ -18,7 +18,8 @@ import sys
 from pathlib import Path
 
 from rsttrace.errors import KernelError, RsttraceError
-from rsttrace.kernel import cache, cgroup, hooks, image, kprobe, lockdown, tracepoint
+from rsttrace.kernel import cache, cgroup, hooks, image, kprobe, lockdown, tracepoint, typed
+from rsttrace.kernel.btf import Btf
 from rsttrace.kernel.facts import Facts
 from rsttrace.kernel.image import RAW_TRACEPOINT, Program
 from rsttrace.kernel.program import Texts, compile_program, config_header, kept_name, texts
@@ -53,6 +54,23 @@ def choose_plan(wanted: str) -> hooks.Plan:
             hint="use --plan tracepoints, or leave --plan out",
         )
     return plan
+
+
+def attach_typed(program: Program, hook: hooks.Hook, btf: Btf) -> tuple[HookStatus, int]:
+    """`attach()` for a program that knows the types of its arguments."""
+    status = HookStatus(hook.target, hook.kprobe, False, hook.unseen)
+    try:
+        descriptor = typed.load(program.code(hook.program), hook.program, hook.target, btf)
+    except OSError as error:
+        status.error, status.refused = f"the kernel refuses the program: {error}", True
+        return status, -1
+    try:
+        descriptor = tracepoint.attach(descriptor, "")
+    except OSError as error:
+        status.error = str(error)
+        return status, -1
+    status.attached = True
+    return status, descriptor
 
 
 def attach(program: Program, hook: hooks.Hook, functions: frozenset[str]) -> tuple[HookStatus, int]:
@@ -101,12 +119,21 @@ def fill_filters(program: Program, request: Request) -> None:
 
 
 def attach_all(
-    program: Program, chosen: tuple[hooks.Hook, ...], functions: frozenset[str]
+    program: Program,
+    chosen: tuple[hooks.Hook, ...],
+    functions: frozenset[str],
+    btf: Btf | None,
 ) -> tuple[list[HookStatus], list[int]]:
-    """Load and attach all hooks: their statuses, and the descriptors of those that have one."""
+    """Load and attach all hooks: their statuses, and the descriptors of those that have one.
+
+    `btf`: the kernel's, where the packet layer was compiled to know the types of its arguments.
+    """
     statuses, descriptors = [], []
     for hook in chosen:
-        status, descriptor = attach(program, hook, functions)
+        if btf is not None and hook.target in hooks.PACKET_LAYER:
+            status, descriptor = attach_typed(program, hook, btf)
+        else:
+            status, descriptor = attach(program, hook, functions)
         statuses.append(status)
         if descriptor >= 0:
             descriptors.append(descriptor)
@@ -142,15 +169,18 @@ def arm(
     request: Request,
     chosen: tuple[hooks.Hook, ...],
     functions: frozenset[str],
+    btf: Btf | None,
 ) -> Armed:
     """Load and attach all hooks of a program that was kept, else of one compiled now.
+
+    `btf`: see `attach_all`.
 
     Raises: see `compile_program` and `workplace`.
     """
     where, name, program = kept(given, facts, request)
     if program is not None:
         fill_filters(program, request)
-        statuses, descriptors = attach_all(program, chosen, functions)
+        statuses, descriptors = attach_all(program, chosen, functions, btf)
         if not any(status.refused for status in statuses):
             return program, statuses, descriptors
         for descriptor in descriptors:  # the reason may be in the file: make sure
@@ -160,7 +190,7 @@ def arm(
     if where is not None:
         cache.write(where, name, made.image({hook.program for hook in chosen}))
     fill_filters(made, request)
-    return made, *attach_all(made, chosen, functions)
+    return made, *attach_all(made, chosen, functions, btf)
 
 
 def check_packet_layer(statuses: list[HookStatus]) -> None:
@@ -199,12 +229,18 @@ def load(request: Request) -> tuple[Report, list[int]]:
     knows = facts.knows()
     chosen = hooks.for_plan(plan, knows, payload=request.payload > 0)
     functions = kernel_functions() if plan is hooks.Plan.KPROBES else frozenset()
-    for follows in (True, False):
-        given = texts(facts, config_header(request, facts, plan, follows))
-        program, statuses, descriptors = arm(given, facts, request, chosen, functions)
+    follows, btf = True, facts.btf
+    while True:
+        header = config_header(request, facts, plan, follows=follows, direct=btf is not None)
+        program, statuses, descriptors = arm(
+            texts(facts, header), facts, request, chosen, functions, btf
+        )
         failed = {status.target for status in statuses if not status.attached}
-        # Without tcp_send_reset no reason follows: compile again, so that no event waits for one.
-        if "tcp_send_reset" not in failed or plan is hooks.Plan.KPROBES:
+        if btf is not None and failed & set(hooks.PACKET_LAYER):
+            btf = None  # the kernel may still take what reads by helpers
+        elif follows and "tcp_send_reset" in failed and plan is hooks.Plan.TRACEPOINTS:
+            follows = False  # no reason follows: compile again, so that no event waits for one
+        else:
             break
         for descriptor in descriptors:
             os.close(descriptor)

@@ -86,6 +86,7 @@ def constants() -> dict[str, int]:
         "COPY_NS": limits.COPY_NS,
         "PEER_TTLS": limits.PEER_TTLS,
         "OPTIONS_READ": limits.OPTIONS_READ,
+        "EXTENSIONS_READ": limits.EXTENSIONS_READ,
         "LATE_FOR_NS": limits.LATE_FOR_NS,
         "LATE_TOLD": limits.LATE_TOLD,
         "HANDSHAKES_TOLD": limits.HANDSHAKES_TOLD,

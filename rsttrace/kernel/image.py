@@ -44,6 +44,9 @@ class Program(Protocol):
             OSError: the kernel refuses; the message says why.
         """
 
+    def code(self, function: str) -> bytes:
+        """A function's instructions, with the maps' descriptors in them."""
+
     def map(self, name: str) -> int:
         """A map's descriptor."""
 
@@ -171,11 +174,8 @@ class Loaded:
         Raises:
             OSError: the kernel refuses.
         """
-        code = self._image.functions[function]
-        raw = bytearray(code.instructions)
-        for at, name in code.maps.items():
-            struct.pack_into("=i", raw, at + 4, self._maps[name])
-        instructions = ctypes.create_string_buffer(bytes(raw), len(raw))
+        raw = self.code(function)
+        instructions = ctypes.create_string_buffer(raw, len(raw))
         license_text = ctypes.create_string_buffer(LICENSE)
         # union bpf_attr, the member of BPF_PROG_LOAD up to prog_name: prog_type, insn_cnt, insns,
         # license, log_level, log_size, log_buf, kern_version, prog_flags, prog_name
@@ -193,6 +193,14 @@ class Loaded:
             function[:PROGRAM_NAME].encode(),
         )
         return syscalls.bpf(syscalls.BPF_PROG_LOAD, attributes)
+
+    def code(self, function: str) -> bytes:
+        """A function's instructions, with the maps' descriptors in them."""
+        code = self._image.functions[function]
+        raw = bytearray(code.instructions)
+        for at, name in code.maps.items():
+            struct.pack_into("=i", raw, at + 4, self._maps[name])
+        return bytes(raw)
 
     def close(self) -> None:
         """Let the maps go; what is loaded keeps its own."""
@@ -255,6 +263,10 @@ class Compiled:
             raise OSError(str(error)) from None
         self._program.funcs.clear()  # one hooked twice is loaded twice: looked() in bpf/events.c
         return int(loaded.fd)
+
+    def code(self, function: str) -> bytes:
+        """A function's instructions, with the maps' descriptors in them."""
+        return bytes(self._program.dump_func(function.encode()))
 
     def image(self, functions: Iterable[str]) -> Image:
         """It as data."""

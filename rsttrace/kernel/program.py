@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsttrace.errors import KernelError, PrivilegeError
-from rsttrace.kernel import bcc, cache, config, layout, sources, stubs, syscalls
+from rsttrace.kernel import bcc, cache, config, layout, sources, stubs, syscalls, typed
 from rsttrace.kernel.facts import Facts
 from rsttrace.kernel.hooks import Plan
 from rsttrace.kernel.image import Compiled
@@ -20,8 +20,14 @@ if TYPE_CHECKING:
     from importlib.abc import Traversable
 
 
-def config_header(request: Request, facts: Facts, plan: Plan, follows: bool) -> str:
-    """The text of config.h: everything the C side is told at compile time."""
+def config_header(
+    request: Request, facts: Facts, plan: Plan, *, follows: bool, direct: bool
+) -> str:
+    """The text of config.h: everything the C side is told at compile time.
+
+    `follows`: the reason of an active reset comes behind it. `direct`: the hooks of
+    `hooks.PACKET_LAYER` load by themselves what they read (`typed`).
+    """
     enums = facts.enums()
     drop = enums["skb_drop_reason"]
     mask = 0
@@ -54,6 +60,7 @@ def config_header(request: Request, facts: Facts, plan: Plan, follows: bool) -> 
         "ACTIVE_RESET_REASON_ARG": position(active, "reason"),
         "PLAN_KPROBES": int(plan is Plan.KPROBES),
         "KERNEL_HZ": facts.hz(),
+        **typed.numbers(facts.btf if direct else None),
         "ACTIVE_REASON_FOLLOWS": int(follows and plan is Plan.TRACEPOINTS),
         # No reason has the value 0xfffffffe: a name that this kernel lacks never matches.
         **{f"DROP_{name}": drop.get(name, 0xFFFFFFFE) for name in ("NO_SOCKET", "OTHERHOST")},

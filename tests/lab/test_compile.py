@@ -28,7 +28,7 @@ layout.bpf_directory = lambda: bpf
 with tempfile.TemporaryDirectory() as name:
     facts = Facts()
     request = Request(kinds=tuple(k.value for k in Kind), flows=64, payload=64)
-    text = config_header(request, facts, hooks.Plan.KPROBES, True)
+    text = config_header(request, facts, hooks.Plan.KPROBES, follows=True, direct=True)
     try:
         compile_program(texts(facts, text), facts, Path(name))
     except KernelError as error:

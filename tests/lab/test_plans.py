@@ -16,9 +16,11 @@ import pytest
 
 from rsttrace.demo.lab import Lab
 from rsttrace.enrich.inquiry import NOTES
-from rsttrace.kernel import hooks, knowledge, kprobe
+from rsttrace.kernel import hooks, knowledge, kprobe, loader
+from rsttrace.kernel.facts import Facts
 from rsttrace.kernel.hooks import Plan
-from tests.lab import test_causes
+from rsttrace.kernel.protocol import Request
+from tests.lab import programs, test_causes
 from tests.lab.conftest import routed_lab
 from tests.lab.harness import (
     Fence,
@@ -293,6 +295,19 @@ def compare(row: Row, by_kprobe: list[Json], by_tracepoint: list[Json]) -> None:
 def kind_of(hook: hooks.Hook) -> str:
     """How a hook hooks in."""
     return "kprobe" if hook.kprobe else "cgroup program" if hook.cgroup else "raw tracepoint"
+
+
+@pytest.mark.lean
+def test_packets_are_read_by_loads_where_the_types_are_known(both: Both) -> None:
+    wanted = programs.TRACING if Facts().source == "btf" else programs.RAW_TRACEPOINT
+    for tracer in both:
+        layer = programs.packet_layer(tracer.process.pid)
+        types = {side: program.type for side, program in layer.items()}
+        if types == {"in": wanted, "out": wanted}:
+            continue
+        loaded = loader.load(Request(("received-accepted",), plan=tracer.plan.value, kept=False))
+        loaded.close()
+        pytest.fail(f"{types}, not {wanted}; the verifier's words: {loaded.log[-4000:]}")
 
 
 def said(tracer: Tracer, sentence: str) -> bool:

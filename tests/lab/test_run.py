@@ -354,7 +354,7 @@ def test_the_full_plan_compiles_and_verifies_here(routed: Lab) -> None:
     code = """
 import json, sys, tempfile
 from pathlib import Path
-from rsttrace.kernel import hooks, image
+from rsttrace.kernel import hooks, image, typed
 from rsttrace.kernel.facts import Facts
 from rsttrace.kernel.program import compile_program, config_header, texts
 from rsttrace.kernel.protocol import Request
@@ -362,12 +362,19 @@ from rsttrace.model import Kind
 with tempfile.TemporaryDirectory() as name:
     facts = Facts()
     request = Request(kinds=tuple(k.value for k in Kind), flows=64, payload=64)
-    text = config_header(request, facts, hooks.Plan.KPROBES, True)
-    program = compile_program(texts(facts, text), facts, Path(name))
-    for hook in hooks.for_plan(hooks.Plan.KPROBES, facts.knows()):
-        kind = image.KPROBE if hook.kprobe else image.RAW_TRACEPOINT
-        program.load(hook.program, kind)
-        print(hook.program)
+    for direct in {facts.btf is not None, False}:
+        text = config_header(
+            request, facts, hooks.Plan.KPROBES, follows=True, direct=direct
+        )
+        program = compile_program(texts(facts, text), facts, Path(name))
+        for hook in hooks.for_plan(hooks.Plan.KPROBES, facts.knows()):
+            if direct and hook.target in hooks.PACKET_LAYER:
+                code = program.code(hook.program)
+                typed.load(code, hook.program, hook.target, facts.btf)
+            else:
+                kind = image.KPROBE if hook.kprobe else image.RAW_TRACEPOINT
+                program.load(hook.program, kind)
+            print(hook.program)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

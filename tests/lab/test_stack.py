@@ -36,7 +36,8 @@ with tempfile.TemporaryDirectory() as name:
     facts = Facts()
     request = Request(kinds=tuple(k.value for k in Kind), flows=64)
     plan = hooks.Plan(sys.argv[1])
-    text = config_header(request, facts, plan, True)
+    direct = sys.argv[2] == "loads"
+    text = config_header(request, facts, plan, follows=True, direct=direct)
     program = compile_program(texts(facts, text), facts, Path(name))
     names = {hook.program for hook in hooks.for_plan(plan, facts.knows())}
     found = program.image(names).functions
@@ -48,11 +49,15 @@ with tempfile.TemporaryDirectory() as name:
     "RSTTRACE_KERNELS_REPORT" in os.environ,
     reason="about an old compiler; here, a newer one's programs attach (test_every_hook_attaches)",
 )
+@pytest.mark.parametrize("reading", ["loads", "helpers"])
 @pytest.mark.parametrize("plan", [plan.value for plan in Plan])
-def test_programs_leave_room_on_the_stack(plan: str) -> None:
+def test_programs_leave_room_on_the_stack(plan: str, reading: str) -> None:
     """512 bytes are the limit (MAX_BPF_STACK); 472 with LLVM 14 were too much with sid's."""
     done = subprocess.run(
-        [sys.executable, "-c", STACKS, plan], capture_output=True, text=True, check=False
+        [sys.executable, "-c", STACKS, plan, reading],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     depths = json.loads(done.stdout)

@@ -16,6 +16,8 @@ needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C com
 PRELUDE = """\
 #include <assert.h>
 #include <string.h>
+#define TYPED 0
+#define RDONLY_CAST 0
 #define bpf_probe_read_kernel(to, size, from) (memcpy(to, from, size), 0)
 #define bpf_get_current_pid_tgid() 0ULL
 #define bpf_get_current_uid_gid() 0ULL

@@ -40,16 +40,32 @@ struct state {
 
 size_t state_size(void) { return sizeof(struct state); }
 
+/* Where the usual packet is read in one piece, it is read the same. */
+static void read(const __u8 *window, int length, struct parsed *p)
+{
+	const __u8 *l3 = window + WINDOW_BEFORE;
+	struct parsed quick;
+	int said;
+
+	memset(&quick, 0, sizeof(quick));
+	assert(parse_whole(l3, l3 + length, p) == PARSED);
+	said = parse_window(window, l3, l3 + length, &quick);
+	assert(said == PARSED || (said == UNUSUAL && l3[0] != 0x45));
+	assert(said == UNUSUAL || !memcmp(p, &quick, sizeof(quick)));
+}
+
 /* An IP packet comes in: what learn() and fill_baseline() of baseline.c do with it. */
-int packet(struct state *s, int number, const __u8 *data, const __u8 *mac, __u64 now, int ends)
+int packet(struct state *s, int number, const __u8 *window, int length, const __u8 *mac,
+	__u64 now, int ends)
 {
 	struct flow_key key = {};
 	struct rst_frame frame = { .ifindex = 2, .has_mac = 1 };
-	struct parsed p = {};
+	struct parsed p;
 	struct rst_half *h, *other;
 	int high, told;
 
-	assert(parse(data, &p));
+	memset(&p, 0, sizeof(p));
+	read(window, length, &p);
 	high = make_flow_key(&key, 1, &p.t);
 	h = &s->flows[number].half[high];
 	other = &s->flows[number].half[!high];
@@ -64,7 +80,7 @@ int packet(struct state *s, int number, const __u8 *data, const __u8 *mac, __u64
 		return 0;
 	}
 	s->known[number] = 1;
-	told = learn_packet(h, other, &p, 0, &frame, now);
+	told = learn_packet(h, other, &p, &frame, now);
 	if (told & CONFIRMED) {
 		learn_peer(&s->peers[high], h);
 		if (s->watched[high].ts && adds_to(&s->watched[high], h, &p.t))
@@ -352,12 +368,13 @@ class Kernel:
         if flow not in self._flows:
             self._flows.append(flow)
         self._number = self._flows.index(flow)
-        data = step.data[14:].ljust(256, b"\0")
+        window = (b"\0\0" + step.data).ljust(256, b"\0")  # WINDOW_BEFORE: two more than Ethernet
         return int(
             self._library.packet(
                 self._state,
                 self._number,
-                data,
+                window,
+                len(step.data) - 14,
                 step.data[6:12],
                 ctypes.c_uint64(step.time_ns),
                 int(step.ends),

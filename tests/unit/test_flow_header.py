@@ -62,16 +62,16 @@ def test_our_own_packets_always_fit(tmp_path: Path) -> None:
         struct rst_half *ours = &flow.half[0], *theirs = &flow.half[1];
         struct rst_frame frame = {};
         struct parsed data = {.l4 = header, .flags = TH_ACK, .payload_len = 10, .seq = 100};
-        learn_packet(ours, theirs, &data, 0, 0, 5000);
+        learn_packet(ours, theirs, &data, 0, 5000);
         data.seq = 1 << 30;
         data.ttl = 3;
-        learn_packet(ours, theirs, &data, 0, 0, 5001);
+        learn_packet(ours, theirs, &data, 0, 5001);
         assert(ours->packets == 2 && !ours->strange && ours->end == (1 << 30) + 10);
         data.seq = 0;
         data.ack = (1 << 30) + 10;
-        learn_packet(theirs, ours, &data, 0, &frame, 5002);
+        learn_packet(theirs, ours, &data, &frame, 5002);
         data.seq = 1 << 30;
-        learn_packet(theirs, ours, &data, 0, &frame, 5003);
+        learn_packet(theirs, ours, &data, &frame, 5003);
         assert(theirs->packets == 1 && theirs->strange == 1);
         """,
     )
@@ -88,14 +88,14 @@ def test_our_own_new_syn_begins_anew_at_once(tmp_path: Path) -> None:
         struct rst_frame frame = {};
         struct parsed syn = {.l4 = header, .flags = TH_SYN, .seq = 7};
         struct parsed answer = {.l4 = header, .flags = TH_SYN | TH_ACK, .seq = 70, .ack = 8};
-        learn_packet(ours, theirs, &syn, 0, 0, 5000);
-        assert(learn_packet(theirs, ours, &answer, 0, &frame, 5001) == CONFIRMED);
+        learn_packet(ours, theirs, &syn, 0, 5000);
+        assert(learn_packet(theirs, ours, &answer, &frame, 5001) == CONFIRMED);
         syn.seq = 1 << 20;
-        learn_packet(ours, theirs, &syn, 0, 0, 5002);
+        learn_packet(ours, theirs, &syn, 0, 5002);
         assert(ours->packets == 1 && ours->syn.seq == 1 << 20 && !theirs->packets);
         answer.seq = 71;
         answer.ack = (1 << 20) + 1;
-        assert(learn_packet(theirs, ours, &answer, 0, &frame, 5003) == CONFIRMED);
+        assert(learn_packet(theirs, ours, &answer, &frame, 5003) == CONFIRMED);
         assert(theirs->packets == 1 && theirs->confirmed && !theirs->strange);
         """,
     )
@@ -113,11 +113,11 @@ def test_our_own_second_syn_ack_is_the_handshake(tmp_path: Path) -> None:
         struct parsed syn = {.l4 = header, .flags = TH_SYN, .seq = 7};
         struct parsed answer = {.l4 = header, .flags = TH_SYN | TH_ACK, .seq = 1 << 30, .ack = 8};
         struct parsed data = {.l4 = header, .flags = TH_ACK, .seq = 8, .ack = 6, .payload_len = 1};
-        learn_packet(theirs, ours, &syn, 0, &frame, 5000);
-        learn_packet(ours, theirs, &answer, 0, 0, 5001);
+        learn_packet(theirs, ours, &syn, &frame, 5000);
+        learn_packet(ours, theirs, &answer, 0, 5001);
         answer.seq = 5;
-        learn_packet(ours, theirs, &answer, 0, 0, 5002);
-        assert(learn_packet(theirs, ours, &data, 0, &frame, 5003) == CONFIRMED);
+        learn_packet(ours, theirs, &answer, 0, 5002);
+        assert(learn_packet(theirs, ours, &data, &frame, 5003) == CONFIRMED);
         assert(theirs->packets == 2 && !theirs->strange);
         assert(ours->packets == 1 && ours->syn.seq == 5 && ours->end == 6);
         """,
