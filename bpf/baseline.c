@@ -19,7 +19,7 @@ INLINE void tell_late(const struct parsed *p, const void *skb, const struct rst_
 	e->net = net;
 	e->here = *frame;
 	e->netns = frame->netns;
-	fill_headers(&e->rst, p, skb);
+	fill_headers(&e->rst, p);
 	if (peer) {
 		e->scope = SCOPE_PEER;
 		bpf_probe_read_kernel(&e->peer, sizeof(e->peer), peer);

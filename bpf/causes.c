@@ -140,6 +140,60 @@ INLINE void fill_ends(struct arrival_key *ends, const void *sk)
 	ends->t.dport = local_port(sk);
 }
 
+/* A RST that could not be read where it came in, as the stack has it now: put together, unwrapped, its
+ * headers in one piece. */
+INLINE struct track *read_late(__u64 skb, struct unread *unread)
+{
+	const __u8 *l3 = l3_at_offset((const void *)skb);
+	struct parsed *p = &unread->room;
+	struct arrival_key arrival = {};
+	struct track *t;
+	__u64 first;
+
+	if (since(bpf_ktime_get_ns(), unread->ts) > 2 * SECOND || !l3 ||
+	    !GET(__u32, (const void *)skb, skb_iif) || /* it came from nowhere: memory used again */
+	    !parse((const void *)skb, l3, p) || !(p->flags & TH_RST))
+		return 0;
+	t = tracks.lookup(&skb);
+	if (t && t->phase != PHASE_OUT && same_packet(t, p))
+		return t; /* it was read, and the mark is of what was in this memory before */
+	arrival.net = unread->net;
+	arrival.t = p->t;
+	first = pick(&arrival, p->seq, 0, 1); /* its first fragment was read */
+	t = first ? tracks.lookup(&first) : 0;
+	if (t) {
+		tracks.update(&skb, t);
+		tracks.delete(&first);
+		return tracks.lookup(&skb);
+	}
+	t = new_track(skb, p);
+	if (!t) {
+		count(KIND_RECEIVED_UNMATCHED, COUNT_LOST);
+		return 0;
+	}
+	t->phase = PHASE_IN;
+	t->here = unread->frame;
+	t->here.ttl = p->ttl;
+	t->t = p->t;
+	t->net = unread->net;
+	fill_headers(&t->rst, p);
+	announce(skb, t);
+	return t;
+}
+
+/* A RST's track, where it has found its socket. */
+INLINE struct track *track_of(__u64 skb)
+{
+	struct unread *unread = unreads.lookup(&skb);
+	struct track *t = 0;
+
+	if (unread) { /* first: its memory may have been another RST's */
+		t = read_late(skb, unread);
+		unreads.delete(&skb);
+	}
+	return t ? t : tracks.lookup(&skb);
+}
+
 /* tcp_reset() with only the socket given: find the RST by the connection, then (NAT) by the
  * sequence number that made it acceptable. No RST found: tcp_reset() was called for a data segment
  * that came after close(), which is no reset at all. */
@@ -216,9 +270,9 @@ INLINE __u8 route_is_local(const void *skb, const struct parsed *p)
 INLINE int dropped(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u64 skb = ctx->args[0];
-	struct track *t = tracks.lookup(&skb);
-	const void *sk = 0;
 	struct parsed p = {};
+	struct track *t = track_of(skb);
+	const void *sk = 0;
 	const __u8 *l3;
 	__u32 reason = NO_REASON;
 	__u8 kind = KIND_RECEIVED_REJECTED, route;
@@ -401,7 +455,8 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 	__u64 now = bpf_ktime_get_ns();
 	__u32 zero = 0;
 
-	if (!l3 || !parse(trigger, l3, &p) || (p.flags & TH_RST)) /* a RST is never answered (RFC 9293) */
+	/* a RST is never answered (RFC 9293) */
+	if (!l3 || !parse(trigger, l3, &p) || (p.flags & TH_RST))
 		return;
 	/* A packet that has found its socket may have lost its device (tcp_v4_rcv). */
 	answer.net = net_key(sk ? GET(const void *, sk, sk_net)
@@ -432,7 +487,7 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 	if (kind == KIND_SENT_PASSIVE && !(p.flags & TH_SYN) &&
 	    (!sk || GET(__u8, sk, sk_state) == ST_LISTEN))
 		fill_pending_owner(pending, answer.net, &p.t);
-	fill_headers(&pending->trigger, &p, trigger);
+	fill_headers(&pending->trigger, &p);
 	__builtin_memset(&pending->sock, 0, sizeof(pending->sock));
 	__builtin_memset(&pending->detail, 0, sizeof(pending->detail));
 	if (sk) {

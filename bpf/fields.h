@@ -10,6 +10,8 @@
 FIELD(skb_head, sk_buff, head)
 FIELD(skb_data, sk_buff, data)
 FIELD(skb_end, sk_buff, end)
+FIELD(skb_len, sk_buff, len)
+FIELD(skb_data_len, sk_buff, data_len)
 FIELD(skb_tail, sk_buff, tail)
 FIELD(skb_mac_header, sk_buff, mac_header)
 FIELD(skb_network_header, sk_buff, network_header)

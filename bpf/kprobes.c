@@ -13,7 +13,7 @@ int kp_tcp_reset(struct pt_regs *ctx)
 	const void *sk = (const void *)ARG(ctx, 1);
 #if TCP_RESET_HAS_SKB
 	__u64 skb = ARG(ctx, 2);
-	struct track *t = tracks.lookup(&skb);
+	struct track *t = track_of(skb);
 
 	looked((__u64)sk);
 	if (t && t->phase == PHASE_IN)
@@ -36,7 +36,7 @@ int kp_tcp_send_reset(struct pt_regs *ctx)
 #endif
 	if (!sk) { /* called for a RST too, to send nothing: that tells that it has no socket */
 		__u64 key = (__u64)skb;
-		struct track *t = tracks.lookup(&key);
+		struct track *t = track_of(key);
 
 		if (t && t->phase == PHASE_IN)
 			t->no_socket = 1;
@@ -49,7 +49,7 @@ int kp_tcp_send_reset(struct pt_regs *ctx)
 INLINE void judged_by(struct pt_regs *ctx, __u8 handshake)
 {
 	__u64 skb = ARG(ctx, 2);
-	struct track *t = tracks.lookup(&skb);
+	struct track *t = track_of(skb);
 
 	if (t && t->phase == PHASE_IN) {
 		t->sk = ARG(ctx, 1);

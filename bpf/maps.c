@@ -127,6 +127,31 @@ struct awaited {
 	__u64 skb;
 };
 
+/* A packet whose TCP header was not there where it came in: the stack has yet to put it together or to
+ * unwrap it. Where it came in. */
+struct unread {
+	__u64 ts;
+	__u64 net; /* net_key() */
+	struct rst_frame frame;
+	struct parsed room; /* to read it then: the stack has no room for it */
+};
+
+/* A TCP header that comes in fragments of its own, put together. */
+struct fragments_key {
+	__u64 net; /* net_key() */
+	__u8 saddr[16];
+	__u8 daddr[16];
+	__u32 id;
+	__u32 pad;
+};
+
+struct fragments {
+	__u64 ts;
+	__u32 have; /* one bit for each 8 bytes of l4 */
+	__u32 pad;
+	__u8 l4[2 * UNITS * 8]; /* what lies behind is read with it */
+};
+
 struct net_key {
 	__u32 prefixlen;
 	__u8 addr[16];
@@ -156,7 +181,9 @@ BPF_TABLE("lru_hash", struct answer_key, struct pending, pendings, TRACKED);
 /* What a packet program works on: its stack has no room for it. One for each program; on a CPU none
  * of them is run within itself (bpf_prog.active). */
 struct work {
+	const void *pointer; /* see as_number() in packets.c */
 	__u8 window[WINDOW];
+	__u8 pages[PAGES_READ]; /* of headers that lie in pages */
 	struct parsed p;
 };
 BPF_PERCPU_ARRAY(work_in, struct work, 1);
@@ -164,6 +191,8 @@ BPF_PERCPU_ARRAY(work_out, struct work, 1);
 BPF_TABLE("hash", __u64, struct rst_event, held, 1024); /* in the making: deleted at once */
 BPF_TABLE("lru_hash", __u64, struct active_reason, reasons, 1024);
 BPF_TABLE("lru_hash", __u64, struct awaited, awaiting, 1024); /* by socket */
+BPF_TABLE("lru_hash", __u64, struct unread, unreads, 1024); /* by skb address */
+BPF_TABLE("lru_hash", struct fragments_key, struct fragments, fragmented, 1024);
 BPF_TABLE("lru_hash", struct sent_key, struct sent, sents, TRACKED);
 BPF_TABLE("lru_hash", __u64, __u8, in_neighbour, 1024); /* tasks inside neigh_update() */
 BPF_TABLE("lru_hash", __u64, struct old_state, old_states, TRACKED);
@@ -187,4 +216,6 @@ BPF_ARRAY(zero_track, struct track, 1);
 BPF_ARRAY(zero_flow, struct flow, 1);
 BPF_ARRAY(zero_peer, struct rst_peer, 1);
 BPF_ARRAY(zero_pending, struct pending, 1);
+BPF_ARRAY(zero_unread, struct unread, 1);
+BPF_ARRAY(zero_fragments, struct fragments, 1);
 BPF_ARRAY(zero_event, struct rst_event, 1);

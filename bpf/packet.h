@@ -13,7 +13,11 @@
 #define ETH_QINQ 0x88a8
 #define ARPHRD_ETHER_ 1
 #define IFF_LOOPBACK_ 8
+#define PROTO_IPIP 4
 #define PROTO_TCP 6
+#define PROTO_UDP 17
+#define PROTO_IPV6 41
+#define PROTO_ICMPV6 58
 
 #define TH_FIN 0x01
 #define TH_SYN 0x02
@@ -31,6 +35,7 @@ struct tuple {
 struct parsed {
 	const __u8 *l3;
 	const __u8 *l4;
+	const __u8 *end;    /* behind the last byte that is the packet's and can be read at l3 */
 	const char *shinfo; /* skb_shinfo(): behind the buffer; 0: not known */
 	struct tuple t;
 	__u32 seq;
@@ -51,33 +56,33 @@ struct parsed {
 /* What is said of a packet's headers. */
 #define NO_TCP 0
 #define PARSED 1
-#define ELSEWHERE 2 /* a TCP header may come, but it is not here: a fragment, or not in one piece */
+#define ELSEWHERE 2 /* a TCP header may come, but not here: see mark() in packets.c */
 #define UNUSUAL 3   /* of parse_window(): see parse_whole() */
 
 /* The TCP header's offset in an IPv6 packet, whose first header has the number `next`, behind
  * hop-by-hop, routing and destination options (RFC 8200 section 4); of fragments the first only.
- * 0: none, or not before `end`. */
-INLINE __u32 tcp_in_ipv6(const __u8 *l3, const __u8 *end, __u8 next, int *said)
+ * Says what is there. A packet inside comes out of a tunnel, and is then seen again; but a segment router
+ * (RFC 8986, End.DT6 and the like) hands it straight to the stack. */
+INLINE int tcp_in_ipv6(const __u8 *l3, const __u8 *end, __u8 next, __u32 *offset)
 {
-	__u32 at = 40;
-
-	*said = NO_TCP;
+	*offset = 40; /* not looked at by its callers unless it is right: the verifier is quicker so */
 	for (int i = 0; i < EXTENSIONS_READ; i++) {
 		__u8 ext[4];
 
 		if (next == PROTO_TCP)
-			return at;
+			return PARSED;
+		if (next == PROTO_IPV6 || next == PROTO_IPIP)
+			break;
 		if (next != 0 && next != 43 && next != 60 && next != 44)
-			return 0;
-		if (l3 + at + 8 > end || bpf_probe_read_kernel(ext, 4, l3 + at))
+			return NO_TCP;
+		if (l3 + *offset + 8 > end || bpf_probe_read_kernel(ext, 4, l3 + *offset))
 			break;
 		if (next == 44 && (be16(ext + 2) & 0xfff8))
 			break;
-		at += next == 44 ? 8 : (ext[1] + 1) * 8;
+		*offset += next == 44 ? 8 : (ext[1] + 1) * 8;
 		next = ext[0];
 	}
-	*said = ELSEWHERE;
-	return 0;
+	return ELSEWHERE;
 }
 
 /* What a TCP header says, beside its ports. `headers`: bytes of all headers, `total`: of the packet,
@@ -102,11 +107,12 @@ INLINE int parse_whole(const __u8 *l3, const __u8 *end, struct parsed *p)
 	__u8 ip[40];
 	__u8 th[32];
 	__u32 l3_len, total;
-	int said = ELSEWHERE;
+	int said;
 
 	if (l3 + 20 > end || bpf_probe_read_kernel(ip, 20, l3))
 		return ELSEWHERE;
 	p->l3 = l3;
+	p->end = end;
 	if ((ip[0] >> 4) == 4) {
 		if (ip[9] != PROTO_TCP)
 			return NO_TCP;
@@ -125,8 +131,8 @@ INLINE int parse_whole(const __u8 *l3, const __u8 *end, struct parsed *p)
 	} else if ((ip[0] >> 4) == 6) {
 		if (l3 + 40 > end || bpf_probe_read_kernel(ip, 40, l3))
 			return ELSEWHERE;
-		l3_len = tcp_in_ipv6(l3, end, ip[6], &said);
-		if (!l3_len)
+		said = tcp_in_ipv6(l3, end, ip[6], &l3_len);
+		if (said != PARSED)
 			return said;
 		total = be16(ip + 4) + 40;
 		p->tos = ip[0] << 4 | ip[1] >> 4;
@@ -158,6 +164,75 @@ INLINE int parse_whole(const __u8 *l3, const __u8 *end, struct parsed *p)
  *
  * Its headers are read in one piece, its frame's with them: `w` are the bytes from WINDOW_BEFORE
  * before its IP header on. What lies beyond the packet's end is inside the same buffer, and unused. */
+
+/* A fragment of an IP packet (RFC 791 section 3.2, RFC 8200 section 4.5). */
+struct fragment {
+	const __u8 *data;
+	__u32 offset; /* in bytes */
+	__u32 id;
+	__u8 more;
+};
+
+#define UNITS 8 /* of 8 bytes, the smallest fragment: there is room for the longest TCP header */
+
+/* Whether there is a fragment of a TCP packet at l3. What its IP header says is in `p`. */
+INLINE int parse_fragment(const __u8 *l3, const __u8 *end, struct parsed *p, struct fragment *f)
+{
+	__u8 ip[48];
+
+	if (l3 + 20 > end || bpf_probe_read_kernel(ip, 20, l3))
+		return 0;
+	p->l3 = l3;
+	p->tos = ip[1];
+	p->ttl = ip[8];
+	if ((ip[0] >> 4) == 4) {
+		f->offset = (be16(ip + 6) & 0x1fff) * 8;
+		f->more = !!(ip[6] & 0x20);
+		if (ip[9] != PROTO_TCP || (ip[0] & 15) < 5 || !(f->offset | f->more))
+			return 0;
+		f->data = l3 + (ip[0] & 15) * 4;
+		f->id = p->ip_id = be16(ip + 4);
+		p->df = !!(ip[6] & 0x40);
+		map_v4(p->t.saddr, ip + 12);
+		map_v4(p->t.daddr, ip + 16);
+		return 1;
+	}
+	if ((ip[0] >> 4) != 6 || ip[6] != 44 || l3 + 48 > end || bpf_probe_read_kernel(ip, 48, l3) ||
+	    ip[40] != PROTO_TCP)
+		return 0;
+	f->offset = be16(ip + 42) & 0xfff8;
+	f->more = ip[43] & 1;
+	f->data = l3 + 48;
+	f->id = be32(ip + 44);
+	p->tos = ip[0] << 4 | ip[1] >> 4;
+	p->ttl = ip[7];
+	p->ip_id = 0;
+	p->df = 0;
+	__builtin_memcpy(p->t.saddr, ip + 8, 16);
+	__builtin_memcpy(p->t.daddr, ip + 24, 16);
+	return 1;
+}
+
+/* A TCP header that was put together at l4. */
+INLINE int parse_header(const __u8 *l4, struct parsed *p)
+{
+	__u8 th[20];
+
+	if (bpf_probe_read_kernel(th, sizeof(th), l4))
+		return 0;
+	p->l4 = l4;
+	p->end = l4 + (th[12] >> 4) * 4;
+	p->t.sport = be16(th);
+	p->t.dport = be16(th + 2);
+	p->seq = be32(th + 4);
+	p->ack = be32(th + 8);
+	p->window = be16(th + 14);
+	p->stamped = 0;
+	p->tsval = p->tsecr = 0;
+	return fill_segment(p, th[12] >> 4, th[13], (th[12] >> 4) * 4, (th[12] >> 4) * 4);
+}
+
+#define PAGES_READ 128 /* a power of two: IPv6 and the longest TCP header */
 
 #define WINDOW_BEFORE 16
 #define WINDOW 88 /* IPv6, and TCP with timestamps */
@@ -215,8 +290,10 @@ INLINE int parse_segment(const __u8 *w, const __u32 at, const __u8 *end, __u32 t
 INLINE int parse_window(const __u8 *w, const __u8 *l3, const __u8 *end, struct parsed *p)
 {
 	const __u8 *ip = w + WINDOW_BEFORE;
+	__u8 next;
 
 	p->l3 = l3;
+	p->end = end;
 	if (BYTE(ip, 0) == 0x45) {
 		if (l3 + 20 > end || (HALF(ip, 6) & FROM_BE16(0x3fff)))
 			return UNUSUAL;
@@ -231,8 +308,11 @@ INLINE int parse_window(const __u8 *w, const __u8 *l3, const __u8 *end, struct p
 		copy_v4(p->t.daddr, WORD(ip, 16));
 		return parse_segment(w, WINDOW_BEFORE + 20, end, FROM_BE16(HALF(ip, 2)), p);
 	}
-	if (BYTE(ip, 0) >> 4 != 6 || l3 + 40 > end || BYTE(ip, 6) != PROTO_TCP)
+	if (BYTE(ip, 0) >> 4 != 6 || l3 + 40 > end)
 		return UNUSUAL;
+	next = BYTE(ip, 6);
+	if (next != PROTO_TCP)
+		return next == PROTO_UDP || next == PROTO_ICMPV6 ? NO_TCP : UNUSUAL;
 	p->l4 = l3 + 40;
 	p->tos = BYTE(ip, 0) << 4 | BYTE(ip, 1) >> 4;
 	p->ip_id = 0;
@@ -259,27 +339,31 @@ INLINE int parse(const void *skb, const __u8 *l3, struct parsed *p)
 	return parse_whole(l3, linear_end(skb), p) == PARSED;
 }
 
-/* The IP header of a packet on its way up: at skb->data, behind VLAN tags that are still there. */
-INLINE const __u8 *l3_received(const void *skb)
-{
-	const __u8 *data = GET(const __u8 *, skb, skb_data);
-	__u16 protocol = GET(__u16, skb, skb_protocol);
+#define TAGS_READ 8
 
-	protocol = protocol << 8 | protocol >> 8;
-#pragma unroll
-	for (int i = 0; i < 2; i++) {
+/* The IP header of a packet on its way up: at skb->data, behind VLAN tags that are still there. 0: see
+ * `said`. */
+INLINE const __u8 *l3_received(const void *skb, int *said)
+{
+	const __u8 *data = GET(const __u8 *, skb, skb_data), *end = linear_end(skb);
+	__u16 protocol = FROM_BE16(GET(__u16, skb, skb_protocol));
+
+	*said = ELSEWHERE;
+	for (int i = 0; i < TAGS_READ; i++) {
 		__u8 tag[4];
 
 		if (protocol != ETH_VLAN && protocol != ETH_QINQ)
 			break;
-		if (bpf_probe_read_kernel(tag, 4, data))
+		if (data + 4 > end || bpf_probe_read_kernel(tag, 4, data))
 			return 0;
 		protocol = be16(tag + 2);
 		data += 4;
 	}
-	if (protocol != ETH_IP && protocol != ETH_IPV6)
-		return 0;
-	return data;
+	if (protocol == ETH_IP || protocol == ETH_IPV6)
+		return data;
+	if (protocol != ETH_VLAN && protocol != ETH_QINQ)
+		*said = NO_TCP;
+	return 0;
 }
 
 /* The IP header of a packet on its way out or being dropped. */
@@ -339,10 +423,9 @@ INLINE int is_bridged_out(const void *skb, __u32 came_in)
 	return be32(to) != be32(own) || be16(to + 4) != be16(own + 4);
 }
 
-INLINE void fill_headers(struct rst_headers *h, const struct parsed *p, const void *skb)
+INLINE void fill_headers(struct rst_headers *h, const struct parsed *p)
 {
-	/* Payload may be elsewhere, in fragments: the packet's own bytes here end at skb->tail. */
-	long kept = (long)GET(const __u8 *, skb, skb_head) + GET(__u32, skb, skb_tail) - (long)p->l4;
+	long kept = (long)p->end - (long)p->l4; /* payload may be elsewhere, in pages */
 
 	/* Headers may end short of 60 bytes; what follows is inside the same buffer (skb_shared_info
 	 * ends it), so the read does not fault, and Python cuts it by the headers' own lengths. */

@@ -127,7 +127,7 @@ INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 	t->here = frame;
 	t->t = p->t;
 	t->net = net_key(net_of_dev(dev));
-	fill_headers(&t->rst, p, (const void *)skb);
+	fill_headers(&t->rst, p);
 	announce(skb, t);
 }
 
@@ -140,15 +140,51 @@ INLINE __u64 read_net(const void *net, __u32 *inum)
 	return cookie ? cookie : *inum;
 }
 
+/* An address that is no more than a number to the verifier, as older kernels take what typed programs load
+ * from a member that points to bytes. To newer ones that is a pointer (rdonly_untrusted_mem;
+ * tools/testing/selftests/bpf/progs/mem_rdonly_untrusted.c), and so is
+ * all that is computed with it, lengths too. */
+INLINE const void *as_number(struct work *work, const void *address)
+{
+	*(const void *volatile *)&work->pointer = address;
+	return *(const void *volatile *)&work->pointer;
+}
+
+/* Headers that lie in pages: of a packet socket's ring, or of a network card that puts them there. */
+INLINE int read_pages(struct work *work, const void *skb, const __u8 *l3)
+{
+#if TYPED && DYNPTR_FROM_SKB
+	const __u8 *data = as_number(work, MEMBER(const __u8 *, skb, skb_data));
+	__u64 at = l3 - data, length = MEMBER(__u32, skb, skb_len);
+	const __u8 *copy;
+	__u64 dynptr[2];
+
+	if (at + 40 > length || dynptr_from_skb(skb, 0, dynptr))
+		return ELSEWHERE;
+	length = (length - at < PAGES_READ ? length - at : PAGES_READ) - 1;
+	asm volatile("" : "+r"(length)); /* the verifier wants to see it, in this very register */
+	length = (length & (PAGES_READ - 1)) + 1;
+	if (dynptr_read(work->pages, length, dynptr, at, 0))
+		return ELSEWHERE;
+	work->p.l3 = work->pages;
+	copy = *(const __u8 *volatile *)&work->p.l3; /* a number now, to the verifier */
+	return parse_whole(copy, copy + length, &work->p);
+#else
+	return ELSEWHERE;
+#endif
+}
+
 /* Read a packet's headers where they are expected, else look closer. */
-INLINE int read_headers(struct parsed *p, const __u8 *window, const void *skb, const char *head,
+INLINE int read_headers(struct work *work, const __u8 *window, const void *skb, const char *head,
 			const __u8 *l3)
 {
 	const __u8 *end = (const __u8 *)head + MEMBER(__u32, skb, skb_tail);
-	int said = window ? parse_window(window, l3, end, p) : UNUSUAL;
+	int said = window ? parse_window(window, l3, end, &work->p) : UNUSUAL;
 
-	p->shinfo = head + MEMBER(__u32, skb, skb_end);
-	return said == UNUSUAL ? parse_whole(l3, end, p) : said;
+	work->p.shinfo = head + MEMBER(__u32, skb, skb_end);
+	if (said == UNUSUAL)
+		said = parse_whole(l3, end, &work->p);
+	return said == ELSEWHERE && MEMBER(__u32, skb, skb_data_len) ? read_pages(work, skb, l3) : said;
 }
 
 /* fill_frame(), with the source MAC from the window if it is there. */
@@ -171,27 +207,106 @@ INLINE void read_frame(struct rst_frame *f, const struct parsed *p, const __u8 *
 	}
 }
 
+/* A TCP header in several fragments is put together here as they come, for a RST that is accepted is
+ * freed past every tracepoint. Whether `p` is that RST now; the stack puts it together in the memory of
+ * the fragment that came last. */
+INLINE int gather(struct parsed *p, const __u8 *l3, const __u8 *end, const void *dev)
+{
+	struct fragments_key key = {};
+	struct fragment f = {};
+	struct fragments *all, *empty;
+	__u32 zero = 0, unit, length;
+	__u64 now;
+
+	if (!parse_fragment(l3, end, p, &f) || f.offset >= UNITS * 8)
+		return 0;
+	now = bpf_ktime_get_ns();
+	key.net = net_key(net_of_dev(dev));
+	__builtin_memcpy(key.saddr, p->t.saddr, 16);
+	__builtin_memcpy(key.daddr, p->t.daddr, 16);
+	key.id = f.id;
+	all = fragmented.lookup(&key);
+	if (!all || since(now, all->ts) > SECOND) {
+		empty = zero_fragments.lookup(&zero);
+		if (!empty)
+			return 0;
+		fragmented.update(&key, empty);
+		all = fragmented.lookup(&key);
+		if (!all)
+			return 0;
+	}
+	all->ts = now;
+	for (int i = 0; i < UNITS; i++) {
+		if (f.data >= end)
+			break;
+		unit = (f.offset / 8 + i) & (2 * UNITS - 1);
+		bpf_probe_read_kernel(all->l4 + unit * 8, 8, f.data);
+		all->have |= 1 << unit;
+		f.data += 8;
+	}
+	/* The first 16 bytes tell how long it is. */
+	length = ((all->l4[12] >> 4) * 4 + 7) / 8;
+	if ((all->have & 3) != 3 || length > UNITS ||
+	    (all->have & ((1 << length) - 1)) != (1 << length) - 1)
+		return 0;
+	p->l4 = all->l4;
+	if (parse_header(*(const __u8 *volatile *)&p->l4, p) != PARSED || !(p->flags & TH_RST))
+		return 0;
+	all->have = 0; /* not deleted: it is read in a moment */
+	return 1;
+}
+
+/* Read it again where the stack has it in one piece: read_late() in causes.c. */
+INLINE void mark(__u64 skb, const void *dev)
+{
+	__u32 zero = 0;
+	struct unread *unread, *empty = zero_unread.lookup(&zero);
+
+	if (!empty)
+		return;
+	unreads.update(&skb, empty);
+	unread = unreads.lookup(&skb);
+	if (!unread)
+		return;
+	unread->ts = bpf_ktime_get_ns();
+	unread->net = net_key(net_of_dev(dev));
+	fill_frame(&unread->frame, (const void *)skb, dev, 0);
+}
+
 int rt_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	const void *skb = (const void *)ctx->args[0], *dev;
-	const char *head = MEMBER(const char *, skb, skb_head);
-	const __u8 *l3 = MEMBER(const __u8 *, skb, skb_data);
 	__u16 protocol = FROM_BE16(MEMBER(__u16, skb, skb_protocol));
 	struct rst_frame frame = {};
-	const __u8 *window;
+	const __u8 *window = 0, *l3;
+	const char *head;
 	struct work *work;
+	int said = NO_TCP;
 	__u32 zero = 0;
 	__u64 net;
 
 	work = work_in.lookup(&zero);
-	if (protocol != ETH_IP && protocol != ETH_IPV6)
-		l3 = l3_received(skb);
-	if (!l3 || !work)
+	if (!work)
 		return 0;
-	window = open_window(work->window, head, l3);
-	if (read_headers(&work->p, window, skb, head, l3) != PARSED)
+	head = as_number(work, MEMBER(const char *, skb, skb_head));
+	if (protocol == ETH_IP || protocol == ETH_IPV6)
+		l3 = as_number(work, MEMBER(const __u8 *, skb, skb_data));
+	else
+		l3 = l3_received(skb, &said);
+	if (l3) {
+		window = open_window(work->window, head, l3);
+		said = read_headers(work, window, skb, head, l3);
+	}
+	if (said == NO_TCP)
 		return 0;
 	dev = MEMBER(const void *, skb, skb_dev);
+	if (said != PARSED) {
+		if (l3 && gather(&work->p, l3, (const __u8 *)head + MEMBER(__u32, skb, skb_tail), dev))
+			arrived((__u64)skb, dev, &work->p);
+		else
+			mark((__u64)skb, dev);
+		return 0;
+	}
 	if (work->p.flags & TH_RST) {
 		arrived((__u64)skb, dev, &work->p);
 		return 0;
@@ -428,7 +543,7 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	remember_made(t, e, p, skb, now);
 	told = !only_counted(e, &p->t);
 	if (told) {
-		fill_headers(&e->rst, p, (const void *)skb);
+		fill_headers(&e->rst, p);
 		fill_baseline(e, t->net, &p->t, p->seq);
 		emit(e);
 	} else {
@@ -520,16 +635,19 @@ INLINE __u64 sent_at(const void *skb)
 int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
 {
 	const void *skb = (const void *)ctx->args[0], *dev;
-	const char *head = MEMBER(const char *, skb, skb_head);
 	__u16 offset = MEMBER(__u16, skb, skb_network_header);
-	const __u8 *l3 = (const __u8 *)head + offset;
+	const char *head;
+	const __u8 *l3;
 	struct work *work;
 	__u32 zero = 0, netns;
 	__u64 net;
 
 	work = work_out.lookup(&zero);
-	if (offset == NO_OFFSET || !offset || !work ||
-	    read_headers(&work->p, open_window(work->window, head, l3), skb, head, l3) != PARSED)
+	if (offset == NO_OFFSET || !offset || !work)
+		return 0;
+	head = as_number(work, MEMBER(const char *, skb, skb_head));
+	l3 = (const __u8 *)head + offset;
+	if (read_headers(work, open_window(work->window, head, l3), skb, head, l3) != PARSED)
 		return 0;
 	dev = MEMBER(const void *, skb, skb_dev);
 	if (work->p.flags & TH_RST) {

@@ -47,6 +47,14 @@
 #define MEMBER(type, ptr, name) GET(type, ptr, name)
 #endif
 
+/* A packet's bytes wherever they lie, also in pages (bpf_dynptr_from_skb(), in such programs since
+ * ffc83860d8c0, 6.12; bpf_dynptr_read(), helper 201). */
+#if TYPED && DYNPTR_FROM_SKB
+#define dynptr_from_skb \
+	((int (*)(const void *, __u64, void *))(unsigned long)DYNPTR_FROM_SKB)
+#define dynptr_read ((long (*)(void *, __u64, const void *, __u64, __u64))201)
+#endif
+
 /* Likewise any memory, as what the kernel takes for a READABLE_AS (its BTF's number). The call is
  * none: the verifier puts an assignment in its place (bpf_rdonly_cast(), a35b9af4ec2c, 6.2). */
 #if TYPED && RDONLY_CAST

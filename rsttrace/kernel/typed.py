@@ -8,6 +8,7 @@ each (`MEMBER()` in bpf/read.h). That is most of what a packet costs. The kernel
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 
 from rsttrace.kernel import syscalls
@@ -19,6 +20,9 @@ BPF_PROG_TYPE_TRACING, BPF_TRACE_RAW_TP = 26, 23  # include/uapi/linux/bpf.h
 READABLE_AS = "pt_regs"
 """What memory is read as: a structure of plain numbers, on x86_64 and arm64 longer than what is
 read of a packet at once. The numbers it holds may also be read in parts (btf_struct_walk())."""
+
+KERNELS = ("bpf_rdonly_cast", "bpf_dynptr_from_skb")
+"""The kernel's functions that are called."""
 
 CALL, PSEUDO_KFUNC_CALL = 0x85, 2
 """An instruction's code, and its source register where it calls a kernel function by number."""
@@ -33,13 +37,35 @@ def numbers(btf: Btf | None) -> dict[str, int]:
     Args:
         btf: the running kernel's; None: they are not typed.
     """
-    cast = btf.number("bpf_rdonly_cast", KIND_FUNC) if btf is not None else None
-    shape = btf.number(READABLE_AS, KIND_STRUCT) if btf is not None else None
+    if btf is None:
+        return {"TYPED": 0, "RDONLY_CAST": 0, "READABLE_AS": 0, "DYNPTR_FROM_SKB": 0}
+    cast, shape = btf.number("bpf_rdonly_cast", KIND_FUNC), btf.number(READABLE_AS, KIND_STRUCT)
     return {
-        "TYPED": int(btf is not None),
+        "TYPED": 1,
         "RDONLY_CAST": cast if cast and shape else 0,
         "READABLE_AS": shape or 0,
+        "DYNPTR_FROM_SKB": _dynptr_from_skb(btf),
     }
+
+
+def _dynptr_from_skb(btf: Btf) -> int:
+    """The number of bpf_dynptr_from_skb(), if such programs may call it: tried, for a kernel may
+    have it for others only (until ffc83860d8c0, 6.12). 0: they may not."""
+    function = btf.number("bpf_dynptr_from_skb", KIND_FUNC)
+    tracepoint = btf.number("btf_trace_netif_receive_skb", KIND_TYPEDEF)
+    if function is None or tracepoint is None:
+        return 0
+    # r1 = *(u64 *)(r1 + 0); r2 = 0; r3 = r10; r3 += -16; call; r0 = 0; exit
+    trial = (
+        (0x79, 0x11, 0, 0), (0xB7, 2, 0, 0), (0xBF, 0xA3, 0, 0), (0x07, 3, 0, -16),
+        (CALL, PSEUDO_KFUNC_CALL << 4, 0, function), (0xB7, 0, 0, 0), (0x95, 0, 0, 0),
+    )  # fmt: skip
+    code = b"".join(INSTRUCTION.pack(*one) for one in trial)
+    try:
+        os.close(_load(code, "trial", tracepoint, 0))
+    except OSError:
+        return 0
+    return function
 
 
 def load(code: bytes, name: str, target: str, btf: Btf) -> int:
@@ -57,7 +83,8 @@ def load(code: bytes, name: str, target: str, btf: Btf) -> int:
     type_id = btf.number(f"btf_trace_{target}", KIND_TYPEDEF)
     if type_id is None:
         raise OSError(f"the kernel's BTF does not know the tracepoint {target}")
-    code = call_kernel(code, numbers(btf)["RDONLY_CAST"])
+    for name_of in KERNELS:
+        code = call_kernel(code, btf.number(name_of, KIND_FUNC) or 0)
     try:
         return _load(code, name, type_id, 0)
     except OSError:
@@ -98,5 +125,6 @@ def _load(code: bytes, name: str, type_id: int, log_size: int) -> int:
     try:
         return syscalls.bpf(syscalls.BPF_PROG_LOAD, attributes)
     except OSError:
-        print(log.value.decode(errors="replace"), flush=True)
+        if log_size:
+            print(log.value.decode(errors="replace"), flush=True)
         raise
