@@ -194,9 +194,41 @@ INLINE struct track *track_of(__u64 skb)
 	return t ? t : tracks.lookup(&skb);
 }
 
+#define RCV_SHUTDOWN_ 1 /* include/net/sock.h */
+
+/* tcp_reset() for a RST that was not read: its headers lay where they could not be. Told with what the
+ * socket knows. It is also called for data that comes where the socket takes none any more
+ * (tcp_rcv_state_process()): that is no reset, and where it may be that nothing is told. */
+INLINE void accepted_unread(const void *sk, const struct tuple *wire)
+{
+	const void *net = GET(const void *, sk, sk_net);
+	__u64 key = (__u64)sk;
+	struct rst_event *e;
+
+	if (GET(__u8, sk, sk_shutdown) & RCV_SHUTDOWN_)
+		return;
+	e = new_event(key, KIND_RECEIVED_ACCEPTED);
+	if (!e)
+		return;
+	e->kind = KIND_RECEIVED_ACCEPTED;
+	e->ts = bpf_ktime_get_ns();
+	e->net = net_key(net);
+	e->netns = net_inum(net);
+	e->reason = e->drop_reason = NO_REASON;
+	e->judged = 1;
+	fill_socket(&e->sock, sk);
+	fill_detail(&e->detail, sk);
+	end_flow(e->kind, e->net, wire);
+	if (!only_counted(e, wire)) {
+		fill_owner(e);
+		fill_data(e);
+		emit(e);
+	}
+	held.delete(&key);
+}
+
 /* tcp_reset() with only the socket given: find the RST by the connection, then (NAT) by the
- * sequence number that made it acceptable. No RST found: tcp_reset() was called for a data segment
- * that came after close(), which is no reset at all. */
+ * sequence number that made it acceptable. */
 INLINE void accepted(const void *sk)
 {
 	struct arrival_key arrival = {};
@@ -221,11 +253,11 @@ INLINE void accepted(const void *sk)
 		arrival.net = ANY_NET;
 		skb = pick(&arrival, expected, sequence.is_ack, 1);
 	}
-	if (!is_waiting(skb))
+	t = is_waiting(skb) ? tracks.lookup(&skb) : 0;
+	if (!t) {
+		accepted_unread(sk, &arrival.t);
 		return;
-	t = tracks.lookup(&skb);
-	if (!t)
-		return;
+	}
 	/* Two that fit may be judged in another order than they came (two CPUs). If this one is
 	 * dropped after all, it was the other one; see dropped(). */
 	t->phase = PHASE_TOLD;

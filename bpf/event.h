@@ -229,7 +229,7 @@ struct rst_event {
 	struct rst_frame here;
 	struct rst_frame ingress;
 	struct rst_made made;
-	struct rst_headers rst;
+	struct rst_headers rst; /* not present: they could not be read (accepted_unread()) */
 	struct rst_headers trigger;
 	struct rst_socket sock;
 	struct rst_detail detail;

@@ -47,6 +47,7 @@ FIELD(sk_type, sock, sk_type) OPTIONAL /* a bit-field before 5.6 */
 FIELD(sk_protocol, sock, sk_protocol) OPTIONAL
 FIELD(sk_uid, sock, sk_uid)
 FIELD(sk_socket, sock, sk_socket)
+FIELD(sk_shutdown, sock, sk_shutdown)
 FIELD(sk_owned, sock, sk_lock.owned)
 FIELD(sk_cgroup, sock, sk_cgrp_data.cgroup) OPTIONAL /* 5.15: before, a union with other use */
 FIELD(inet_sport, inet_sock, inet_sport)

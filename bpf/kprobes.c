@@ -13,11 +13,15 @@ int kp_tcp_reset(struct pt_regs *ctx)
 	const void *sk = (const void *)ARG(ctx, 1);
 #if TCP_RESET_HAS_SKB
 	__u64 skb = ARG(ctx, 2);
+	struct parsed p = {};
 	struct track *t = track_of(skb);
+	const __u8 *l3 = l3_at_offset((const void *)skb);
 
 	looked((__u64)sk);
 	if (t && t->phase == PHASE_IN)
 		emit_received(skb, t, KIND_RECEIVED_ACCEPTED, sk, 0, NO_REASON);
+	else if (l3 && parse((const void *)skb, l3, &p) && (p.flags & TH_RST))
+		accepted_unread(sk, &p.t);
 #else
 	looked((__u64)sk);
 	accepted(sk);

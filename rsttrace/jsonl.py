@@ -289,13 +289,15 @@ def _reset(members: _Members) -> Reset:
     kind = _kind(members)
     local, remote = members.endpoint("local"), members.endpoint("remote")
     ends = (remote, local) if kind.direction == "received" else (local, remote)
+    rst = members.inner_or_none("rst")
     return Reset(
         time_ns=members.time_ns("time"),
         kind=kind,
         cause=_cause(members.inner("cause")),
         local=local,
         remote=remote,
-        rst=_packet(members.inner("rst"), *ends),
+        rst=Packet.unread(*ends) if rst is None else _packet(rst, *ends),
+        unread=rst is None,
         netns=members.number_or_none("netns"),
         made_here=_made_here(members.inner_or_none("made_here")),
         process=_process(members.inner_or_none("process")),

@@ -18,7 +18,7 @@ from rsttrace.commands.whose import EVERYBODY, Whose
 from rsttrace.commands.writer import Form, Stuck, Writer
 from rsttrace.judge.fingerprints import Fingerprints
 from rsttrace.judge.history import Case, History
-from rsttrace.judge.verdict import counted, judge
+from rsttrace.judge.verdict import counted, judge, unread
 from rsttrace.model import NO_TIME, Entry, Origin, Reset, Verdict
 from rsttrace.render.json import entry_line, object_line
 from rsttrace.render.logfmt import logfmt_line, object_logfmt
@@ -280,6 +280,26 @@ class Run:
         self._write(entry)
         if self._counted_hook is not None:
             self._counted_hook(entry)
+
+    def show_unread(self, reset: Reset) -> None:
+        """Show a reset whose headers nobody could read (`Reset.unread`): it is not judged.
+
+        Raises: see `show`.
+        """
+        verdict = unread(reset)
+        if not self._is_wanted(reset, verdict.origin):
+            self.filtered += 1
+        elif not self.full:
+            if self.before is not None:
+                self.before()
+            entry = Entry(self._number(), reset, verdict)
+            self._write(entry)
+            self.shown += 1
+            self._tally.add(entry)
+            if self.reporting is not None:
+                self.reporting.add(entry)
+            if self._entry_hook is not None:
+                self._entry_hook(entry)
 
     def show_judged(
         self, entry: Entry, made: dict[str, Any], amends: int | None = None

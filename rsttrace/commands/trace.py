@@ -313,6 +313,9 @@ class _Tracing:
                     self._run.filtered += 1
                     continue
                 self._enricher.enrich(item)
+                if item.unread:
+                    self._run.show_unread(item)
+                    continue
             case = self._run.history.add(item, time.monotonic_ns())
             if case is not None:
                 self._noting.ask(case)

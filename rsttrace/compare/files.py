@@ -166,7 +166,8 @@ class Log:
 
     `lost` counts resets that its summaries say are missing, ``None``: there is no summary. `runs`
     are the times from when until when each run watched, where a summary tells; `whole`: all runs
-    say so, and nothing was filtered. `dropped` counts entries that found no room. `problem` says
+    say so, and nothing was filtered. `dropped` counts entries that found no room, or whose
+    headers were not read: there is nothing to match. `problem` says
     where the file breaks off.
     """
 
@@ -235,6 +236,9 @@ def _take(log: Log, index: dict[int, int], found: jsonl.Object) -> None:
         return
     if found.get("counted") is not None:
         return  # resets that were only counted: the summary has them among those that are missing
+    if "rst" in found and found["rst"] is None:
+        log.dropped += 1
+        return
     line = jsonl.read_entry(found)
     first = line.entry.amends if line.entry.amends is not None else line.entry.id
     if first in index:

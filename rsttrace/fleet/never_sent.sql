@@ -14,7 +14,8 @@ WITH
         SELECT node, run, key, time, origin, score, confidence,
                local_ip, local_port, remote_ip, remote_port
         FROM entries FINAL
-        WHERE direction = 'received' AND made_here = 0 AND seen = 1
+        -- flags are empty where its headers could not be read: nothing tells whose it was
+        WHERE direction = 'received' AND made_here = 0 AND seen = 1 AND flags != ''
           AND time >= {from:DateTime64(9)} AND time < {to:DateTime64(9)}
     ),
     -- Whose connections end where. That an address is a node's own is not enough: a gateway's is also

@@ -129,7 +129,7 @@ def entry_row(found: jsonl.Object, text: str, node: str, run: str) -> tuple[tupl
         reset.local.port,
         reset.remote.ip,
         reset.remote.port,
-        reset.rst.flags,
+        "" if reset.unread else reset.rst.flags,
         reset.rst.seq,
         reset.rst.ack,
         reset.rst.ttl,

@@ -176,6 +176,16 @@ def counted(reset: Reset) -> Verdict:
     return Verdict(Origin.INCONCLUSIVE, None, 0.0, summary="only counted, not looked at one by one")
 
 
+def unread(reset: Reset) -> Verdict:
+    """Of a reset whose headers could not be read (`Reset.unread`): nobody is accused. Pure."""
+    return Verdict(
+        Origin.INCONCLUSIVE,
+        None,
+        0.0,
+        summary=f"{reset.cause.text}; its headers could not be read where it came in",
+    )
+
+
 def _sent(reset: Reset, proof: proofs.Proof | None) -> Verdict:
     """What this host sent itself: there is nothing to weigh."""
     assert proof is not None

@@ -298,17 +298,27 @@ def _late(event: Any, packet: Packet, context: Context) -> LatePacket:
     )
 
 
+def _only_ends(socket: Socket | None) -> Packet:
+    """Stands for the headers of a received RST that nobody could read (`Reset.unread`)."""
+    assert socket is not None  # accepted_unread() in bpf/causes.c has no other ends
+    assert socket.local is not None
+    assert socket.remote is not None
+    return Packet.unread(socket.remote, socket.local)
+
+
 def decode(raw: bytes, context: Context) -> Reset | LatePacket:
     """One event as a Reset, or as what the end that was reset went on to send."""
     event = structures().rst_event.from_buffer_copy(raw)
     rst = _headers(event.rst)
-    assert rst is not None  # the kernel side fills it for every kind
     time_ns = event.ts + context.clock_offset_ns
     if event.kind == config.LATE:
+        assert rst is not None  # the kernel side fills it
         return _late(event, rst, context)
     kind = KINDS[event.kind]
-    baseline = _baseline(event, rst.family, context)
     socket = _detailed(event, context)
+    unread = rst is None
+    rst = rst or _only_ends(socket)
+    baseline = _baseline(event, rst.family, context)
     trigger = _headers(event.trigger) or _trigger(kind, rst, baseline, time_ns)
     cause = _cause(event, rst, socket, trigger, context)
     local, remote = (rst.dst, rst.src) if kind.direction == "received" else (rst.src, rst.dst)
@@ -327,7 +337,8 @@ def decode(raw: bytes, context: Context) -> Reset | LatePacket:
         trigger=trigger,
         baseline=baseline,
         socket=socket,
-        frame=_frame(event.here),
+        frame=None if unread else _frame(event.here),
+        unread=unread,
         ingress_frame=_frame(event.ingress) if event.has_ingress else None,
         made_here=_made_here(event.made) if kind.direction != "sent" else None,
         process=process,

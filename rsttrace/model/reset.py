@@ -84,6 +84,12 @@ class Packet:
     ip_checksum_ok: bool | None = None
     tcp_checksum_ok: bool | None = None
 
+    @classmethod
+    def unread(cls, src: Endpoint, dst: Endpoint) -> Packet:
+        """Stands for a RST whose headers nobody could read (`Reset.unread`): its ends, no more."""
+        ip_id = None if ":" in src.ip else 0
+        return cls(src, dst, 0, ip_id, None, 0, "R", 0, 0, None, length=0, payload_len=0)
+
     @property
     def family(self) -> int:
         """4 or 6."""
@@ -599,6 +605,9 @@ class Reset:
     again and again: the time between two, in seconds;
     `upstream` is the connection of the same process to another host that failed just before.
 
+    `unread`: its headers could not be read where it came in. Then `rst` has nothing but its ends,
+    which are the socket's, and nothing was judged.
+
     `seen` is how many resets it stands for; where that is more than one, `counted` tells of all of
     them, and the rest (the packet, the other end's port) is one's.
 
@@ -626,6 +635,7 @@ class Reset:
     file_frame: int | None = None
     seen: int = 1
     counted: Counted | None = None
+    unread: bool = False
     netns_identity: int | None = None
     sent_data: SentData | None = None
     payload: bytes | None = None

@@ -56,11 +56,7 @@ def _made(entry: model.Entry, *, explain: bool, utc: bool) -> dict[str, Any]:
         "local": _endpoint(reset.local),
         "remote": _endpoint(reset.remote),
         "family": reset.family,
-        "rst": {
-            **_packet(reset.rst),
-            "ip_checksum_ok": reset.rst.ip_checksum_ok,
-            "tcp_checksum_ok": reset.rst.tcp_checksum_ok,
-        },
+        "rst": _rst(reset),
         "trigger": _trigger(reset, ipv6),
         "sent_data": _sent_data(reset),
         "baseline": _baseline(reset.baseline, ipv6),
@@ -101,6 +97,16 @@ def _made(entry: model.Entry, *, explain: bool, utc: bool) -> dict[str, Any]:
         }
     )
     return made
+
+
+def _rst(reset: model.Reset) -> dict[str, Any] | None:
+    if reset.unread:
+        return None
+    return {
+        **_packet(reset.rst),
+        "ip_checksum_ok": reset.rst.ip_checksum_ok,
+        "tcp_checksum_ok": reset.rst.tcp_checksum_ok,
+    }
 
 
 def entry_line(

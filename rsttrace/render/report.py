@@ -380,7 +380,8 @@ def packets(reset: model.Reset) -> list[Row]:
     rows = [_row(reset, start, theirs, item) for theirs, item in before]
     if isinstance(reset.trigger, model.Packet):
         rows.append(_row(reset, start, False, reset.trigger))
-    rows.append(_row(reset, start, True, rst, marked=True))
+    if not reset.unread:
+        rows.append(_row(reset, start, True, rst, marked=True))
     return rows + [_row(reset, start, theirs, item) for theirs, item in after]
 
 

@@ -384,7 +384,7 @@ def _details(entry: model.Entry, *, utc: bool) -> list[str]:
     reason = entry.cause.kernel_reason
     details = [
         ", ".join(filter(None, what)),
-        f"rst: {_packet(reset.rst)}",
+        f"rst: {'not read' if reset.unread else _packet(reset.rst)}",
         *_trigger(reset),
         f"cause: {safe(entry.cause.name)}"
         + (f", the kernel's reason {safe(reason)}" if reason else "")

@@ -379,7 +379,17 @@ def test_what_was_only_counted_is_no_reset_of_a_log(tmp_path: Path) -> None:
     assert line.entry.verdict.origin.value == "peer"
 
 
-@pytest.mark.parametrize("sample", [name for name in SAMPLES if name != "counted"])
+def test_a_reset_without_headers_is_not_matched(tmp_path: Path) -> None:
+    """What the other end has then proves nothing: this log may have it."""
+    path = tmp_path / "log.jsonl"
+    objects = [entry_object(SAMPLES[name]) for name in ("unread", "peer")]
+    path.write_text("".join(json.dumps(made) + "\n" for made in objects))
+    log = load_log(str(path))
+    assert [line.entry.verdict.origin.value for line in log.lines] == ["peer"]
+    assert log.dropped == 1
+
+
+@pytest.mark.parametrize("sample", [name for name in SAMPLES if name not in ("counted", "unread")])
 def test_what_is_written_can_be_read(sample: str, tmp_path: Path) -> None:
     """All that a log's first line of text shows comes through."""
     made = entry_object(SAMPLES[sample])

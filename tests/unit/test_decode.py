@@ -96,6 +96,19 @@ def test_an_unconnected_socket_has_no_ends_to_win() -> None:
     assert (back.socket.local, back.socket.remote, back.socket.rcv_nxt) == (None, None, None)
 
 
+def test_a_reset_without_headers_has_what_its_socket_knows() -> None:
+    found = event(Kind.RECEIVED_ACCEPTED)
+    b.fill(found.rst, present=0)
+    b.socket(found.sock)
+    back = decoded(found)
+    assert back.unread
+    assert (back.local, back.remote) == (Endpoint(US, b.US_PORT), Endpoint(PEER, b.PEER_PORT))
+    assert (back.rst.src, back.rst.dst) == (back.remote, back.local)
+    assert back.family == 4
+    assert back.frame is None
+    assert back.cause.name == "connection-reset"
+
+
 # ---- packets ----
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rsttrace.judge.authors import WORDS
-from rsttrace.judge.verdict import counted
+from rsttrace.judge.verdict import counted, unread
 from rsttrace.model import (
     Author,
     Baseline,
@@ -381,6 +381,19 @@ COUNTED = Entry(
         counted=Counted(TIME - 4_000_000_000, TIME, "peer"),
     ),
     counted(_reset(Kind.RECEIVED_UNMATCHED, Cause("no-socket", "no socket here"))),
+)
+
+UNREAD = Entry(
+    32,
+    _reset(
+        Kind.RECEIVED_ACCEPTED,
+        Cause("reset-by-rst", "ended an established connection"),
+        unread=True,
+        rst=Packet(REMOTE, LOCAL, 0, 0, None, 0, "R", 0, 0, None, length=0, payload_len=0),
+    ),
+    unread(
+        _reset(Kind.RECEIVED_ACCEPTED, Cause("reset-by-rst", "ended an established connection"))
+    ),
 )
 
 SAMPLES = {
