@@ -1,10 +1,9 @@
-"""What tracing costs: the same traffic with and without it, in turns, as ratios.
-
-Run as root: ``make bench``. Absolute numbers are this machine's; the ratios are what to look at.
-"""
+"""What tracing costs, all of it, and docs/performance.md of it. Run as root: ``make bench``."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import resource
 import socket
@@ -19,16 +18,12 @@ from pathlib import Path
 
 from rsttrace.demo.lab import Lab
 from rsttrace.kernel.cache import VARIABLE
-from tests.bench import captures, judging, latency, stages
-from tests.lab.harness import linger_zero, out_rsts
+from tests.bench import captures, document, judging, latency, load, packets, stages
+from tests.bench.packets import SERVER, bench_lab
+from tests.bench.ways import others, ours
+from tests.lab.harness import out_rsts
 
 ROUNDS = 5
-SERVER, PORT = "10.73.0.2", 7000
-PLANS: dict[str, list[str] | None] = {
-    "no tracer": None,
-    "rsttrace": [],
-    "rsttrace --no-baseline": ["--no-baseline"],
-}
 
 
 class Silent:
@@ -67,86 +62,6 @@ class Silent:
         self.process.wait()
         self.process.stderr.close()
         return said
-
-
-def served(lab: Lab, handle: Callable[[socket.socket], None]) -> socket.socket:
-    """A listener in the server's namespace whose connections a thread handles."""
-    with lab.inside("server"):
-        listener = socket.create_server((SERVER, PORT), reuse_port=True, backlog=4096)
-
-    def serve() -> None:
-        while True:
-            try:
-                sock, _ = listener.accept()
-            except OSError:
-                return
-            handle(sock)
-
-    threading.Thread(target=serve, daemon=True).start()
-    return listener
-
-
-def connect(lab: Lab) -> socket.socket:
-    """A connection from the client's namespace."""
-    with lab.inside("client"):
-        sock = socket.socket()
-    sock.connect((SERVER, PORT))
-    return sock
-
-
-def bulk(lab: Lab) -> int:
-    """One stream; returns how many bytes."""
-    total, chunk = 1 << 29, b"x" * (1 << 18)
-
-    def drain(sock: socket.socket) -> None:
-        while sock.recv(1 << 18):
-            pass
-        sock.send(b"!")
-        sock.close()
-
-    listener = served(lab, drain)
-    with connect(lab) as sock:
-        for _ in range(total // len(chunk)):
-            sock.sendall(chunk)
-        sock.shutdown(socket.SHUT_WR)
-        sock.recv(1)
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-    return total
-
-
-def ping_pong(lab: Lab) -> int:
-    """Small requests and answers over one connection; returns how many."""
-    turns = 20_000
-
-    def echo(sock: socket.socket) -> None:
-        while data := sock.recv(64):
-            sock.send(data)
-        sock.close()
-
-    listener = served(lab, echo)
-    with connect(lab) as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for _ in range(turns):
-            sock.send(b"x" * 64)
-            sock.recv(64)
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-    return turns
-
-
-def connections(lab: Lab) -> int:
-    """Connections opened and reset at once (SO_LINGER 0); returns how many."""
-    turns = 1_500
-    listener = served(lab, lambda sock: sock.close())
-    with lab.inside("client"):
-        for _ in range(turns):
-            sock = socket.create_connection((SERVER, PORT))
-            linger_zero(sock)
-            sock.close()
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-    return turns
 
 
 def storm(lab: Lab) -> int:
@@ -199,36 +114,42 @@ def measure_storm(lab: Lab, options: list[str]) -> None:
     print(f"    {tracer.stop().strip().splitlines()[-1]}")
 
 
-def main() -> None:
-    """Measure and print."""
-    captures.main()
-    judging.main()
-    stages.main()
-    starts()
-    latency.main()
-    with Lab("rstbench") as lab:
-        lab.add("client", "server")
-        lab.link("client", "eth0", "server", "eth0")
-        lab.addresses("client", "eth0", "10.73.0.1/24")
-        lab.addresses("server", "eth0", f"{SERVER}/24")
-        for work in (bulk, ping_pong, connections):
-            seconds: dict[str, list[float]] = {name: [] for name in PLANS}
-            for _ in range(ROUNDS):
-                for name, options in PLANS.items():
-                    tracer = None if options is None else Silent(options)
-                    began = time.monotonic()
-                    work(lab)
-                    seconds[name].append(time.monotonic() - began)
-                    if tracer:
-                        tracer.stop()
-            base = statistics.median(seconds["no tracer"])
-            print(f"{work.__name__}: {base:.3f} s without a tracer")
-            for name, measured in seconds.items():
-                print(f"    {statistics.median(measured) / base:5.2f} x  {name}", flush=True)
+def said(measure: Callable[[], object]) -> str:
+    """Measure; what it printed, which is printed then."""
+    with contextlib.redirect_stdout(io.StringIO()) as kept:
+        measure()
+    print(kept.getvalue(), flush=True)
+    return kept.getvalue()
+
+
+def storms() -> None:
+    """What storms cost in the tracer."""
+    with bench_lab() as lab:
         for options in ([], ["--no-aggregate"]):
             measure_storm(lab, options)
         child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         print(f"    largest child (the compiler, which exits): {child // 1024} MB")
+
+
+def main() -> None:
+    """Measure, print, and write docs/performance.md."""
+    about = document.machine()
+    with bench_lab() as lab:
+        watching = [ours("rsttrace"), ours("rsttrace --no-baseline", "--no-baseline"), *others()]
+        costs = packets.measure(lab, watching, packets.ROUNDS)
+        all_told = ours("rsttrace --no-aggregate", "--no-aggregate")
+        loads = load.loads(lab, [watching[0], all_told, *others()])
+        memory = load.memory(lab, watching[0])
+    printed = {
+        "start": said(starts),
+        "storms": said(storms),
+        "from a reset to its line": said(latency.main),
+        "a reset in Python": said(stages.main),
+        "many resets of one peer": said(judging.main),
+        "captures": said(captures.main),
+    }
+    document.write(document.facts(about, costs, loads, memory, printed))
+    print(f"written: {document.DOCUMENT}")
 
 
 if __name__ == "__main__":

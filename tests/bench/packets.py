@@ -12,23 +12,36 @@ import os
 import socket
 import statistics
 import struct
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rsttrace.demo.lab import Lab
 from rsttrace.kernel import syscalls
+from tests.bench.ways import Way, ours
 from tests.lab.harness import linger_zero
 from tests.lab.programs import packet_layer
 
 ROUNDS = 5
 SERVER, PORT = "10.73.0.2", 7000
-HERE = Path(__file__).resolve().parent.parent.parent
-
 BPF_ENABLE_STATS, BPF_STATS_RUN_TIME = 32, 0
+BULK_S = 2.0
+
+
+@dataclass
+class Cost:
+    """Of one kind of traffic: its rate a second without anything (`base`), and with each way the
+    share of it that is left; nanoseconds a packet in its programs, by direction, if it is ours.
+    `spread`: how far apart the rounds without anything are, as a share (of the middle half)."""
+
+    traffic: str
+    base: float
+    spread: float = 0.0
+    share: dict[str, float] = field(default_factory=dict)
+    packet_ns: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @contextmanager
@@ -39,32 +52,6 @@ def counted() -> Iterator[None]:
         yield
     finally:
         os.close(stats)
-
-
-class Tracer:
-    """A checkout's tracer whose output goes nowhere."""
-
-    def __init__(self, checkout: Path, *options: str) -> None:
-        """Returns when it traces."""
-        self._process = subprocess.Popen(
-            [checkout / ".venv/bin/python", "-m", "rsttrace", "-o", "json", *options],
-            cwd=checkout,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stderr is not None
-        line = self._process.stderr.readline()
-        assert "tracing resets" in line, line + self._process.stderr.read()
-        self.pid = self._process.pid
-
-    def close(self) -> None:
-        """End it."""
-        assert self._process.stderr is not None
-        self._process.terminate()
-        self._process.stderr.read()
-        self._process.stderr.close()
-        self._process.wait()
 
 
 def _forked(work: Callable[[], None]) -> int:
@@ -115,7 +102,7 @@ def bulk(lab: Lab) -> float:
             sock = socket.create_connection((SERVER, PORT))
         with closing(sock):
             began = time.monotonic()
-            while time.monotonic() < began + 2:
+            while time.monotonic() < began + BULK_S:
                 sock.sendall(chunk)
             sock.shutdown(socket.SHUT_WR)
             (total,) = struct.unpack("=Q", sock.recv(8, socket.MSG_WAITALL))
@@ -177,35 +164,73 @@ def resets(lab: Lab) -> float:
         return turns / (time.monotonic() - began)
 
 
-WORKS: tuple[Callable[[Lab], float], ...] = (bulk, requests, connections, resets)
+WORKS: dict[str, Callable[[Lab], float]] = {
+    "one stream (bytes)": bulk,
+    "requests over one connection": requests,
+    "connections": connections,
+    "connections that are reset": resets,
+}
 
 
-def measure(lab: Lab, checkouts: dict[str, Path], rounds: int) -> None:
-    """All works, the checkouts in turns, and print."""
-    for work in WORKS:
-        times: dict[str, dict[str, list[float]]] = {name: {} for name in checkouts}
-        rates: dict[str, list[float]] = {name: [] for name in ("no tracer", *checkouts)}
+@contextmanager
+def bench_lab() -> Iterator[Lab]:
+    """client and server on one cable."""
+    with Lab("rstbench") as lab:
+        lab.add("client", "server")
+        lab.link("client", "eth0", "server", "eth0")
+        lab.addresses("client", "eth0", "10.73.0.1/24")
+        lab.addresses("server", "eth0", f"{SERVER}/24")
+        yield lab
+
+
+def measure(lab: Lab, ways: Sequence[Way], rounds: int) -> list[Cost]:
+    """All kinds of traffic, the ways in turns; printed as it comes. Medians."""
+    costs = []
+    for name, work in WORKS.items():
+        rates: dict[str, list[float]] = {"": [], **{way.name: [] for way in ways}}
+        times: dict[str, dict[str, list[float]]] = {}
         for _ in range(rounds):
-            rates["no tracer"].append(work(lab))
-            for name, checkout in checkouts.items():
-                with closing(Tracer(checkout)) as tracer:
-                    rates[name].append(work(lab))
-                    with counted():
-                        before = packet_layer(tracer.pid)
-                        work(lab)
-                        after = packet_layer(tracer.pid)
-                for side, runs in after.items():
-                    count = runs.runs - before[side].runs
-                    took = (runs.time_ns - before[side].time_ns) / count
-                    times[name].setdefault(side, []).append(took)
-        base = statistics.median(rates["no tracer"])
-        print(f"{work.__name__}: {base:.4g} a second without a tracer")
-        for name in checkouts:
-            ratio = statistics.median(rates[name]) / base
-            spent = ", ".join(
-                f"{side} {statistics.median(values):.0f}" for side, values in times[name].items()
-            )
-            print(f"    {ratio:5.3f} x  {name}; ns a packet: {spent}", flush=True)
+            rates[""].append(work(lab))
+            for way in ways:
+                with way.watching(lab) as pid:
+                    rates[way.name].append(work(lab))
+                    if way.is_ours:
+                        for side, spent in _packet_ns(lab, work, pid).items():
+                            times.setdefault(way.name, {}).setdefault(side, []).append(spent)
+        base = statistics.median(rates[""])
+        cost = Cost(name, base, _middle_half(rates[""]) / base)
+        for way in ways:
+            turns = zip(rates[way.name], rates[""])  # of a turn, for the machine may have its moods
+            cost.share[way.name] = statistics.median(rate / bare for rate, bare in turns)
+        for way_name, sides in times.items():
+            cost.packet_ns[way_name] = {side: statistics.median(v) for side, v in sides.items()}
+        costs.append(cost)
+        print(f"{name}: {cost.base:.4g} a second without a tracer")
+        for way_name, share in cost.share.items():
+            packet = cost.packet_ns.get(way_name, {})
+            said = "".join(f", {side} {value:.0f} ns" for side, value in sorted(packet.items()))
+            print(f"    {share:5.3f} x  {way_name}{said}", flush=True)
+    return costs
+
+
+def _middle_half(values: Sequence[float]) -> float:
+    """From the first quartile to the third."""
+    if len(values) == 1:
+        return 0.0
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    return third - first
+
+
+def _packet_ns(lab: Lab, work: Callable[[Lab], float], pid: int) -> dict[str, float]:
+    """By direction, what a run of the packet layer's programs takes (ns)."""
+    with counted():
+        before = packet_layer(pid)
+        work(lab)
+        after = packet_layer(pid)
+    return {
+        side: (after[side].time_ns - one.time_ns) / (after[side].runs - one.runs)
+        for side, one in before.items()
+    }
 
 
 def main(arguments: list[str]) -> None:
@@ -214,15 +239,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--against", type=Path, help="another checkout, with a .venv of its own")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args(arguments)
-    checkouts = {"this one": HERE}
+    ways = [ours("this one")]
     if options.against:
-        checkouts["the other"] = options.against.resolve()
-    with Lab("rstpackets") as lab:
-        lab.add("client", "server")
-        lab.link("client", "eth0", "server", "eth0")
-        lab.addresses("client", "eth0", "10.73.0.1/24")
-        lab.addresses("server", "eth0", f"{SERVER}/24")
-        measure(lab, checkouts, options.rounds)
+        ways.append(ours("the other", checkout=options.against.resolve()))
+    with bench_lab() as lab:
+        measure(lab, ways, options.rounds)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ SOURCES = sorted(
 )
 MADE = (
     *("vagrant/dist/", "rsttrace/bpf/", "rsttrace/bpf/event.h", "rsttrace.pyz"),
+    *("docs/performance.md", "docs/performance.json"),
     *("rsttrace.cgroup", "rsttrace.service", "rsttrace.default", "rsttrace.json"),
 )
 """What is made later, a word of a guest's kernel command line, files of systemd, an attribute."""
