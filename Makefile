@@ -40,7 +40,9 @@ watch: $(VENV)/installed-dev $(VENV)/programs $(VENV)/watchers ## metrics and al
 runbooks: $(VENV)/installed-dev $(VENV)/programs ## every command of docs/runbooks/, in a lab where that fault is (root)
 	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m pytest tests/runbooks
 
-bench: $(VENV)/installed-dev ## what tracing costs, as ratios measured side by side
+bench: $(VENV)/installed-dev ## what tracing costs, beside other tools: docs/performance.md, of this machine (root)
+	@$(call install,bpftrace)
+	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev,bench]'
 	$(SUDO) $(VENV)/bin/python -m tests.bench
 
 accuracy: $(VENV)/installed-dev $(VENV)/programs ## verdicts against the truth: A=--live, A="--captures --pcaps DIR", A=--help
