@@ -88,6 +88,13 @@ class Store:
                 raise DependencyError(
                     f"the store {shown(self.url)} needs chDB: {error}", hint=HINT
                 ) from None
+            except self._errors as error:
+                if "path" not in self._arguments or isinstance(error, self._away):
+                    raise
+                raise RsttraceError(
+                    f"the store {shown(self.url)} cannot be opened: {_first_line(error)}",
+                    hint="is another process using it? chDB takes one at a time, a server many",
+                ) from None
             for name in ("schema", "views"):
                 for statement in statements(sql(name)):
                     client.command(statement)

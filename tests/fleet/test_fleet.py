@@ -498,6 +498,20 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert [json.loads(row)["verdict"] for row in rows.splitlines()] == ["forged", "local", "peer"]
 
 
+def test_a_store_that_another_process_uses_is_said(tmp_path: Path) -> None:
+    where = f"chdb:{tmp_path / 'store'}"
+    with Store(where) as store:
+        store.query("SELECT 1")
+        ran = subprocess.run(
+            [sys.executable, "-m", "rsttrace", "fleet", "sql", "SELECT 1", "--store", where],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+    assert ran.returncode != 0
+    assert "is another process using it?" in ran.stderr
+
+
 @pytest.mark.parametrize("url", ["nowhere", "chdb:", "clickhouse://", "http://a"])
 def test_what_names_no_store_is_said(url: str) -> None:
     with pytest.raises(UsageError, match="names no store"):
