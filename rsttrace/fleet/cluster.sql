@@ -30,7 +30,8 @@ ENGINE = Distributed(CLUSTER, rsttrace_local, other_ends, cityHash64(node));
 CREATE TABLE IF NOT EXISTS rsttrace.clocks ON CLUSTER CLUSTER AS rsttrace_local.clocks
 ENGINE = Distributed(CLUSTER, rsttrace_local, clocks, cityHash64(node));
 
--- Counts for each minute, for dashboards: a line that comes twice is still one reset.
+-- Counts for each minute, for dashboards: a line that comes twice is still one reset (one whose verdict
+-- was amended counts for both verdicts; the view `resets` has the last one alone).
 CREATE TABLE IF NOT EXISTS rsttrace_local.minutes ON CLUSTER CLUSTER
 (
     minute DateTime('UTC'),
