@@ -13,6 +13,7 @@ from rsttrace.fleet import text as words
 from rsttrace.fleet.report import Answers
 from rsttrace.model import Origin
 from rsttrace.render.escape import safe
+from rsttrace.render.page import page
 from rsttrace.render.timeline import Timeline, draw
 from rsttrace.render.times import duration
 
@@ -25,19 +26,10 @@ WIDEST_WAY = 30
 
 def html(found: Answers, about: Sequence[tuple[str, str]]) -> str:
     """The page. `about` says how it was made."""
-    # Deferred: only a page needs it.
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rsttrace", "render"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     timeline = _timeline(found.timeline, found.bin_s)
     nodes = words.many(found.totals["nodes"], "node")
-    return environment.get_template("fleet.html.j2").render(
+    return page(
+        "fleet.html.j2",
         title=f"TCP resets of {nodes}",
         sentences=_sentences(found),
         drawn=draw(timeline, utc=True),

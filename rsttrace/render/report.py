@@ -15,6 +15,7 @@ from rsttrace import model
 from rsttrace.render import neighbors
 from rsttrace.render.authors import SHOWN, makers_text
 from rsttrace.render.escape import safe
+from rsttrace.render.page import page
 from rsttrace.render.picture import picture_lines
 from rsttrace.render.text import entry_lines
 from rsttrace.render.timeline import Timeline, draw
@@ -206,18 +207,9 @@ class Report:
 
     def html(self, about: Sequence[tuple[str, str]], counts: dict[str, int]) -> str:
         """The page. `about` says how it was made, `counts` what was not shown, by reason."""
-        # Deferred: only a report needs it.
-        import jinja2
-
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("rsttrace", "render"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
         told = sum(row.resets for row in self._connections.values())
-        return environment.get_template("report.html.j2").render(
+        return page(
+            "report.html.j2",
             title=safe(self.title, _SENTENCE),
             sentences=self._sentences(),
             drawn=draw(self._timeline, utc=self.utc),
