@@ -13,8 +13,7 @@ SELECT
     min(time) AS first, max(time) AS last,
     arrayFilter(each -> each != '', topK(5)(trigger)) AS triggers,
     topK(5)(least(local_port, remote_port)) AS ports,
-    groupArrayIf(1000)((node, toUnixTimestamp64Nano(time), ip_id,
-        JSONExtract(json, 'trigger', 'ip_id', 'Nullable(UInt16)')),
+    groupArrayIf(1000)((node, toUnixTimestamp64Nano(time), ip_id, trigger_ip_id),
         ip_id IS NOT NULL AND seen = 1) AS ip_ids
 FROM judged
 WHERE verdict = 'forged' AND direction = 'received' AND made_here = 0

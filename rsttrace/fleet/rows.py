@@ -13,7 +13,8 @@ ENTRY = (
     "node", "run", "key", "revision", "time", "direction", "kind", "origin", "confidence", "score",
     "cause", "summary", "closed_by", "idle_s", "local_ip", "local_port", "remote_ip", "remote_port",
     "flags", "seq", "ack", "ttl", "ip_id", "hops_rst", "hops_peer", "author", "device", "mac",
-    "vendor", "neighbor", "made_here", "findings", "owner", "trigger", "seen", "json",
+    "vendor", "neighbor", "made_here", "findings", "owner", "trigger", "trigger_seq",
+    "trigger_ip_id", "seen", "json",
 )  # fmt: skip
 """The columns of `entries`, in the order of `entry_row`."""
 
@@ -110,6 +111,7 @@ def entry_row(found: jsonl.Object, text: str, node: str, run: str) -> tuple[tupl
     neighbor = reset.neighbor
     best = verdict.authors[0].author.value if verdict.authors else ""
     trigger = found.get("trigger")
+    trigger = trigger if isinstance(trigger, dict) else {}
     row = (
         node,
         run,
@@ -144,7 +146,9 @@ def entry_row(found: jsonl.Object, text: str, node: str, run: str) -> tuple[tupl
         int(reset.made_here is not None),
         list(verdict.findings),
         owner(entry),
-        _trigger(trigger if isinstance(trigger, dict) else {}),
+        _trigger(trigger),
+        _number(trigger, "seq", 32) or 0,
+        _number(trigger, "ip_id", 16),
         reset.seen,
         text,
     )
@@ -168,3 +172,8 @@ def _trigger(trigger: dict[str, Any]) -> str:
     if not isinstance(flags, str):
         return ""
     return f"{flags}, data" if trigger.get("payload_len") else flags
+
+
+def _number(trigger: dict[str, Any], name: str, bits: int) -> int | None:
+    value = trigger.get(name)
+    return value if isinstance(value, int) and 0 <= value < 1 << bits else None

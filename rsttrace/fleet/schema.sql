@@ -40,6 +40,8 @@ CREATE TABLE IF NOT EXISTS entries
     findings Array(LowCardinality(String)),
     owner LowCardinality(String),
     trigger LowCardinality(String),
+    trigger_seq UInt32,
+    trigger_ip_id Nullable(UInt16),
     seen UInt64,
     json String CODEC(ZSTD(6))
 )

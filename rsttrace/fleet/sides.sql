@@ -7,7 +7,7 @@ WITH forged AS
     SELECT
         cityHash64(author, device, hops_rst, mac, vendor, neighbor) AS side,
         node, time, local_ip, local_port, remote_ip, remote_port, seq, hops_rst, hops_peer,
-        JSONExtractUInt(json, 'trigger', 'seq') AS answered
+        trigger_seq AS answered
     FROM judged
     WHERE verdict = 'forged' AND direction = 'received' AND made_here = 0 AND seen = 1
       AND time >= {before:DateTime64(9)} AND time < {to:DateTime64(9)}
@@ -24,7 +24,7 @@ marked AS
         (sipHash64(local_ip, local_port, remote_ip, remote_port), 0, 'ends'),
         (sipHash64(remote_ip, remote_port, local_ip, local_port), 1, 'ends'),
         (if(answered > 65535, sipHash64(remote_ip, remote_port, answered), 0), 0, 'numbers'),
-        (sipHash64(local_ip, local_port, toUInt64(seq)), 1, 'numbers')
+        (sipHash64(local_ip, local_port, seq), 1, 'numbers')
     ] AS mark
 ),
 met AS

@@ -46,7 +46,8 @@ SELECT
     toUInt16(pair) AS ip_id, if(sent, NULL, 4) AS hops_rst, if(sent, NULL, 4) AS hops_peer,
     if(forged, 'injector', 'peer-socket') AS author, '' AS device,
     if(sent, '', '00:d0:f8:22:33:44') AS mac, '' AS vendor, '' AS neighbor, 0 AS made_here,
-    [] AS findings, concat('service', toString(a % 300)) AS owner, 'PA, data' AS trigger, 1 AS seen,
+    [] AS findings, concat('service', toString(a % 300)) AS owner, 'PA, data' AS trigger,
+    toUInt32(pair) AS trigger_seq, toUInt16(pair + 1) AS trigger_ip_id, 1 AS seen,
     repeat('x', 40) AS json
 FROM
 (
