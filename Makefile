@@ -70,9 +70,9 @@ browser: $(VENV)/installed-dev ## the HTML report in a real browser (headless Ch
 	@$(call install,chromium fonts-dejavu-core)
 	$(VENV)/bin/python -m pytest tests/browser
 
-fleet: $(VENV)/installed-dev ## many nodes' logs in ClickHouse (chDB: about 830 MB to install)
-	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev,fleet]'
-	$(VENV)/bin/python -m pytest tests/fleet
+fleet: $(VENV)/installed-dev ## many nodes' logs in ClickHouse (chDB: about 830 MB to install), and a fleet in the lab (root)
+	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev,fleet,packages]'
+	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m pytest tests/fleet
 
 screenshots: $(VENV)/installed-dev ## the pictures of README and docs, made anew
 	@$(call install,chromium fonts-dejavu-core)
