@@ -1,6 +1,6 @@
 """``make fuzz``: each target in a process of its own, guided by what it covers (atheris).
 
-What is found is written to tests/fuzz/found/TARGET/: mend it, and keep the file, for
+What is found is written to the folder `found`, by target: mend it, and keep the file, for
 tests/unit/test_fuzz_found.py plays it from then on.
 """
 
