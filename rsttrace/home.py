@@ -6,8 +6,11 @@ zip file there are no paths, and an installation in a folder of its own is on no
 
 from __future__ import annotations
 
+import os
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +20,31 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 """What is on the module path for us: the folder that holds the package, or the zip file."""
 
+_FOLDERS = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
+"""Where the user's folders are (XDG Base Directory Specification)."""
+
 _START = (
     "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
     "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 )
+
+
+@contextmanager
+def leaving_nothing() -> Iterator[None]:
+    """While scapy is imported: it makes folders in the user's home, and keeps what it reads there.
+
+    Where they cannot be made, it does without (_probe_xdg_folder(), scapy/main.py).
+    """
+    before = {name: os.environ.get(name) for name in _FOLDERS}
+    os.environ.update(dict.fromkeys(_FOLDERS, "/dev/null/none"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def extra(name: str) -> str:

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from rsttrace import home
 from rsttrace.capture.extent import Extent
 from rsttrace.capture.tape import MAX_BLOCK, Broken, Tape
 
@@ -108,7 +109,8 @@ class Pcap:
             Broken: it makes no sense.
         """
         if self._reader is None:
-            from scapy.utils import RawPcapReader
+            with home.leaving_nothing():
+                from scapy.utils import RawPcapReader
 
             self._reader = object.__new__(RawPcapReader)  # the header has been read
             self._reader.f, self._reader.endian = self._tape, self._order

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
+from rsttrace import home
 from rsttrace.capture.extent import Clock, Extent
 from rsttrace.capture.pcap import MAX_PACKET, SECOND, Record
 from rsttrace.capture.tape import Broken, Tape
@@ -288,7 +289,8 @@ def _reader() -> Any:
     interface that does not exist, instead of miscounting the packets (draft-ietf-opsawg-pcapng,
     sections 3.1 and 4.1 to 4.6).
     """
-    from scapy.utils import RawPcapNgReader
+    with home.leaving_nothing():
+        from scapy.utils import RawPcapNgReader
 
     class Reader(RawPcapNgReader):  # type: ignore[misc]
         def begin(self, file: Pcapng) -> None:
@@ -395,7 +397,8 @@ def scapy_error() -> Any:
         DependencyError: it is not there.
     """
     try:
-        from scapy.error import Scapy_Exception
+        with home.leaving_nothing():
+            from scapy.error import Scapy_Exception
     except ImportError as error:
         raise DependencyError(
             f"reading this capture needs scapy, which cannot be loaded: {error}",

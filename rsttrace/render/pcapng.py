@@ -14,7 +14,7 @@ from collections import OrderedDict
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from rsttrace import model
+from rsttrace import home, model
 from rsttrace.render.authors import makers_text
 from rsttrace.render.escape import safe
 from rsttrace.render.text import entry_lines
@@ -55,7 +55,8 @@ class Frames:
 
     def __init__(self) -> None:
         # Deferred: scapy takes half a second to load.
-        from scapy.utils import RawPcapNgWriter
+        with home.leaving_nothing():
+            from scapy.utils import RawPcapNgWriter
 
         self._into = io.BytesIO()
         self._blocks: Any = RawPcapNgWriter(os.devnull)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import zipfile
 from pathlib import Path
@@ -42,3 +43,25 @@ def test_a_module_in_a_zip_file_runs_too(tmp_path: Path, monkeypatch: pytest.Mon
         file.writestr("told.py", "import sys\nprint(__name__, *sys.argv[1:])")
     monkeypatch.setattr(home, "ROOT", archive)
     assert run(home.python("told", "a b", "-c")) == "__main__ a b -c\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "written"), [("pcapng-trailing-isb.pcapng", False), ("keepalive-race.pcap", True)]
+)
+def test_captures_leave_nothing_at_home(tmp_path: Path, name: str, written: bool) -> None:
+    """scapy would make its own folders there, and keep what it reads."""
+    user = tmp_path / "user"
+    user.mkdir()
+    case = Path(__file__).parents[1] / "cases" / name
+    options = ["-w", str(tmp_path / "o.pcapng")] if written else []
+    environment = {"PATH": os.environ["PATH"], "HOME": str(user)}
+    done = subprocess.run(
+        home.python("rsttrace", "read", str(case), *options),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "reset" in done.stderr
+    assert not list(user.iterdir())
+    assert not written or (tmp_path / "o.pcapng").stat().st_size
