@@ -201,7 +201,7 @@ def may_say_less(path: str, full: Json, row: Row) -> bool:
         return kind == "sent-netfilter" and row.name == "netfilter-forward"
     if kind == "sent-netfilter":  # the chain
         return path in ("cause.text", "summary")
-    if path not in ("kind", "cause.name", "cause.text", "summary"):
+    if path not in ("kind", "cause.name", "cause.text", "summary", "advice"):
         return False
     return can_know(row, seen(full), Plan.TRACEPOINTS, knows()) != seen(full)
 
