@@ -44,7 +44,8 @@
 	sizeof(type) == 2 ? (type)LOAD("u16", ptr, OFF_##name) : \
 	(type)LOAD("u8", ptr, OFF_##name); })
 #else
-#define MEMBER(type, ptr, name) GET(type, ptr, name)
+/* No function-like macro: the headers of a kernel make macros of such names (sk_state). */
+#define MEMBER GET
 #endif
 
 /* A packet's bytes wherever they lie, also in pages (bpf_dynptr_from_skb(), in such programs since
