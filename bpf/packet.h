@@ -85,6 +85,17 @@ INLINE int tcp_in_ipv6(const __u8 *l3, const __u8 *end, __u8 next, __u32 *offset
 	return ELSEWHERE;
 }
 
+/* What an IPv6 header says (RFC 8200 section 3). */
+INLINE void take_ipv6(struct parsed *p, const __u8 *ip)
+{
+	p->tos = ip[0] << 4 | ip[1] >> 4;
+	p->ttl = ip[7];
+	p->ip_id = 0;
+	p->df = 0;
+	__builtin_memcpy(p->t.saddr, ip + 8, 16);
+	__builtin_memcpy(p->t.daddr, ip + 24, 16);
+}
+
 /* What a TCP header says, beside its ports. `headers`: bytes of all headers, `total`: of the packet,
  * as the IP header says. */
 INLINE int fill_segment(struct parsed *p, __u8 offset, __u8 flags, __u32 headers, __u32 total)
@@ -135,12 +146,7 @@ INLINE int parse_whole(const __u8 *l3, const __u8 *end, struct parsed *p)
 		if (said != PARSED)
 			return said;
 		total = be16(ip + 4) + 40;
-		p->tos = ip[0] << 4 | ip[1] >> 4;
-		p->ttl = ip[7];
-		p->ip_id = 0;
-		p->df = 0;
-		__builtin_memcpy(p->t.saddr, ip + 8, 16);
-		__builtin_memcpy(p->t.daddr, ip + 24, 16);
+		take_ipv6(p, ip);
 	} else {
 		return NO_TCP;
 	}
@@ -204,12 +210,7 @@ INLINE int parse_fragment(const __u8 *l3, const __u8 *end, struct parsed *p, str
 	f->more = ip[43] & 1;
 	f->data = l3 + 48;
 	f->id = be32(ip + 44);
-	p->tos = ip[0] << 4 | ip[1] >> 4;
-	p->ttl = ip[7];
-	p->ip_id = 0;
-	p->df = 0;
-	__builtin_memcpy(p->t.saddr, ip + 8, 16);
-	__builtin_memcpy(p->t.daddr, ip + 24, 16);
+	take_ipv6(p, ip);
 	return 1;
 }
 
