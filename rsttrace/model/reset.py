@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rsttrace.model.comparison import OtherEnd
+from rsttrace.model.record import record
 
 NO_TIME = -(1 << 80)
 """The time of a packet without one (pcapng's Simple Packet Block): no calendar has it."""
@@ -41,7 +42,7 @@ class Scope(enum.Enum):
     NONE = "none"
 
 
-@dataclass(frozen=True)
+@record
 class Endpoint:
     """One end of a connection. `ip` is the text form; v4-mapped addresses are given as IPv4."""
 
@@ -53,7 +54,7 @@ class Endpoint:
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
 
-@dataclass(frozen=True)
+@record
 class Packet:
     """The IP and TCP headers of one packet, as they were on the wire.
 
@@ -96,7 +97,7 @@ class Packet:
         return 6 if self.ip_id is None else 4
 
 
-@dataclass(frozen=True)
+@record
 class Seen:
     """The fields kept of one earlier packet of a flow. `time_ns` is CLOCK_REALTIME.
 
@@ -127,7 +128,7 @@ class Seen:
     tos: int | None = None
 
 
-@dataclass(frozen=True)
+@record
 class TtlCount:
     """How many packets of one direction came with one TTL (hop limit).
 
@@ -142,7 +143,7 @@ class TtlCount:
     strange: int = 0
 
 
-@dataclass(frozen=True)
+@record
 class Half:
     """One direction of a flow: what its packets looked like before the reset.
 
@@ -194,7 +195,7 @@ class Half:
     acked: int | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Peer:
     """The newest confirmed handshake of an address in this namespace (or file), any connection.
 
@@ -213,7 +214,7 @@ class Peer:
     time_ns: int
 
 
-@dataclass(frozen=True)
+@record
 class Baseline:
     """What this flow (else this peer) looked like before the reset.
 
@@ -229,7 +230,7 @@ class Baseline:
     peer: Peer | None = None
 
 
-@dataclass(frozen=True)
+@record
 class SentData:
     """The last packet with data that a socket sent, and the first bytes of that data.
 
@@ -241,7 +242,7 @@ class SentData:
     payload: bytes
 
 
-@dataclass(frozen=True)
+@record
 class LatePacket:
     """What came from an end after a RST in its name, which should have been its last packet.
 
@@ -260,7 +261,7 @@ class LatePacket:
     handshake: bool = False
 
 
-@dataclass(frozen=True)
+@record
 class Race:
     """One end closed after a silence, and the other end's data came after that.
 
@@ -274,7 +275,7 @@ class Race:
     used_ns: int
 
 
-@dataclass(frozen=True)
+@record
 class Upstream:
     """A connection that a process had opened and that was reset: to `remote`, at `time_ns`
     (CLOCK_REALTIME); `refused`: before it was established."""
@@ -284,7 +285,7 @@ class Upstream:
     refused: bool
 
 
-@dataclass(frozen=True)
+@record
 class Other:
     """A RST that came from another address: `ip_id` may betray that one box made both."""
 
@@ -294,7 +295,7 @@ class Other:
     ttl: int
 
 
-@dataclass(frozen=True)
+@record
 class Cause:
     """Why a RST was sent, or what it did. `kernel_reason` is the kernel's own name, if any.
 
@@ -312,7 +313,7 @@ class Cause:
     idle_s: float | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Note:
     """What this node itself knows about why: found beside the packets, in its sockets and rules.
 
@@ -325,7 +326,7 @@ class Note:
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@record
 class Frame:
     """A packet at one interface: where it was and which MAC handed it over (None: no Ethernet).
 
@@ -338,7 +339,7 @@ class Frame:
     ttl: int
 
 
-@dataclass(frozen=True)
+@record
 class Sighting:
     """A packet as a capture shows it at one place. `frame` counts from 1, as Wireshark does.
 
@@ -354,7 +355,7 @@ class Sighting:
     mac: str | None
 
 
-@dataclass(frozen=True)
+@record
 class BridgePort:
     """A port of a bridge of this node, behind which a MAC is. Indices and names of interfaces."""
 
@@ -364,7 +365,7 @@ class BridgePort:
     ifindex: int
 
 
-@dataclass(frozen=True)
+@record
 class SwitchPort:
     """The device at the other end of an interface's cable, as it says itself (LLDP).
 
@@ -379,7 +380,7 @@ class SwitchPort:
     port_text: str | None
 
 
-@dataclass(frozen=True)
+@record
 class Neighbor:
     """The link-layer neighbour that handed us the packet.
 
@@ -400,7 +401,7 @@ class Neighbor:
     switch: SwitchPort | None = None
 
 
-@dataclass(frozen=True)
+@record
 class NextHop:
     """Our own route to the peer: next hop's address, its MAC (if the neighbour table has it).
 
@@ -414,7 +415,7 @@ class NextHop:
     is_local: bool = False
 
 
-@dataclass(frozen=True)
+@record
 class Process:
     """The socket owner's process. ``uid`` is the socket's owner even where pid is unknown.
 
@@ -445,7 +446,7 @@ class Process:
         return f"its process was killed ({name})"
 
 
-@dataclass(frozen=True)
+@record
 class MadeHere:
     """Proof that this very node made the RST we received: where and by what.
 
@@ -463,7 +464,7 @@ class MadeHere:
     owns_source: bool | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Timers:
     """What a connection's timers had counted when it was reset (tcp_keepalive_timer()).
 
@@ -483,7 +484,7 @@ class Timers:
     keepalive_probes: int
 
 
-@dataclass(frozen=True)
+@record
 class AcceptQueue:
     """A listener's connections that wait for accept().
 
@@ -501,7 +502,7 @@ class AcceptQueue:
         return self.length > self.limit
 
 
-@dataclass(frozen=True)
+@record
 class Socket:
     """The socket a reset belongs to. `state` is the state *before* the reset.
 
@@ -526,7 +527,7 @@ class Socket:
     accept_queue: AcceptQueue | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Container:
     """A container, from the socket's cgroup path. `name` only where the node's files tell it."""
 
@@ -534,7 +535,7 @@ class Container:
     name: str | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Pod:
     """A Kubernetes pod, from the cgroup path and the node's log directory."""
 
@@ -543,7 +544,7 @@ class Pod:
     uid: str | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Probed:
     """What the peer answered when it was asked (``--probe``).
 
@@ -563,7 +564,7 @@ class Probed:
     macs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@record
 class Counted:
     """Resets of a storm that were counted in the kernel, not told one by one.
 

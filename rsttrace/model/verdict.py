@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from rsttrace.model.record import record
 from rsttrace.model.reset import Cause, Reset
 
 
@@ -43,7 +44,7 @@ class Author(enum.Enum):
         return self in (Author.PEER_SOCKET, Author.PEER_HOST, Author.PEER_FIREWALL)
 
 
-@dataclass(frozen=True)
+@record
 class Share:
     """One author and the probability (0 to 1) that it made the RST. `text` says who that is.
 
@@ -56,7 +57,7 @@ class Share:
     prior: float | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Evidence:
     """One observation, and what it says.
 
@@ -76,7 +77,7 @@ class Evidence:
     factors: Mapping[Author, float] | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Verdict:
     """Who made a reset, how sure, and why.
 
@@ -106,7 +107,7 @@ class Verdict:
     device_reason: str | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Entry:
     """One line of output: a reset with its verdict. `id` counts a run's entries from 1."""
 

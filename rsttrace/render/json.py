@@ -18,6 +18,11 @@ from rsttrace.render.payload import describe
 from rsttrace.render.times import iso_time
 from rsttrace.stacks import stack
 
+try:  # packages that carry no compiled code do without
+    import orjson
+except ImportError:
+    orjson = None  # type: ignore[assignment]
+
 About = Mapping[str, Optional[str]]
 """What a line says of the run that wrote it."""
 
@@ -124,13 +129,32 @@ def object_line(made: dict[str, Any], run: About | None = None) -> str:
     """
     if run is not None and "run" not in made:
         made = {**made, "run": run}
+    return (_fast(made) or _thorough(made)).replace("\x7f", "\\u007f")
+
+
+def _fast(made: dict[str, Any]) -> str | None:
+    """The object by orjson; None where that is missing, or has other words for it than we have.
+
+    Those are what is not ASCII, numbers of more than 64 bits, and keys that are no strings.
+    """
+    if orjson is None:
+        return None
+    try:
+        text = orjson.dumps(made, default=_plain, option=_AS_WE_DO)
+    except TypeError:
+        return None
+    return text.decode("ascii") if text.isascii() else None
+
+
+def _thorough(made: dict[str, Any]) -> str:
+    """The object by the standard library, whatever is in it."""
     try:
         text = _ENCODER.encode(made)
     except (TypeError, ValueError):  # what JSON has no word for
         text = _ENCODER.encode(_plain(made))
     if "\\ud" in text:  # perhaps a surrogate without its other half
         text = _ENCODER.encode(_plain(made))
-    return text.replace("\x7f", "\\u007f")
+    return text
 
 
 def _plain(value: Any) -> Any:
@@ -162,6 +186,11 @@ def _plain(value: Any) -> Any:
 _ENCODER = json.JSONEncoder(
     ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=_plain, check_circular=False
 )
+
+_AS_WE_DO = (
+    orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS if orjson is not None else 0
+)
+"""Nothing but JSON's own types is encoded by orjson's rules; `_plain` says how the rest is."""
 
 
 def _cause(cause: model.Cause) -> dict[str, Any]:
