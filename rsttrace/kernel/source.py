@@ -15,7 +15,7 @@ from rsttrace.kernel.decode import Context, decode
 from rsttrace.kernel.flows import Halves, learned
 from rsttrace.kernel.followups import WITHIN_S, FollowUps
 from rsttrace.kernel.layout import event_size
-from rsttrace.kernel.order import InOrder
+from rsttrace.kernel.order import HELD_NS, InOrder
 from rsttrace.kernel.protocol import Report, Request
 from rsttrace.kernel.ring import RingBuffer
 from rsttrace.kernel.storm import LINES, Buckets, Count, Rooms
@@ -28,6 +28,9 @@ BACKLOG = 25_000
 """How many raw events may wait in our memory (45 MB); more stay in the ring, then are lost there
 and counted."""
 
+GATHERED_NS = 3_000_000
+"""While resets come thick, the first of a batch waits so much longer for the others (nanoseconds):
+what a turn costs is then shared by more of them."""
 
 ANY_CAUSE = Cause("unknown", "for several reasons", None)
 """Of resets that were counted and have only their kind in common."""
@@ -51,6 +54,7 @@ class LiveSource:
         self._final_late = 0
         self._order = InOrder()
         self._detached = False
+        self._gathers_ns = 0
 
     def __enter__(self) -> LiveSource:
         with contextlib.ExitStack() as stack:
@@ -96,14 +100,18 @@ class LiveSource:
 
         In order of time, with what came after them from the same end; empty when nothing came.
         The turn comes `order.HELD_NS` after the event: one that took longer into the ring buffer
-        may come after a younger one.
+        may come after a younger one. Where several came together, the next ones are gathered.
         """
         if not self._order:
             self._ring.wait(min(seconds, WITHIN_S) if self._follow_ups else seconds)
+        if self._gathers_ns:
+            first_ns = self._order.due_ns() or monotonic_ns() + HELD_NS
+            sleep_until(first_ns + self._gathers_ns)
         found = self.drain()
         while not found and (due_ns := self._order.due_ns()) is not None:
-            time.sleep(max(0, due_ns - monotonic_ns()) / 1e9)
+            sleep_until(due_ns)
             found = self.drain()
+        self._gathers_ns = GATHERED_NS if len(found) > 1 else 0
         return found
 
     def attach_late(self) -> list[str]:
@@ -187,6 +195,11 @@ class LiveSource:
             return self._final_late
         at = config.LATE * config.COUNT_KINDS + config.COUNT_LOST
         return lookup_per_cpu(self._loaded.counts, at)
+
+
+def sleep_until(time_ns: int) -> None:
+    """Sleep until then (CLOCK_MONOTONIC)."""
+    time.sleep(max(0, time_ns - monotonic_ns()) / 1e9)
 
 
 def _decoded(record: bytes, context: Context) -> Reset | LatePacket:
