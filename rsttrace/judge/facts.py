@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rsttrace.model import (
     Half,
@@ -76,6 +76,8 @@ Every stack in use since 2000 offers more (stacks.py)."""
 
 Derived = TypeVar("Derived")
 
+_MISSING: Any = object()
+
 
 def once(look: Callable[[Reset], Derived]) -> Callable[[Reset], Derived]:
     """Derive a fact of a reset once for each judging (which empties `Reset.memo` first)."""
@@ -83,10 +85,10 @@ def once(look: Callable[[Reset], Derived]) -> Callable[[Reset], Derived]:
 
     @functools.wraps(look)
     def remembered(reset: Reset) -> Derived:
-        try:
-            found: Derived = reset.memo[name]
-        except KeyError:
-            found = reset.memo[name] = look(reset)
+        memo = reset.memo
+        found: Derived = memo.get(name, _MISSING)
+        if found is _MISSING:
+            found = memo[name] = look(reset)
         return found
 
     return remembered

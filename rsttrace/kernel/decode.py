@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from ctypes import sizeof
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import lru_cache
+from struct import Struct
+from typing import Any, NamedTuple
 
 from rsttrace.kernel import causes, config
-from rsttrace.kernel.layout import structures
+from rsttrace.kernel.layout import structures, unpacker
 from rsttrace.limits import RECENT
 from rsttrace.model import (
     AcceptQueue,
@@ -73,22 +76,91 @@ def _text(raw: Any) -> str:
     return bytes(raw).split(b"\0", 1)[0].decode(errors="backslashreplace")
 
 
-def _seen(raw: Any, family: int, wall: int, options: str | None = None) -> Seen:
+SEEN = (
+    *("ts", "seq", "ack", "payload_len", "tsval", "tsecr", "ip_id", "window", "segments"),
+    *("flags", "ttl", "df", "tos", "stamped"),
+)
+TTL = ("first_ts", "last_ts", "packets", "strange", "ttl")
+CLOCK = ("ts", "tsval")
+HALF = (
+    *("first_ts", "last_ts", "fin_ts", "strange_ts", "packets", "strange", "syns", "ifindex"),
+    *("end", "acked", "has_acked", "has_syn", "has_new_syn", "ttl", "ttl_min", "ttl_max"),
+    *("df_always", "timestamps", "confirmed", "syn_options_len", "new_options_len"),
+    *("has_mac", "mac"),
+)
+
+
+class Forms(NamedTuple):
+    """How the structures of which an event has many are read, and where a half has them."""
+
+    seen: Struct
+    ttl: Struct
+    clock: Struct
+    half: Struct
+    ttls: range
+    clocks: range
+    recent: int
+    seen_size: int
+    syn: int
+    new_syn: int
+
+
+@lru_cache(maxsize=1)
+def _forms() -> Forms:
+    known = structures()
+    of = known.rst_half
+
+    def places(member: Any, each: Any) -> range:
+        return range(member.offset, member.offset + member.size, sizeof(each))
+
+    return Forms(
+        seen=unpacker("rst_seen", *SEEN),
+        ttl=unpacker("rst_ttl", *TTL),
+        clock=unpacker("rst_clock", *CLOCK),
+        half=unpacker("rst_half", *HALF),
+        ttls=places(of.ttls, known.rst_ttl),
+        clocks=places(of.clock, known.rst_clock),
+        recent=of.recent.offset,
+        seen_size=sizeof(known.rst_seen),
+        syn=of.syn.offset,
+        new_syn=of.new_syn.offset,
+    )
+
+
+def _seen(raw: Any, family: int, wall: int, options: str | None = None, at: int = 0) -> Seen:
+    """The packet (``struct rst_seen``) at this place of a structure's bytes."""
+    (
+        ts,
+        seq,
+        ack,
+        payload_len,
+        tsval,
+        tsecr,
+        ip_id,
+        window,
+        segments,
+        flags,
+        ttl,
+        df,
+        tos,
+        stamped,
+    ) = _forms().seen.unpack_from(raw, at)
+    ipv4 = family == 4
     return Seen(
-        time_ns=raw.ts + wall,
-        ttl=raw.ttl,
-        ip_id=raw.ip_id if family == 4 else None,
-        df=bool(raw.df) if family == 4 else None,
-        flags=flag_letters(raw.flags),
-        seq=raw.seq,
-        ack=raw.ack,
-        window=raw.window,
-        payload_len=raw.payload_len,
-        segments=max(1, raw.segments),
-        tsval=raw.tsval if raw.stamped else None,
-        tsecr=raw.tsecr if raw.stamped else None,
+        ts + wall,
+        ttl,
+        ip_id if ipv4 else None,
+        bool(df) if ipv4 else None,
+        flag_letters(flags),
+        seq,
+        ack,
+        window,
+        payload_len,
+        segments=segments or 1,
+        tsval=tsval if stamped else None,
+        tsecr=tsecr if stamped else None,
         options=options,
-        tos=raw.tos,
+        tos=tos,
     )
 
 
@@ -97,13 +169,16 @@ def _options(raw: Any, length: int) -> str:
 
 
 def _ttls(raw: Any, wall: int) -> tuple[TtlCount, ...]:
-    used = sorted(
-        (slot for slot in raw.ttls if slot.last_ts),
-        key=lambda slot: (-slot.packets - slot.strange, -slot.last_ts, slot.ttl),
-    )
+    forms = _forms()
+    found = [forms.ttl.unpack_from(raw, at) for at in forms.ttls]
+    used = [row for row in found if row[1]]  # last_ts
+    if len(used) > 1:
+        used.sort(key=lambda row: (-row[2] - row[3], -row[1], row[4]))
     return tuple(
-        TtlCount(slot.ttl, slot.packets, slot.first_ts + wall, slot.last_ts + wall, slot.strange)
-        for slot in used
+        [
+            TtlCount(ttl, packets, first + wall, last + wall, strange)
+            for first, last, packets, strange, ttl in used
+        ]
     )
 
 
@@ -112,44 +187,80 @@ def half(raw: Any, family: int, context: Context, until: int) -> Half | None:
 
     `until` is the RST's own time, of CLOCK_MONOTONIC.
     """
-    if not raw.packets:
+    forms = _forms()
+    (
+        first_ts,
+        last_ts,
+        fin_ts,
+        strange_ts,
+        packets,
+        strange,
+        syns,
+        ifindex,
+        end,
+        acked,
+        has_acked,
+        has_syn,
+        has_new_syn,
+        ttl,
+        ttl_min,
+        ttl_max,
+        df_always,
+        timestamps,
+        confirmed,
+        syn_options_len,
+        new_options_len,
+        has_mac,
+        mac,
+    ) = forms.half.unpack_from(raw)
+    if not packets:
         return None
-    newest = raw.packets - 1
-    kept = [raw.recent[(newest - back) % RECENT] for back in range(min(RECENT, raw.packets))]
-    # What a RST provokes (a challenge ACK) may leave before the RST is seen to be dropped.
-    kept = [seen for seen in kept if seen.ts <= until]
     wall = context.clock_offset_ns
-    syn = _seen(raw.syn, family, wall) if raw.has_syn else None
+    last = until + wall
+    recent = []
+    for back in range(1, min(RECENT, packets) + 1):
+        at = forms.recent + (packets - back) % RECENT * forms.seen_size
+        seen = _seen(raw, family, wall, at=at)
+        # What a RST provokes (a challenge ACK) may leave before the RST is seen to be dropped.
+        if seen.time_ns <= last:
+            recent.append(seen)
+    syn = _seen(raw, family, wall, at=forms.syn) if has_syn else None
     new_syn = None
-    if raw.has_new_syn:
-        new_options = _options(raw.new_options, raw.new_options_len)
-        new_syn = _seen(raw.new_syn, family, wall, new_options)
+    if has_new_syn:
+        new_options = _options(raw.new_options, new_options_len)
+        new_syn = _seen(raw, family, wall, new_options, forms.new_syn)
     return Half(
-        packets=raw.packets,
-        ttl=raw.ttl,
-        ttl_min=raw.ttl_min,
-        ttl_max=raw.ttl_max,
+        packets=packets,
+        ttl=ttl,
+        ttl_min=ttl_min,
+        ttl_max=ttl_max,
         syn_ttl=syn.ttl if syn else None,
         syn_window=syn.window if syn else None,
-        df_always=bool(raw.df_always),
-        timestamps=bool(raw.timestamps),
-        mac=_mac(bytes(raw.mac)) if raw.has_mac else None,
-        ifindex=raw.ifindex or None,
-        first_ns=raw.first_ts + wall,
-        last_ns=raw.last_ts + wall,
+        df_always=bool(df_always),
+        timestamps=bool(timestamps),
+        mac=_mac(mac) if has_mac else None,
+        ifindex=ifindex or None,
+        first_ns=first_ts + wall,
+        last_ns=last_ts + wall,
         syn_ns=syn.time_ns if syn else None,
-        end=raw.end,
-        syn_options=_options(raw.syn_options, raw.syn_options_len) if syn else None,
-        recent=tuple(_seen(seen, family, wall) for seen in kept),
+        end=end,
+        syn_options=_options(raw.syn_options, syn_options_len) if syn else None,
+        recent=tuple(recent),
         ttls=_ttls(raw, wall),
-        fin_ns=raw.fin_ts + wall if raw.fin_ts else None,
-        strange=raw.strange,
-        strange_ns=raw.strange_ts + wall if raw.strange else None,
-        syns=raw.syns,
-        confirmed=bool(raw.confirmed),
+        fin_ns=fin_ts + wall if fin_ts else None,
+        strange=strange,
+        strange_ns=strange_ts + wall if strange else None,
+        syns=syns,
+        confirmed=bool(confirmed),
         new_syn=new_syn,
-        clock=tuple((clock.tsval, clock.ts + wall) for clock in raw.clock if clock.ts),
-        acked=raw.acked if raw.has_acked else None,
+        clock=tuple(
+            [
+                (tsval, ts + wall)
+                for ts, tsval in [forms.clock.unpack_from(raw, at) for at in forms.clocks]
+                if ts
+            ]
+        ),
+        acked=acked if has_acked else None,
     )
 
 
@@ -238,6 +349,8 @@ def _detailed(event: Any, context: Context) -> Socket | None:
     reason, judged = _drop_reason(event, context), bool(event.judged)
     state = causes.judged_state(KINDS[event.kind], reason, socket.state, judged)
     told = bool(detail.substate)
+    if not told and state == socket.state and not detail.has_timers and not detail.has_queue:
+        return socket if state != "TIME_WAIT" else replace(socket, minisocket=True)
     return replace(
         socket,
         state=config.TCP_STATES.get(detail.substate) if told else state,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import re
+import struct
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,12 @@ _NUMBERS = {
     "__u16": ctypes.c_uint16,
     "__u32": ctypes.c_uint32,
     "__u64": ctypes.c_uint64,
+}
+_FORMS = {
+    ctypes.c_uint8: "B",
+    ctypes.c_uint16: "H",
+    ctypes.c_uint32: "I",
+    ctypes.c_uint64: "Q",
 }
 
 
@@ -69,6 +76,28 @@ def structures() -> Any:
             members.append((member, of * (sizes.get(size) or int(size)) if size else of))
         known[name] = type(name, (Raw,), {"_fields_": members})
     return SimpleNamespace(**{name: of for name, of in known.items() if name not in _NUMBERS})
+
+
+def unpacker(name: str, *members: str) -> struct.Struct:
+    """Reads these members of a structure in one go: numbers, and arrays of bytes as such.
+
+    An attribute of a ctypes structure costs as much as all of them by this. They are given in the
+    order in which the structure has them, which need not be without gaps.
+
+    Raises:
+        ValueError: they are in another order.
+    """
+    of = getattr(structures(), name)
+    types = dict(of._fields_)
+    form, end = "=", 0
+    for member in members:
+        place = getattr(of, member)
+        if place.offset < end:
+            raise ValueError(f"struct {name}: {member} comes earlier")
+        form += f"{place.offset - end}x" if place.offset > end else ""
+        form += _FORMS.get(types[member]) or f"{place.size}s"
+        end = place.offset + place.size
+    return struct.Struct(form)
 
 
 def event_size() -> int:

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+from rsttrace.commands.run import collect_seldom
 from rsttrace.judge import fingerprints
 from rsttrace.judge.verdict import judge
 from rsttrace.kernel.decode import decode
@@ -38,6 +39,7 @@ def raw_events() -> list[bytes]:
 
 def main() -> None:
     """Measure and print."""
+    collect_seldom()
     events = raw_events()
     resets = [decode(raw, b.CONTEXT) for raw in events]
     told = [reset for reset in resets if isinstance(reset, Reset)]

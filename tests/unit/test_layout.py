@@ -136,8 +136,6 @@ def test_constants_agree() -> None:
 RAW_MEMBERS = {
     "_headers": "rst_headers",
     "_frame": "rst_frame",
-    "_seen": "rst_seen",
-    "_ttls": "rst_half",
     "half": "rst_half",
     "peer_half": "rst_peer",
     "peer": "rst_peer",
@@ -194,21 +192,30 @@ def test_every_member_that_decode_reads_exists() -> None:
         read = members_read(functions[name], "raw")
         assert read, f"{name} reads nothing"
         assert [path for path in read if not has_member(struct, path)] == [], name
-    for name, root, struct in (
-        ("_ttls", "slot", "rst_ttl"),
-        ("half", "clock", "rst_clock"),
-        ("half", "seen", "rst_seen"),
-    ):
-        read = members_read(functions[name], root)
-        assert read, f"{name} reads nothing of {root}"
-        assert [path for path in read if not has_member(struct, path)] == []
+
+
+@pytest.mark.parametrize("name", ["SEEN", "TTL", "CLOCK", "HALF"])
+def test_what_is_read_at_once_is_what_each_member_says(name: str) -> None:
+    """`unpacker` against ctypes, on bytes that are all different."""
+    of = structure(f"rst_{name.lower()}")
+    data = bytes(number % 251 for number in range(1, ctypes.sizeof(of) + 1))
+    raw = of.from_buffer_copy(data)
+    wanted = getattr(decode, name)
+    expected = [getattr(raw, member) for member in wanted]
+    expected = [each if isinstance(each, int) else bytes(each) for each in expected]
+    assert list(layout.unpacker(of.__name__, *wanted).unpack_from(raw)) == expected
+
+
+def test_what_is_read_at_once_is_named_in_order() -> None:
+    with pytest.raises(ValueError, match="struct rst_seen: ts comes earlier"):
+        layout.unpacker("rst_seen", "seq", "ts")
 
 
 def test_no_function_of_decode_is_left_out() -> None:
     """A new function that takes a raw structure must be listed above."""
     taking = set()
     for name, function in functions_of_decode().items():
-        annotation = function.args.args[0].annotation
+        annotation = function.args.args[0].annotation if function.args.args else None
         untyped = isinstance(annotation, ast.Name) and annotation.id == "Any"
         if untyped and members_read(function, "raw"):
             taking.add(name)
