@@ -21,7 +21,7 @@ from tests.kernels.build import apt_options, sources
 from tests.kernels.kernels import GUESTS
 
 RELEASE = "bookworm"
-CONTENTS = ("python3", "python3-bpfcc", "libbpf1", "ieee-data", "iproute2", "nftables", "python3-orjson")
+CONTENTS = ("python3", "python3-bpfcc", "libbpf1", "ieee-data", "iproute2", "nftables")
 """What the package depends on, and what it recommends."""
 
 SHED = ("doc", "man", "locale", "info", "lintian", "zoneinfo", "bash-completion", "fish", "zsh")
