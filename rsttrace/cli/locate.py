@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rsttrace.cli.options import finite, output_option
+from rsttrace.cli.options import finite, output_option, rights_options
 
 
 @click.command("locate")
@@ -62,6 +62,7 @@ from rsttrace.cli.options import finite, output_option
 )
 @click.option("--data", help="What --replay sends: this text.")
 @click.option("--data-file", type=click.File("rb"), help="What --replay sends: this file's bytes.")
+@rights_options
 def command(**options: Any) -> None:
     """Find the devices on the path to a peer, and which of them resets.
 

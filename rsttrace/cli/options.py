@@ -162,6 +162,15 @@ whose_options = _together(
     click.option("--pod", multiple=True, help="Only of this Kubernetes pod: a name or a UID."),
     click.option("--namespace", multiple=True, help="Only of this Kubernetes namespace."),
 )
+rights_options = _together(
+    click.option(
+        "--user",
+        metavar="NAME|UID",
+        help="Become this user, without capabilities, once everything is open; by default nobody "
+        "if started by root.",
+    ),
+    click.option("--keep-root", is_flag=True, help="Stay root instead."),
+)
 filter_options = _together(
     host_option, net_option, port_option, kind_option, origin_option, numeric_option
 )

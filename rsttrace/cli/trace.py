@@ -12,6 +12,7 @@ from rsttrace.cli.options import (
     filter_options,
     output_option,
     plan_option,
+    rights_options,
     show_options,
     whose_options,
 )
@@ -111,6 +112,7 @@ from rsttrace.cli.options import (
     help="Also send each entry as a log record to this OpenTelemetry collector (OTLP over HTTP, "
     "http://HOST:4318; needs rsttrace[otel]).",
 )
+@rights_options
 def command(**options: Any) -> int:
     """Show every TCP reset that this node sends or receives, and who made it.
 

@@ -46,7 +46,7 @@ def balance(counts: Iterable[Counts], *, shown: int, filtered: int, full: bool) 
             the rest. Else what was not looked at is lost.
     """
     sent, filtered_there, lost, aggregated = (sum(column) for column in zip(*counts))
-    left = sent - shown - filtered
+    left = max(0, sent - shown - filtered)  # the counts may be older than what was shown
     return Books(
         shown=shown,
         aggregated=aggregated,

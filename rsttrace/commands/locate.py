@@ -19,6 +19,8 @@ from rsttrace.enrich.replay import MAX_DATA
 from rsttrace.enrich.target import Limits, resolve
 from rsttrace.errors import UsageError
 from rsttrace.model import Path
+from rsttrace.privileges.account import account
+from rsttrace.privileges.giving import Giving
 from rsttrace.render.escape import ascii_only
 
 
@@ -31,7 +33,11 @@ def run_command(options: Mapping[str, Any]) -> None:
         BrokenPipeError: nobody reads.
     """
     job = _job(options)
-    with stop_on_signals() as stop:
+    become = account(options["user"], keep_root=options["keep_root"])
+    with stop_on_signals() as stop, Giving(become) as giving:
+        giving.give_up(probes=True)
+        for line in giving.lines(verbose=False):
+            to_stderr(line)
         locate(job, options["output"], stopped=lambda: stop.requested)
 
 

@@ -12,7 +12,6 @@ import os
 import re
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 from rsttrace.commands.writer import Sink
 from rsttrace.errors import RsttraceError, UsageError
 from rsttrace.model import Entry
+from rsttrace.privileges.outfile import Identity, out_file
 from rsttrace.render.escape import safe
 from rsttrace.render.pcapng import Frame, Frames
 
@@ -30,8 +30,6 @@ SORTED_MOST = 1_000_000
 """Frames of one file that are put in order of time; a larger one stays in the order they came."""
 
 NAME = 4096
-
-_Identity = tuple[int, int]  # device and inode
 
 
 @dataclass(frozen=True)
@@ -130,6 +128,8 @@ class Recording:
         self._written = False
         self.failed = False
         self._check()
+        read = filter(None, map(_identity, inputs))
+        self._place = None if self._streams else out_file(str(self._path), read)
 
     def __enter__(self) -> Recording:
         if self._streams:
@@ -238,20 +238,21 @@ class Recording:
 
     def _begin(self, frames: list[Frame]) -> None:
         """Make the file, with its first entry in it."""
-        if self._rotation is not None and self._path.exists():
-            self._put_aside()  # an earlier run's
-        descriptor, name = self._temporary()
+        assert self._place is not None
+        if self._rotation is not None and self._place.identity() is not None:
+            self._place.put_aside(self._rotation.keep)  # an earlier run's
+        descriptor, name = self._place.temporary()
         try:
             self._descriptor = descriptor
             self._index, self._size = [], 0
             self._write(self._frames.head)
             self._append(frames)
-            self._replace(name)
+            self._place.replace(name, private=self._private, alike=True)
         except BaseException:
             self._descriptor = None
             os.close(descriptor)
             with contextlib.suppress(OSError):
-                os.unlink(name)
+                self._place.discard(name)
             raise
         self._began = time.monotonic()
 
@@ -298,29 +299,6 @@ class Recording:
         )
         self._close()
 
-    def _temporary(self) -> tuple[int, str]:
-        return tempfile.mkstemp(prefix=f".{self._path.name[:200]}.", dir=self._path.parent)
-
-    def _replace(self, temporary: str) -> None:
-        """Put a finished temporary file in the place of ours, with its owner and mode.
-
-        One that is private stays as mkstemp(3) makes it: for its owner alone.
-        """
-        assert self._descriptor is not None
-        try:
-            before = os.stat(self._path)
-        except OSError:
-            mask = os.umask(0)
-            os.umask(mask)
-            mode = 0o666 & ~mask
-        else:
-            with contextlib.suppress(OSError):
-                os.fchown(self._descriptor, before.st_uid, before.st_gid)
-            mode = stat.S_IMODE(before.st_mode)
-        if not self._private:
-            os.fchmod(self._descriptor, mode)
-        os.rename(temporary, self._path)
-
     # ---- the end of a file ----
 
     def _is_full(self) -> bool:
@@ -333,32 +311,10 @@ class Recording:
         return time.monotonic() - self._began >= rotation.seconds
 
     def _rotate(self) -> None:
-        self._finish()
-        self._put_aside()
-
-    def _put_aside(self) -> None:
-        """Rename the file to FILE.N, one more than there are, and remove the oldest."""
+        assert self._place is not None
         assert self._rotation is not None
-        numbers = sorted(
-            int(suffix)
-            for path in self._path.parent.iterdir()
-            if (suffix := path.name.removeprefix(f"{self._path.name}.")).isdecimal()
-            and path.name != suffix
-        )
-        newest = numbers[-1] + 1 if numbers else 1
-        os.rename(self._path, self._numbered(newest))
-        keep = self._rotation.keep
-        if keep is None:
-            return
-        for number in [*numbers, newest][:-keep]:
-            path = self._numbered(number)
-            with contextlib.suppress(OSError):
-                found = path.stat()
-                if _input_with((found.st_dev, found.st_ino), self._inputs) is None:
-                    path.unlink()
-
-    def _numbered(self, number: int) -> Path:
-        return self._path.with_name(f"{self._path.name}.{number}")
+        self._finish()
+        self._place.put_aside(self._rotation.keep)
 
     def _finish(self) -> None:
         """Put the frames in order of time, and close the file."""
@@ -373,25 +329,26 @@ class Recording:
 
     def _sort(self) -> None:
         index = self._index
-        if self._descriptor is None or self._streams or len(index) > SORTED_MOST:
+        if self._descriptor is None or self._place is None or len(index) > SORTED_MOST:
             return
         order = sorted(index, key=lambda row: row[0])
-        if order == index or not os.path.samestat(os.fstat(self._descriptor), os.stat(self._path)):
+        written = os.fstat(self._descriptor)
+        if order == index or (written.st_dev, written.st_ino) != self._place.identity():
             return  # or somebody has moved it
         unsorted = self._descriptor
-        descriptor, name = self._temporary()
+        descriptor, name = self._place.temporary()
         try:
             with open(descriptor, "wb", closefd=False) as target:
                 target.write(self._frames.head)
                 for _, offset, length in order:
                     target.write(os.pread(unsorted, length, offset))
             self._descriptor = descriptor
-            self._replace(name)
+            self._place.replace(name, private=self._private, alike=True)
         except BaseException:
             self._descriptor = unsorted
             os.close(descriptor)
             with contextlib.suppress(OSError):
-                os.unlink(name)
+                self._place.discard(name)
             raise
         os.close(unsorted)
 
@@ -411,11 +368,15 @@ def input_at(path: Path, inputs: Sequence[str]) -> str | None:
     return _input_with((found.st_dev, found.st_ino), inputs)
 
 
-def _input_with(identity: _Identity, inputs: Sequence[str]) -> str | None:
+def _input_with(identity: Identity, inputs: Sequence[str]) -> str | None:
     """The input that is this file, by whatever name."""
-    for name in inputs:
-        with contextlib.suppress(OSError, ValueError):
-            found = os.fstat(0) if name == "-" else os.stat(name)
-            if (found.st_dev, found.st_ino) == identity:
-                return name
-    return None
+    return next((name for name in inputs if _identity(name) == identity), None)
+
+
+def _identity(name: str) -> Identity | None:
+    """Which file an input is; ``None``: none."""
+    try:
+        found = os.fstat(0) if name == "-" else os.stat(name)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino

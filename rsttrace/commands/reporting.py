@@ -11,7 +11,7 @@ import rsttrace
 from rsttrace.commands.wholefile import WholeFile
 from rsttrace.errors import RsttraceError
 from rsttrace.model import Entry
-from rsttrace.render.report import Report, about_lines
+from rsttrace.render.report import Report, about_lines, prepare
 from rsttrace.render.times import iso_time
 
 
@@ -34,6 +34,7 @@ class Reporting:
         self.report = Report(title, utc=utc)
         self._file = WholeFile(path, inputs)
         self._began_ns = now_ns
+        prepare()
 
     def add(self, entry: Entry) -> None:
         """Take in an entry."""

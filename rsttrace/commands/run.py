@@ -21,6 +21,7 @@ from rsttrace.judge.fingerprints import Fingerprints
 from rsttrace.judge.history import Case, History
 from rsttrace.judge.verdict import counted, judge, unread
 from rsttrace.model import NO_TIME, Entry, Origin, Reset, Verdict
+from rsttrace.privileges.account import Account
 from rsttrace.render.json import entry_line, object_line
 from rsttrace.render.logfmt import logfmt_line, object_logfmt
 from rsttrace.render.summary import Tally
@@ -36,7 +37,7 @@ COLLECT_EACH = 20_000
 @dataclass(frozen=True)
 class Options:
     """What a run shows and how; see the command line's help. `ports` are those that the kernel
-    could not be told. `secrets`: there may be data of connections in it.
+    could not be told. `secrets`: there may be data of connections in it. `account`: whom to become.
     """
 
     output: str = "text"
@@ -67,6 +68,7 @@ class Options:
     metrics: str | None = None
     journal: bool = False
     otlp: str | None = None
+    account: Account | None = None
 
 
 class Run:

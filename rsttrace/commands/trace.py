@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from rsttrace.commands.unasked import Unasked
 from rsttrace.commands.watching import Watching
 from rsttrace.commands.whose import whose
 from rsttrace.commands.writer import GRACE_S, POLL_S, Stuck
-from rsttrace.enrich import Enricher, NetnsDirectory
+from rsttrace.enrich import Enricher, NetnsDirectory, reach
 from rsttrace.enrich.setns import inside
 from rsttrace.errors import RsttraceError
 from rsttrace.kernel import knowledge
@@ -31,6 +30,8 @@ from rsttrace.kernel.protocol import Report, Request
 from rsttrace.kernel.rights import effective, missing
 from rsttrace.kernel.source import LiveSource
 from rsttrace.model import Entry, LatePacket, Reset
+from rsttrace.privileges.account import account
+from rsttrace.privileges.giving import Giving
 
 if TYPE_CHECKING:
     from rsttrace.commands.probing import Probing
@@ -134,6 +135,7 @@ def shown_of(options: Mapping[str, Any]) -> Options:
         metrics=options["metrics"],
         journal=options["journal"],
         otlp=options["otlp"],
+        account=account(options["user"], keep_root=options["keep_root"]),
     )
 
 
@@ -169,8 +171,10 @@ def trace(request: Request, options: Options, told: Told | None = None) -> int:
     """
     told = told or Told()
     check_privileges()
+    lacking, leftovers = rights_lines(), leftover_lines()
     with (
         stop_on_signals() as stop,
+        Giving(options.account) as giving,
         Watching(options) as watching,
         Enricher(viewpoint_netns=options.viewpoint_netns) as enricher,
         LiveSource(request, enricher.warm_up) as source,
@@ -200,14 +204,16 @@ def trace(request: Request, options: Options, told: Told | None = None) -> int:
             title=f"TCP resets on {platform.node()}",
         ) as run,
     ):
+        giving.give_up(source, probes=options.locate or options.probe or options.probe_arp)
         run.say(
             "\n".join(
                 [
                     started_line(source.report),
                     *watching.lines(),
                     *unseen_lines(source.report, verbose=options.verbose),
-                    *rights_lines(),
-                    *leftover_lines(),
+                    *lacking,
+                    *leftovers,
+                    *giving.lines(verbose=options.verbose),
                 ]
             )
         )
@@ -223,7 +229,7 @@ def trace(request: Request, options: Options, told: Told | None = None) -> int:
         try:
             watching.ready(source.report, run.writer.about)
             told.armed()
-            _Tracing(run, source, enricher, probing, noting, watching).run()
+            _Tracing(run, source, enricher, probing, noting, watching, giving).run()
         except Stuck:
             run.say("warning: nobody reads the output; ending without the rest")
         probing.tell_left_out(run)
@@ -263,6 +269,7 @@ class _Tracing:
         probing: Probing | Unasked,
         noting: Noting,
         watching: Watching,
+        giving: Giving,
     ) -> None:
         self._run = run
         self._source = source
@@ -270,6 +277,7 @@ class _Tracing:
         self._probing = probing
         self._noting = noting
         self._watching = watching
+        self._giving = giving
         self._losses = Losses(lambda: source.counts().values(), run.say)
         self._counts_due = time.monotonic() + EVERY_S
         run.writer.while_waiting(self._losses.tell)
@@ -292,6 +300,7 @@ class _Tracing:
             for target in source.attach_late():
                 run.say(f"now attached: {target}")
             run.look_after_readers()
+            self._giving.check(run.say)
         self._watching.stopping()
         source.detach()
         self._show_rest()
@@ -351,6 +360,11 @@ class _Tracing:
 def _end(run: Run, source: LiveSource) -> Books:
     """Say what is missing, and end with counts."""
     books = balance(source.counts().values(), shown=run.shown, filtered=run.filtered, full=run.full)
+    if source.blind:
+        run.say(
+            "warning: the kernel's counts could not be read to the end, for want of the helper: "
+            "what was lost or only counted since is not known"
+        )
     if late_lost := source.late_lost():
         run.say(
             f"warning: {late_lost} packets that came after a reset are lost: verdicts may lack them"
@@ -378,9 +392,18 @@ def unknown_ifaces(
         if not missing:
             break
         with contextlib.suppress(RsttraceError, OSError):
-            found = inside(directory.way_into(inode), socket.if_nameindex)
-            missing -= {name for _, name in found}
+            missing -= inside(directory.way_into(inode), interfaces)
     return [name for name in names if name in missing and len(wanted) <= NAMESPACES_LOOKED]
+
+
+def interfaces() -> set[str]:
+    """The names of the interfaces of the thread's namespace (proc_pid_net(5), dev).
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    lines = reach.read_file("dev").splitlines()[2:]
+    return {line.rpartition(":")[0].strip() for line in lines}
 
 
 def on_port(reset: Reset, ports: frozenset[int]) -> bool:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from rsttrace.commands.recording import input_at
 from rsttrace.errors import RsttraceError, UsageError
+from rsttrace.privileges.outfile import out_file
 
 
 class WholeFile:
@@ -34,12 +33,13 @@ class WholeFile:
                 f"--report would overwrite {name!a}: it is read",
                 hint="name another file with --report",
             )
+        self._place = out_file(str(self._path))
         try:
-            descriptor, name = self._open()
+            descriptor, name = self._place.temporary()
+            os.close(descriptor)
+            self._place.discard(name)
         except OSError as error:
             raise self._failed(error) from None
-        os.close(descriptor)
-        os.unlink(name)
 
     def write(self, text: str, *, private: bool = False) -> None:
         """Write it. `private`: only its owner may read it.
@@ -49,23 +49,15 @@ class WholeFile:
         """
         name = None
         try:
-            descriptor, name = self._open()
+            descriptor, name = self._place.temporary()
             with open(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
-            if not private:
-                os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, self._path)
+            self._place.replace(name, private=private, alike=False)
         except OSError as error:
             if name is not None:
                 with contextlib.suppress(OSError):
-                    os.unlink(name)
+                    self._place.discard(name)
             raise self._failed(error) from None
-
-    def _open(self) -> tuple[int, str]:
-        """A new file beside it: descriptor and path."""
-        if self._path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        return tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
 
     def _failed(self, error: OSError) -> RsttraceError:
         why = error.strerror or str(error)
@@ -73,9 +65,3 @@ class WholeFile:
             f"cannot write the report {str(self._path)!r}: {why}",
             hint="name a file you may write with --report",
         )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -12,6 +12,7 @@ from dataclasses import replace
 from rsttrace.enrich.neighbors import Neighbors
 from rsttrace.enrich.netns import NetnsDirectory
 from rsttrace.enrich.owner import Owners
+from rsttrace.enrich.owner import owners as make_owners
 from rsttrace.enrich.proxied import answered_here
 from rsttrace.enrich.question import REFUSED
 from rsttrace.enrich.service import Services
@@ -46,7 +47,7 @@ class Enricher:
         self.directory = directory or NetnsDirectory()
         self._neighbors = Neighbors(self.directory) if neighbors is True else neighbors or None
         self._close_neighbors = neighbors is True
-        self._owners = Owners() if owners is True else owners or None
+        self._owners = make_owners() if owners is True else owners or None
         self._unready: deque[Reset] = deque(maxlen=_PUT_OFF)
         self._services = Services(self.directory, self._owners) if self._owners else None
 

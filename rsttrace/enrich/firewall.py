@@ -10,16 +10,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import select
-import subprocess
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
+from rsttrace.enrich import reach
 from rsttrace.enrich.question import Question
+from rsttrace.enrich.reach import which
 from rsttrace.enrich.ruleset import NftReader, Packet, Rule, Ruleset, SaveReader, candidates
 from rsttrace.enrich.spaces import Spaces
 from rsttrace.limits import (
@@ -28,19 +28,12 @@ from rsttrace.limits import (
     RULES_NAMED,
     RULES_NAMESPACES,
     RULES_TOOL_BYTES,
-    RULES_TOOL_MEMORY,
     RULES_TOOL_S,
 )
 from rsttrace.model import Note
 
-FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin")
-"""Where the tools are looked for: not where $PATH says."""
-
-_ENVIRONMENT = {"PATH": "/usr/sbin:/sbin:/usr/bin:/bin", "LC_ALL": "C"}
 _CHUNK = 1 << 16
 _SLICE_S = 0.05
-_LEGACY_NAMES = {"ip": "/proc/thread-self/net/ip_tables_names",
-                 "ip6": "/proc/thread-self/net/ip6_tables_names"}  # fmt: skip
 _IPTABLES_TABLES = ("filter", "mangle", "raw", "security", "nat")
 
 Reader = Union[NftReader, SaveReader]
@@ -53,15 +46,6 @@ class Reading:
     rules: Ruleset
     began_ns: int
     ended_ns: int
-
-
-def tool(name: str) -> str | None:
-    """The absolute path of a program; ``None``: it is not installed."""
-    for folder in FOLDERS:
-        path = os.path.join(folder, name)
-        if os.access(path, os.X_OK):
-            return path
-    return None
 
 
 class Firewall:
@@ -153,7 +137,7 @@ class Firewall:
         """All rules of the thread's namespace; None: no tool could list any."""
         found = Ruleset()
         done: list[bool] = []
-        nft = tool("nft")
+        nft = which("nft")
         if nft is None:
             self._complain("nft is not installed: rules of nftables are not listed")
         else:
@@ -189,15 +173,15 @@ class Firewall:
         it is asked only where the kernel has one in this namespace.
         """
         commands = []
-        plain = tool(f"{name}-save")
+        plain = which(f"{name}-save")
         mine = {(family, table) for table in _IPTABLES_TABLES}
         if listed is None or mine & listed.tables:
-            command = tool(f"{name}-nft-save") or plain
+            command = which(f"{name}-nft-save") or plain
             if command is not None:
                 commands.append((name, command))
-        with contextlib.suppress(OSError), open(_LEGACY_NAMES[family], encoding="ascii") as file:
-            if file.read().strip():
-                command = tool(f"{name}-legacy-save") or plain
+        with contextlib.suppress(OSError):
+            if reach.read_file(f"{family}_tables_names").strip():
+                command = which(f"{name}-legacy-save") or plain
                 if command is None:
                     self._complain(f"{name}-legacy-save is not installed: its rules are not listed")
                 elif command not in [known for _, known in commands]:
@@ -218,21 +202,12 @@ class Firewall:
         """
         name = os.path.basename(command[0])
         try:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env=_ENVIRONMENT,
-                start_new_session=True,
-            )
+            child = reach.start(command)
         except OSError as error:
             self._complain(f"{name} does not start: {error.strerror}")
             return None
         try:
-            _restrain(child.pid)
-            problem = _read(child, reader, stopped)
+            problem = _read(child.output, reader, stopped)
             if problem is not None:
                 self._complain(f"{name}: {problem}; its rules are not named")
                 return None
@@ -240,30 +215,12 @@ class Firewall:
             if code:
                 self._complain(f"{name} ends with exit code {code}; its rules are not named")
             return code
-        except subprocess.TimeoutExpired:
-            return None
         finally:
-            child.kill()
-            child.wait()
-            assert child.stdout is not None
-            child.stdout.close()
+            child.close()
 
 
-def _restrain(pid: int) -> None:
-    """Bound a tool's memory and time, and let everything else go first."""
-    seconds = int(RULES_TOOL_S) + 1
-    with contextlib.suppress(OSError, ValueError):
-        resource.prlimit(pid, resource.RLIMIT_AS, (RULES_TOOL_MEMORY, RULES_TOOL_MEMORY))
-        resource.prlimit(pid, resource.RLIMIT_CPU, (seconds, seconds))
-        os.setpriority(os.PRIO_PROCESS, pid, 10)
-
-
-def _read(
-    child: subprocess.Popen[bytes], reader: Reader, stopped: Callable[[], bool]
-) -> str | None:
+def _read(descriptor: int, reader: Reader, stopped: Callable[[], bool]) -> str | None:
     """Read a tool's output to its end; what went wrong, if anything."""
-    assert child.stdout is not None
-    descriptor = child.stdout.fileno()
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     ends = time.monotonic() + RULES_TOOL_S

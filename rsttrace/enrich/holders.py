@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import os
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 
-from rsttrace.enrich import probes
+from rsttrace.enrich import probes, reach
 from rsttrace.enrich.rawsocket import attach_filter, readable
 from rsttrace.enrich.setns import inside
 from rsttrace.enrich.target import address_family
@@ -29,6 +32,7 @@ LISTEN_S = 0.75
 """After the last one. Hosts answer solicitations at once, but may be asleep (RFC 4861 §10: 1 s)."""
 
 _SLICE_S = 0.05
+_SIOCGIFNAME = 0x8910  # include/uapi/linux/sockios.h
 
 
 def find_holders(
@@ -80,7 +84,7 @@ def _prepare(sock: socket.socket, ip: str, ifindex: int) -> bytes:
     attach_filter(sock, probes.answer_filter(family))
     try:
         protocol = probes.ETH_P_IPV6 if family == 6 else probes.ETH_P_ARP
-        sock.bind((socket.if_indextoname(ifindex), protocol))
+        sock.bind((_name(sock, ifindex), protocol))
         source = socket.inet_pton(kind, _source(kind, ip, ifindex))
     except OSError as error:
         raise RsttraceError(
@@ -112,15 +116,21 @@ def _answers(
 def _packet_socket() -> socket.socket:
     """Not bound yet: with protocol 0 nothing is received until it is (packet(7))."""
     try:
-        return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        return reach.make_socket(socket.AF_PACKET, socket.SOCK_RAW)
     except OSError as error:
         if error.errno == errno.EPERM:
             raise PrivilegeError("asking by ARP needs CAP_NET_RAW", hint="run it as root") from None
         raise RsttraceError(f"no packet socket: {error.strerror}") from None
 
 
+def _name(sock: socket.socket, ifindex: int) -> str:
+    """An interface's name in the socket's namespace (netdevice(7))."""
+    answer = fcntl.ioctl(sock, _SIOCGIFNAME, struct.pack("16si20x", b"", ifindex))
+    return os.fsdecode(answer[:16].partition(b"\0")[0])
+
+
 def _source(kind: int, ip: str, ifindex: int) -> str:
     """The address that this host would talk to `ip` from; nothing is sent."""
-    with socket.socket(kind, socket.SOCK_DGRAM) as sock:
+    with reach.make_socket(kind, socket.SOCK_DGRAM) as sock:
         sock.connect((ip, 9, 0, ifindex) if kind == socket.AF_INET6 else (ip, 9))
         return str(sock.getsockname()[0]).partition("%")[0]

@@ -11,7 +11,7 @@ from rsttrace.enrich.escaped import Escapes, Learned
 from rsttrace.enrich.firewall import Firewall
 from rsttrace.enrich.listeners import Listeners
 from rsttrace.enrich.netns import NetnsDirectory
-from rsttrace.enrich.owner import Owners
+from rsttrace.enrich.owner import owners as make_owners
 from rsttrace.enrich.question import Answer, Question
 from rsttrace.enrich.redirected import Owns, Redirects
 from rsttrace.enrich.spaces import Spaces
@@ -48,7 +48,7 @@ class Inquiry:
         learned: Learned | None = None,
         whole_node: bool = True,
     ) -> None:
-        spaces, owners = Spaces(directory, whole_node), Owners()
+        spaces, owners = Spaces(directory, whole_node), make_owners()
         self._firewall = Firewall(spaces)
         self._redirects = Redirects(spaces, self._firewall, owns)
         self._listeners = Listeners(spaces, owners)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -212,7 +211,7 @@ class Listeners:
         process = self._owners.process(one.inode, netns) if one.inode is not None else None
         if process is None:
             return Listener(one, None, None, None)
-        return Listener(one, *process, age_s(process[0]))
+        return Listener(one, *process, self._owners.age_s(process[0]))
 
     def _values(self, question: Question, listeners: list[Listener]) -> dict[str, Any]:
         return {
@@ -230,20 +229,6 @@ class Listeners:
                 for one in listeners
             ],
         }
-
-
-def age_s(pid: int, proc: str = "/proc") -> float | None:
-    """For how many seconds a process has run; ``None``: it is gone.
-
-    ``starttime``, the 22nd field of proc_pid_stat(5), counts ticks since boot.
-    """
-    try:
-        with open(f"{proc}/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            ticks = int(file.read().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return None
-    since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
-    return round(max(0.0, since_boot - ticks / os.sysconf("SC_CLK_TCK")), 1)
 
 
 def _named(listeners: list[Listener]) -> str:

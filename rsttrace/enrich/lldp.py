@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+from rsttrace.enrich import reach
 from rsttrace.model import SwitchPort
 
 COMMAND = "lldpcli"
@@ -25,32 +26,47 @@ MAX_TEXT = 512
 """A TLV holds 511 bytes (IEEE 802.1AB §8.2)."""
 
 
+class _Process:
+    """What this process was told for good: the namespace that it is in, and the answer."""
+
+    told: tuple[int, bytes] | None = None
+
+
+def ask_now() -> None:
+    """Ask for the rest of this process's life: it is about to give away the rights to."""
+    netns = _inode("self")
+    if netns is not None and _Process.told is None:
+        _Process.told = netns, _answer(netns)
+
+
 class Lldp:
     """What lldpd says of this namespace's interfaces. No look-up raises."""
 
     def __init__(self) -> None:
         self._ports: dict[str, list[SwitchPort]] | None = None
+        self._answer: bytes | None = None
         self._netns: int | None = None
 
     def load(self) -> None:
         """Ask lldpd now, if that has not been done and it runs in our own network namespace."""
-        if self._ports is not None:
-            return
-        self._ports = {}
-        command = shutil.which(COMMAND)
-        if command is None:
+        if self._answer is not None:
             return
         self._netns = _inode("self")
-        # lldpd names interfaces of its own namespace, wherever its socket can be reached from
-        if self._netns is None or self._netns not in _daemons():
-            return
-        self._ports = read_neighbors(_ask(command))
+        if reach.helper() is not None:
+            ask_now()
+        told = _Process.told
+        if told is not None and told[0] == self._netns:
+            self._answer = told[1]
+        else:
+            self._answer = b"" if self._netns is None else _answer(self._netns)
 
     def port(self, netns: int, ifname: str) -> SwitchPort | None:
         """Where an interface is plugged in; ``None``: unknown, or several devices answer there."""
         self.load()
-        if self._ports is None or netns != self._netns:
+        if netns != self._netns or not self._answer:
             return None
+        if self._ports is None:
+            self._ports = read_neighbors(self._answer)
         found = self._ports.get(ifname, [])
         return found[0] if len(found) == 1 else None
 
@@ -96,6 +112,15 @@ def _value(holder: dict[str, Any], key: str) -> str | None:
         if isinstance(value, str) and value:
             return value[:MAX_TEXT]
     return None
+
+
+def _answer(netns: int) -> bytes:
+    """What the lldpd of our own namespace says; empty if there is none.
+
+    It names interfaces of its own namespace, wherever its socket can be reached from.
+    """
+    command = shutil.which(COMMAND)
+    return b"" if command is None or netns not in _daemons() else _ask(command)
 
 
 def _ask(command: str) -> bytes:

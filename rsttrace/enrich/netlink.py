@@ -14,7 +14,7 @@ import struct
 from contextlib import suppress
 from typing import Any, Callable
 
-from rsttrace.enrich import lean
+from rsttrace.enrich import lean, reach
 from rsttrace.enrich.setns import call_in
 
 # include/uapi/linux/rtnetlink.h
@@ -286,6 +286,9 @@ def open_in(path: str, inode: int) -> socket.socket:
         OSError: it is gone, or may not be entered.
         RuntimeError: no thread can be started.
     """
+    helper = reach.helper()
+    if helper is not None and os.stat("/proc/thread-self/ns/net").st_ino != inode:
+        return helper.socket(path, *_ROUTE, inode)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if os.fstat(descriptor).st_ino != inode:
@@ -297,7 +300,8 @@ def open_in(path: str, inode: int) -> socket.socket:
         os.close(descriptor)
 
 
+_ROUTE = (socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+
+
 def _route_socket() -> socket.socket:
-    return socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
-    )
+    return socket.socket(*_ROUTE)

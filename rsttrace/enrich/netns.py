@@ -12,10 +12,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import time
 from dataclasses import dataclass
-from typing import Callable
+from typing import Callable, Optional
 
+from rsttrace.enrich import reach
+from rsttrace.enrich.reach import Status
 from rsttrace.errors import RsttraceError, UsageError
 
 NAME_DIRS = ("/run/netns", "/var/run/docker/netns")
@@ -214,60 +217,96 @@ class NetnsDirectory:
     def _scan(self, now: float) -> None:
         """Start over: vanished namespaces must not stay, their inode numbers are used again."""
         self._scanned = now
-        found: dict[int, _Entry] = {}
-        # the first path wins: these two outlive any other process
-        for pid in ("self", "1", *_pids(self._proc)):
-            path = f"{self._proc}/{pid}/ns/net"
-            inode = self._inode(path)
-            if inode is not None and inode not in found:
-                found[inode] = _Entry(None, path)
+        helper = reach.helper()
+        told = all_namespaces(self._proc) if helper is None else _asked(helper, all_of_them=True)
+        found = {inode: _Entry(name, path) for inode, name, path in told}
         found.update(self._scan_names(now))
         self._entries = found
 
     def _changed(self) -> tuple[int, ...]:
         """When names came or went last, for each directory of names (0: there is none)."""
-        stamps = []
-        for directory in self._name_dirs:
-            try:
-                stamps.append(os.stat(directory).st_mtime_ns)
-            except OSError:
-                stamps.append(0)
-        return tuple(stamps)
+        found = map(self._status, self._name_dirs)
+        return tuple(0 if status is None else status.modified_ns for status in found)
 
     def _scan_names(self, now: float) -> dict[int, _Entry]:
         self._named = now
         self._stamp = self._changed()
+        helper = reach.helper()
+        if helper is None:
+            told = named_namespaces(self._name_dirs, self._proc)
+        else:
+            told = _asked(helper, all_of_them=False)
         found: dict[int, _Entry] = {}
-        device = self._device(f"{self._proc}/self/ns/net")
-        for directory in self._name_dirs:
-            try:
-                names = sorted(os.listdir(directory))
-            except OSError:
-                continue
-            for name in names:
-                path = os.path.join(directory, name)
-                try:
-                    status = os.stat(path)
-                except OSError:
-                    continue
-                # a name whose namespace is not mounted (yet) is an empty file elsewhere
-                if device is None or status.st_dev == device:
-                    found.setdefault(status.st_ino, _Entry(name, path))
+        for inode, name, path in told:
+            found.setdefault(inode, _Entry(name, path))
         return found
 
-    @staticmethod
-    def _inode(path: str) -> int | None:
-        try:
-            return os.stat(path).st_ino
-        except OSError:
-            return None
+    def _inode(self, path: str) -> int | None:
+        status = self._status(path)
+        return None if status is None else status.inode
 
     @staticmethod
-    def _device(path: str) -> int | None:
+    def _status(path: str) -> Status | None:
+        helper = reach.helper()
+        return status_of(path) if helper is None else helper.status(path)
+
+
+Namespaces = list[tuple[int, Optional[str], str]]
+"""Inode number, name (``None``: a process leads there) and path of each."""
+
+
+def all_namespaces(proc: str = "/proc") -> Namespaces:
+    """The namespaces that a process leads to."""
+    found: dict[int, str] = {}
+    # the first path wins: these two outlive any other process
+    for pid in ("self", "1", *_pids(proc)):
+        path = f"{proc}/{pid}/ns/net"
+        status = status_of(path)
+        if status is not None:
+            found.setdefault(status.inode, path)
+    return [(inode, None, path) for inode, path in found.items()]
+
+
+def named_namespaces(name_dirs: tuple[str, ...] = NAME_DIRS, proc: str = "/proc") -> Namespaces:
+    """The namespaces that have a name."""
+    found: Namespaces = []
+    own = status_of(f"{proc}/self/ns/net")
+    for directory in name_dirs:
         try:
-            return os.stat(path).st_dev
+            names = sorted(os.listdir(directory))
         except OSError:
-            return None
+            continue
+        for name in names:
+            path = os.path.join(directory, name)
+            status = status_of(path)
+            # a name whose namespace is not mounted (yet) is an empty file elsewhere
+            if status is not None and (own is None or status.device == own.device):
+                found.append((status.inode, name, path))
+    return found
+
+
+def status_of(path: str) -> Status | None:
+    """What stat(2) says of a path; ``None``: it is not there, or not for us to see."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return Status(found.st_ino, found.st_dev, found.st_mtime_ns)
+
+
+def is_way(path: str) -> bool:
+    """Whether a path is of those that lead to namespaces here: a process's, or a name's."""
+    folder, _, name = path.rpartition("/")
+    if folder in NAME_DIRS:
+        return name not in ("", ".", "..") and "\0" not in name
+    return re.fullmatch(r"/proc/(?:self|[1-9][0-9]{0,9})/ns/net", path) is not None
+
+
+def _asked(helper: reach.Helper, *, all_of_them: bool) -> Namespaces:
+    try:
+        return helper.namespaces(all_of_them=all_of_them)
+    except OSError:
+        return []
 
 
 def _is_number(text: str) -> bool:

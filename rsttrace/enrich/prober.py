@@ -20,7 +20,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from rsttrace.enrich import probes
+from rsttrace.enrich import probes, reach
 from rsttrace.enrich.answers import Answers, Probe
 from rsttrace.enrich.rawsocket import (
     IPV6_HOPLIMIT,
@@ -99,7 +99,7 @@ class Prober:
     def _find_source(self) -> tuple[str | int, ...]:
         """The address that we talk to the peer from, with port 0."""
         target = self._target
-        with socket.socket(address_family(target.family), socket.SOCK_DGRAM) as route:
+        with reach.make_socket(address_family(target.family), socket.SOCK_DGRAM) as route:
             try:
                 route.connect((target.sockaddr[0], target.port, *target.sockaddr[2:]))
             except OSError as error:
@@ -117,7 +117,7 @@ class Prober:
 
         def reserve(kind: socket.SocketKind) -> int:
             family = address_family(self._target.family)
-            holder = self._closing.enter_context(socket.socket(family, kind))
+            holder = self._closing.enter_context(reach.make_socket(family, kind))
             holder.bind(own)
             return int(holder.getsockname()[1])
 

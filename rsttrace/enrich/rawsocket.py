@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from time import time_ns
 
-from rsttrace.enrich import probes
+from rsttrace.enrich import probes, reach
 from rsttrace.enrich.target import address_family
 from rsttrace.errors import PrivilegeError, RsttraceError
 
@@ -46,7 +46,7 @@ def raw_socket(closing: contextlib.ExitStack, family: int, protocol: int) -> soc
         PrivilegeError: CAP_NET_RAW is missing (raw(7)).
     """
     try:
-        sock = socket.socket(address_family(family), socket.SOCK_RAW, protocol)
+        sock = reach.make_socket(address_family(family), socket.SOCK_RAW, protocol)
     except PermissionError:
         raise PrivilegeError(
             "probing a path needs root (CAP_NET_RAW)", hint="run it with sudo"

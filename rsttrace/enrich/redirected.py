@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from rsttrace.enrich import reach
 from rsttrace.enrich.firewall import Firewall, place, rule_values
 from rsttrace.enrich.question import Question, end_text
 from rsttrace.enrich.spaces import Spaces
@@ -39,7 +40,7 @@ def has_address(ip: str) -> bool:
 def _ipv4_addresses() -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
     room = array.array("B", bytes(_ADDRESSES * _IFREQ))
     where, size = room.buffer_info()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    with reach.make_socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         answer = fcntl.ioctl(sock, _SIOCGIFCONF, struct.pack("iL", size, where))
     (used,) = struct.unpack_from("i", answer)
     data = room.tobytes()[:used]
@@ -47,8 +48,8 @@ def _ipv4_addresses() -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
 
 
 def _ipv6_addresses() -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    with open("/proc/thread-self/net/if_inet6", encoding="ascii") as file:
-        return {ipaddress.IPv6Address(bytes.fromhex(line.split()[0])) for line in file}
+    lines = reach.read_file("if_inet6").splitlines()
+    return {ipaddress.IPv6Address(bytes.fromhex(line.split()[0])) for line in lines}
 
 
 class Redirects:

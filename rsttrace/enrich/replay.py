@@ -17,7 +17,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 
-from rsttrace.enrich import probes
+from rsttrace.enrich import probes, reach
 from rsttrace.enrich.prober import SLICE_S
 from rsttrace.enrich.rawsocket import Received, attach_filter, raw_socket, readable, receive
 from rsttrace.enrich.setns import inside
@@ -119,7 +119,7 @@ class Replayer:
         Raises:
             RsttraceError: the peer does not take the connection.
         """
-        with socket.socket(self._family, socket.SOCK_STREAM) as sock:
+        with reach.make_socket(self._family, socket.SOCK_STREAM) as sock:
             sock.bind(("", 0))
             port = sock.getsockname()[1]
             attach_filter(self._tcp, probes.port_filter(self._target.family, [port]))

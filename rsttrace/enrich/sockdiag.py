@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rsttrace.enrich import reach
 from rsttrace.limits import SOCKETS_READ
 from rsttrace.model import Endpoint
 from rsttrace.tcp import address
@@ -97,9 +98,7 @@ def sockets(states: int, sport: int = 0, dport: int = 0, most: int = SOCKETS_REA
 
 
 def _dump(family: int, states: int, sport: int, dport: int) -> Iterator[InetSocket]:
-    with socket.socket(
-        socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
-    ) as asking:
+    with reach.make_socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as asking:
         identity = _ID.pack(sport, dport, b"", b"") + bytes(12)
         body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, states) + identity
         size = _HEADER.size + len(body)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from rsttrace.enrich import reach
 from rsttrace.enrich.netns import NetnsDirectory
 from rsttrace.enrich.setns import inside
 from rsttrace.errors import RsttraceError
@@ -77,7 +78,7 @@ def _own() -> int:
 
 def cookie() -> int | None:
     """The cookie of the thread's namespace, which is never used again; ``None`` before 5.14."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    with reach.make_socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
             raw = sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
         except OSError:

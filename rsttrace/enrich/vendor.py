@@ -8,10 +8,14 @@ searched in place: their in-memory indexes would double rsttrace's memory.
 from __future__ import annotations
 
 import csv
+import importlib.util
 import mmap
 import os
 import re
 from functools import lru_cache
+from typing import BinaryIO
+
+from rsttrace.enrich import reach
 
 IEEE_DATA = "/usr/share/ieee-data"
 """Where Debian and Ubuntu's package ``ieee-data`` keeps the registry as CSV."""
@@ -100,7 +104,7 @@ def _from_iab(prefix: str) -> str | None:
     # the organisation stands in the line above the block, which does not repeat the first half
     record = re.compile(re.escape(hyphened) + rb"[ \t]+\(hex\)([^\n]*)\n" + block)
     try:
-        with open(path or "", "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as m:
+        with _open(path or "") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as m:
             match = record.search(m)
             return match[1].decode("utf-8", "replace").strip() or None if match else None
     except (OSError, ValueError):
@@ -120,18 +124,39 @@ def _from_netaddr(hyphened: str) -> str | None:
         return None
 
 
+@lru_cache
 def _netaddr_file(name: str) -> str | None:
     """The path of a registry file that netaddr brings; ``None`` if it is not a plain file."""
-    import netaddr.eui
+    found = importlib.util.find_spec("netaddr")  # it need not be imported for that
+    for folder in (found.submodule_search_locations or ()) if found is not None else ():
+        path = os.path.join(folder, "eui", name)
+        if os.path.isfile(path):
+            return path
+    return None
 
-    path = os.path.join(os.path.dirname(netaddr.eui.__file__ or ""), name)
-    return path if os.path.isfile(path) else None
+
+def _open(path: str) -> BinaryIO:
+    """Raises OSError: it cannot be opened, here or by the helper."""
+    try:
+        return open(path, "rb")
+    except PermissionError:
+        helper = reach.helper()
+        if helper is None:
+            raise
+        return open(helper.data(path), "rb")
+
+
+def files() -> tuple[str, ...]:
+    """The files that are looked into."""
+    names = ("oui36.csv", "mam.csv", "oui.csv")
+    brought = [_netaddr_file(name) for name in ("oui.txt", "iab.txt")]
+    return (*(os.path.join(IEEE_DATA, name) for name in names), *filter(None, brought))
 
 
 def _line(path: str, start: bytes) -> str | None:
     """The first line of a file that begins with `start` (which begins with the newline before)."""
     try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+        with _open(path) as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
             at = data.find(start)
             if at < 0:
                 return None

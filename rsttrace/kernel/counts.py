@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from typing import NamedTuple
 
-from rsttrace.kernel import syscalls
+from rsttrace.kernel.lookup import Lookup, lookup
 
 
 class Counts(NamedTuple):
@@ -22,20 +21,19 @@ class Counts(NamedTuple):
     aggregated: int
 
 
-def lookup_per_cpu(descriptor: int, index: int) -> int:
+def lookup_per_cpu(descriptor: int, index: int, lookup: Lookup = lookup) -> int:
     """The sum over all CPUs of one u64 of a per-CPU array map.
 
     Raises:
         OSError: the kernel refuses the lookup.
     """
-    key = ctypes.c_uint32(index)
-    values = (ctypes.c_uint64 * possible_cpus())()
-    # union bpf_attr, the BPF_MAP_*_ELEM member: map_fd, key, value, flags
-    attributes = struct.pack(
-        "=IxxxxQQQ", descriptor, ctypes.addressof(key), ctypes.addressof(values), 0
-    )
-    syscalls.bpf(syscalls.BPF_MAP_LOOKUP_ELEM, attributes)
-    return sum(values)
+    values = lookup(descriptor, struct.pack("=I", index), value_size())
+    return sum(struct.unpack(f"={len(values) // 8}Q", values))
+
+
+def value_size() -> int:
+    """Bytes of a u64 for each CPU."""
+    return 8 * possible_cpus()
 
 
 def possible_cpus() -> int:

@@ -100,11 +100,14 @@ def _privileges() -> list[Check]:
     text = "root" if os.geteuid() == 0 else "enough capabilities to trace"
     return [
         Check("privileges", Result.OK, text),
-        *(
-            Check("privileges", Result.WARNING, f"without {right.name}: {right.without}")
-            for right in rights.missing(rights.effective())
-        ),
+        *map(_right, rights.RIGHTS),
     ]
+
+
+def _right(right: rights.Right) -> Check:
+    if rights.has(rights.effective(), right.number):
+        return Check("privileges", Result.OK, f"{right.name}: {right.gives}")
+    return Check("privileges", Result.WARNING, f"without {right.name}: {right.without}")
 
 
 def _btf() -> Check:

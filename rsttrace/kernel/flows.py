@@ -9,16 +9,21 @@ from collections.abc import Iterable
 from typing import Optional
 
 from rsttrace.errors import KernelError
-from rsttrace.kernel import syscalls
 from rsttrace.kernel.clock import monotonic_ns
 from rsttrace.kernel.decode import Context, half
 from rsttrace.kernel.layout import structures
+from rsttrace.kernel.lookup import Lookup, lookup
 from rsttrace.model import Endpoint, Half
 from rsttrace.tcp import packed_address
 
 Halves = tuple[Optional[Half], Optional[Half]]
 
 _KEY = struct.Struct("=QHH16s16sI")  # struct flow_key, bpf/flow.h
+
+
+def value_size() -> int:
+    """Bytes of what is learned of a flow (struct flow)."""
+    return 2 * ctypes.sizeof(structures().rst_half)
 
 
 def flow_key(identity: int, local: Endpoint, remote: Endpoint) -> tuple[bytes, bool]:
@@ -39,7 +44,13 @@ def flow_key(identity: int, local: Endpoint, remote: Endpoint) -> tuple[bytes, b
     return _KEY.pack(identity, low_port, high_port, low, upper, 0), high
 
 
-def learned(descriptors: Iterable[int], identity: int, local: Endpoint, remote: Endpoint) -> Halves:
+def learned(
+    descriptors: Iterable[int],
+    identity: int,
+    local: Endpoint,
+    remote: Endpoint,
+    lookup: Lookup = lookup,
+) -> Halves:
     """What both directions of a connection looked like: from the local end, and to it.
 
     ``None`` where nothing was learned: not seen, forgotten, or a run without a baseline. Times are
@@ -52,20 +63,15 @@ def learned(descriptors: Iterable[int], identity: int, local: Endpoint, remote: 
         remote: the other end, as that namespace's interfaces see it.
     """
     key, high = flow_key(identity, local, remote)
-    asked = ctypes.create_string_buffer(key, len(key))
-    halves = (structures().rst_half * 2)()  # struct flow
     for descriptor in descriptors:
-        # union bpf_attr, the BPF_MAP_*_ELEM member: map_fd, key, value, flags
-        attributes = struct.pack(
-            "=IxxxxQQQ", descriptor, ctypes.addressof(asked), ctypes.addressof(halves), 0
-        )
         try:
-            syscalls.bpf(syscalls.BPF_MAP_LOOKUP_ELEM, attributes)
+            value = lookup(descriptor, key, value_size())
         except (OSError, KernelError):  # ENOENT; or the run has just ended
             continue
         break
     else:
         return None, None
+    halves = (structures().rst_half * 2).from_buffer_copy(value)  # struct flow
     now = monotonic_ns()
     context = Context(time.time_ns() - now, {})
     family = 6 if ":" in local.ip else 4

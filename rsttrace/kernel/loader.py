@@ -65,6 +65,7 @@ class Loaded:
         rooms: descriptor of the map of the ring's rooms.
         buckets: descriptor of the map of buckets.
         log: what the compiler and the verifier printed.
+        waiting: what waits for its module: the program to attach to each target.
     """
 
     def __init__(self, report: Report, descriptors: list[int], log: str) -> None:
@@ -73,22 +74,23 @@ class Loaded:
         self.flows = (flows, unconfirmed)
         self.log = log
         self._probes: list[int] = []
-        self._waiting: dict[str, int] = {}  # target -> the program to attach to it
+        self.waiting: dict[str, int] = {}
+        self.attach: Callable[[int, str], int] = kprobe.attach
         for hook in report.hooks:
             if hook.attached:
                 self._probes.append(rest.pop(0))
             elif hook.module is not None:
-                self._waiting[hook.target] = rest.pop(0)
+                self.waiting[hook.target] = rest.pop(0)
 
     def attach_late(self) -> list[HookStatus]:
         """Attach what waited for a module that is there now; returns those hooks."""
         done = []
         for hook in self.report.hooks:
-            if hook.target not in self._waiting or not Path(f"/sys/module/{hook.module}").exists():
+            if hook.target not in self.waiting or not Path(f"/sys/module/{hook.module}").exists():
                 continue
-            program = self._waiting.pop(hook.target)
+            program = self.waiting.pop(hook.target)
             try:
-                self._probes.append(kprobe.attach(program, hook.target))
+                self._probes.append(self.attach(program, hook.target))
             except OSError as error:
                 hook.error = f"the kernel refuses the kprobe: {error.strerror}"
             else:
@@ -102,8 +104,8 @@ class Loaded:
         """Stop the probes; the ring buffer can still be read."""
         while self._probes:
             os.close(self._probes.pop())
-        while self._waiting:
-            os.close(self._waiting.popitem()[1])
+        while self.waiting:
+            os.close(self.waiting.popitem()[1])
 
     def close(self) -> None:
         """Remove everything from the kernel."""

@@ -12,11 +12,15 @@ CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39  # include/uapi/linux/capabilit
 
 @dataclass(frozen=True)
 class Right:
-    """A capability that is not needed to trace; `without` says what is not there without it."""
+    """A capability that is not needed to trace.
+
+    `without` says what is not there without it, `gives` what is there with it.
+    """
 
     name: str
     number: int
     without: str
+    gives: str
 
 
 RIGHTS = (
@@ -24,19 +28,28 @@ RIGHTS = (
         "CAP_SYS_ADMIN",
         CAP_SYS_ADMIN,
         "no neighbours, next hops, listeners and rules of other network namespaces (setns(2))",
+        "neighbours, next hops, listeners and rules of other network namespaces",
     ),
     Right(
         "CAP_SYS_PTRACE",
         19,
         "no processes of connections older than the trace, and no namespaces that only a process "
         "of another user leads to (/proc/PID/fd and ns, ptrace_may_access())",
+        "processes of connections older than the trace, namespaces that only a process of another "
+        "user leads to (for both CAP_DAC_READ_SEARCH as well)",
     ),
     Right(
         "CAP_NET_ADMIN",
         12,
         "no firewall rules (nfnetlink_rcv()), no --payload (cgroup_bpf_prog_attach())",
+        "firewall rules, --payload",
     ),
-    Right("CAP_NET_RAW", 13, "no --locate, --probe, --probe-arp (raw(7), packet(7))"),
+    Right(
+        "CAP_NET_RAW",
+        13,
+        "no --locate, --probe, --probe-arp (raw(7), packet(7))",
+        "--locate, --probe, --probe-arp",
+    ),
 )
 """As nobody, with CAP_BPF, CAP_PERFMON and no_new_privs alone, there are resets, verdicts and the
 processes of new connections (measured: tests/lab/test_hardening.py)."""

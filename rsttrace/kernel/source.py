@@ -8,13 +8,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
-from rsttrace.kernel import config, loader
+from rsttrace.kernel import config, flows, loader
+from rsttrace.kernel import counts as counters
 from rsttrace.kernel.clock import monotonic_ns
 from rsttrace.kernel.counts import Counts, lookup_per_cpu
 from rsttrace.kernel.decode import Context, decode
 from rsttrace.kernel.flows import Halves, learned
 from rsttrace.kernel.followups import WITHIN_S, FollowUps
 from rsttrace.kernel.layout import event_size
+from rsttrace.kernel.lookup import Lookup, lookup
 from rsttrace.kernel.order import HELD_NS, InOrder
 from rsttrace.kernel.protocol import Report, Request
 from rsttrace.kernel.ring import RingBuffer
@@ -42,6 +44,9 @@ class LiveSource:
     Use as a context manager: entering loads and arms everything, leaving removes it. `meanwhile` is
     called while that is under way, in a process of its own.
 
+    Attributes:
+        blind: the kernel's counts cannot be read any more; see `rely_on`.
+
     Raises (on entering):
         RsttraceError: nothing can be traced; the message says why.
     """
@@ -55,6 +60,9 @@ class LiveSource:
         self._order = InOrder()
         self._detached = False
         self._gathers_ns = 0
+        self._lookup: Lookup = lookup
+        self._known: dict[Kind, Counts] = {}
+        self.blind = False
 
     def __enter__(self) -> LiveSource:
         with contextlib.ExitStack() as stack:
@@ -94,6 +102,24 @@ class LiveSource:
     def log(self) -> str:
         """What the compiler and the verifier printed."""
         return self._loaded.log
+
+    def maps(self) -> list[tuple[int, int]]:
+        """The maps that are looked up: descriptor, and size of a value in bytes."""
+        found = [(self._loaded.counts, counters.value_size())]
+        return found + [(descriptor, flows.value_size()) for descriptor in self._loaded.flows]
+
+    def waiting(self) -> dict[str, int]:
+        """What waits for its module: the descriptor of the program, for each target."""
+        return dict(self._loaded.waiting)
+
+    def rely_on(self, lookup: Lookup, attach: Callable[[int, str], int]) -> None:
+        """From now on have somebody else look up, and attach what waits, for want of rights.
+
+        Each is called as what it stands for: `rsttrace.kernel.lookup.lookup`,
+        `rsttrace.kernel.kprobe.attach`.
+        """
+        self.counts()  # known at least of now, should nobody be there to look up later
+        self._lookup, self._loaded.attach = lookup, attach
 
     def wait(self, seconds: float) -> list[Reset | LatePacket]:
         """Some resets as they come, after waiting at most so long for the first, and for its turn.
@@ -163,7 +189,7 @@ class LiveSource:
 
     def learned(self, identity: int, local: Endpoint, remote: Endpoint) -> Halves:
         """What both directions of a connection looked like so far; see `flows.learned`."""
-        return learned(self._loaded.flows, identity, local, remote)
+        return learned(self._loaded.flows, identity, local, remote, self._lookup)
 
     def detach(self) -> None:
         """Stop the probes; what they have already told can still be drained."""
@@ -173,14 +199,25 @@ class LiveSource:
     def counts(self) -> dict[Kind, Counts]:
         """Exact counts kept in the kernel, by kind.
 
-        Also valid after closing.
+        Also valid after closing. Who may not read them any more (`blind`) gets the last ones.
         """
         if self._final is not None:
             return self._final
+        try:
+            self._known = self._read_counts()
+        except PermissionError:
+            if not self._known:
+                raise
+            self.blind = True
+        return self._known
+
+    def _read_counts(self) -> dict[Kind, Counts]:
         rows = {}
         for kind, number in config.KIND_NUMBERS.items():
             cells = [
-                lookup_per_cpu(self._loaded.counts, number * config.COUNT_KINDS + column)
+                lookup_per_cpu(
+                    self._loaded.counts, number * config.COUNT_KINDS + column, self._lookup
+                )
                 for column in range(config.COUNT_KINDS)
             ]
             rows[kind] = Counts(*cells)
@@ -194,7 +231,11 @@ class LiveSource:
         if self._final is not None:
             return self._final_late
         at = config.LATE * config.COUNT_KINDS + config.COUNT_LOST
-        return lookup_per_cpu(self._loaded.counts, at)
+        try:
+            return lookup_per_cpu(self._loaded.counts, at, self._lookup)
+        except PermissionError:
+            self.blind = True
+            return 0
 
 
 def sleep_until(time_ns: int) -> None:

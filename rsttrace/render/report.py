@@ -16,6 +16,7 @@ from rsttrace.render import neighbors
 from rsttrace.render.authors import SHOWN, makers_text
 from rsttrace.render.escape import safe
 from rsttrace.render.page import page
+from rsttrace.render.page import prepare as prepare_page
 from rsttrace.render.picture import picture_lines
 from rsttrace.render.text import entry_lines
 from rsttrace.render.timeline import Timeline, draw
@@ -91,6 +92,14 @@ class Detail:
     packets: list[Row]
     advice: str
     amends: int | None
+
+
+TEMPLATE = "report.html.j2"
+
+
+def prepare() -> None:
+    """Read now what the page is made of: whoever makes it later may not have the right to."""
+    prepare_page(TEMPLATE)
 
 
 @dataclass
@@ -209,7 +218,7 @@ class Report:
         """The page. `about` says how it was made, `counts` what was not shown, by reason."""
         told = sum(row.resets for row in self._connections.values())
         return page(
-            "report.html.j2",
+            TEMPLATE,
             title=safe(self.title, _SENTENCE),
             sentences=self._sentences(),
             drawn=draw(self._timeline, utc=self.utc),

@@ -1,0 +1,1 @@
+"""Giving rights away once everything is open, and the helper that keeps what is still needed."""
