@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 
-from rsttrace import __version__, home
+from rsttrace import __version__, home, programs
 
 LONGEST_S = 30.0
 """A library that takes longer to load is not waited for."""
@@ -33,13 +33,12 @@ def lines() -> list[str]:
 def _found() -> dict[str, str | None] | None:
     """What `rsttrace.kernel.versions` says; `None` if a library ended it."""
     try:
-        done = subprocess.run(
+        done = programs.run(
             home.python("rsttrace.kernel.versions"),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=True,
+            programs.own_environment(),
             timeout=LONGEST_S,
         )
+        done.check_returncode()
         found: dict[str, str | None] = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
         return None

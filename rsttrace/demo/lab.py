@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from rsttrace.errors import DependencyError, LabError, PrivilegeError
+from rsttrace import programs
+from rsttrace.errors import DependencyError, LabError, PrivilegeError, RsttraceError
 
 PREFIX = "rsttrace"
 NAMES = Path("/run/netns")
+PACKAGES = {"ip": "iproute2", "nft": "nftables"}
 
 
 def stale(family: str = PREFIX) -> list[str]:
@@ -34,7 +35,8 @@ def stale(family: str = PREFIX) -> list[str]:
 def remove(names: Sequence[str]) -> None:
     """Delete namespaces, as far as that is possible."""
     for name in names:
-        subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+        with contextlib.suppress(RsttraceError, OSError, subprocess.SubprocessError):
+            _run(["ip", "netns", "delete", name])
 
 
 class Lab:
@@ -45,7 +47,7 @@ class Lab:
 
     Raises (on entering):
         PrivilegeError: not root.
-        DependencyError: iproute2 is missing.
+        DependencyError: iproute2 is missing, or others than root may write to it.
     """
 
     def __init__(self, prefix: str = PREFIX) -> None:
@@ -57,10 +59,7 @@ class Lab:
     def __enter__(self) -> Lab:
         if os.geteuid() != 0:
             raise PrivilegeError("the lab needs root", hint="run it with sudo")
-        if shutil.which("ip") is None:
-            raise DependencyError(
-                "the lab needs iproute2 (the ip command)", hint="install the package iproute2"
-            )
+        _program("ip")
         self._remove_stale()
         return self
 
@@ -78,8 +77,7 @@ class Lab:
             _kill(child)
         self._children.clear()
         while self._roles:
-            name = self.name(self._roles.pop())
-            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+            remove([self.name(self._roles.pop())])
 
     def _remove_stale(self) -> None:
         """Delete the namespaces of labs whose process is gone."""
@@ -149,13 +147,11 @@ class Lab:
             DependencyError: nft is missing.
             LabError: nft or the kernel refuses the rules.
         """
-        if shutil.which("nft") is None:
-            raise DependencyError("this lab needs nft", hint="install the package nftables")
         self.exec(role, ["nft", "-f", "-"], text=rules)
 
     def exec(self, role: str, command: Sequence[str], text: str | None = None) -> str:
         """Run a command in a namespace to its end; returns what it printed."""
-        return self.run(["ip", "netns", "exec", self.name(role), *command], text=text)
+        return self.run(["ip", "netns", "exec", self.name(role), *_absolute(command)], text=text)
 
     def spawn(self, role: str, command: Sequence[str], ready: str | None = None) -> int:
         """Start a command in a namespace; it is killed when the lab closes. Returns its pid.
@@ -166,10 +162,10 @@ class Lab:
             LabError: it ended without being ready.
         """
         # it must not outlive us, however we end (PR_SET_PDEATHSIG)
-        tied = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-        child = subprocess.Popen(
-            [*tied, "ip", "netns", "exec", self.name(role), *command],
-            stdin=subprocess.DEVNULL,
+        setpriv = programs.find("setpriv")
+        tied = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+        child = programs.start(
+            [*tied, _program("ip"), "netns", "exec", self.name(role), *_absolute(command)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -205,13 +201,31 @@ class Lab:
         Raises:
             LabError: it failed; the message has its words.
         """
-        done = subprocess.run(
-            command, input=text, capture_output=True, text=True, check=False, timeout=60
+        return _run(command, text)
+
+
+def _program(name: str) -> str:
+    """The absolute path of a program that the lab needs."""
+    found = programs.look(name)
+    if found.path is None:
+        package = PACKAGES.get(name, name)
+        raise DependencyError(
+            f"the lab needs {name}, which {found.problem}", hint=f"install the package {package}"
         )
-        if done.returncode:
-            words = (done.stderr or done.stdout).strip()
-            raise LabError(f"{' '.join(command)} failed: {words}")
-        return done.stdout
+    return found.path
+
+
+def _absolute(command: Sequence[str]) -> list[str]:
+    name, *arguments = command
+    return [name if os.path.isabs(name) else _program(name), *arguments]
+
+
+def _run(command: Sequence[str], text: str | None = None) -> str:
+    done = programs.run(_absolute(command), text=text, timeout=60)
+    if done.returncode:
+        words = (done.stderr or done.stdout).strip()
+        raise LabError(f"{' '.join(command)} failed: {words}")
+    return done.stdout
 
 
 def _kill(child: subprocess.Popen[str]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NamedTuple
 
-from rsttrace import home
+from rsttrace import home, programs
 from rsttrace.demo.lab import Lab
 from rsttrace.errors import LabError
 
@@ -110,9 +110,9 @@ class Watcher:
     def __init__(self, options: list[str]) -> None:
         self._shown = 0
         self._rest = b""
-        self._process = subprocess.Popen(
+        self._process = programs.start(
             home.python("rsttrace", "trace", *options),
-            stdin=subprocess.DEVNULL,
+            programs.own_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

@@ -1,8 +1,7 @@
 """Listing the rules of a network namespace that reject with a TCP reset, with its own tools.
 
-nft and iptables run in that namespace, by absolute path and with an environment of ours, for a
-bounded time and with bounded memory and output. Their output is read as it comes, and only what
-may matter is kept.
+nft and iptables run in that namespace, as `rsttrace.programs` starts them, for a bounded time and
+with bounded memory and output. Their output is read as it comes, and only what may matter is kept.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
+from rsttrace import programs
 from rsttrace.enrich import reach
 from rsttrace.enrich.question import Question
-from rsttrace.enrich.reach import which
 from rsttrace.enrich.ruleset import NftReader, Packet, Rule, Ruleset, SaveReader, candidates
 from rsttrace.enrich.spaces import Spaces
 from rsttrace.limits import (
@@ -137,11 +136,11 @@ class Firewall:
         """All rules of the thread's namespace; None: no tool could list any."""
         found = Ruleset()
         done: list[bool] = []
-        nft = which("nft")
-        if nft is None:
-            self._complain("nft is not installed: rules of nftables are not listed")
+        nft = programs.look("nft")
+        if nft.path is None:
+            self._complain(f"nft {nft.problem}: rules of nftables are not listed")
         else:
-            done.append(self._nft(nft, found, stopped))
+            done.append(self._nft(nft.path, found, stopped))
         listed = found if any(done) else None
         for name, family in (("iptables", "ip"), ("ip6tables", "ip6")):
             for shown, command in self._save_commands(name, family, listed):
@@ -173,17 +172,18 @@ class Firewall:
         it is asked only where the kernel has one in this namespace.
         """
         commands = []
-        plain = which(f"{name}-save")
+        plain = programs.find(f"{name}-save")
         mine = {(family, table) for table in _IPTABLES_TABLES}
         if listed is None or mine & listed.tables:
-            command = which(f"{name}-nft-save") or plain
+            command = programs.find(f"{name}-nft-save") or plain
             if command is not None:
                 commands.append((name, command))
         with contextlib.suppress(OSError):
             if reach.read_file(f"{family}_tables_names").strip():
-                command = which(f"{name}-legacy-save") or plain
+                legacy = programs.look(f"{name}-legacy-save")
+                command = legacy.path or plain
                 if command is None:
-                    self._complain(f"{name}-legacy-save is not installed: its rules are not listed")
+                    self._complain(f"{name}-legacy-save {legacy.problem}: its rules are not listed")
                 elif command not in [known for _, known in commands]:
                     commands.append((f"{name}-legacy", command))
         return commands

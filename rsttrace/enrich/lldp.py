@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+from rsttrace import programs
 from rsttrace.enrich import reach
 from rsttrace.model import SwitchPort
 
@@ -29,7 +29,7 @@ MAX_TEXT = 512
 class _Process:
     """What this process was told for good: the namespace that it is in, and the answer."""
 
-    told: tuple[int, bytes] | None = None
+    told: tuple[int, str] | None = None
 
 
 def ask_now() -> None:
@@ -44,7 +44,7 @@ class Lldp:
 
     def __init__(self) -> None:
         self._ports: dict[str, list[SwitchPort]] | None = None
-        self._answer: bytes | None = None
+        self._answer: str | None = None
         self._netns: int | None = None
 
     def load(self) -> None:
@@ -58,7 +58,7 @@ class Lldp:
         if told is not None and told[0] == self._netns:
             self._answer = told[1]
         else:
-            self._answer = b"" if self._netns is None else _answer(self._netns)
+            self._answer = "" if self._netns is None else _answer(self._netns)
 
     def port(self, netns: int, ifname: str) -> SwitchPort | None:
         """Where an interface is plugged in; ``None``: unknown, or several devices answer there."""
@@ -71,7 +71,7 @@ class Lldp:
         return found[0] if len(found) == 1 else None
 
 
-def read_neighbors(text: bytes) -> dict[str, list[SwitchPort]]:
+def read_neighbors(text: str | bytes) -> dict[str, list[SwitchPort]]:
     """The neighbours in an answer of ``lldpcli -f json0 show neighbors``, by our interface's name.
 
     The format json0 always has lists where json has them for several only, and does not use a
@@ -114,28 +114,24 @@ def _value(holder: dict[str, Any], key: str) -> str | None:
     return None
 
 
-def _answer(netns: int) -> bytes:
+def _answer(netns: int) -> str:
     """What the lldpd of our own namespace says; empty if there is none.
 
     It names interfaces of its own namespace, wherever its socket can be reached from.
     """
-    command = shutil.which(COMMAND)
-    return b"" if command is None or netns not in _daemons() else _ask(command)
+    command = programs.look(COMMAND, as_owner=True)  # Debian's is lldpd's user's
+    if command.path is None or netns not in _daemons():
+        return ""
+    return _ask(command.path, command.owner)
 
 
-def _ask(command: str) -> bytes:
+def _ask(path: str, owner: int) -> str:
     try:
-        done = subprocess.run(
-            [command, "-f", "json0", "show", "neighbors"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        command = [path, "-f", "json0", "show", "neighbors"]
+        done = programs.run(command, timeout=TIMEOUT_S, owner=owner)
     except (OSError, subprocess.SubprocessError):
-        return b""
-    return done.stdout if done.returncode == 0 and len(done.stdout) <= MAX_ANSWER else b""
+        return ""
+    return done.stdout if done.returncode == 0 and len(done.stdout) <= MAX_ANSWER else ""
 
 
 def _daemons() -> set[int]:

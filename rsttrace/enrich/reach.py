@@ -18,13 +18,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from rsttrace import programs
 from rsttrace.limits import RULES_TOOL_MEMORY, RULES_TOOL_S
 
 if TYPE_CHECKING:
     from rsttrace.enrich.owner import Owners
-
-FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin")
-"""Where the tools are looked for: not where $PATH says."""
 
 _SAVE = frozenset({("-c",)})
 TOOLS = {
@@ -49,8 +47,6 @@ FILES = {
     "nf_conntrack_tcp_be_liberal": "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal",
 }
 """Files that differ from namespace to namespace."""
-
-_ENVIRONMENT = {"PATH": "/usr/sbin:/sbin:/usr/bin:/bin", "LC_ALL": "C"}
 
 
 class Status(NamedTuple):
@@ -89,9 +85,6 @@ class Helper(Protocol):
 
     def file(self, path: str | None, name: str) -> int:
         """One of `FILES` there: a descriptor."""
-
-    def which(self, name: str) -> str | None:
-        """Where one of `TOOLS` is."""
 
     def start(self, path: str | None, command: Sequence[str]) -> Tool:
         """Start one of `TOOLS` there."""
@@ -181,18 +174,6 @@ def read_file(name: str) -> str:
         return file.read()
 
 
-def which(name: str) -> str | None:
-    """The absolute path of one of `TOOLS`; ``None``: it is not installed."""
-    if _Process.helper is not None:
-        with contextlib.suppress(OSError):
-            return _Process.helper.which(name)
-    for folder in FOLDERS:
-        path = os.path.join(folder, name)
-        if os.access(path, os.X_OK):
-            return path
-    return None
-
-
 def start(command: Sequence[str]) -> Tool:
     """Start one of `TOOLS` in the namespace that this thread is in, or is about.
 
@@ -215,15 +196,12 @@ class OwnTool:
 
     def __init__(self, command: Sequence[str], before: Callable[[], None] | None = None) -> None:
         """`before` is called in the child."""
-        self._child = subprocess.Popen(
+        self._child = programs.start(
             command,
-            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
             cwd="/",
-            env=_ENVIRONMENT,
             start_new_session=True,
-            preexec_fn=before,  # noqa: PLW1509  # only the helper has one, and no threads
+            preexec_fn=before,  # only the helper has one, and no threads
         )
         assert self._child.stdout is not None
         self.output = self._child.stdout.fileno()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
 from pathlib import Path
 
+from rsttrace import programs
 from rsttrace.errors import RsttraceError
 from rsttrace.kernel import hooks, knowledge, kprobe, loader, lockdown, rights
 from rsttrace.kernel.btf import VMLINUX
@@ -141,10 +141,10 @@ def _lockdown() -> Check:
 def _tools() -> list[Check]:
     checks = []
     for program, package, needed_by in TOOLS:
-        path = shutil.which(program)
-        if path:
-            checks.append(Check(program, Result.OK, path))
+        found = programs.look(program)
+        if found.path is not None:
+            checks.append(Check(program, Result.OK, found.path))
         else:
-            text = f"not found: {needed_by}"
+            text = f"{found.problem}: {needed_by}"
             checks.append(Check(program, Result.WARNING, text, f"install the package {package}"))
     return checks

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from rsttrace import home
+from rsttrace import home, programs
 from rsttrace.errors import KernelError, PrivilegeError, RsttraceError
 from rsttrace.kernel import kprobe
 from rsttrace.kernel.protocol import HookStatus, Report, Request, receive_answer, send_request
@@ -160,11 +160,11 @@ def load(request: Request, meanwhile: Callable[[], None] | None = None) -> Loade
 
 def _start(channel: socket.socket, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """The loading child, with its end of the channel."""
-    return subprocess.Popen(
+    return programs.start(
         home.python("rsttrace.kernel.child", str(channel.fileno())),
+        programs.own_environment(),
         pass_fds=[channel.fileno()],
         start_new_session=True,  # what kills our process group lets it clean up
-        stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
     )

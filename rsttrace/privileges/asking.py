@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from rsttrace import home
+from rsttrace import home, programs
 from rsttrace.enrich.netns import Namespaces, status_of
 from rsttrace.enrich.owner import Owners
 from rsttrace.enrich.reach import Status
@@ -59,14 +59,12 @@ class Helper:
             command = home.python(
                 "rsttrace.privileges.helper", str(theirs.fileno()), str(os.getpid())
             )
-            self._process = subprocess.Popen(
+            self._process = programs.start(
                 # it needs nothing but ourselves, and less memory without the rest
                 [command[0], "-S", *command[1:]],
+                programs.own_environment(),
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
                 cwd="/",
             )
 
@@ -157,11 +155,6 @@ class Helper:
     def file(self, path: str | None, name: str) -> int:
         """See `rsttrace.enrich.reach.Helper`."""
         return self._ask("file", path, name)[1][0]
-
-    def which(self, name: str) -> str | None:
-        """See `rsttrace.enrich.reach.Helper`."""
-        found: str | None = self._ask("which", name)[0]
-        return found
 
     def start(self, path: str | None, command: Sequence[str]) -> HelpedTool:
         """See `rsttrace.enrich.reach.Helper`."""

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import astuple
 from typing import Any
 
+from rsttrace import programs
 from rsttrace.enrich import conntrack, reach
 from rsttrace.enrich.netns import all_namespaces, is_way, named_namespaces, status_of
 from rsttrace.enrich.owner import Owners
@@ -109,7 +110,6 @@ class Server:
             "enter": self._enter,
             "socket": self._socket,
             "file": self._file,
-            "which": lambda name: (reach.which(_one_of(name, reach.TOOLS)), []),
             "start": self._start,
             "wait": self._wait,
             "close": self._close,
@@ -223,7 +223,7 @@ class Server:
     def _start(self, path: str | None, command: list[str]) -> Answer:
         program, *arguments = command
         name = os.path.basename(program)
-        if tuple(arguments) not in reach.TOOLS[name] or program != reach.which(name):
+        if tuple(arguments) not in reach.TOOLS[name] or program != programs.find(name):
             raise PermissionError(errno.EPERM, "no such tool")
         if len(self._tools) >= TOOLS_MOST:
             raise OSError(errno.EAGAIN, "too many at once")

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import IO, TextIO
 
-from rsttrace import home, jsonl
+from rsttrace import home, jsonl, programs
 from rsttrace.compare.files import is_log
 from rsttrace.errors import CaptureError
 from rsttrace.model import Entry
@@ -62,9 +62,9 @@ class Feed:
         else:
             what = ["trace"] if file is None else ["read"]
             named = [] if file is None else ["--", file]
-            self._process = subprocess.Popen(
+            self._process = programs.start(
                 home.python("rsttrace", *what, "-o", "json", *options, *named),
-                stdin=subprocess.DEVNULL,
+                programs.own_environment(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import pytest
 
 from rsttrace.demo.lab import Lab
 from rsttrace.render.schema import schema_text
-from tests.lab.harness import DEADLINE_S, SBIN, Json, mac_of, poll_until, skip_without, tracing
+from tests.lab.harness import DEADLINE_S, Json, mac_of, poll_until, skip_without, tracing
 
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema_text()))
 GATEWAY, OTHER = "10.83.1.1", "10.83.1.2"
@@ -50,14 +49,29 @@ def inside(lab: Lab, *command: str) -> list[str]:
     return ["nsenter", f"--net=/run/netns/{lab.name('node')}", *command]
 
 
-def environment(path: str | None) -> dict[str, str]:
-    return {**os.environ, "LC_ALL": "C", **({"PATH": path} if path else {})}
+OWN_RUN = """
+set -e
+mount --make-rprivate /
+mount --rbind /run/netns "$1/netns"
+mount --rbind "$1" /run
+shift
+exec "$@"
+"""
 
 
-def refusal(lab: Lab, target: str, *options: str, path: str | None = None) -> str:
+def with_run(folder: Path, *command: str) -> list[str]:
+    """A command for which a folder is /run: lldpd's socket is there, and nobody else's lldpd."""
+    return ["unshare", "--mount", "sh", "-c", OWN_RUN, "sh", str(folder), *command]
+
+
+ENVIRONMENT = {**os.environ, "LC_ALL": "C"}
+
+
+def refusal(lab: Lab, target: str, *options: str, run: Path | None = None) -> str:
     """What a tracer in the node's namespace prints of one refused connection."""
     limits = ("--netns", "self", "--count", "1", "--kind", "received")
-    with tracing(*limits, *options, through=inside(lab), env=environment(path)) as process:
+    through = inside(lab, *(with_run(run) if run else ()))
+    with tracing(*limits, *options, through=through, env=ENVIRONMENT) as process:
         code = f"import socket; socket.socket().connect_ex(({target!r}, 81))"
         subprocess.run(inside(lab, sys.executable, "-c", code), check=True, timeout=DEADLINE_S)
         out, _ = process.communicate(timeout=DEADLINE_S)
@@ -65,11 +79,11 @@ def refusal(lab: Lab, target: str, *options: str, path: str | None = None) -> st
     return out
 
 
-def locate(lab: Lab, *options: str, path: str | None = None) -> str:
+def locate(lab: Lab, *options: str, run: Path | None = None) -> str:
     command = [sys.executable, "-m", "rsttrace", "locate", "10.83.2.1:80", "--timeout", "0.2"]
     done = subprocess.run(
-        inside(lab, *command, "--max-hops", "2", *options),
-        capture_output=True, text=True, check=True, timeout=60, env=environment(path),
+        inside(lab, *(with_run(run) if run else ()), *command, "--max-hops", "2", *options),
+        capture_output=True, text=True, check=True, timeout=60, env=ENVIRONMENT,
     )  # fmt: skip
     return done.stdout
 
@@ -95,64 +109,59 @@ def test_locates_first_hop(lab: Lab) -> None:
     assert "    |  behind port p1 of this node's bridge br0\n" in locate(lab)
 
 
-def answers(lldpcli: str, socket: str, *words: str) -> bool:
-    command = [lldpcli, "-u", socket, *words]
-    return not subprocess.run(command, check=False, timeout=20, capture_output=True).returncode
+def answer(*command: str) -> str | None:
+    """What lldpcli prints; ``None``: its lldpd does not answer yet."""
+    done = subprocess.run(command, check=False, timeout=20, capture_output=True, text=True)
+    return None if done.returncode else done.stdout
+
+
+def answers(*command: str) -> bool:
+    return answer(*command) is not None
 
 
 @pytest.fixture
-def open_path() -> Iterator[Path]:
-    """A folder that lldpd finds its socket in, though it becomes another user."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-@pytest.fixture
-def lldp_path(lab: Lab, open_path: Path) -> str:
-    """A PATH whose lldpcli asks the lldpd of the node; the gateway's has a hostile name."""
-    real = shutil.which("lldpcli", path=SBIN)
+def lldp_run(lab: Lab) -> Iterator[Path]:
+    """A /run in which the node's lldpd listens; the gateway's has a hostile name."""
     skip_without("lldpd", "lldpcli")
-    assert real is not None
-    sockets = {role: str(open_path / f"{role}.sock") for role in ("node", "gateway")}
-    for role, port in (("node", "p1"), ("gateway", "e0")):
-        only_listens = ["-r"] if role == "node" else []
-        lab.spawn(role, ["lldpd", "-d", "-u", sockets[role], "-I", port, *only_listens])
-        poll_until(partial(answers, real, sockets[role], "show", "chassis"), "lldpd to answer")
-    for words in (
-        ["configure", "system", "hostname", NAME],
-        ["configure", "ports", "e0", "lldp", "portidsubtype", "local", "Gi1/0/7",
-         "description", "rack 4"],
-        ["configure", "lldp", "tx-interval", "1"],
-    ):  # fmt: skip
-        assert answers(real, sockets["gateway"], *words)
-    wrapper = open_path / "lldpcli"
-    wrapper.write_text(f'#!/bin/sh\nexec {real} -u {sockets["node"]} "$@"\n')
-    wrapper.chmod(0o755)
+    with tempfile.TemporaryDirectory() as name:
+        run, ours = Path(name, "run"), Path(name, "gateway.sock")
+        for folder in (run.parent, run, run / "netns", run / "lldpd"):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o755)  # lldpd becomes another user
+        lab.spawn("node", with_run(run, "lldpd", "-d", "-r", "-I", "p1"))
+        lab.spawn("gateway", ["lldpd", "-d", "-u", str(ours), "-I", "e0"])
+        node = with_run(run, "lldpcli")
+        gateway = ["lldpcli", "-u", str(ours)]
+        for client in (node, gateway):
+            poll_until(partial(answers, *client, "show", "chassis"), "lldpd to answer")
+        for words in (
+            ["configure", "system", "hostname", NAME],
+            ["configure", "ports", "e0", "lldp", "portidsubtype", "local", "Gi1/0/7",
+             "description", "rack 4"],
+            ["configure", "lldp", "tx-interval", "1"],
+        ):  # fmt: skip
+            assert answers(*gateway, *words)
 
-    def announced() -> bool:
-        said = subprocess.run(
-            [str(wrapper), "-f", "json0", "show", "neighbors"],
-            capture_output=True, text=True, check=False, timeout=20,
-        ).stdout  # fmt: skip
-        return "Gi1/0/7" in said and "rack 4" in said and '"sw' in said
+        def announced() -> bool:
+            said = answer(*node, "-f", "json0", "show", "neighbors") or ""
+            return "Gi1/0/7" in said and "rack 4" in said and '"sw' in said
 
-    poll_until(announced, "the announcement to arrive")
-    return f"{open_path}{os.pathsep}{os.environ['PATH']}"
+        poll_until(announced, "the announcement to arrive")
+        yield run
 
 
-def test_the_switch_that_lldp_tells_of(lab: Lab, lldp_path: str) -> None:
-    entry: Json = json.loads(refusal(lab, GATEWAY, "-o", "json", path=lldp_path))
+def test_the_switch_that_lldp_tells_of(lab: Lab, lldp_run: Path) -> None:
+    entry: Json = json.loads(refusal(lab, GATEWAY, "-o", "json", run=lldp_run))
     VALIDATOR.validate(entry)
     switch = entry["neighbor"]["switch"]
     assert (switch["ifname"], switch["name"]) == ("p1", NAME)
     assert (switch["port"], switch["port_text"]) == ("Gi1/0/7", "rack 4")
-    text = refusal(lab, GATEWAY, "-v", path=lldp_path)
+    text = refusal(lab, GATEWAY, "-v", run=lldp_run)
     assert "\x1b" not in text
     plugged = f"p1 is plugged into sw\\x1b[2J1 ({switch['id']}), port Gi1/0/7 (rack 4), says LLDP"
     assert plugged in text
     # nobody announces anything at the other port
-    other: Json = json.loads(refusal(lab, OTHER, "-o", "json", path=lldp_path))
+    other: Json = json.loads(refusal(lab, OTHER, "-o", "json", run=lldp_run))
     assert other["neighbor"]["switch"] is None
     assert other["neighbor"]["bridge"]["port"] == "p2"
-    assert "    |  p1 is plugged into sw\\x1b[2J1 (" in locate(lab, path=lldp_path)
+    assert "    |  p1 is plugged into sw\\x1b[2J1 (" in locate(lab, run=lldp_run)

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from rsttrace import programs
 from rsttrace.enrich import lldp as module
 from rsttrace.enrich.lldp import Lldp, read_neighbors
 from rsttrace.model import SwitchPort
+from rsttrace.programs import Found
 
 OWN = os.stat("/proc/self/ns/net").st_ino
+LOOK = programs.look
 
 
 def interface(name: object = "eth0", **more: Any) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = tmp_path / "lldpcli"
     program.write_text(f"#!/bin/sh\necho $* >> {tmp_path}/calls\ncat {tmp_path}/answer\n")
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(programs, "look", lambda name, **_: Found(str(program)))
     monkeypatch.setattr(module, "_daemons", lambda: {OWN})
     return tmp_path
 
@@ -89,9 +92,17 @@ def test_other_namespaces_have_other_interfaces(
     assert (command / "calls").read_text().count("\n") == 1
 
 
-def test_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_not_installed(command: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "look", lambda name, **_: Found(None))
     assert Lldp().port(OWN, "eth0") is None
+
+
+def test_the_path_names_no_program_for_us(command: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's folder comes first in $PATH: what lies there is not run as root."""
+    monkeypatch.setattr(programs, "look", LOOK)
+    monkeypatch.setenv("PATH", str(command), prepend=os.pathsep)
+    Lldp().load()
+    assert not (command / "calls").exists()
 
 
 @pytest.mark.parametrize("script", ["exit 1", "sleep 60", "kill $$"])
