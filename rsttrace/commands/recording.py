@@ -19,8 +19,9 @@ from pathlib import Path
 
 from rsttrace.commands.writer import Sink
 from rsttrace.errors import RsttraceError, UsageError
+from rsttrace.files import Identity, Place
 from rsttrace.model import Entry
-from rsttrace.privileges.outfile import Identity, out_file
+from rsttrace.privileges.outfile import OutFile, out_file
 from rsttrace.render.escape import safe
 from rsttrace.render.pcapng import Frame, Frames
 
@@ -117,7 +118,6 @@ class Recording:
         self._ended = ended
         self._inputs = inputs
         self._rotation = full
-        self._path = Path(os.path.realpath(path))  # a rename would replace a symbolic link
         self._frames = Frames()
         self._descriptor: int | None = None
         self._sink: Sink | None = None
@@ -127,9 +127,9 @@ class Recording:
         self._streams = False
         self._written = False
         self.failed = False
+        self._found = None if path == STDOUT else self._find()
         self._check()
-        read = filter(None, map(_identity, inputs))
-        self._place = None if self._streams else out_file(str(self._path), read)
+        self._place = None if self._streams else self._writable()
 
     def __enter__(self) -> Recording:
         if self._streams:
@@ -171,6 +171,22 @@ class Recording:
 
     # ---- before anything is written ----
 
+    def _find(self) -> Place:
+        try:
+            return Place(self._name)
+        except FileNotFoundError:
+            folder = os.path.dirname(os.path.abspath(self._name))
+            raise self._error(f"there is no folder {folder!a}") from None
+        except (OSError, ValueError) as error:
+            raise self._error(error) from None
+
+    def _writable(self) -> OutFile:
+        """The place, for whoever is to make files there."""
+        try:
+            return out_file(self._name, filter(None, map(_identity, self._inputs)))
+        except OSError as error:
+            raise self._error(error) from None
+
     def _check(self) -> None:
         """Find out early what would fail at the first entry."""
         if self._name == STDOUT:
@@ -181,22 +197,18 @@ class Recording:
                     hint="send them to a file or a program: -w - | wireshark -k -i -",
                 )
         try:
-            found: os.stat_result | None = os.stat(self._path)
-        except FileNotFoundError:
-            found = None
+            found = None if self._found is None else self._found.stat()
         except OSError as error:
             raise self._error(error) from None
-        if found is not None and self._name != STDOUT:
+        if found is not None:
             self._check_existing(found)
-        if self._streams:
+        if self._streams or self._found is None:
             if self._rotation is not None:
                 raise UsageError("--rotate needs a file: -w names none that can be renamed")
             return
-        folder = self._path.parent
-        if not folder.is_dir():
-            raise self._error(f"there is no folder {str(folder)!a}")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise self._error(f"nothing may be made in {str(folder)!a}")
+        if not self._found.is_open_to_us():
+            folder = os.path.dirname(os.path.abspath(self._name))
+            raise self._error(f"nothing may be made in {folder!a}")
 
     def _check_existing(self, found: os.stat_result) -> None:
         if stat.S_ISDIR(found.st_mode):
@@ -219,8 +231,8 @@ class Recording:
                     hint="name another file with -w, or -w - for packets only",
                 )
 
-    def _error(self, why: OSError | str) -> RsttraceError:
-        text = why if isinstance(why, str) else why.strerror or str(why)
+    def _error(self, why: Exception | str) -> RsttraceError:
+        text = getattr(why, "strerror", None) or str(why)
         return RsttraceError(
             f"cannot write {self._name!r}: {text}", hint="name a file you may write with -w"
         )
@@ -229,10 +241,10 @@ class Recording:
 
     def _open_stream(self) -> None:
         """Standard output, a pipe or a device: its reader wants the head at once."""
-        if self._name == STDOUT:
+        if self._found is None:
             self._descriptor = os.dup(sys.stdout.fileno())
         else:
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+            self._descriptor = self._found.stream()
         self._sink = Sink(self._descriptor, self._ended)
         self._write(self._frames.head)
 

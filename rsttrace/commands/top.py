@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rsttrace import files
 from rsttrace.commands.recording import Recording
 from rsttrace.commands.stop import stop_on_signals
 from rsttrace.errors import DependencyError, UsageError
@@ -67,27 +68,27 @@ def run_command(
 
 
 def save_json(path: Path, entries: Sequence[Entry]) -> str:
-    """Write entries as JSON lines to a new file; never over one that is there.
+    """Write entries as JSON lines to a new file, for us alone; never over one that is there.
 
     Raises:
         OSError: it cannot be written.
     """
-    with open(path, "x", encoding="ascii") as file:
+    with open(files.new(str(path)), "w", encoding="ascii") as file:
         file.writelines(f"{entry_line(entry)}\n" for entry in entries)
     return f"{len(entries)} resets saved to {path}"
 
 
 def save_pcapng(path: Path, entries: Sequence[Entry], inputs: Sequence[str]) -> str:
-    """Write entries' packets to a new pcapng file; never over one that is there.
+    """Write entries' packets to a new pcapng file, for us alone; never over one that is there.
 
     Raises:
         OSError: there is such a file.
         RsttraceError: it cannot be written.
     """
-    if path.exists():
+    if os.path.lexists(path):
         raise FileExistsError(f"there is such a file already: {path}")
     said: list[str] = []
-    with Recording(str(path), said.append, inputs=inputs) as recording:
+    with Recording(str(path), said.append, inputs=inputs, private=True) as recording:
         for entry in entries:
             recording.add(entry)
     return said[-1] if said else f"{len(entries)} resets saved to {path}"

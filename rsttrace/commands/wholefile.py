@@ -26,15 +26,15 @@ class WholeFile:
     """
 
     def __init__(self, path: str, inputs: Sequence[str] = ()) -> None:
-        self._path = Path(os.path.realpath(path))  # a rename would replace a symbolic link
-        name = input_at(self._path, inputs)
+        self._path = path
+        name = input_at(Path(path), inputs)
         if name is not None:
             raise UsageError(
                 f"--report would overwrite {name!a}: it is read",
                 hint="name another file with --report",
             )
-        self._place = out_file(str(self._path))
         try:
+            self._place = out_file(path)
             descriptor, name = self._place.temporary()
             os.close(descriptor)
             self._place.discard(name)
@@ -62,6 +62,6 @@ class WholeFile:
     def _failed(self, error: OSError) -> RsttraceError:
         why = error.strerror or str(error)
         return RsttraceError(
-            f"cannot write the report {str(self._path)!r}: {why}",
+            f"cannot write the report {self._path!r}: {why}",
             hint="name a file you may write with --report",
         )

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from rsttrace import jsonl
+from rsttrace import files, jsonl
 from rsttrace.errors import CaptureError, DependencyError, RsttraceError
 from rsttrace.fleet.rows import ENTRY, RUN, Run, entry_row, run_of
 from rsttrace.fleet.store import HINT, Store, StoreAway
@@ -336,11 +336,11 @@ class Spool:
         self._journal: int | None = None
         self._tail = b""
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.own_folder(str(folder))
         except OSError as error:
             raise RsttraceError(
-                f"the spool {str(folder)!a} cannot be made: {error.strerror}",
-                hint="name a folder you may write with --spool",
+                f"the spool {str(folder)!a} cannot be used: {error.strerror}",
+                hint="name a folder of your own with --spool, or one that can be made",
             ) from None
 
     def files(self) -> list[Path]:
@@ -361,7 +361,7 @@ class Spool:
         name = f"{time.time_ns():020d}-{os.getpid()}.jsonl.gz"
         part = self._folder / f".{name}"
         try:
-            with open(part, "wb") as file:
+            with open(files.new(str(part)), "wb") as file:
                 with gzip.open(file, "wb", compresslevel=3) as out:
                     for line in lines:
                         out.write(line.encode("utf-8", "surrogateescape") + b"\n")
@@ -378,7 +378,7 @@ class Spool:
         """Keep what was read, before anything is done with it."""
         if self._journal is None:
             path = self._folder / f"{time.time_ns():020d}-{os.getpid()}.journal"
-            self._journal = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            self._journal = files.new(str(path))
             fcntl.flock(self._journal, fcntl.LOCK_EX)
         with contextlib.suppress(OSError):  # a full disk: then it is safe only from now on
             os.write(self._journal, data)

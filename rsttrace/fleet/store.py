@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from rsttrace import home
+from rsttrace import files, home
 from rsttrace.errors import DependencyError, RsttraceError, UsageError
 
 DEFAULT = "chdb:rsttrace.fleet"
@@ -82,6 +82,7 @@ class Store:
         Raises: see `query`.
         """
         if self._client is None:
+            self._make_folder()
             try:
                 client = self._connect(**self._arguments)
             except ImportError as error:
@@ -100,6 +101,19 @@ class Store:
                     client.command(statement)
             self._client = client
         return self._client
+
+    def _make_folder(self) -> None:
+        """chDB would make its folder for all to read."""
+        path = self._arguments.get("path")
+        if path is None:
+            return
+        try:
+            files.own_folder(path)
+        except OSError as error:
+            raise RsttraceError(
+                f"the store {shown(self.url)} cannot be used: {error.strerror}",
+                hint="name a folder of your own with --store chdb:PATH, or one that can be made",
+            ) from None
 
     def command(self, text: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Do something that gives nothing back.

@@ -11,12 +11,13 @@ import hashlib
 import os
 import platform
 import re
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import rsttrace
+from rsttrace import files
 from rsttrace.kernel import image
 
 VARIABLE = "RSTTRACE_CACHE"
@@ -71,13 +72,19 @@ def _is_ours(found: os.stat_result, kind: int) -> bool:
 def _open(where: Path, *, make: bool) -> int | None:
     """The folder, if it is ours; made if there is none."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    if make:
-        with contextlib.suppress(OSError):
-            where.mkdir(mode=0o700)
     try:
-        opened = os.open(where, flags)
+        above, _ = files.walk(str(where.parent / "any"))
     except OSError:
         return None
+    try:
+        if make:
+            with contextlib.suppress(OSError):
+                os.mkdir(where.name, 0o700, dir_fd=above)
+        opened = os.open(where.name, flags, dir_fd=above)
+    except OSError:
+        return None
+    finally:
+        os.close(above)
     if _is_ours(os.fstat(opened), stat.S_IFDIR):
         return opened
     os.close(opened)
@@ -106,22 +113,30 @@ def write(where: Path, name: str, made: image.Image) -> None:
     directory = _open(where, make=True)
     if directory is None:
         return
-    os.close(directory)
-    part = None
+    part = f".{secrets.token_hex(8)}"
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=where, prefix=".", encoding="ascii", delete=False
-        ) as file:  # mode 0600
-            part = file.name
-            file.write(made.dumps())
-        os.replace(part, where / name)
-        part = None
-        ours = [path for path in where.iterdir() if _NAME.fullmatch(path.name)]
-        for path in sorted(ours, key=lambda path: path.lstat().st_mtime_ns)[:-KEPT]:
-            path.unlink()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        opened = os.open(part, flags, 0o600, dir_fd=directory)
+        try:
+            with open(opened, "w", encoding="ascii") as file:
+                file.write(made.dumps())
+            os.rename(part, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except OSError:
+            os.unlink(part, dir_fd=directory)
+            raise
+        _forget(directory)
     except OSError:
         pass
     finally:
-        if part is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(part)
+        os.close(directory)
+
+
+def _forget(directory: int) -> None:
+    """Remove the oldest of what is kept there."""
+
+    def age(name: str) -> int:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime_ns
+
+    ours = [name for name in os.listdir(directory) if _NAME.fullmatch(name)]
+    for name in sorted(ours, key=age)[:-KEPT]:
+        os.unlink(name, dir_fd=directory)

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rsttrace.errors import KernelError, RsttraceError
+from rsttrace.files import others_may_write
 from rsttrace.kernel import syscalls
 
 PREFIX = "rsttrace-"
@@ -62,6 +63,9 @@ def _folder(where: Iterable[str]) -> Iterator[Path]:
     for place in where:
         reap(place)
         try:
+            if _is_swapped_easily(os.stat(place)):
+                tried.append(f"{place}: others may rename what is in it (it is not sticky)")
+                continue
             name = tempfile.mkdtemp(prefix=PREFIX, dir=place)
         except OSError as error:
             tried.append(f"{place}: {error.strerror}")
@@ -83,6 +87,12 @@ def _folder(where: Iterable[str]) -> Iterator[Path]:
         f"there is nowhere to compile the BPF programs ({'; '.join(tried)})",
         hint="set TMPDIR to a folder that you may write to, with 1 MB free",
     )
+
+
+def _is_swapped_easily(place: os.stat_result) -> bool:
+    """Whether others could put a folder in the place of ours: what is in it becomes kernel code."""
+    open_to_all = others_may_write(place) and not place.st_mode & stat.S_ISVTX
+    return stat.S_ISDIR(place.st_mode) and open_to_all
 
 
 def _has_room(folder: Path) -> str | None:

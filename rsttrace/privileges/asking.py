@@ -17,10 +17,10 @@ from rsttrace import home, programs
 from rsttrace.enrich.netns import Namespaces, status_of
 from rsttrace.enrich.owner import Owners
 from rsttrace.enrich.reach import Status
+from rsttrace.files import Identity
 from rsttrace.kernel.lookup import lookup
 from rsttrace.model import Container, Pod
 from rsttrace.privileges import wire
-from rsttrace.privileges.outfile import Identity
 
 PATIENCE_S = 5.0
 """How long one answer may take: a walk through all processes takes half a second at most."""

@@ -30,12 +30,12 @@ from rsttrace.enrich.netns import all_namespaces, is_way, named_namespaces, stat
 from rsttrace.enrich.owner import Owners
 from rsttrace.enrich.setns import enter
 from rsttrace.errors import RsttraceError
+from rsttrace.files import Place
 from rsttrace.kernel import kprobe
 from rsttrace.kernel.lookup import lookup
 from rsttrace.limits import RULES_TOOL_S
 from rsttrace.privileges import capabilities as caps
 from rsttrace.privileges import wire
-from rsttrace.privileges.outfile import OwnFile
 
 ALWAYS = (caps.SYS_ADMIN, caps.SYS_PTRACE, caps.DAC_READ_SEARCH, caps.NET_ADMIN, caps.NET_RAW)
 """Entering namespaces; other users' processes; listing rules, tracked connections, and what the
@@ -99,7 +99,7 @@ class Server:
         self._own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._sealed = False
         self._sockets = SOCKETS
-        self._files: list[OwnFile] = []
+        self._files: list[Place] = []
         self._data: set[str] = set()
         self._maps: list[tuple[int, int]] = []
         self._hooks: dict[str, int] = {}
@@ -308,7 +308,7 @@ class Server:
     # ---- settling it ----
 
     def _settle_file(self, path: str, inputs: list[tuple[int, int]], _: list[int]) -> Answer:
-        self._files.append(OwnFile(path, [(device, inode) for device, inode in inputs]))
+        self._files.append(Place(path, [(device, inode) for device, inode in inputs]))
         return len(self._files) - 1, []
 
     def _settle_data(self, paths: list[str], _: list[int]) -> Answer:

@@ -14,7 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = ("kernel", "capture", "compare", "judge", "enrich", "render", "watch")
 """They know the vocabulary, and nothing of each other."""
-LEAVES = ("model", "errors", "limits", "home", "programs")
+LEAVES = ("model", "errors", "limits", "home", "programs", "files")
 """They know nothing of ours."""
 SHARED = ("tcp", "stacks", "jsonl")
 """They know the vocabulary only, and every layer may use them."""

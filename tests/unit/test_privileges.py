@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from rsttrace.errors import UsageError
+from rsttrace.files import Place
 from rsttrace.privileges import capabilities, outfile, wire
 from rsttrace.privileges.account import NOBODY, Account, account
 from rsttrace.privileges.asking import Helper
 from rsttrace.privileges.names import names
-from rsttrace.privileges.outfile import OwnFile
 
 ROOT = pwd.struct_passwd(("root", "x", 0, 0, "", "/root", "/bin/sh"))
 WEB = pwd.struct_passwd(("web", "x", 33, 34, "", "/", "/bin/sh"))
@@ -242,7 +242,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[outfile.Ou
     kept.write_text("an input")
     inputs = [(kept.stat().st_dev, kept.stat().st_ino)]
     if request.param == "ours":
-        yield OwnFile(path, inputs)
+        yield Place(path, inputs)
         return
     helper = Helper()
     yield helper.out_file(path, inputs)
@@ -311,7 +311,7 @@ def test_a_name_that_was_swapped_gets_nobodys_rights(
     victim.chmod(0o600)
     descriptor, name = place.temporary()
     os.close(descriptor)
-    os.unlink(name)
-    os.symlink(victim, name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to(victim)
     place.replace(name, private=False, alike=True)
     assert stat.S_IMODE(victim.stat().st_mode) == 0o600
