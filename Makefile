@@ -17,7 +17,7 @@ CONTAINERS := umoci runc lintian
 EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 
 .PHONY: demo test unit lint watch runbooks bench accuracy kernels kernels-build kernels-doc browser screenshots
-.PHONY: fuzz soak fleet deb zipapp image packages-test vagrant-validate clean
+.PHONY: fuzz soak fleet deb zipapp image lock packages-test vagrant-validate clean
 
 demo: $(VENV)/installed ## real verdicts on a live lab
 	$(SUDO) $(VENV)/bin/rsttrace demo
@@ -42,7 +42,7 @@ runbooks: $(VENV)/installed-dev $(VENV)/programs ## every command of docs/runboo
 
 bench: $(VENV)/installed-dev ## what tracing costs, beside other tools: docs/performance.md, of this machine (root)
 	@$(call install,bpftrace)
-	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev,bench]'
+	@$(call locked,bench)
 	$(SUDO) $(VENV)/bin/python -m tests.bench
 
 accuracy: $(VENV)/installed-dev $(VENV)/programs ## verdicts against the truth: A=--live, A="--captures --pcaps DIR", A=--help
@@ -50,7 +50,7 @@ accuracy: $(VENV)/installed-dev $(VENV)/programs ## verdicts against the truth: 
 	  $(VENV)/bin/python -m tests.accuracy $(A)
 
 fuzz: $(VENV)/installed-dev ## what reads others' bytes, fuzzed: S=300 seconds for all, F=captures for one
-	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev,fuzz]'
+	@$(call locked,fuzz)
 	$(VENV)/bin/python -m tests.fuzz $(if $(S),--seconds $(S)) $(addprefix --target ,$(F))
 
 soak: $(VENV)/installed-dev $(VENV)/programs ## resets of every kind against tcpdump and the kernel's counters, for an hour (root); M=5 for five minutes
@@ -71,7 +71,7 @@ browser: $(VENV)/installed-dev ## the HTML report in a real browser (headless Ch
 	$(VENV)/bin/python -m pytest tests/browser
 
 fleet: $(VENV)/installed-dev ## many nodes' logs in ClickHouse (chDB: about 830 MB to install), and a fleet in the lab (root)
-	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev,fleet,packages]'
+	@$(call locked,fleet)
 	$(SUDO) env CI="$$CI" $(VENV)/bin/python -m pytest tests/fleet
 
 screenshots: $(VENV)/installed-dev ## the pictures of README and docs, made anew
@@ -87,6 +87,9 @@ zipapp: $(VENV)/installed ## dist/rsttrace.pyz, one file for a node's python3 an
 image: $(VENV)/installed $(VENV)/packager $(VENV)/emulator ## dist/rsttrace_VERSION_ARCHITECTURE.oci.tar, an OCI image
 	@$(call install,umoci)
 	$(SUDO) $(VENV)/bin/python -m packages.image
+
+lock: $(VENV)/installed-dev ## requirements/*.lock, from pyproject.toml's ranges; UPGRADE=1: the newest versions
+	$(VENV)/bin/python -m packages.lock $(if $(UPGRADE),--upgrade)
 
 packages-test: $(VENV)/installed-packages $(VENV)/emulator ## what is built is installed in fresh Debians, and used there (root, minutes); T=tests/packages/test_deb.py
 	$(SUDO) $(VENV)/bin/python -m pytest $(or $(T),tests/packages)
@@ -110,6 +113,12 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
+# Exactly what a lock names, file by file; then ours, which is built with what was just installed.
+define locked
+$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/$(1).lock && \
+$(VENV)/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+endef
+
 # The distribution's Python, because bcc is built for it.
 $(VENV)/created:
 	@$(call install,$(PACKAGES))
@@ -124,9 +133,9 @@ $(VENV)/packager: $(VENV)/created
 	@$(call install,$(PACKAGER))
 	@touch $@
 
-$(VENV)/installed-packages: $(VENV)/installed-dev $(VENV)/packager
+$(VENV)/installed-packages: $(VENV)/installed-dev $(VENV)/packager requirements/packages.lock
 	@$(call install,$(CONTAINERS))
-	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev,packages]'
+	@$(call locked,packages)
 	@touch $@
 
 $(VENV)/programs: $(VENV)/created
@@ -137,11 +146,11 @@ $(VENV)/watchers: $(VENV)/created
 	@$(call install,$(WATCHERS))
 	@touch $@
 
-$(VENV)/installed: $(VENV)/created pyproject.toml
-	$(VENV)/bin/pip install -q --disable-pip-version-check -e .
+$(VENV)/installed: $(VENV)/created pyproject.toml requirements/run.lock
+	@$(call locked,run)
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/created pyproject.toml
+$(VENV)/installed-dev: $(VENV)/created pyproject.toml requirements/dev.lock
 	@$(call install,$(COMPILER))
-	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev]'
+	@$(call locked,dev)
 	@touch $@ $(VENV)/installed

@@ -14,7 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD, DIST = ROOT / "build", ROOT / "dist"
-VENDORED = ROOT / "packages" / "vendored.txt"
+VENDORED = ROOT / "requirements" / "vendored.lock"
+"""What packages carry, for the oldest release has none of it, or an older one (Debian 11)."""
 
 PIP = (
     *(sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"),

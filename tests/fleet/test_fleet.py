@@ -461,7 +461,7 @@ def test_a_server_that_is_away_from_the_start_on_loses_nothing(tmp_path: Path) -
 
 def test_a_spool_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RsttraceError, match="cannot be made"):
+    with pytest.raises(RsttraceError, match="cannot be used"):
         Spool(tmp_path / "file" / "spool")
 
 

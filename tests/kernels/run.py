@@ -102,7 +102,7 @@ def pip(*arguments: str) -> None:
 
 def own_wheel(directory: Path) -> Path:
     """Build the checkout's wheel."""
-    pip("wheel", "--no-deps", "--wheel-dir", str(directory), str(CHECKOUT))
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(directory), str(CHECKOUT))
     (wheel,) = directory.glob("rsttrace-*.whl")
     return wheel
 

@@ -1,0 +1,63 @@
+"""``make lock``: requirements/*.lock, versions and their hashes, from the ranges of pyproject.toml.
+
+A lock is for every Python that rsttrace runs on and every machine: markers say whom a line is for,
+and the hashes are those of all files that the registry has of a version. It names no registry. A
+version stays as it is while it fits its range; ``make lock UPGRADE=1`` takes the newest ones.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from packages.stage import ROOT, VENDORED
+
+FOLDER = ROOT / "requirements"
+OLDEST = "3.9"
+
+LOCKS = {
+    "dev": ("dev",),
+    "run": (),
+    "bench": ("dev", "bench"),
+    "fleet": ("dev", "fleet", "packages"),
+    "fuzz": ("dev", "fuzz"),
+    "packages": ("dev", "packages"),
+}
+"""Of each lock, the extras of pyproject.toml; the first one decides the versions of all."""
+
+
+def compile_lock(target: str, extras: tuple[str, ...], *options: str) -> None:
+    """Write a lock: a path in the checkout.
+
+    Raises:
+        subprocess.CalledProcessError: uv failed; its words are on our stderr.
+    """
+    command = [
+        *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet"),
+        *("--generate-hashes", "--no-config", "--custom-compile-command", "make lock"),
+        *("--output-file", target, *(word for extra in extras for word in ("--extra", extra))),
+    ]
+    subprocess.run([*command, *options], cwd=ROOT, check=True)
+
+
+def main() -> None:
+    """Write all of them."""
+    options = sys.argv[1:]
+    first = next(iter(LOCKS))
+    for name, extras in LOCKS.items():
+        same = () if name == first else ("--constraints", f"requirements/{first}.lock")
+        compile_lock(
+            f"requirements/{name}.lock",
+            extras,
+            *("requirements/build.in", "--universal", "--python-version", OLDEST, *same, *options),
+        )
+    # what packages carry: for the oldest Python alone, which newer ones take as well
+    compile_lock(
+        str(VENDORED.relative_to(ROOT)),
+        ("top",),
+        *("--python-version", OLDEST, "--python-platform", "x86_64-manylinux2014", *options),
+    )
+
+
+if __name__ == "__main__":
+    main()
