@@ -10,6 +10,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +22,8 @@ from rsttrace.privileges.account import NOBODY, Account, account
 from rsttrace.privileges.asking import Helper
 from rsttrace.privileges.names import names
 
-ROOT = pwd.struct_passwd(("root", "x", 0, 0, "", "/root", "/bin/sh"))
-WEB = pwd.struct_passwd(("web", "x", 33, 34, "", "/", "/bin/sh"))
+ROOT = SimpleNamespace(pw_name="root", pw_uid=0, pw_gid=0)
+WEB = SimpleNamespace(pw_name="web", pw_uid=33, pw_gid=34)
 
 
 @pytest.fixture
