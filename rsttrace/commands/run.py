@@ -26,6 +26,7 @@ from rsttrace.render.json import entry_line, object_line
 from rsttrace.render.logfmt import logfmt_line, object_logfmt
 from rsttrace.render.summary import Tally
 from rsttrace.render.text import entry_lines, repeats_line
+from rsttrace.render.times import duration
 
 if TYPE_CHECKING:
     from rsttrace.commands.reporting import Reporting
@@ -191,6 +192,19 @@ class Run:
         """Whether something could not be written; it was said."""
         recording = self._file is not None and self._file.failed
         return self._mute or recording or self._report_failed
+
+    def date_was_set(self, by_ns: int) -> None:
+        """Somebody has set the date meanwhile, by so many nanoseconds (back: negative).
+
+        Raises: see `show`.
+        """
+        self._tell_repeats(None)
+        self.history.date_was_set(by_ns)
+        way = "back" if by_ns < 0 else "forward"
+        self.say(
+            f"warning: the date was set {way} by {duration(abs(by_ns))}: "
+            "times are by the new one from here on"
+        )
 
     def look_after_readers(self) -> None:
         """Notice that nobody reads the output any more, though there is nothing to write.

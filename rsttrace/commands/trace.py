@@ -291,6 +291,8 @@ class _Tracing:
         """
         run, source = self._run, self._source
         while not run.full and not run.ended():
+            if by_ns := source.date_was_set():
+                run.date_was_set(by_ns)
             self._show(source.wait(self._wait_s()))
             self._losses.tell()
             self._show_counted()

@@ -32,6 +32,7 @@ from rsttrace.model import (
     Verdict,
     hops,
 )
+from rsttrace.model.shift import shift, shifted
 from rsttrace.tcp import seen_packet
 
 SIBLINGS = 8
@@ -158,6 +159,20 @@ class History:
             self._join_peer(case)
             self._join_strangers(case)
         return case
+
+    def date_was_set(self, by_ns: int) -> None:
+        """Move all that is remembered to a date that was set meanwhile (back: negative)."""
+        known = (*self._flows.values(), *self._peers.values(), *self._races.values())
+        cases = [*self._waiting, *self._anew, *(case for found in known for case in found)]
+        cases += [case for found in self._strangers.values() for case in found]
+        shift((case.reset for case in cases), by_ns)
+        for table in (self._sent, self._ended):
+            table.update((key, time_ns + by_ns) for key, time_ns in table.items())
+        for times in self._checks.values():
+            for _ in range(len(times)):  # once around
+                times.append(times.popleft() + by_ns)
+        self._probed.update((key, shifted(was, by_ns)) for key, was in self._probed.items())
+        self._failed.update((pid, shifted(was, by_ns)) for pid, was in self._failed.items())
 
     def noted(self, case: Case) -> None:
         """More is known about why (`Reset.notes`): judge it anew if it has been judged."""

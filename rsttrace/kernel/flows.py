@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import struct
-import time
 from collections.abc import Iterable
 from typing import Optional
 
@@ -49,6 +48,7 @@ def learned(
     identity: int,
     local: Endpoint,
     remote: Endpoint,
+    clock_offset_ns: int,
     lookup: Lookup = lookup,
 ) -> Halves:
     """What both directions of a connection looked like: from the local end, and to it.
@@ -61,6 +61,7 @@ def learned(
         identity: the namespace's, as in `Reset.netns_identity`.
         local: the end in that namespace.
         remote: the other end, as that namespace's interfaces see it.
+        clock_offset_ns: as in `rsttrace.kernel.decode.Context`.
     """
     key, high = flow_key(identity, local, remote)
     for descriptor in descriptors:
@@ -73,7 +74,7 @@ def learned(
         return None, None
     halves = (structures().rst_half * 2).from_buffer_copy(value)  # struct flow
     now = monotonic_ns()
-    context = Context(time.time_ns() - now, {})
+    context = Context(clock_offset_ns, {})
     family = 6 if ":" in local.ip else 4
     low, upper = (half(raw, family, context, now) for raw in halves)
     return (upper, low) if high else (low, upper)

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from rsttrace.kernel import config, flows, loader
 from rsttrace.kernel import counts as counters
-from rsttrace.kernel.clock import monotonic_ns
+from rsttrace.kernel.clock import Date, monotonic_ns
 from rsttrace.kernel.counts import Counts, lookup_per_cpu
 from rsttrace.kernel.decode import Context, decode
 from rsttrace.kernel.flows import Halves, learned
@@ -58,6 +58,7 @@ class LiveSource:
         self._final: dict[Kind, Counts] | None = None
         self._final_late = 0
         self._order = InOrder()
+        self._date = Date()
         self._detached = False
         self._gathers_ns = 0
         self._lookup: Lookup = lookup
@@ -147,6 +148,14 @@ class LiveSource:
         """
         return [hook.target for hook in self._loaded.attach_late()]
 
+    def date_was_set(self) -> int:
+        """By how much somebody has set the date (nanoseconds; back: negative); 0: nobody has.
+
+        Resets have times by the new date from here on: ask before each `wait`, and move what is
+        remembered (`rsttrace.model.shift`).
+        """
+        return self._date.was_set()
+
     def drain(self) -> list[Reset | LatePacket]:
         """The next resets whose turn it is, in order of time; after `detach`, empty at the end.
 
@@ -183,13 +192,14 @@ class LiveSource:
 
     def _context(self) -> Context:
         return Context(
-            clock_offset_ns=time.time_ns() - monotonic_ns(),
+            clock_offset_ns=self._date.offset_ns,
             enums=self.report.enums,
         )
 
     def learned(self, identity: int, local: Endpoint, remote: Endpoint) -> Halves:
         """What both directions of a connection looked like so far; see `flows.learned`."""
-        return learned(self._loaded.flows, identity, local, remote, self._lookup)
+        offset_ns = self._date.offset_ns
+        return learned(self._loaded.flows, identity, local, remote, offset_ns, self._lookup)
 
     def detach(self) -> None:
         """Stop the probes; what they have already told can still be drained."""
