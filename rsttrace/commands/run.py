@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -242,7 +242,7 @@ class Run:
             BrokenPipeError: nobody reads any more.
             Stuck: nobody reads, and the run is to end.
         """
-        with self.writer.together():
+        with self._together():
             for case in self.history.due(now_ns):
                 self._show_case(case)
                 if self.full:
@@ -255,7 +255,7 @@ class Run:
 
         Raises: see `show`.
         """
-        with self.writer.together():
+        with self._together():
             for case in self.history.due(0):  # nothing was due then: none that waits
                 if case.entry is not None or not self.full:
                     self._show_case(case)
@@ -380,8 +380,25 @@ class Run:
     def _write(self, entry: Entry) -> None:
         if self._mute:
             return
-        try:
+        with self._muting():
             self._write_lines(entry)
+
+    @contextlib.contextmanager
+    def _together(self) -> Iterator[None]:
+        """As `Writer.together`: that the disk is full may be noticed at the end."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.writer.together())
+            try:
+                yield
+            finally:
+                with self._muting():
+                    stack.close()
+
+    @contextlib.contextmanager
+    def _muting(self) -> Iterator[None]:
+        """Write no more lines once that fails, if packets are still written (``-w``)."""
+        try:
+            yield
         except BrokenPipeError:
             raise
         except OSError as error:

@@ -11,7 +11,6 @@ import hashlib
 import os
 import platform
 import re
-import secrets
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -113,17 +112,8 @@ def write(where: Path, name: str, made: image.Image) -> None:
     directory = _open(where, make=True)
     if directory is None:
         return
-    part = f".{secrets.token_hex(8)}"
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        opened = os.open(part, flags, 0o600, dir_fd=directory)
-        try:
-            with open(opened, "w", encoding="ascii") as file:
-                file.write(made.dumps())
-            os.rename(part, name, src_dir_fd=directory, dst_dir_fd=directory)
-        except OSError:
-            os.unlink(part, dir_fd=directory)
-            raise
+        _write(directory, name, made)
         _forget(directory)
     except OSError:
         pass
@@ -140,3 +130,21 @@ def _forget(directory: int) -> None:
     ours = [name for name in os.listdir(directory) if _NAME.fullmatch(name)]
     for name in sorted(ours, key=age)[:-KEPT]:
         os.unlink(name, dir_fd=directory)
+
+
+def _write(directory: int, name: str, made: image.Image) -> None:
+    """A file without a name until it is whole: of one who is killed meanwhile nothing is left.
+
+    Raises:
+        OSError: it cannot be written; or the file system has no such files (O_TMPFILE).
+    """
+    flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
+    with open(os.open(".", flags, 0o600, dir_fd=directory), "w", encoding="ascii") as file:
+        file.write(made.dumps())
+        file.flush()
+        # A link replaces no file. Who looks for one between these two compiles once more.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
+        with contextlib.suppress(FileExistsError):  # another tracer's, as good as ours
+            whole = f"/proc/self/fd/{file.fileno()}"
+            os.link(whole, name, dst_dir_fd=directory, follow_symlinks=True)

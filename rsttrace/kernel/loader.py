@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import socket
 import subprocess
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from rsttrace import home, programs
-from rsttrace.errors import KernelError, PrivilegeError, RsttraceError
+from rsttrace.errors import KernelError, PrivilegeError
 from rsttrace.kernel import kprobe
 from rsttrace.kernel.protocol import HookStatus, Report, Request, receive_answer, send_request
 from rsttrace.kernel.rights import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, effective, has
@@ -20,6 +21,13 @@ from rsttrace.kernel.rights import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, effectiv
 DESCRIPTORS = 128
 """So many files must be open at once, while the programs are loaded: some 40 maps, a link for each
 hook, what Python and the compiler read."""
+
+
+LOADING_MB = 160
+"""Of a control group, with its maps and without what other programs share (Debian 12's LLVM 14)."""
+
+NO_MEMORY = ("Cannot allocate memory", "failed to map segment", "MemoryError", "std::bad_alloc")
+"""What Python, the dynamic linker, bcc and LLVM say where there is no more."""
 
 
 def check_privileges() -> None:
@@ -146,16 +154,33 @@ def load(request: Request, meanwhile: Callable[[], None] | None = None) -> Loade
             status = child.wait()
         log_file.seek(0)
         log = log_file.read().decode(errors="replace")
-    if answer is None:
-        how = f"signal {-status}" if status < 0 else f"exit status {status}"
-        raise KernelError(
-            f"the BPF compiler died ({how}): {log.strip().splitlines()[-1:] or 'no message'}",
-            hint="run `rsttrace doctor -v` and report its output",
-        )
-    if isinstance(answer, RsttraceError):
-        answer.log = log
-        raise answer
-    return Loaded(answer, descriptors, log)
+    if isinstance(answer, Report):
+        return Loaded(answer, descriptors, log)
+    error = _short_of_memory(status, log) or answer or _died(status, log)
+    error.log = log
+    raise error
+
+
+def _short_of_memory(status: int, log: str) -> KernelError | None:
+    """The error if that is what the child failed for, by its exit status and its words."""
+    words = [line for line in log.splitlines() if any(word in line for word in NO_MEMORY)]
+    if not words and status != -signal.SIGKILL:
+        return None
+    why = words[-1].strip() if words else "the loading child was killed, as the kernel does then"
+    return KernelError(
+        f"there is not enough memory to load the BPF programs ({why})",
+        hint=f"loading takes {LOADING_MB} MB for some seconds: raise the limit "
+        "(MemoryMax= of a unit, the container's, ulimit -v), or give memory back",
+    )
+
+
+def _died(status: int, log: str) -> KernelError:
+    how = f"signal {-status}" if status < 0 else f"exit status {status}"
+    *_, last = log.strip().splitlines() or ["no message"]
+    return KernelError(
+        f"the BPF compiler died ({how}): {last}",
+        hint="run `rsttrace doctor -v` and report its output",
+    )
 
 
 def _start(channel: socket.socket, log: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,6 +93,24 @@ def test_the_oldest_go_and_nothing_that_is_not_ours(where: Path) -> None:
     names = {path.name for path in where.iterdir()}
     kept = {f"{number:064x}" for number in range(3, cache.KEPT + 3)}
     assert names == kept | {"README", "f" * 63, "F" * 64}
+
+
+def test_who_is_killed_while_it_is_written_leaves_no_file(where: Path) -> None:
+    """And the one that was there before is there still."""
+    cache.write(where, NAME, IMAGE)
+    code = f"""
+import os, signal
+from pathlib import Path
+from rsttrace.kernel import cache
+class Dies:
+    def dumps(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+cache.write(Path({str(where)!r}), {NAME!r}, Dies())
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name for path in where.iterdir()] == [NAME]
+    assert cache.read(where, NAME) == IMAGE
 
 
 def test_where_nothing_can_be_written_nothing_fails(tmp_path: Path) -> None:

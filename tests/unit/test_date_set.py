@@ -12,14 +12,12 @@ import pytest
 
 from rsttrace import model
 from rsttrace.judge.history import History
-from rsttrace.kernel import clock
 from rsttrace.kernel.clock import STEP_NS, Date
 from rsttrace.model import LatePacket, Reset
 from rsttrace.model.shift import DATES, shift, shifted
 from tests.unit import builders as b
-from tests.unit.builders import SECOND
+from tests.unit.builders import MS, SECOND
 from tests.unit.test_judge_history import (
-    MS,
     answering,
     check,
     failed,
@@ -121,7 +119,7 @@ def test_the_clocks_are_apart_by_what_the_date_was_set(monkeypatch: pytest.Monke
     before = date.offset_ns
     assert date.was_set() == 0
     real = time.time_ns
-    monkeypatch.setattr(clock.time, "time_ns", lambda: real() - HOUR_NS)
+    monkeypatch.setattr(time, "time_ns", lambda: real() - HOUR_NS)
     assert abs(date.was_set() + HOUR_NS) < STEP_NS
     assert date.was_set() == 0
     assert abs(date.offset_ns - before + HOUR_NS) < STEP_NS
