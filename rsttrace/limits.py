@@ -86,8 +86,11 @@ RULES_TOOL_S, RULES_TOOL_BYTES, RULES_TOOL_MEMORY = 2.0, 32 << 20, 1 << 30
 With 100,000 rules that is not enough, and none are named."""
 
 RULES_EVERY_S, RULES_DUTY = 1.0, 20
-"""How soon a namespace's rules are listed again, and how many times as long as it took: listing
-takes at most a twentieth of the time."""
+"""How soon a namespace's rules are listed again while they are the same, and, also where they are
+not, how many times as long as it took: listing takes at most a twentieth of the time."""
+
+RULES_SOON_NS = 1_000_000_000
+"""Rules that were listed so long after a reset may be others than it met: no one is named alone."""
 
 RULES_NAMESPACES = 64
 """Namespaces whose rules are remembered, the last used."""

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 from rsttrace.commands.jobs import Worker
 from rsttrace.commands.run import Run
 from rsttrace.enrich import Neighbors, NetnsDirectory
-from rsttrace.enrich.question import Answer, Question, question_about, question_key
+from rsttrace.enrich.question import (
+    Answer,
+    Question,
+    is_of_a_moment,
+    question_about,
+    question_key,
+)
 from rsttrace.errors import RsttraceError
 from rsttrace.judge.history import Case
 from rsttrace.limits import (
@@ -99,7 +105,7 @@ class Noting:
             if len(waiting) < NOTE_WAITING:
                 waiting.append(case)
             return
-        known = self._answers.get(key)
+        known = None if is_of_a_moment(key) else self._answers.get(key)
         if known is not None and self._clock() < known[0]:
             if known[1]:
                 add(case.reset, known[1])

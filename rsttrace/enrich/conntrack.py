@@ -10,16 +10,13 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from rsttrace.enrich import reach
+from rsttrace.enrich import nfnetlink, reach
+from rsttrace.enrich.nfnetlink import HEADER, NFGENMSG
 from rsttrace.model import Endpoint
 from rsttrace.tcp import address
 
-_NETLINK_NETFILTER = 12  # include/uapi/linux/netlink.h
 _CT_GET = 1 << 8 | 1  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET
-_REQUEST = 1
 _NLMSG_ERROR = 2
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
-_NFGENMSG = struct.Struct("!BBH")  # include/uapi/linux/netfilter/nfnetlink.h
 _NESTED, _TYPE = 0x8000, 0x3FFF
 # include/uapi/linux/netfilter/nfnetlink_conntrack.h
 _TUPLE_ORIG, _TUPLE_REPLY = 1, 2
@@ -54,17 +51,17 @@ def answering(source: Endpoint, target: Endpoint) -> Tracked | None:
         return None
     family = 6 if ":" in source.ip else 4
     kind = socket.AF_INET6 if family == 6 else socket.AF_INET
-    body = _NFGENMSG.pack(kind, 0, 0) + _tuple(family, source, target)
+    body = NFGENMSG.pack(kind, 0, 0) + _tuple(family, source, target)
     helper = reach.helper()
     data = ask(body) if helper is None else helper.tracked(reach.where(), body)
-    if len(data) < _HEADER.size + 4:
+    if len(data) < HEADER.size + 4:
         return None
-    if _HEADER.unpack_from(data)[1] == _NLMSG_ERROR:
-        code = -struct.unpack_from("=i", data, _HEADER.size)[0]
+    if HEADER.unpack_from(data)[1] == _NLMSG_ERROR:
+        code = -struct.unpack_from("=i", data, HEADER.size)[0]
         if code == 2:  # ENOENT
             return None
         raise OSError(code, os.strerror(code))
-    return parse(data[_HEADER.size + _NFGENMSG.size :])
+    return parse(data[HEADER.size + NFGENMSG.size :])
 
 
 def ask(body: bytes) -> bytes:
@@ -73,13 +70,7 @@ def ask(body: bytes) -> bytes:
     Raises:
         OSError: the kernel has no ctnetlink, or refuses.
     """
-    with socket.socket(
-        socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER
-    ) as asking:
-        size = _HEADER.size + len(body)
-        asking.sendto(_HEADER.pack(size, _CT_GET, _REQUEST, 1, 0) + body, (0, 0))
-        # it is answered within the sending system call (nfnetlink_rcv())
-        return asking.recv(1 << 16, socket.MSG_DONTWAIT)
+    return nfnetlink.ask(_CT_GET, body)
 
 
 def is_strict() -> bool | None:

@@ -18,6 +18,7 @@ from typing import Any, Union
 
 from rsttrace import programs
 from rsttrace.enrich import reach
+from rsttrace.enrich.generation import generation
 from rsttrace.enrich.question import Question
 from rsttrace.enrich.ruleset import NftReader, Packet, Rule, Ruleset, SaveReader, candidates
 from rsttrace.enrich.spaces import Spaces
@@ -26,6 +27,7 @@ from rsttrace.limits import (
     RULES_EVERY_S,
     RULES_NAMED,
     RULES_NAMESPACES,
+    RULES_SOON_NS,
     RULES_TOOL_BYTES,
     RULES_TOOL_S,
 )
@@ -40,11 +42,16 @@ Reader = Union[NftReader, SaveReader]
 
 @dataclass(frozen=True)
 class Reading:
-    """A namespace's rules at a time (CLOCK_REALTIME); `began_ns` is when listing them began."""
+    """A namespace's rules at a time (CLOCK_REALTIME); `began_ns` is when listing them began.
+
+    As long as the namespace's `generation` is this one, they are what they were. ``None``: nothing
+    tells whether they are.
+    """
 
     rules: Ruleset
     began_ns: int
     ended_ns: int
+    generation: int | None = None
 
 
 class Firewall:
@@ -57,7 +64,10 @@ class Firewall:
         """Nothing is listed yet."""
         self._spaces = spaces
         self._clock = clock
-        self._readings: OrderedDict[object, tuple[Reading, Reading | None, float]] = OrderedDict()
+        # the last two of a namespace, and when they may be listed again: unchanged, and changed
+        self._readings: OrderedDict[object, tuple[Reading, Reading | None, float, float]] = (
+            OrderedDict()
+        )
         self.complaints: dict[str, None] = {}
 
     def notes(
@@ -87,7 +97,8 @@ class Firewall:
             older.rules if older is not None else None,
             after=now.began_ns > question.time_ns,
         )
-        return _note(question, rules, moved, now.rules.whole, self._spaces) if rules else ()
+        sure = now.rules.whole and _are_of_then(now, older, question.time_ns)
+        return _note(question, rules, moved, sure, self._spaces) if rules else ()
 
     def redirecting(
         self, question: Question, stopped: Callable[[], bool] = lambda: False
@@ -112,25 +123,41 @@ class Firewall:
     ) -> tuple[Reading, Reading | None] | None:
         """The rules and those of the listing before; None: they cannot be listed.
 
-        They are listed after the reset in question, unless that would be too often: then what is
-        known is given.
+        They are listed after the reset in question. Where that would be too often, what is known
+        is given, if that is what the rules still are.
         """
         key = (question.netns, question.identity)
         known = self._readings.get(key)
-        if known is not None and (known[0].began_ns > question.time_ns or self._clock() < known[2]):
+        if known is not None and known[0].began_ns > question.time_ns:
             return known[:2]
+        if known is not None and self._clock() < known[2]:
+            now = self._spaces.enter(question.netns, question.identity, generation)
+            if now is not None and now == known[0].generation:
+                return known[:2]
+            if self._clock() < known[3]:
+                return None
         began, began_ns = self._clock(), time.time_ns()
-        found = self._spaces.enter(question.netns, question.identity, lambda: self._list(stopped))
-        took = self._clock() - began
-        wait = self._clock() + max(RULES_EVERY_S, RULES_DUTY * took)
-        if found is None:
-            found = Ruleset()
-        reading = Reading(found, began_ns, time.time_ns())
-        self._readings[key] = (reading, known[0] if known is not None else None, wait)
+        found, number = self._spaces.enter(
+            question.netns, question.identity, lambda: self._listed(stopped)
+        )
+        ended = self._clock()
+        soon = ended + RULES_DUTY * (ended - began)
+        reading = Reading(found, began_ns, time.time_ns(), number)
+        before = known[0] if known is not None else None
+        self._readings[key] = (reading, before, max(ended + RULES_EVERY_S, soon), soon)
         self._readings.move_to_end(key)
         while len(self._readings) > RULES_NAMESPACES:
             self._readings.popitem(last=False)
         return self._readings[key][:2]
+
+    def _listed(self, stopped: Callable[[], bool]) -> tuple[Ruleset, int | None]:
+        """All rules of the thread's namespace (none, if no tool could list any): as `Reading`."""
+        before = generation()
+        found = self._list(stopped) or Ruleset()
+        after = generation()
+        found.whole = found.whole and before == after
+        legacy = any(rule.tool.endswith("-legacy") for rule in (*found.rules, *found.takers))
+        return found, after if before == after and not legacy else None
 
     def _list(self, stopped: Callable[[], bool]) -> Ruleset | None:
         """All rules of the thread's namespace; None: no tool could list any."""
@@ -257,14 +284,25 @@ def _lines(data: bytes, reader: Reader) -> bytes:
     return rest
 
 
+def _are_of_then(now: Reading, before: Reading | None, time_ns: int) -> bool:
+    """Whether they are the rules that a packet of this time met, as far as can be told.
+
+    They are if they have not changed since a listing before it. Else only those that were listed
+    soon after it are believed to be.
+    """
+    known = None if before is None else before.generation
+    unchanged = known is not None and known == now.generation
+    return unchanged or now.began_ns - time_ns <= RULES_SOON_NS
+
+
 def _note(
-    question: Question, rules: list[Rule], moved: bool, whole: bool, spaces: Spaces
+    question: Question, rules: list[Rule], moved: bool, sure: bool, spaces: Spaces
 ) -> tuple[Note, ...]:
-    """The rules in words and as values."""
+    """The rules in words and as values. `sure`: there were no others."""
     where = spaces.label(question.netns)
     named = "; ".join(f"{place(rule)}: {rule.text}" for rule in rules[:RULES_NAMED])
     more = f"; and {len(rules) - RULES_NAMED} more" if len(rules) > RULES_NAMED else ""
-    exact = len(rules) == 1 and whole
+    exact = len(rules) == 1 and sure
     if exact:
         how = "its counter moved" if moved else "no other rule listed there can have made it"
         text = f"by the rule {named} ({where}; {how})"

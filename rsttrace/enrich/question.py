@@ -80,6 +80,11 @@ def question_key(
     return "escaped", netns, which, source.ip, source.port, target.ip, target.port, rst.seq
 
 
+def is_of_a_moment(key: Hashable) -> bool:
+    """Whether an answer is for those who ask together alone: rules may be others a moment later."""
+    return isinstance(key, tuple) and key[0] == "rules"
+
+
 def question_about(reset: Reset, key: Hashable) -> Question:
     """The question that has a key, about a reset."""
     assert isinstance(key, tuple)

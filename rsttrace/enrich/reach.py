@@ -92,6 +92,9 @@ class Helper(Protocol):
     def tracked(self, path: str | None, request: bytes) -> bytes:
         """What connection tracking answers."""
 
+    def generation(self, path: str | None) -> bytes:
+        """What nftables answers when it is asked for its generation."""
+
     def namespaces(self, *, all_of_them: bool) -> list[tuple[int, str | None, str]]:
         """Inode number, name and path of namespaces: of all, or of those that have names."""
 

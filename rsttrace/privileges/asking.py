@@ -165,6 +165,10 @@ class Helper:
         """See `rsttrace.enrich.reach.Helper`."""
         return bytes.fromhex(self._ask("tracked", path, request.hex())[0])
 
+    def generation(self, path: str | None) -> bytes:
+        """See `rsttrace.enrich.reach.Helper`."""
+        return bytes.fromhex(self._ask("generation", path)[0])
+
     def namespaces(self, *, all_of_them: bool) -> Namespaces:
         """See `rsttrace.enrich.reach.Helper`."""
         found, _ = self._ask("namespaces", all_of_them)

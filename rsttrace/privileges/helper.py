@@ -25,7 +25,7 @@ from dataclasses import astuple
 from typing import Any
 
 from rsttrace import programs
-from rsttrace.enrich import conntrack, reach
+from rsttrace.enrich import conntrack, generation, reach
 from rsttrace.enrich.netns import all_namespaces, is_way, named_namespaces, status_of
 from rsttrace.enrich.owner import Owners
 from rsttrace.enrich.setns import enter
@@ -114,6 +114,7 @@ class Server:
             "wait": self._wait,
             "close": self._close,
             "tracked": self._tracked,
+            "generation": self._generation,
             "namespaces": self._namespaces,
             "status": self._status,
             "owners": self._ask_owners,
@@ -209,6 +210,10 @@ class Server:
     def _tracked(self, path: str | None, request: str) -> Answer:
         with self._inside(path):
             return conntrack.ask(bytes.fromhex(request)).hex(), []
+
+    def _generation(self, path: str | None) -> Answer:
+        with self._inside(path):
+            return generation.ask().hex(), []
 
     def _namespaces(self, all_of_them: bool) -> Answer:
         return (all_namespaces() if all_of_them else named_namespaces()), []
