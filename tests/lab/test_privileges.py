@@ -126,7 +126,8 @@ def test_what_stays_is_said(routed: Lab) -> None:
     try:
         (helper,) = helpers(tracer.process.pid)
         kept = names(int(status(helper)["CapEff"], 16))
-        assert f"  helper: {helper}, with {kept}\n" in tracer.status
+        told = f"  helper: {helper}, with {kept}\n"
+        tracer.wait_for(lambda: told in tracer.status, "the helper's line")
         assert "  runs as nobody, without capabilities\n" in tracer.status
         assert "warning" not in tracer.status
     finally:
@@ -210,7 +211,7 @@ def test_what_root_knows_nobody_tells(routed: Lab, private: Path, tmp_path: Path
     os.chown(written, 61234, 61234)  # root's rights alone are not enough without CAP_DAC_OVERRIDE
     old = private / "out" / "resets.pcapng"
     old.write_bytes(b"old")
-    os.chown(old, 61235, 61235)
+    os.chown(old, 61234, 61234)
     old.chmod(0o640)
     page = private / "out" / "page.html"
     with contextlib.ExitStack() as stack:
@@ -256,7 +257,7 @@ def test_what_root_knows_nobody_tells(routed: Lab, private: Path, tmp_path: Path
         shown = len(tracer.entries)
     assert "warning" not in tracer.status
     found = old.stat()
-    assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (61235, 0o640)
+    assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (61234, 0o640)
     assert page.stat().st_uid == 0
     assert "10.71.2.2" in page.read_text(encoding="utf-8")
     with PcapNgReader(str(old)) as packets:
