@@ -7,11 +7,13 @@ searched in place: their in-memory indexes would double rsttrace's memory.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
 import mmap
 import os
 import re
+import zipimport
 from functools import lru_cache
 from typing import BinaryIO
 
@@ -116,8 +118,10 @@ def _from_netaddr(hyphened: str) -> str | None:
 
     It costs 12 MB for good: netaddr indexes the whole registry in memory.
     """
-    import netaddr
-
+    try:
+        import netaddr
+    except ImportError:  # it may be where we may not read any more
+        return None
     try:
         return str(netaddr.OUI(hyphened).registration().org) or None
     except (netaddr.NotRegisteredError, OSError, ValueError, LookupError):
@@ -126,12 +130,22 @@ def _from_netaddr(hyphened: str) -> str | None:
 
 @lru_cache
 def _netaddr_file(name: str) -> str | None:
-    """The path of a registry file that netaddr brings; ``None`` if it is not a plain file."""
+    """The path of a registry file that netaddr brings; ``None`` if there is no such file.
+
+    From a zip file it is copied into memory, once.
+    """
     found = importlib.util.find_spec("netaddr")  # it need not be imported for that
     for folder in (found.submodule_search_locations or ()) if found is not None else ():
         path = os.path.join(folder, "eui", name)
         if os.path.isfile(path):
             return path
+        if found is not None and isinstance(found.loader, zipimport.zipimporter):
+            with contextlib.suppress(OSError):
+                data = found.loader.get_data(path)
+                copy = os.memfd_create(name)
+                with open(copy, "wb", closefd=False) as file:
+                    file.write(data)
+                return f"/proc/self/fd/{copy}"
     return None
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import zipfile
+import zipimport
 from pathlib import Path
 
 import pytest
@@ -115,3 +118,24 @@ def test_a_prefix_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_virtual_routers() -> None:
     assert is_virtual_router("00:00:5E:00:02:0a")
     assert not is_virtual_router("00:00:5e:00:03:0a")
+
+
+def test_from_a_zip_file_the_registry_is_copied_into_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The zip file need not be there, or be readable, when somebody asks."""
+    packed = tmp_path / "all.zip"
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("netaddr/__init__.py", "raise AssertionError('imported')")
+        file.writestr("netaddr/eui/oui.txt", "\n\n02-FF-FE   (hex)\t\tA MAKER\n")
+    found = zipimport.zipimporter(str(packed)).find_spec("netaddr")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    module._netaddr_file.cache_clear()
+    try:
+        names = module.files()
+        packed.unlink()
+        assert [name for name in names if name.startswith("/proc/self/fd/")] != []
+        assert module._from_oui("02FFFE") == "A MAKER"
+        assert module._from_oui("02FFFD") is None
+    finally:
+        module._netaddr_file.cache_clear()
