@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -150,6 +151,29 @@ def test_another_user_by_number() -> None:
         assert status(tracer.process.pid)["Gid"].split() == [str(NOBODY)] * 4
     finally:
         assert tracer.stop() == 0
+
+
+def test_locate_is_nobody_while_it_probes(routed: Lab) -> None:
+    """Of a peer that answers nothing; its raw sockets were opened by the helper."""
+    routed.nft("router", forward("drop"))
+    command = [sys.executable, "-m", "rsttrace", "locate", "10.71.2.9", "--timeout", "10"]
+    with subprocess.Popen(
+        [*command, "--netns", routed.name("client"), "-o", "json"], stdout=subprocess.PIPE
+    ) as process:
+        poll_until(lambda: status(process.pid)["Uid"].split() == [str(NOBODY)] * 4, "nobody")
+        assert set(rights(status(process.pid)).values()) == {0}
+
+        def raw_sockets() -> list[str]:
+            table = Path(f"/proc/{process.pid}/fd")
+            return [
+                link for fd in table.iterdir() if (link := os.readlink(fd)).startswith("socket:")
+            ]
+
+        poll_until(lambda: len(raw_sockets()) > 3, "its sockets")
+        process.send_signal(signal.SIGINT)
+        told, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert json.loads(told)["path"]["hops"][0]["answers"][0]["ip"] == "10.71.1.254"
 
 
 @pytest.mark.parametrize(
