@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from rsttrace.commands.audit import Audit
 from rsttrace.commands.books import EVERY_S, Books, Losses, balance
 from rsttrace.commands.filters import KERNEL_PORTS, check_repeats, filter_of
 from rsttrace.commands.leftovers import leftover_lines
@@ -21,6 +22,7 @@ from rsttrace.commands.watching import Watching
 from rsttrace.commands.whose import whose
 from rsttrace.commands.writer import GRACE_S, POLL_S, Stuck
 from rsttrace.enrich import Enricher, NetnsDirectory, reach
+from rsttrace.enrich.outrsts import out_rsts
 from rsttrace.enrich.setns import inside
 from rsttrace.errors import RsttraceError
 from rsttrace.kernel import knowledge
@@ -205,6 +207,7 @@ def trace(request: Request, options: Options, told: Told | None = None) -> int:
         ) as run,
     ):
         giving.give_up(source, probes=options.locate or options.probe or options.probe_arp)
+        audit = Audit(lambda: out_rsts(enricher.directory), source.counts)
         run.say(
             "\n".join(
                 [
@@ -229,13 +232,13 @@ def trace(request: Request, options: Options, told: Told | None = None) -> int:
         try:
             watching.ready(source.report, run.writer.about)
             told.armed()
-            _Tracing(run, source, enricher, probing, noting, watching, giving).run()
+            _Tracing(run, source, enricher, probing, noting, watching, giving, audit).run()
         except Stuck:
             run.say("warning: nobody reads the output; ending without the rest")
         probing.tell_left_out(run)
         for line in watching.last_lines():
             run.say(line)
-        told.books(_end(run, source))
+        told.books(_end(run, source, audit))
     return 1 if run.failed else 0
 
 
@@ -270,6 +273,7 @@ class _Tracing:
         noting: Noting,
         watching: Watching,
         giving: Giving,
+        audit: Audit,
     ) -> None:
         self._run = run
         self._source = source
@@ -278,6 +282,7 @@ class _Tracing:
         self._noting = noting
         self._watching = watching
         self._giving = giving
+        self._audit = audit
         self._losses = Losses(lambda: source.counts().values(), run.say)
         self._counts_due = time.monotonic() + EVERY_S
         run.writer.while_waiting(self._losses.tell)
@@ -304,6 +309,7 @@ class _Tracing:
             run.look_after_readers()
             self._giving.check(run.say)
         self._watching.stopping()
+        self._audit.end()
         source.detach()
         self._show_rest()
         self._probing.finish(run)
@@ -359,7 +365,7 @@ class _Tracing:
             self._show_counted(at_the_end=True)
 
 
-def _end(run: Run, source: LiveSource) -> Books:
+def _end(run: Run, source: LiveSource, audit: Audit) -> Books:
     """Say what is missing, and end with counts."""
     books = balance(source.counts().values(), shown=run.shown, filtered=run.filtered, full=run.full)
     if source.blind:
@@ -376,6 +382,8 @@ def _end(run: Run, source: LiveSource) -> Books:
             f"warning: {books.lost:,} resets are missing above: there was no room for them, or the"
             " run ended before they were looked at"
         )
+    if not source.blind and (line := audit.line()) is not None:
+        run.say(line)
     run.say(books.line)
     run.summarize(books.filtered, aggregated=books.aggregated, lost=books.lost)
     return books

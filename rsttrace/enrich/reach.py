@@ -41,6 +41,7 @@ TOOLS = {
 FILES = {
     "if_inet6": "/proc/thread-self/net/if_inet6",
     "dev": "/proc/thread-self/net/dev",
+    "snmp": "/proc/thread-self/net/snmp",
     "ip_tables_names": "/proc/thread-self/net/ip_tables_names",
     "ip6_tables_names": "/proc/thread-self/net/ip6_tables_names",
     "nf_conntrack_count": "/proc/sys/net/netfilter/nf_conntrack_count",

@@ -17,6 +17,7 @@ from rsttrace.kernel.flows import Halves, learned
 from rsttrace.kernel.followups import WITHIN_S, FollowUps
 from rsttrace.kernel.layout import event_size
 from rsttrace.kernel.lookup import Lookup, lookup
+from rsttrace.kernel.memory import give_back
 from rsttrace.kernel.order import HELD_NS, InOrder
 from rsttrace.kernel.protocol import Report, Request
 from rsttrace.kernel.ring import RingBuffer
@@ -29,6 +30,9 @@ CHUNK = 64
 BACKLOG = 25_000
 """How many raw events may wait in our memory (45 MB); more stay in the ring, then are lost there
 and counted."""
+
+MANY = 2_000
+"""So many waiting events leave much memory free when they are gone (4 MB)."""
 
 GATHERED_NS = 3_000_000
 """While resets come thick, the first of a batch waits so much longer for the others (nanoseconds):
@@ -61,6 +65,7 @@ class LiveSource:
         self._date = Date()
         self._detached = False
         self._gathers_ns = 0
+        self._most = 0
         self._lookup: Lookup = lookup
         self._known: dict[Kind, Counts] = {}
         self.blind = False
@@ -170,7 +175,11 @@ class LiveSource:
         if self._detached and len(records) < room:
             self._order.add(self._follow_ups.rest())
         read_ns = None if self._detached else now_ns if all_of_it else 0
+        self._most = max(self._most, len(self._order))
         chunk = self._order.take(CHUNK, read_ns)
+        if self._most > MANY and not self._order:
+            give_back()
+            self._most = 0
         if not chunk:
             return []
         context = self._context()
