@@ -80,8 +80,9 @@ class Giving:
                 maps, hooks = (source.maps(), source.waiting()) if source is not None else ([], {})
                 helper.settle(maps, hooks, vendor.files())
                 helper.seal(probes=probes)
-            except OSError:
-                pass  # it is gone, as `check` says
+            except OSError as error:
+                if not helper.is_gone():  # else `check` says it
+                    self._said.append(f"warning: the helper is not prepared: {error.strerror}")
             if source is not None:
                 source.rely_on(helper.lookup, helper.attach)
         self._become(account)

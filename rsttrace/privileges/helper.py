@@ -144,7 +144,9 @@ class Server:
                     for descriptor in descriptors:
                         os.close(descriptor)
                 try:
-                    wire.send(self._channel, answer, opened)
+                    wire.send(self._channel, answer, opened, wire.ANSWER_MOST)
+                except wire.TooLong:
+                    wire.send(self._channel, {"errno": errno.E2BIG, "text": "too long an answer"})
                 finally:
                     for descriptor in opened:
                         os.close(descriptor)
@@ -366,6 +368,8 @@ def main() -> None:
     """Serve on the socket whose number is the first argument, for the parent that is the second."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)  # it ends with its parent, which has work for it yet
+    # That is for the start: from a parent that is nobody root gets no signal. Then the end of the
+    # socket says it.
     if not caps.die_with(int(sys.argv[2])):
         return
     caps.no_new_privileges()

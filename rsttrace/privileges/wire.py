@@ -24,13 +24,22 @@ class Gone(Exception):
     """The other end is gone, or does not speak as it should."""
 
 
-def send(channel: socket.socket, message: Any, descriptors: list[int] | None = None) -> None:
+class TooLong(Exception):
+    """A message that the other end would not take."""
+
+
+def send(
+    channel: socket.socket, message: Any, descriptors: list[int] | None = None, most: int = 1 << 32
+) -> None:
     """Send a message.
 
     Raises:
+        TooLong: it has more than `most` bytes; nothing was sent.
         OSError: the other end is gone, or does not read in time.
     """
     payload = json.dumps(message).encode("ascii")
+    if len(payload) > most:
+        raise TooLong
     socket.send_fds(channel, [LENGTH.pack(len(payload))], descriptors or [])
     channel.sendall(payload)
 

@@ -194,6 +194,19 @@ def test_who_does_not_speak_as_he_should_has_no_helper(helper: Helper, said: byt
         helper.enter("/proc/1/ns/net")
 
 
+def test_an_answer_that_is_too_long_is_none() -> None:
+    """Neither end is lost by it, nor the next answer."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with pytest.raises(wire.TooLong):
+            wire.send(theirs, "x" * 100, most=100)
+        wire.send(theirs, "x" * 98, most=100)
+        assert wire.receive(ours, 100) == ("x" * 98, [])
+        wire.send(theirs, "x" * 99)
+        with pytest.raises(wire.Gone):
+            wire.receive(ours, 100)
+
+
 def test_without_its_helper_a_process_has_the_rights_that_it_has(helper: Helper) -> None:
     owners = helper.owners()
     with socket.socket() as sock:
