@@ -22,8 +22,9 @@ from rsttrace.kernel.lookup import lookup
 from rsttrace.model import Container, Pod
 from rsttrace.privileges import wire
 
-PATIENCE_S = 5.0
-"""How long one answer may take: a walk through all processes takes half a second at most."""
+PATIENCE_S, START_S = 10.0, 60.0
+"""How long one answer may take (a walk through all processes takes half a second at most), and the
+first one, for which the helper has to start: on a machine in trouble that takes its time."""
 
 END_S = 1.0
 
@@ -53,7 +54,7 @@ class Helper:
         self._maps: dict[int, int] = {}
         self.kept = 0
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._channel.settimeout(PATIENCE_S)
+        self._channel.settimeout(START_S)
         self._gone = False
         with theirs:
             command = home.python(
@@ -105,6 +106,7 @@ class Helper:
             try:
                 wire.send(self._channel, {"ask": name, "with": arguments}, descriptors)
                 answer, opened = wire.receive(self._channel, wire.ANSWER_MOST)
+                self._channel.settimeout(PATIENCE_S)
             except (OSError, wire.Gone):
                 self._give_up()
                 raise PermissionError(errno.EPERM, "the helper is gone") from None

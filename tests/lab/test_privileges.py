@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from scapy.utils import PcapNgReader
 
+import rsttrace
 from rsttrace.demo.lab import Lab
 from rsttrace.privileges import capabilities as caps
 from rsttrace.privileges.names import names
@@ -42,7 +44,10 @@ HELPER = caps.mask(
     [caps.SYS_ADMIN, caps.SYS_PTRACE, caps.DAC_READ_SEARCH, caps.NET_ADMIN, caps.NET_RAW]
 )
 FILES = caps.mask([caps.DAC_OVERRIDE, caps.CHOWN, caps.FOWNER])
-PACKAGES = ("pyroute2", "netaddr", "jinja2", "markupsafe", "click", "scapy")
+PACKAGES = (
+    *("pyroute2", "netaddr", "jinja2", "markupsafe", "click", "scapy"),
+    *("tomli", "typing_extensions", "importlib_metadata", "zipp"),  # with older Pythons
+)
 
 
 def status(pid: int, thread: str = "") -> dict[str, str]:
@@ -75,8 +80,9 @@ def is_there(pid: int) -> bool:
 
 def test_a_hook_whose_module_comes_later_is_attached_by_the_helper() -> None:
     """First, before anything else here loads it."""
-    tracer = Tracer()
+    tracer = Tracer("-v")
     try:
+        tracer.wait_for(lambda: "  helper: " in tracer.status, "the last line of the start")
         if "will be when the module nf_reject_ipv4 is loaded" not in tracer.status:
             pytest.skip("no hook waits for a module here: it is loaded, or there are no kprobes")
         (helper,) = helpers(tracer.process.pid)
@@ -127,9 +133,8 @@ def test_what_stays_is_said(routed: Lab) -> None:
     try:
         (helper,) = helpers(tracer.process.pid)
         kept = names(int(status(helper)["CapEff"], 16))
-        told = f"  helper: {helper}, with {kept}\n"
-        tracer.wait_for(lambda: told in tracer.status, "the helper's line")
-        assert "  runs as nobody, without capabilities\n" in tracer.status
+        lines = (f"  helper: {helper}, with {kept}\n", "  runs as nobody, without capabilities\n")
+        tracer.wait_for(lambda: all(line in tracer.status for line in lines), "both lines")
         assert "warning" not in tracer.status
     finally:
         tracer.stop()
@@ -203,12 +208,16 @@ def private(tmp_path: Path) -> Path:
     """A folder that only root may look into, with all of our code."""
     folder = tmp_path / "private"
     folder.mkdir(mode=0o700)
-    checkout = Path(__file__).parents[2]
-    for part in ("rsttrace", "bpf"):
-        (folder / part).symlink_to(checkout / part)
+    ours = Path(rsttrace.__file__).parent
+    for part in (ours, ours.parent / "bpf"):  # the second of a checkout alone
+        if part.exists():
+            (folder / part.name).symlink_to(part)
     for package in PACKAGES:
-        module = __import__(package)
-        (folder / package).symlink_to(Path(module.__file__ or "").parent)
+        found = importlib.util.find_spec(package)
+        if found is not None and found.origin is not None:
+            origin = Path(found.origin)
+            part = origin.parent if origin.name == "__init__.py" else origin
+            (folder / part.name).symlink_to(part)
     assert folder.stat().st_mode & 0o077 == 0
     return folder
 
@@ -374,7 +383,8 @@ def test_without_a_database_of_users(routed: Lab, tmp_path: Path) -> None:
         (entry,) = tracer.collect(routed.inode("client"), 1)
         assert entry["neighbor"]["ip"] == "10.71.1.254"
         assert status(tracer.process.pid)["Uid"].split() == [str(NOBODY)] * 4
-        assert "  there is no user nobody: runs as uid 65534\n" in tracer.status
+        line = "  there is no user nobody: runs as uid 65534\n"
+        tracer.wait_for(lambda: line in tracer.status, "the line")
     finally:
         assert tracer.stop() == 0
 
@@ -405,6 +415,7 @@ def test_root_that_may_not_become_another_has_no_capabilities(routed: Lab) -> No
         assert entry["neighbor"]["ip"] == "10.71.1.254"
         found = status(tracer.process.pid)
         assert (found["Uid"].split()[1], rights(found)["CapEff"]) == ("0", 0)
-        assert "warning: cannot become nobody" in tracer.status
+        line = "warning: cannot become nobody"
+        tracer.wait_for(lambda: line in tracer.status, "the warning")
     finally:
         assert tracer.stop() == 0
