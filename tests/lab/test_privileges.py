@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from scapy.utils import PcapNgReader
 
-import rsttrace
+from rsttrace import home
 from rsttrace.demo.lab import Lab
 from rsttrace.privileges import capabilities as caps
 from rsttrace.privileges.names import names
@@ -208,8 +208,7 @@ def private(tmp_path: Path) -> Path:
     """A folder that only root may look into, with all of our code."""
     folder = tmp_path / "private"
     folder.mkdir(mode=0o700)
-    ours = Path(rsttrace.__file__).parent
-    for part in (ours, ours.parent / "bpf"):  # the second of a checkout alone
+    for part in (home.ROOT / "rsttrace", home.ROOT / "bpf"):  # the second of a checkout alone
         if part.exists():
             (folder / part.name).symlink_to(part)
     for package in PACKAGES:
