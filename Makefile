@@ -5,7 +5,7 @@ SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # bcc is in no Python registry (PyPI's "bcc" is another project); the rest is for lab and tests.
 PACKAGES := python3-bpfcc python3-venv iproute2 nftables tcpdump
 # Forgers and boxes as they are in the field, for the lab of `make test` and `make accuracy`.
-PROGRAMS := dsniff hping3 haproxy iptables conntrack traceroute mtr-tiny tmux
+PROGRAMS := dsniff hping3 haproxy iptables conntrack traceroute mtr-tiny strace tmux
 # Its service would speak LLDP on your network from the next boot on: only on CI's machine.
 PROGRAMS += $(if $(CI),lldpd)
 # A unit test compiles the baseline of bpf/ for user space, to hold it against the captures'.
@@ -17,7 +17,7 @@ CONTAINERS := umoci runc lintian
 EMULATOR := qemu-system-x86 mmdebstrap e2fsprogs
 
 .PHONY: demo test unit lint watch runbooks bench accuracy kernels kernels-build kernels-doc browser screenshots
-.PHONY: fuzz soak fleet deb zipapp image lock packages-test vagrant-validate clean
+.PHONY: fuzz soak fleet deb wheel zipapp image lock audit packages-test vagrant-validate clean
 
 demo: $(VENV)/installed ## real verdicts on a live lab
 	$(SUDO) $(VENV)/bin/rsttrace demo
@@ -78,18 +78,27 @@ screenshots: $(VENV)/installed-dev ## the pictures of README and docs, made anew
 	@$(call install,chromium fonts-dejavu-core)
 	$(VENV)/bin/python -m tests.browser.screenshots
 
-deb: $(VENV)/installed $(VENV)/packager ## dist/rsttrace_VERSION_all.deb, for Debian 11 to 13 and Ubuntu 22.04 and 24.04
+deb: $(VENV)/installed-build $(VENV)/packager ## dist/rsttrace_VERSION_all.deb, for Debian 11 to 13 and Ubuntu 22.04 and 24.04
 	$(VENV)/bin/python -m packages.deb
 
-zipapp: $(VENV)/installed ## dist/rsttrace.pyz, one file for a node's python3 and bcc
+wheel: $(VENV)/installed-build ## dist/rsttrace-VERSION-py3-none-any.whl
+	$(VENV)/bin/python -m packages.wheel
+
+zipapp: $(VENV)/installed-build ## dist/rsttrace.pyz, one file for a node's python3 and bcc
 	$(VENV)/bin/python -m packages.onefile
 
-image: $(VENV)/installed $(VENV)/packager $(VENV)/emulator ## dist/rsttrace_VERSION_ARCHITECTURE.oci.tar, an OCI image
+image: $(VENV)/installed-build $(VENV)/packager $(VENV)/emulator ## dist/rsttrace_VERSION_ARCHITECTURE.oci.tar, an OCI image
 	@$(call install,umoci)
 	$(SUDO) $(VENV)/bin/python -m packages.image
 
 lock: $(VENV)/installed-dev ## requirements/*.lock, from pyproject.toml's ranges; UPGRADE=1: the newest versions
 	$(VENV)/bin/python -m packages.lock $(if $(UPGRADE),--upgrade)
+
+audit: $(VENV)/installed-dev ## known faults of what the locks name, as the Python registry tells them; what it does not tell is a failure, too
+	@$(call locked,audit)
+	@code=0; for lock in requirements/*.lock; do echo "$$lock:"; \
+	  $(VENV)/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes -r $$lock || code=1; \
+	done; exit $$code
 
 packages-test: $(VENV)/installed-packages $(VENV)/emulator ## what is built is installed in fresh Debians, and used there (root, minutes); T=tests/packages/test_deb.py
 	$(SUDO) $(VENV)/bin/python -m pytest $(or $(T),tests/packages)
@@ -148,6 +157,10 @@ $(VENV)/watchers: $(VENV)/created
 
 $(VENV)/installed: $(VENV)/created pyproject.toml requirements/run.lock
 	@$(call locked,run)
+	@touch $@
+
+$(VENV)/installed-build: $(VENV)/installed requirements/build.lock
+	@$(call locked,build)
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/created pyproject.toml requirements/dev.lock

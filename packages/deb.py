@@ -13,8 +13,8 @@ import sys
 from email.utils import formatdate
 from pathlib import Path
 
-from packages import manual
-from packages.stage import BUILD, DIST, ROOT, epoch, stage
+from packages import BUILD, DIST, ROOT, manual
+from packages.stage import epoch, stage
 from rsttrace import __version__
 
 PYTHON = "/usr/bin/python3"
@@ -72,7 +72,7 @@ def completion(shell: str, tree: Path) -> str:
 def lay_out(tree: Path, when: int) -> None:
     """All that the package holds, and debhelper's files beside it."""
     shutil.copytree(ROOT / "packages" / "debian", tree / "debian")
-    licences = stage(tree / HOME)
+    licences = stage(tree / HOME, when)
     with (tree / "debian" / "copyright").open("a", encoding="utf-8") as file:
         for name, text in licences.items():
             file.write(

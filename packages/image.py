@@ -14,8 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from packages import deb
-from packages.stage import BUILD, DIST, ROOT, epoch
+from packages import BUILD, DIST, ROOT, deb
+from packages.stage import epoch
 from rsttrace import __version__
 from tests.kernels.build import apt_options, sources
 from tests.kernels.kernels import GUESTS
@@ -35,13 +35,14 @@ cd "$1"
 rm -rf rsttrace.deb etc/apt/sources.list etc/apt/apt.conf.d/99mmdebstrap etc/resolv.conf \
 	etc/hostname var/cache/debconf/* var/cache/ldconfig/* var/log/* var/lib/dpkg/*-old
 mkdir -p run/netns var/cache/rsttrace
+"$PYTHON" -m packages.sbom "$SOURCE_DATE_EPOCH" "$1" debian-12
 find usr -name __pycache__ -prune -exec rm -r {} +
 """
 """Nothing tells where it was built. Compiled Python is left out: its files are made new each time,
 and so would differ."""
 
 
-def lay_out(layer: Path, package: Path, environment: dict[str, str]) -> None:
+def lay_out(layer: Path, package: Path) -> None:
     """The file system, as a tar file.
 
     Raises:
@@ -58,7 +59,13 @@ def lay_out(layer: Path, package: Path, environment: dict[str, str]) -> None:
             f"--customize-hook={HOOK}",
             *(RELEASE, str(layer), *sources(guest)),
         ],
-        env={**environment, "DEB": str(package)},
+        env={
+            **os.environ,
+            "SOURCE_DATE_EPOCH": str(epoch()),
+            "DEB": str(package),
+            "PYTHON": sys.executable,
+            "PYTHONPATH": str(ROOT),
+        },
         check=True,
     )
 
@@ -74,7 +81,7 @@ def build(where: Path = BUILD / "image", package: Path | None = None) -> Path:
     package = package or deb.build(where / "deb")
     when = epoch()
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
-    lay_out(where / "layer.tar", package, {**os.environ, "SOURCE_DATE_EPOCH": str(when)})
+    lay_out(where / "layer.tar", package)
     layout = where / "oci"
     image = f"{layout}:{__version__}"
     machine = subprocess.run(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from packages.stage import ROOT, VENDORED
+from packages import ROOT, VENDORED
 
 FOLDER = ROOT / "requirements"
 OLDEST = "3.9"
@@ -18,7 +18,9 @@ OLDEST = "3.9"
 LOCKS = {
     "dev": ("dev",),
     "run": (),
+    "audit": ("dev", "audit"),
     "bench": ("dev", "bench"),
+    "build": ("build",),
     "fleet": ("dev", "fleet", "packages"),
     "fuzz": ("dev", "fuzz"),
     "packages": ("dev", "packages"),
@@ -49,7 +51,7 @@ def main() -> None:
         compile_lock(
             f"requirements/{name}.lock",
             extras,
-            *("requirements/build.in", "--universal", "--python-version", OLDEST, *same, *options),
+            *("requirements/hatch.in", "--universal", "--python-version", OLDEST, *same, *options),
         )
     # what packages carry: for the oldest Python alone, which newer ones take as well
     compile_lock(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from packages.stage import ROOT
+from packages import ROOT
 from rsttrace import __version__
 from rsttrace.cli import cli
 

@@ -6,13 +6,15 @@ Nothing is unpacked and nothing is left behind but the cache of compiled program
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-import zipapp
+import time
+import zipfile
 from pathlib import Path
+from typing import IO
 
-from packages.stage import BUILD, DIST, ROOT, epoch, stage
+from packages import BUILD, DIST, ROOT
+from packages.stage import epoch, stage
 
 START = """\
 import os
@@ -37,18 +39,30 @@ def build(where: Path = BUILD / "zipapp") -> Path:
     """
     shutil.rmtree(where, ignore_errors=True)
     tree = where / "tree"
-    licences = stage(tree)
+    when = epoch()
+    licences = stage(tree, when)
     (tree / "LICENSES").mkdir()
     for name, text in licences.items():
         (tree / "LICENSES" / name).write_text(text, encoding="utf-8")
     shutil.copy(ROOT / "LICENSE", tree / "LICENSES" / "rsttrace")
     (tree / "__main__.py").write_text(START)
-    when = epoch()
-    for path in tree.rglob("*"):
-        os.utime(path, (when, when))
     made = where / "rsttrace.pyz"
-    zipapp.create_archive(tree, made, interpreter="/usr/bin/python3", compressed=True)
+    with made.open("wb") as file:
+        file.write(b"#!/usr/bin/python3\n")
+        _zip(tree, file, when)
+    made.chmod(0o755)
     return made
+
+
+def _zip(tree: Path, file: IO[bytes], when: int) -> None:
+    """As `zipapp` does it, but the same wherever it is built: in UTC, and with one mode for all."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(path for path in tree.rglob("*") if path.is_file()):
+            name = path.relative_to(tree).as_posix()
+            information = zipfile.ZipInfo(name, time.gmtime(when)[:6])
+            information.external_attr = 0o100644 << 16
+            information.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(information, path.read_bytes())
 
 
 def main() -> None:

@@ -10,12 +10,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-BUILD, DIST = ROOT / "build", ROOT / "dist"
-VENDORED = ROOT / "requirements" / "vendored.lock"
-"""What packages carry, for the oldest release has none of it, or an older one (Debian 11)."""
+from packages import ROOT, VENDORED, sbom
 
 PIP = (
     *(sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"),
@@ -26,6 +24,7 @@ PIP = (
 
 UNUSED = {
     "bin": (".",),
+    "share": (".",),  # their manual pages
     "markupsafe": ("_speedups.c",),
     "netaddr": ("tests",),
     "pyroute2": ("decoder", "dhcp", "fixtures"),
@@ -62,23 +61,27 @@ def epoch() -> int:
         return int((ROOT / "CHANGELOG.md").stat().st_mtime)
 
 
-def stage(target: Path) -> dict[str, str]:
+def stage(target: Path, when: int) -> dict[str, str]:
     """Fill `target`; returns the licences of what it carries, by the package's name.
+
+    It has an SBOM (`packages.sbom`) of that time, in seconds since 1970.
 
     Raises:
         StageError: something compiled is left.
         subprocess.CalledProcessError: pip failed.
     """
     shutil.rmtree(target, ignore_errors=True)
-    subprocess.run([*PIP, "--target", str(target), "-r", str(VENDORED)], check=True)
-    licences = {}
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.json")
+        where = ("--target", str(target), "--report", str(report))
+        subprocess.run([*PIP, *where, "-r", str(VENDORED)], check=True)
+        hashes = sbom.installed_hashes(report)
+    found = {}
     for information in sorted(target.glob("*.dist-info")):
         name = information.name.split("-")[0]
-        files = sorted(
-            p for p in information.rglob("*") if p.name.upper().startswith(("LICEN", "COPYING"))
-        )
-        licences[name] = "\n".join(p.read_text() for p in files if p.is_file())
+        found[name] = sbom.carried(information, hashes, UNUSED.get(name, ()))
         shutil.rmtree(information)
+    (target / sbom.NAME).write_text(sbom.of_carried(when, found.values()), encoding="utf-8")
     for package, names in UNUSED.items():
         for name in names:
             path = target / package / name
@@ -98,4 +101,4 @@ def stage(target: Path) -> dict[str, str]:
         path.chmod(0o755 if path.is_dir() else 0o644)
         if path.is_file() and path.read_bytes()[:4] == b"\x7fELF":
             raise StageError(f"{path} is compiled: it would run on one kind of machine only")
-    return licences
+    return {name: each.licence for name, each in found.items()}

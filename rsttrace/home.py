@@ -23,6 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 _FOLDERS = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
 """Where the user's folders are (XDG Base Directory Specification)."""
 
+SBOMS = ("image.cdx.json", "sbom.cdx.json")
+"""As packages/sbom.py calls them: of the image, of the package in it."""
+
 _START = (
     "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
     "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
@@ -60,6 +63,14 @@ def resource(name: str, root: Path = ROOT) -> Traversable:
     if root.is_file():
         return zipfile.Path(str(root), name)
     return root / name
+
+
+def sbom(root: Path = ROOT) -> str | None:
+    """Where it is said what this package or image is made of (CycloneDX); ``None``: nowhere."""
+    for name in SBOMS:
+        if resource(name, root).is_file():
+            return f"{name} in {root}" if root.is_file() else str(root / name)
+    return None
 
 
 def python(module: str, *arguments: str) -> list[str]:

@@ -15,7 +15,7 @@ NAMES = {"LLVM": "llvm", "libbpf": "libbpf"}
 
 
 def lines() -> list[str]:
-    """Three lines: rsttrace, the libraries, the kernel with the plan that runs unless told else."""
+    """Rsttrace, the libraries, the kernel with the plan that runs unless told else; the SBOM."""
     kernel = f"Linux {platform.release()} {platform.machine()}"
     python = f"Python {platform.python_version()}"
     found = _found()
@@ -27,7 +27,13 @@ def lines() -> list[str]:
         for name, key in NAMES.items():
             libraries += f", {name} {found[key]}" if found[key] else ""
         kernel += f", plan: {found['plan']}"
-    return [f"rsttrace {__version__}", f"{libraries}, {python}", kernel]
+    made_of = home.sbom()
+    return [
+        f"rsttrace {__version__}",
+        f"{libraries}, {python}",
+        kernel,
+        *([f"SBOM: {made_of}"] if made_of else []),
+    ]
 
 
 def _found() -> dict[str, str | None] | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import configparser
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.packages.clones import clone
 from tests.packages.trees import Tree, fresh
 
 ROOT = Path(__file__).parents[2]
@@ -35,15 +35,7 @@ def tree() -> Iterator[Tree]:
     with tempfile.TemporaryDirectory(prefix="rsttrace-tree-", dir="/var/tmp") as folder:
         made = fresh("bookworm", Path(folder, "tree"))
         made.run("apt-get update -q; apt-get install -qy --no-install-recommends make sudo adduser")
-        listed = subprocess.run(
-            ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "ls-files", "-z"],
-            capture_output=True,
-            check=True,
-            text=True,
-        )
-        for name in filter(None, listed.stdout.split("\0")):
-            (made.path / CLONE / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, made.path / CLONE / name)
+        clone(made.path / CLONE)
         _registry(made)
         yield made
 

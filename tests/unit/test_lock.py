@@ -11,8 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from packages import VENDORED
 from packages.lock import FOLDER, LOCKS
-from packages.stage import VENDORED
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -95,7 +95,7 @@ def test_a_lock_fits_the_ranges(name: str) -> None:
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_has_what_builds_ours(name: str) -> None:
     builds = [Requirement(line) for line in PROJECT["build-system"]["requires"]]
-    text = (FOLDER / "build.in").read_text(encoding="utf-8")
+    text = (FOLDER / "hatch.in").read_text(encoding="utf-8")
     assert {str(each) for each in builds} <= {
         str(Requirement(line)) for line in text.splitlines() if line[:1] != "#"
     }

@@ -7,7 +7,7 @@ from importlib.metadata import requires
 
 from packaging.requirements import Requirement
 
-from packages.stage import VENDORED
+from packages import VENDORED
 from tests.unit.test_lock import pins
 
 
