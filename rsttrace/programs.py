@@ -103,14 +103,15 @@ def _doubtful(path: str) -> tuple[str | None, int]:
 def own_environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What a process of ours is given of our own environment.
 
-    Its Python is isolated in any case (`rsttrace.home.python`).
+    Its Python is isolated in any case (`rsttrace.home.python`). Without HOME it would ask the name
+    service for one, which may be far away.
     """
     kept = {
         name: value
         for name, value in given.items()
         if name in _OURS or name.startswith(_OURS_BEGIN)
     }
-    return {**kept, "PATH": ENVIRONMENT["PATH"]}
+    return {**kept, "PATH": ENVIRONMENT["PATH"], "HOME": "/nonexistent"}
 
 
 def start(

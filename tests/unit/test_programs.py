@@ -219,7 +219,7 @@ def test_ours_get_what_we_read_ourselves(monkeypatch: pytest.MonkeyPatch, tmp_pa
         monkeypatch.setenv(name, value)
     given = programs.own_environment()
     assert {name: given.get(name) for name in USEFUL} == USEFUL
-    assert HOSTILE.keys() & given.keys() == {"PATH"}
+    assert HOSTILE.keys() & given.keys() == {"PATH", "HOME"}
     code = (
         "import json, os, sys; print(json.dumps([dict(os.environ), sys.path, sys.flags.isolated]))"
     )
@@ -228,7 +228,8 @@ def test_ours_get_what_we_read_ourselves(monkeypatch: pytest.MonkeyPatch, tmp_pa
     environment, path, flag = json.loads(done.stdout)
     assert environment.items() >= USEFUL.items()
     assert environment["PATH"] == "/usr/sbin:/usr/bin:/sbin:/bin"
-    assert HOSTILE.keys() & environment.keys() == {"PATH"}
+    assert environment["HOME"] == "/nonexistent"
+    assert HOSTILE.keys() & environment.keys() == {"PATH", "HOME"}
     assert flag == 1
     assert not {"", str(tmp_path), "/tmp/evil"} & {*path}
 
