@@ -107,18 +107,24 @@ class Metrics:
         if maker is not None:
             self._authors.labels(origin, maker).inc(exemplar=exemplar)
         for finding in verdict.findings:
-            self._findings.labels(finding).inc(exemplar=exemplar)
+            self._findings.labels(_label(finding)).inc(exemplar=exemplar)
 
     def add_unwanted(self) -> None:
         """Count a reset that a filter left out after it was judged."""
         self._filtered.inc()
 
     def _cause(self, name: str) -> str:
+        name = _label(name)
         if name not in self._seen_causes:
             if len(self._seen_causes) >= CAUSES_MOST:
                 return OTHER
             self._seen_causes.add(name)
         return name
+
+
+def _label(name: str) -> str:
+    """What UTF-8 can carry: one lone surrogate would fail each scrape from then on."""
+    return name.encode("utf-8", "replace").decode()
 
 
 class KernelSide:
