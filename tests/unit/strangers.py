@@ -76,6 +76,7 @@ MAC = st.one_of(
     st.none(), st.binary(min_size=6, max_size=6).map(lambda b: ":".join(f"{x:02x}" for x in b))
 )
 INDEX = st.integers(1, (1 << 31) - 1)
+INODE = st.integers(1, (1 << 32) - 1)
 BRIDGE = st.builds(BridgePort, bridge=MAYBE, bridge_ifindex=INDEX, port=MAYBE, ifindex=INDEX)
 SWITCH = st.builds(SwitchPort, ifname=TEXT, name=MAYBE, id=MAYBE, port=MAYBE, port_text=MAYBE)
 NEIGHBOR = st.builds(
@@ -86,7 +87,7 @@ NEIGHBOR = st.builds(
     is_gateway=st.one_of(st.none(), st.booleans()),
     ifindex=st.one_of(st.none(), INDEX),
     ifname=MAYBE,
-    netns=st.one_of(st.none(), U32),
+    netns=st.one_of(st.none(), INODE),
     bridge=st.one_of(st.none(), BRIDGE),
     switch=st.one_of(st.none(), SWITCH),
 )
@@ -101,7 +102,7 @@ SIGHTING = st.builds(
 )
 MADE_HERE = st.builds(
     MadeHere,
-    netns=U32,
+    netns=INODE,
     kind=st.sampled_from([Kind.SENT_NETFILTER, Kind.SENT_RAW]),
     pid=st.one_of(st.none(), st.integers(0, 1 << 22)),
     comm=MAYBE,
