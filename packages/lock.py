@@ -7,13 +7,20 @@ version stays as it is while it fits its range; ``make lock UPGRADE=1`` takes th
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from typing import NamedTuple
+
+from packaging.markers import Marker
 
 from packages import ROOT, VENDORED
 
 FOLDER = ROOT / "requirements"
 OLDEST = "3.9"
+
+GUESTS = "guests"
+"""Of `make kernels`: there the wheel is installed, and nothing is built."""
 
 LOCKS = {
     "dev": ("dev",),
@@ -23,9 +30,47 @@ LOCKS = {
     "build": ("build",),
     "fleet": ("dev", "fleet", "packages"),
     "fuzz": ("dev", "fuzz"),
+    GUESTS: ("lab",),
     "packages": ("dev", "packages"),
 }
 """Of each lock, the extras of pyproject.toml; the first one decides the versions of all."""
+
+
+HASHED = re.compile(
+    r"([^\s;]+)==([^\s;]+)(?: ; ([^\\]+?))?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)\n"
+)
+"""A line of a lock."""
+
+
+class Pin(NamedTuple):
+    """One version of a package, and its files' hashes, as pip takes them."""
+
+    name: str
+    version: str
+    hashes: str
+
+    def __str__(self) -> str:
+        return f"{self.name}=={self.version}{self.hashes}\n"
+
+
+def pins(text: str, python: str) -> list[Pin]:
+    """What a lock's text has for a Python (``3.11``) on Linux."""
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.2",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "platform_machine": "x86_64",
+        "platform_system": "Linux",
+        "sys_platform": "linux",
+        "os_name": "posix",
+        "extra": "",
+    }
+    return [
+        Pin(name, version, hashes)
+        for name, version, marker, hashes in HASHED.findall(text)
+        if not marker or Marker(marker).evaluate(environment)
+    ]
 
 
 def compile_lock(target: str, extras: tuple[str, ...], *options: str) -> None:
@@ -51,7 +96,8 @@ def main() -> None:
         compile_lock(
             f"requirements/{name}.lock",
             extras,
-            *("requirements/hatch.in", "--universal", "--python-version", OLDEST, *same, *options),
+            *(() if name == GUESTS else ("requirements/hatch.in",)),
+            *("--universal", "--python-version", OLDEST, *same, *options),
         )
     # what packages carry: for the oldest Python alone, which newer ones take as well
     compile_lock(

@@ -32,8 +32,6 @@ class Guest:
         headers: whether its BTF is hidden and the release's kernel headers are installed.
         libbpf: the package with libbpf, which python3-bpfcc need not bring.
         security: whether the release has a security archive.
-        backports: what pytest and others need on a Python this old (pip evaluates the
-            markers of ``pip download`` with its own Python, so they are named here).
     """
 
     name: str
@@ -42,7 +40,6 @@ class Guest:
     headers: bool = False
     libbpf: str = "libbpf1"
     security: bool = True
-    backports: tuple[str, ...] = ()
 
     @property
     def version(self) -> str:
@@ -67,7 +64,6 @@ GUESTS = (
         "bullseye",
         "3.9",
         libbpf="libbpf0",
-        backports=("exceptiongroup", "tomli", "typing-extensions"),
     ),
     Guest("6.1", "bookworm", "3.11"),
     Guest("6.1-headers", "bookworm", "3.11", headers=True),

@@ -14,7 +14,6 @@ Exit code: 0 if everything passed.
 from __future__ import annotations
 
 import argparse
-import email
 import fcntl
 import hashlib
 import json
@@ -35,6 +34,7 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from packages.lock import FOLDER, pins
 from rsttrace.render.escape import safe
 from tests.kernels import build, document
 from tests.kernels.kernels import GUESTS, Guest, select
@@ -43,7 +43,6 @@ from tests.kernels.variants import Variant
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLANS = ("kprobes", "tracepoints")
-TEST_PACKAGES = ("pytest", "scapy", "jsonschema")
 LEAN_MINUTES, FULL_MINUTES = 15, 300
 BOTH = [f"tests/lab/test_{name}.py" for name in ("plans", "knowledge", "commands")]
 """What every guest runs, under both plans at once; with --full whole."""
@@ -107,33 +106,23 @@ def own_wheel(directory: Path) -> Path:
     return wheel
 
 
-def requirements(wheel: Path) -> list[str]:
-    """What the wheel needs, and those of its dev extra that the lab tests need."""
-    import zipfile
-
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
-        metadata = email.message_from_bytes(archive.read(name))
-    needed = []
-    for line in metadata.get_all("Requires-Dist", []):
-        requirement, _, marker = line.partition(";")
-        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
-        if not marker or name in TEST_PACKAGES:
-            needed.append(requirement.strip())
-    return sorted(needed)
-
-
-def wheels(guest: Guest, needed: list[str]) -> list[Path]:
-    """Wheels of the requirements for the guest's Python, fetched once."""
-    wanted = [*needed, *guest.backports]
-    key = hashlib.sha256(json.dumps([guest.python, wanted]).encode()).hexdigest()[:12]
+def wheels(guest: Guest) -> list[Path]:
+    """Wheels of what the lock names for the guest's Python, fetched once."""
+    text = (FOLDER / "guests.lock").read_text(encoding="utf-8")
+    wanted = "".join(str(pin) for pin in pins(text, guest.python))
+    key = hashlib.sha256(wanted.encode()).hexdigest()[:12]
     home = build.cache() / f"wheels-{guest.python}-{key}"
     with FETCHING:  # two guests may have the same Python
         if not home.exists():
             fetched = home.with_name(f"{home.name}.part")
+            fetched.mkdir(parents=True, exist_ok=True)
+            # as it is for the guest: pip would look at markers with the Python that it runs in
+            names = fetched / "requirements.txt"
+            names.write_text(wanted)
             pip(
                 *("download", "--only-binary=:all:", "--python-version", guest.python),
-                *("--implementation", "cp", "--dest", str(fetched), *wanted),
+                *("--implementation", "cp", "--no-deps", "--require-hashes"),
+                *("--dest", str(fetched), "-r", str(names)),
             )
             fetched.rename(home)
     return sorted(home.glob("*.whl"))
@@ -225,7 +214,7 @@ def prove(guest: Guest, own: Path, home: Path, options: argparse.Namespace) -> R
     minutes = options.minutes or (LEAN_MINUTES if lean else FULL_MINUTES)
     try:
         image = build.image(guest, rebuild=options.rebuild)
-        packages = [own, *wheels(guest, requirements(own))]
+        packages = [own, *wheels(guest)]
     except build.BuildError as error:
         run.problems.append(f"cannot be built: {error}")
         return run
