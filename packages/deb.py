@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from email.utils import formatdate
 from pathlib import Path
 
-from packages import BUILD, DIST, ROOT, manual
-from packages.stage import epoch, stage
+from packages import BUILD, ROOT, manual
+from packages.stage import deliver, epoch, stage
 from rsttrace import __version__
 
 PYTHON = "/usr/bin/python3"
@@ -133,10 +132,7 @@ def build(where: Path = BUILD / "deb") -> Path:
 
 def main() -> None:
     """Build it, and put it into dist/."""
-    made = build()
-    DIST.mkdir(exist_ok=True)
-    target = shutil.copy(made, DIST / made.name)
-    print(f"{Path(target).relative_to(ROOT)}: {made.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
+    deliver(build())
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from packages import BUILD, DIST, ROOT, deb
-from packages.stage import epoch
+from packages import BUILD, ROOT, deb
+from packages.stage import deliver, epoch
 from rsttrace import __version__
 from tests.kernels.build import apt_options, sources
 from tests.kernels.kernels import GUESTS
@@ -128,10 +128,7 @@ def _name(layout: Path) -> None:
 
 def main() -> None:
     """Build it, and put it into dist/."""
-    made = build()
-    DIST.mkdir(exist_ok=True)
-    target = Path(shutil.copy(made, DIST / made.name))
-    print(f"{target.relative_to(ROOT)}: {made.stat().st_size / 1e6:.0f} MB", file=sys.stderr)
+    deliver(build())
 
 
 if __name__ == "__main__":

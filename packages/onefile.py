@@ -7,14 +7,13 @@ Nothing is unpacked and nothing is left behind but the cache of compiled program
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 import zipfile
 from pathlib import Path
 from typing import IO
 
-from packages import BUILD, DIST, ROOT
-from packages.stage import epoch, stage
+from packages import BUILD, ROOT
+from packages.stage import deliver, epoch, stage
 
 START = """\
 import os
@@ -67,11 +66,7 @@ def _zip(tree: Path, file: IO[bytes], when: int) -> None:
 
 def main() -> None:
     """Build it, and put it into dist/."""
-    made = build()
-    DIST.mkdir(exist_ok=True)
-    target = Path(shutil.copy(made, DIST / made.name))
-    target.chmod(0o755)
-    print(f"{target.relative_to(ROOT)}: {made.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
+    deliver(build())
 
 
 if __name__ == "__main__":

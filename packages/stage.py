@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from packages import ROOT, VENDORED, sbom
+from packages import DIST, ROOT, VENDORED, sbom
 
 PIP = (
     *(sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"),
@@ -102,3 +102,10 @@ def stage(target: Path, when: int) -> dict[str, str]:
         if path.is_file() and path.read_bytes()[:4] == b"\x7fELF":
             raise StageError(f"{path} is compiled: it would run on one kind of machine only")
     return {name: each.licence for name, each in found.items()}
+
+
+def deliver(made: Path) -> None:
+    """Put what was built into dist/, and say so."""
+    DIST.mkdir(exist_ok=True)
+    target = Path(shutil.copy(made, DIST / made.name))
+    print(f"{target.relative_to(ROOT)}: {made.stat().st_size / 1e6:.1f} MB", file=sys.stderr)

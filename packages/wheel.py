@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from packages import BUILD, DIST, ROOT
-from packages.stage import epoch
+from packages import BUILD, ROOT
+from packages.stage import deliver, epoch
 
 
 def build(where: Path = BUILD / "wheel") -> Path:
@@ -32,10 +32,7 @@ def build(where: Path = BUILD / "wheel") -> Path:
 
 def main() -> None:
     """Build it, and put it into dist/."""
-    made = build()
-    DIST.mkdir(exist_ok=True)
-    target = Path(shutil.copy(made, DIST / made.name))
-    print(f"{target.relative_to(ROOT)}: {made.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
+    deliver(build())
 
 
 if __name__ == "__main__":
