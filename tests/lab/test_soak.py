@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.soak.mix import KINDS
 from tests.soak.run import soak
 
 
-def test_nothing_is_missing_double_or_invented() -> None:
-    result = soak(15.0, rate=10.0)
+@pytest.mark.parametrize(
+    ("seconds", "rate"),
+    [(15.0, 10.0), pytest.param(300.0, 3.0, marks=pytest.mark.slow)],  # for guests: see the Makefile
+    ids=["seconds", "minutes"],
+)
+def test_nothing_is_missing_double_or_invented(seconds: float, rate: float) -> None:
+    result = soak(seconds, rate)
+    print(result.text())
     assert result.problems() == []
     assert result.played > len(KINDS)

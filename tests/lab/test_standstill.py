@@ -20,6 +20,7 @@ from rsttrace.demo.lab import Lab
 from tests.lab.harness import (
     ADDRESSES,
     DEADLINE_S,
+    START_S,
     TRACE,
     Json,
     Tracer,
@@ -161,7 +162,7 @@ def test_of_five_tracers_each_tells_all_and_none_disturbs_another(routed: Lab) -
     tracers = [Tracer(*options, wait=False) for _ in range(5)]
     try:
         for tracer in tracers:
-            tracer.wait_until_armed()
+            tracer.wait_for(lambda t=tracer: "tracing" in t.status, "all to start", 5 * START_S)  # type: ignore[misc]
         before = out_rsts(routed, "server")
         refuse_after(routed)
         for tracer in tracers:
