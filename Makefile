@@ -53,6 +53,7 @@ fuzz: $(VENV)/installed-dev ## what reads others' bytes, fuzzed: S=300 seconds f
 	@$(call locked,fuzz)
 	$(VENV)/bin/python -m tests.fuzz $(if $(S),--seconds $(S)) $(addprefix --target ,$(F))
 
+# In a guest: make kernels K=6.12 P=kprobes T=tests/lab/test_soak.py, for five minutes.
 soak: $(VENV)/installed-dev $(VENV)/programs ## resets of every kind against tcpdump and the kernel's counters, for an hour (root); M=5 for five minutes
 	$(SUDO) $(VENV)/bin/python -m tests.soak $(if $(M),--minutes $(M))
 

@@ -147,7 +147,7 @@ def problems(sent: list[Mutated], told: list[Json], dumped: Counter[str]) -> lis
     [2_003, pytest.param(20_011, marks=pytest.mark.slow)],  # the latter: two minutes
 )
 def test_each_of_many_mutated_resets_is_told_once(count: int, fence: Fence, tmp_path: Path) -> None:
-    with linked() as lab, many_files(count):
+    with linked() as lab, many_files(count // 4):
         tracer = Tracer("--kind", "received", "--kind", "sent")
         sender = Sender(lab, seed=count)
         dump = Dump(lab, "server", tmp_path / "dump", PLAIN)

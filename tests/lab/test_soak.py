@@ -10,7 +10,10 @@ from tests.soak.run import soak
 
 @pytest.mark.parametrize(
     ("seconds", "rate"),
-    [(15.0, 10.0), pytest.param(300.0, 3.0, marks=pytest.mark.slow)],  # for guests: see the Makefile
+    [
+        (15.0, 10.0),
+        pytest.param(300.0, 3.0, marks=pytest.mark.slow),
+    ],  # for guests: see the Makefile
     ids=["seconds", "minutes"],
 )
 def test_nothing_is_missing_double_or_invented(seconds: float, rate: float) -> None:

@@ -112,8 +112,9 @@ def test_a_tracer_that_stood_still_has_told_or_counted_all(routed: Lab, aggregat
 
 def read_line(stream: IO[str], seconds: float) -> str:
     """A line of a pipe, if one comes in time."""
-    ready, _, _ = select.select([stream], [], [], seconds)
-    return stream.readline() if ready else ""
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    return stream.readline() if poll.poll(seconds * 1000) else ""
 
 
 def test_a_reader_that_reads_again_has_lost_only_what_was_said(routed: Lab) -> None:
