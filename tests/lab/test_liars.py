@@ -102,7 +102,10 @@ def conversation(lab: Lab) -> Iterator[tuple[Conversation, socket.socket, socket
                     sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
 
 
-@pytest.fixture(params=[True, False], ids=["timestamps", "none"])
+@pytest.fixture(
+    params=[True, pytest.param(False, marks=pytest.mark.slow)],  # twice the same, 10 s
+    ids=["timestamps", "none"],
+)
 def path(request: pytest.FixtureRequest, routed: Lab) -> tuple[Lab, bool]:
     """The lab with its server 10 hops away; whether the ends use timestamps."""
     for role in ("client", "server"):

@@ -108,7 +108,9 @@ exec "$@"
 """
 
 
-@pytest.mark.parametrize("place", ["noexec", "readonly", "missing"])
+@pytest.mark.parametrize(
+    "place", ["noexec", pytest.param("readonly", marks=pytest.mark.slow), "missing"]
+)
 def test_whatever_tmpdir_is_it_starts(place: str) -> None:
     """Also where no tmpfs of its own is to be had, for want of CAP_SYS_ADMIN."""
     skip_without("setpriv")

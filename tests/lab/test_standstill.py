@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import select
 import signal
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import pytest
 from scapy.utils import PcapNgReader
@@ -110,43 +109,34 @@ def test_a_tracer_that_stood_still_has_told_or_counted_all(routed: Lab, aggregat
     assert told == sorted(told)
 
 
-def read_line(stream: IO[str], seconds: float) -> str:
-    """A line of a pipe, if one comes in time."""
-    poll = select.poll()
-    poll.register(stream, select.POLLIN)
-    return stream.readline() if poll.poll(seconds * 1000) else ""
-
-
 def test_a_reader_that_reads_again_has_lost_only_what_was_said(routed: Lab) -> None:
     """It does not read until the pipe, the tracer's memory and the ring are full."""
     netns = str(routed.inode("server"))
     options = ("-o", "json", "--netns", netns, "--kind", "sent", "--no-aggregate", "--summary")
     with tracing(*options) as process:
         assert process.stdout is not None
-        assert process.stderr is not None
-        before, said = out_rsts(routed, "server"), ""
-        while "are lost" not in said:
+        status: list[str] = []
+        heard = threading.Thread(target=lambda: status.extend(process.stderr or ()), daemon=True)
+        heard.start()
+        before = out_rsts(routed, "server")
+        while not lost_so_far("".join(status)):
             flood(routed, syns(101), STORM)
-            while line := read_line(process.stderr, 2):
-                said += line
         flooded = out_rsts(routed, "server") - before
         entries: list[Json] = []
-        after = 0
+        empty = False
         for line in process.stdout:
             entries.append(json.loads(line))
-            # the pipe, the memory and the ring are empty again once the newest have come
-            if not after and len(entries) + lost_so_far(said) >= flooded - 64:
-                after = 1
+            # pipe, memory and ring are empty again once all but the newest have come
+            if not empty and len(entries) + lost_so_far("".join(status)) >= flooded - 64:
+                empty = True
                 refuse_after(routed)
-            while line := read_line(process.stderr, 0):
-                said += line
             if len(told_after(entries[-64:])) == len(AFTER):
                 break
         process.terminate()
-        rest, status = process.communicate(timeout=DEADLINE_S)
-        assert process.returncode == 0
-    said += status
-    entries += [json.loads(line) for line in rest.splitlines()]
+        entries += [json.loads(line) for line in process.stdout]
+        assert process.wait(DEADLINE_S) == 0
+        heard.join(DEADLINE_S)
+    said = "".join(status)
     sent = out_rsts(routed, "server") - before
     whole, shown, counted, filtered, lost = books(said)
     *entries, last = entries

@@ -76,7 +76,7 @@ def test_no_verdict_is_another_because_the_date_was_set(by_ns: int) -> None:
     items = eventful()
     usual = played(items, None, 0)
     unaware = 0
-    for at in range(len(items)):
+    for at in range(0, len(items), 4):
         assert played(items, at, by_ns) == usual, at
         unaware += played(items, at, by_ns, told_of=False) != usual
     assert unaware, "else there is nothing to be told"
