@@ -119,4 +119,4 @@ def test_whoever_is_killed_at_whatever_moment_nothing_is_left(moments: int, tmp_
             )
             assert [path.name for path in kept.glob(".*")] == [], case
             assert {path.name for path in files.iterdir()} <= {"out"}, case
-    assert starting
+    assert starting or moments < MOMENTS  # of a few moments none may be while it starts
