@@ -37,6 +37,12 @@ STRANGE_ID = 4321
 """IP ID of all that the stranger sends."""
 
 
+ALL_KNOWN = "data over the peer's gateway, too"
+"""After a genuine reset of a connection without timestamps, one on the path who sends data with the
+right numbers, TTL and MAC may yet make it a forgery where our host has acknowledged nothing since:
+docs/security.md says so."""
+
+
 class Conversation:
     """A connection, and a stranger who knows its numbers (`test_attacker.Talk`, on real stacks)."""
 
@@ -152,12 +158,14 @@ def test_a_genuine_reset_is_not_made_a_forgery(
     path: tuple[Lab, bool], machines: Tracer, fence: Fence
 ) -> None:
     """Nor does what he sends beside it become the peer's."""
-    lab, _ = path
+    lab, timestamps = path
     settled(machines, fence)
     machines.forget()
     played = {}
     for before, first in BEFORE.items():
         for after, then in AFTER.items():
+            if after == ALL_KNOWN and not timestamps:
+                continue
             with conversation(lab) as (talk, client, accepted):
                 first(talk)  # type: ignore[arg-type]
                 got = counter(lab, "client", "Tcp", "InSegs")
@@ -176,7 +184,7 @@ def test_a_genuine_reset_is_not_made_a_forgery(
         assert any(not by_stranger(entry) for entry in entries), (before, after)
         found += wrong(entries, f"{before}, {after}", sure=False)
     assert found == []
-    assert len(played) == len(BEFORE) * len(AFTER)
+    assert len(played) == len(BEFORE) * (len(AFTER) - (not timestamps))
 
 
 def test_a_forged_reset_does_not_become_the_peer_s(
