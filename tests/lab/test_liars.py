@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -61,35 +61,22 @@ class Conversation:
         self.seq = next_expected(self._lab, "client", self._client)
         self.ack = next_expected(self._lab, "server", self._accepted)
 
-    def attack(
-        self,
-        flags: str,
-        *,
-        seq: int | None = 0,
-        data: bytes = b"",
-        ttl: int = 61,
-        mac: str = ATTACKER,
-        options: Iterable[Any] = (),
-        wrong_sum: bool = False,
-    ) -> None:
-        """As `test_attacker.Talk.attack`."""
+    def attack(self, flags: str, **packet: Any) -> None:
+        """As `test_attacker.Talk.attack`, with the same names and defaults."""
+        seq, mac = packet.get("seq", 0), packet.get("mac", ATTACKER)
         known = seq is not None
-        frame = bytearray(
-            bytes(
-                Ether(src=self._macs[mac], dst=self._ours)
-                / IP(src=SERVER, dst=CLIENT, ttl=ttl, id=STRANGE_ID)
-                / TCP(
-                    flags=flags,
-                    seq=(self.seq + (seq or 0)) % 2**32 if known else (self.seq + 2**31) % 2**32,
-                    ack=self.ack if known else (self.ack + 2**30) % 2**32,
-                    window=1024,
-                    options=list(options),
-                    **self._ports,
-                )
-                / data
-            )
+        network = IP(src=SERVER, dst=CLIENT, ttl=packet.get("ttl", 61), id=STRANGE_ID)
+        segment = TCP(
+            flags=flags,
+            seq=(self.seq + (seq if known else 2**31)) % 2**32,
+            ack=(self.ack + (0 if known else 2**30)) % 2**32,
+            window=1024,
+            options=list(packet.get("options", ())),
+            **self._ports,
         )
-        if wrong_sum:
+        made = Ether(src=self._macs[mac], dst=self._ours) / network / segment
+        frame = bytearray(bytes(made / packet.get("data", b"")))
+        if packet.get("wrong_sum"):
             frame[14 + 20 + 16] ^= 0x55
         send_frame(self._lab, "router", "cl0", frame)
 
@@ -154,37 +141,55 @@ def settled(tracer: Tracer, fence: Fence) -> None:
     fence.cross(tracer)
 
 
+Scene = Callable[[Lab, Conversation, socket.socket], None]
+
+
+def play(
+    path: tuple[Lab, bool], tracer: Tracer, fence: Fence, scene: Scene, leave_out: str | None = None
+) -> dict[int, tuple[str, str]]:
+    """A scene after every attack before it and before every one after it, by the client's port."""
+    lab, _ = path
+    settled(tracer, fence)
+    tracer.forget()
+    played = {}
+    for before, first in BEFORE.items():
+        for after, then in AFTER.items():
+            if after == leave_out:
+                continue
+            with conversation(lab) as (talk, client, accepted):
+                first(talk)  # type: ignore[arg-type]
+                scene(lab, talk, accepted)
+                then(talk)  # type: ignore[arg-type]
+                played[client.getsockname()[1]] = before, after
+    settled(tracer, fence)
+    return played
+
+
+def server_resets(lab: Lab, talk: Conversation, accepted: socket.socket) -> None:
+    """And the client's stack has got it; an attack may have put it out of window."""
+    got = counter(lab, "client", "Tcp", "InSegs")
+    linger_zero(accepted)
+    accepted.close()
+    poll_until(lambda: counter(lab, "client", "Tcp", "InSegs") > got, "the reset")
+
+
+def stranger_resets(lab: Lab, talk: Conversation, accepted: socket.socket) -> None:
+    """In the server's name."""
+    talk.attack("R")
+
+
 def test_a_genuine_reset_is_not_made_a_forgery(
     path: tuple[Lab, bool], machines: Tracer, fence: Fence
 ) -> None:
     """Nor does what he sends beside it become the peer's."""
     lab, timestamps = path
-    settled(machines, fence)
-    machines.forget()
-    played = {}
-    for before, first in BEFORE.items():
-        for after, then in AFTER.items():
-            if after == ALL_KNOWN and not timestamps:
-                continue
-            with conversation(lab) as (talk, client, accepted):
-                first(talk)  # type: ignore[arg-type]
-                got = counter(lab, "client", "Tcp", "InSegs")
-                linger_zero(accepted)
-                accepted.close()
-                poll_until(
-                    lambda n=got: counter(lab, "client", "Tcp", "InSegs") > n,  # type: ignore[misc]
-                    "the reset, which an attack may have put out of window",
-                )
-                then(talk)  # type: ignore[arg-type]
-                played[client.getsockname()[1]] = before, after
-    settled(machines, fence)
     found = []
+    played = play(path, machines, fence, server_resets, None if timestamps else ALL_KNOWN)
     for port, (before, after) in played.items():
         entries = told(machines, lab, port)
         assert any(not by_stranger(entry) for entry in entries), (before, after)
         found += wrong(entries, f"{before}, {after}", sure=False)
     assert found == []
-    assert len(played) == len(BEFORE) * (len(AFTER) - (not timestamps))
 
 
 def test_a_forged_reset_does_not_become_the_peer_s(
@@ -192,19 +197,8 @@ def test_a_forged_reset_does_not_become_the_peer_s(
 ) -> None:
     """What is certain without the attack stays certain with it, as in the unit test."""
     lab, timestamps = path
-    settled(machines, fence)
-    machines.forget()
-    played = {}
-    for before, first in BEFORE.items():
-        for after, then in AFTER.items():
-            with conversation(lab) as (talk, client, _):
-                first(talk)  # type: ignore[arg-type]
-                talk.attack("R")
-                then(talk)  # type: ignore[arg-type]
-                played[client.getsockname()[1]] = before, after
-    settled(machines, fence)
     found = []
-    for port, (before, after) in played.items():
+    for port, (before, after) in play(path, machines, fence, stranger_resets).items():
         entries = told(machines, lab, port)
         assert any(by_stranger(entry) for entry in entries), (before, after)
         sure = not knows_the_numbers(before, timestamps)
