@@ -55,51 +55,334 @@ INLINE void learn_handshake(const struct rst_half *h, const struct parsed *p, co
 		tell_late(p, skb, frame, peer, net, now);
 }
 
-INLINE struct flow *known_flow(struct flow_key *key)
-{
-	struct flow *f = flows.lookup(key);
+/* ---- where flows are ----
+ *
+ * Flows lie in one array, for a program reads an array's entry without a call: first those that both ends
+ * have confirmed. A flow's place is on the shelf that its key says. Most packets need not look there:
+ * `hints` has places by a few bits of a sum over a packet's ends, and the entry itself says whether the
+ * hint was right. Two CPUs may do all this at once: a flow may then be forgotten, but none is taken for
+ * another one. */
 
-	return f ? f : unconfirmed.lookup(key);
+INLINE int same_key(const struct rst_flow_key *a, const struct rst_flow_key *b)
+{
+	const __u64 *p = (const __u64 *)a, *q = (const __u64 *)b;
+
+	return !((p[0] ^ q[0]) | (p[1] ^ q[1]) | (p[2] ^ q[2]) | (p[3] ^ q[3]) | (p[4] ^ q[4]) |
+		 (p[5] ^ q[5]));
+}
+
+INLINE __u32 hint_of(__u64 dev, const __u64 *source, const __u64 *destination, __u64 ports)
+{
+	__u64 sum = (dev << 32 ^ ports) * 0x9e3779b97f4a7c15ULL;
+
+	sum ^= (source[1] ^ source[0] << 1) * 0xff51afd7ed558ccdULL;
+	sum += (destination[1] ^ destination[0] << 1) * 0xc4ceb9fe1a85ec53ULL;
+	sum ^= sum >> 32;
+	return (sum * 0x9e3779b97f4a7c15ULL) >> (64 - HINT_BITS);
+}
+
+/* A hint: the flow's place, and which half its packet belongs to. */
+#define HINT(place, high) ((place) << 1 | (high))
+
+/* The flow that a packet belongs to, if the hint is right: by its ends, and the device that the one before
+ * it came or went by (rst_half.dev), which is in one namespace only. */
+INLINE struct rst_flow *hinted(__u32 hint, __u64 dev, const __u64 *source, const __u64 *destination,
+			   __u64 ports)
+{
+	__u32 place = hint >> 1;
+	struct rst_flow *f = flows.lookup(&place);
+	const __u64 *low, *high;
+
+	if (!f)
+		return 0;
+	if (hint & 1) {
+		low = (const __u64 *)f->key.high;
+		high = (const __u64 *)f->key.low;
+		dev ^= f->half[1].dev;
+		ports ^= f->ports[1];
+	} else {
+		low = (const __u64 *)f->key.low;
+		high = (const __u64 *)f->key.high;
+		dev ^= f->half[0].dev;
+		ports ^= f->ports[0];
+	}
+	return dev | ports | (low[1] ^ source[1]) | (high[1] ^ destination[1]) |
+		       (low[0] ^ source[0]) | (high[0] ^ destination[0]) ? 0 : f;
+}
+
+INLINE __u64 seed(void)
+{
+	__u32 at = SHELVES;
+	const struct rst_shelf *behind = shelves.lookup(&at);
+
+	return behind ? behind->places[0] : 0;
+}
+
+INLINE struct rst_shelf *shelf_of(__u64 sum, __u32 *number)
+{
+	*number = (sum & 0xffffffff) * SHELVES >> 32;
+	return shelves.lookup(number);
+}
+
+/* Where a flow is; 0: nowhere. */
+INLINE struct rst_flow *find_flow(struct rst_flow_key *key, __u32 *place)
+{
+	__u64 sum = sum_of(key, seed());
+	struct rst_shelf *shelf = shelf_of(sum, place);
+	struct rst_flow *f;
+	__u32 found = 0;
+
+	if (!shelf)
+		return 0;
+#pragma unroll
+	for (int i = SHELF - 1; i >= 0; i--) {
+		__u64 one = shelf->places[i];
+
+		if (one >> 32 == sum >> 32)
+			found = one;
+	}
+	*place = found - 1;
+	f = flows.lookup(place);
+	return f && same_key(&f->key, key) ? f : 0;
+}
+
+/* Put a place on its flow's shelf, in place of an older one or of nothing; where all is taken, of one that
+ * is not confirmed, if there is any. */
+INLINE void shelve(struct rst_flow *f, __u32 older, __u32 place)
+{
+	__u64 sum = sum_of(&f->key, seed());
+	struct rst_shelf *shelf = shelf_of(sum, &f->shelf);
+	int at = sum & (SHELF - 1);
+
+	if (!shelf)
+		return;
+#pragma unroll
+	for (int i = SHELF - 1; i >= 0; i--) {
+		if ((__u32)shelf->places[i] > FLOWS)
+			at = i;
+	}
+#pragma unroll
+	for (int i = SHELF - 1; i >= 0; i--) {
+		if (!shelf->places[i])
+			at = i;
+	}
+#pragma unroll
+	for (int i = 0; i < SHELF; i++) {
+		if (older && (__u32)shelf->places[i] == older + 1)
+			at = i;
+	}
+	shelf->places[at & (SHELF - 1)] = sum >> 32 << 32 | (place + 1);
+}
+
+INLINE void unshelve(const struct rst_flow *f, __u32 place)
+{
+	__u32 number = f->shelf;
+	struct rst_shelf *shelf = shelves.lookup(&number);
+
+	if (!shelf)
+		return;
+#pragma unroll
+	for (int i = 0; i < SHELF; i++) {
+		if ((__u32)shelf->places[i] == place + 1)
+			shelf->places[i] = 0;
+	}
+}
+
+INLINE struct rst_flow *known_flow(struct rst_flow_key *key)
+{
+	__u32 place;
+
+	return find_flow(key, &place);
+}
+
+/* A place among those that are confirmed or the others: of one that was not used since it was last
+ * looked at (a clock with a hand for each CPU, which begin far apart). */
+INLINE struct rst_flow *take_place(int confirmed, __u32 *place)
+{
+	__u32 which = confirmed, count = confirmed ? FLOWS : UNCONFIRMED, at;
+	__u32 begin = ((__u64)(bpf_get_smp_processor_id() * 0x9e3779b9U) * count) >> 32;
+	struct hand *hand = hands.lookup(&which);
+	struct rst_flow *f = 0;
+
+	if (!hand)
+		return 0;
+	if (hand->spare) {
+		*place = hand->spare - 1;
+		hand->spare = 0;
+		f = flows.lookup(place);
+		if (f && !f->key.net)
+			return f;
+	}
+	for (int i = 0; i < PLACES_LOOKED_AT; i++) {
+		at = hand->at + begin;
+		hand->at = hand->at + 1 < count ? hand->at + 1 : 0;
+		*place = (at < count ? at : at - count) + (confirmed ? 0 : FLOWS);
+		f = flows.lookup(place);
+		if (!f || !f->used)
+			break;
+		f->used = 0;
+	}
+	if (f && f->key.net)
+		unshelve(f, *place);
+	return f;
+}
+
+INLINE void forget_flow(struct rst_flow *f)
+{
+	f->half[0].dev = f->half[1].dev = 0;
+	f->key.net = 0;
+	f->used = 0;
+}
+
+/* This direction's packets, and the other's: most likely they go by way of the same device. */
+INLINE void hint_at(__u32 place, int high, __u64 dev, const __u64 *source,
+		    const __u64 *destination, __u32 ports)
+{
+	__u32 at = hint_of(dev, source, destination, ports), *hint = hints.lookup(&at);
+
+	if (hint)
+		*hint = HINT(place, high);
+	ports = ports << 16 | ports >> 16;
+	at = hint_of(dev ^ 1, destination, source, ports);
+	hint = hints.lookup(&at);
+	if (hint)
+		*hint = HINT(place, !high);
+}
+
+INLINE struct rst_flow *new_flow(struct rst_flow_key *key, __u32 ports, int high, __u64 dev, __u32 *place)
+{
+	struct rst_flow *f = take_place(0, place), *faster;
+	__u32 made;
+
+	if (!f)
+		return 0;
+	clear_half(&f->half[0]);
+	clear_half(&f->half[1]);
+	f->half[0].dev = high ? dev ^ 1 : dev;
+	f->half[1].dev = high ? dev : dev ^ 1;
+	f->key = *key;
+	f->ports[0] = high ? ports << 16 | ports >> 16 : ports;
+	f->ports[1] = high ? ports : ports << 16 | ports >> 16;
+	shelve(f, 0, *place);
+	made = *place;
+	faster = find_flow(key, place);
+	if (faster && *place != made) {
+		unshelve(f, made);
+		forget_flow(f);
+		return faster;
+	}
+	*place = made;
+	return f;
+}
+
+/* Both ends have confirmed it: it moves to where no flood reaches it. */
+INLINE int confirm(struct rst_flow *f, __u32 *place)
+{
+	__u32 others = 0, left = *place;
+	struct hand *hand = hands.lookup(&others);
+	struct rst_flow *to = take_place(1, place);
+
+	if (!to || !hand)
+		return 0;
+	copy_half(&to->half[0], &f->half[0]);
+	copy_half(&to->half[1], &f->half[1]);
+	to->key = f->key;
+	to->ports[0] = f->ports[0];
+	to->ports[1] = f->ports[1];
+	to->used = 1;
+	shelve(to, left, *place);
+	forget_flow(f);
+	hand->spare = left + 1;
+	return 1;
+}
+
+/* ---- learning ---- */
+
+/* When a packet leaves: as its socket has noted (tcp_wstamp_ns, CLOCK_MONOTONIC), for to read the clock
+ * is a good part of what a packet costs. Where it is paced (fq) it leaves at that time, not now. */
+INLINE __u64 sent_at(const void *skb)
+{
+	const void *sk = MEMBER(const void *, skb, skb_sk);
+	__u64 noted = MEMBER(__u64, skb, skb_tstamp);
+
+	if (noted && sk && is_full(MEMBER(__u8, sk, sk_state)) &&
+	    MEMBER(__u16, sk, sk_type) == SOCK_STREAM_ &&
+	    MEMBER(__u16, sk, sk_family) != AF_PACKET_)
+		return noted;
+	return bpf_ktime_get_ns();
+}
+
+/* The usual packet, which nearly all are; whether it was one and is learned. `l3`: where it lies. */
+INLINE int learn_usual(const struct usual *u, const void *skb, const __u8 *l3, int own)
+{
+	__u64 dev = NUMBER(skb, skb_dev) + own;
+	__u32 at = hint_of(dev, u->source, u->destination, u->ports), *hint = hints.lookup(&at);
+	struct rst_half *h, *other;
+	__u16 segments = 1;
+	struct rst_flow *f;
+
+	if (!hint)
+		return 0;
+	f = hinted(*hint, dev, u->source, u->destination, u->ports);
+	if (!f)
+		return 0;
+	h = *hint & 1 ? &f->half[1] : &f->half[0];
+	other = *hint & 1 ? &f->half[0] : &f->half[1];
+	if (!is_usual(h, other, u, l3, own))
+		return 0;
+	if (!f->used)
+		f->used = 1;
+	if (u->payload_len > UNSPLIT)
+		segments = gso_segs(MEMBER(const char *, skb, skb_head) + MEMBER(__u32, skb, skb_end));
+	note_usual(h, u, segments, own ? sent_at(skb) : bpf_ktime_get_ns());
+	return 1;
 }
 
 INLINE void learn(struct parsed *p, const void *skb, const struct rst_frame *frame, __u64 net,
 		  __u32 netns, __u64 now)
 {
-	struct flow_key key = {};
-	struct flow *f, *empty;
+	__u64 dev = (__u64)GET(const void *, skb, skb_dev) + !frame;
+	const __u64 *source = (const __u64 *)p->t.saddr, *destination = (const __u64 *)p->t.daddr;
+	struct rst_flow_key key = {};
+	struct rst_flow *f, *moved = 0;
 	struct rst_half *h, *other;
-	__u32 zero = 0;
-	int high, told, confirmed = 1;
+	__u32 at, place, ports, *hint;
+	__u16 both[2] = { FROM_BE16(p->t.sport), FROM_BE16(p->t.dport) };
+	int high, told;
 
 	/* Of the filters only the namespace's: NAT may make the wire differ from what was asked for. */
 	if (FILTER_NETNS && !only_netns.lookup(&netns))
 		return;
 	high = make_flow_key(&key, net, &p->t);
-	f = flows.lookup(&key);
-	if (!f) {
-		confirmed = 0;
-		f = unconfirmed.lookup(&key);
-	}
-	if (!f) {
-		empty = zero_flow.lookup(&zero);
-		if (!empty)
-			return;
-		unconfirmed.update(&key, empty);
-		f = unconfirmed.lookup(&key);
+	__builtin_memcpy(&ports, both, sizeof(ports));
+	at = hint_of(dev, source, destination, ports);
+	hint = hints.lookup(&at);
+	if (!hint)
+		return;
+	place = *hint >> 1;
+	f = hinted(*hint, dev, source, destination, ports);
+	if (!f || f->key.net != net) {
+		f = find_flow(&key, &place);
+		if (f)
+			*hint = HINT(place, high);
+		else
+			moved = f = new_flow(&key, ports, high, dev, &place);
 		if (!f)
 			return;
 	}
+	f->used = 1;
 	h = high ? &f->half[1] : &f->half[0];
 	other = high ? &f->half[0] : &f->half[1];
 	told = learn_packet(h, other, p, frame, now);
+	h->dev = dev;
 	if (frame && (told & LATE))
 		tell_late(p, skb, frame, 0, key.net, now);
 	if (frame && (told & CONFIRMED))
 		learn_handshake(h, p, skb, frame, key.net, now);
-	if (!confirmed && h->confirmed && other->confirmed) {
-		flows.update(&key, f);
-		unconfirmed.delete(&key);
-	}
+	if (place >= FLOWS && h->confirmed && other->confirmed && confirm(f, &place))
+		moved = f;
+	if (moved)
+		hint_at(place, high, dev, source, destination, ports);
 }
 
 /* A RST that counts ends the flow: a SYN may begin a new one on the same tuple then. */
@@ -112,8 +395,8 @@ INLINE int ends_flow(__u8 kind)
 /* Of a RST that is only counted. */
 INLINE void end_flow(__u8 kind, __u64 net, const struct tuple *t)
 {
-	struct flow_key key = {};
-	struct flow *f;
+	struct rst_flow_key key = {};
+	struct rst_flow *f;
 	int high;
 
 	if (!BASELINE || !ends_flow(kind))
@@ -126,10 +409,10 @@ INLINE void end_flow(__u8 kind, __u64 net, const struct tuple *t)
 
 INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t, __u32 rst_seq)
 {
-	struct flow_key key = {};
+	struct rst_flow_key key = {};
 	struct peer_key peer = { .net = net };
 	const struct rst_peer *known;
-	struct flow *f;
+	struct rst_flow *f;
 	int high;
 
 	if (!BASELINE)

@@ -38,8 +38,8 @@ INLINE void move_to(struct rst_event *e, const void *net, const void *dev)
 
 INLINE void fill_ours(struct rst_event *e, const struct track *t)
 {
-	struct flow_key key = {};
-	struct flow *f;
+	struct rst_flow_key key = {};
+	struct rst_flow *f;
 	int high;
 
 	if (!BASELINE || e->net == t->net || e->ours.packets)

@@ -16,6 +16,7 @@
 #define HEADER 60   /* longest IPv4 and TCP headers (RFC 791, RFC 9293) */
 #define COMM 16     /* TASK_COMM_LEN */
 #define OPTIONS 40  /* longest TCP options */
+#define SHELF 8
 
 /* A packet at one interface. */
 struct rst_frame {
@@ -142,27 +143,23 @@ struct rst_clock {
 /* One direction of a flow. But for `ttls`, `strange` and `new_syn`, only packets that fit count: see
  * flow.h. */
 struct rst_half {
-	__u64 first_ts;
+	/* What most packets look at, and write: one line of the CPU's cache. */
 	__u64 last_ts;
-	__u64 fin_ts;     /* of the first FIN; 0: none */
-	__u64 strange_ts; /* of the newest packet that did not fit */
-	__u64 reset_ts;   /* of the RST whose sender is watched; 0: none */
+	__u64 dev;        /* the kernel's address of the device it came in by, + 1: left by; identity only */
 	__u32 packets;
-	__u32 strange;    /* packets that did not fit */
-	__u32 syns;       /* how often its SYN or SYN-ACK was sent */
-	__u32 ifindex;
 	__u32 end;        /* the sequence number after all that was sent: data, SYN, FIN */
 	__u32 acked;      /* the highest one it acknowledged */
-	__u32 reset_seq;  /* of the RST that came at reset_ts */
-	__u32 odd_end;    /* of the newest packet whose numbers did not fit */
-	__u32 odd_ack;
+	__u32 ifindex;
+	__u8 mac[6];
+	__u8 has_mac;
+	__u8 slot;        /* of the newest packet's TTL, in ttls */
+	__u32 usual;      /* what a packet must look like to be no news: usual_looks(); 0: any is */
 	__u8 has_end;
 	__u8 has_acked;
 	__u8 has_odd;
 	__u8 has_syn;
 	__u8 has_new_syn;
 	__u8 known_ttl;   /* the handshake's, or else the first packet's */
-	__u8 slot;        /* of the newest packet's TTL, in ttls */
 	__u8 ttl;
 	__u8 ttl_min;
 	__u8 ttl_max;
@@ -173,17 +170,53 @@ struct rst_half {
 	__u8 late;        /* packets told that came after the RST at reset_ts */
 	__u8 syn_options_len; /* as the SYN's header says: at most OPTIONS */
 	__u8 new_options_len;
-	__u8 has_mac;
-	__u8 mac[6];
 	__u8 stamps;      /* timestamps also after the handshake */
 	__u8 pad[3];
-	struct rst_ttl ttls[TTLS];
 	struct rst_clock clock[2]; /* the first packet with timestamps, and the newest */
+	struct rst_ttl ttls[TTLS];
+	__u64 first_ts;
+	__u64 fin_ts;     /* of the first FIN; 0: none */
+	__u64 strange_ts; /* of the newest packet that did not fit */
+	__u64 reset_ts;   /* of the RST whose sender is watched; 0: none */
+	__u32 strange;    /* packets that did not fit */
+	__u32 syns;       /* how often its SYN or SYN-ACK was sent */
+	__u32 reset_seq;  /* of the RST that came at reset_ts */
+	__u32 odd_end;    /* of the newest packet whose numbers did not fit */
+	__u32 odd_ack;
+	__u32 pad2;
+	/* From here on it is valid only where a member above says so: clear_half(). */
 	struct rst_seen recent[RECENT]; /* a ring: the newest is (packets - 1) % RECENT */
 	struct rst_seen syn; /* its SYN or SYN-ACK */
-	struct rst_seen new_syn; /* the newest SYN with another number while the flow lived */
 	__u8 syn_options[OPTIONS];
+	struct rst_seen new_syn; /* the newest SYN with another number while the flow lived */
 	__u8 new_options[OPTIONS];
+};
+
+/* A connection in a namespace. One entry serves both directions: the smaller (address, port) comes
+ * first. */
+struct rst_flow_key {
+	__u64 net;        /* net_key() */
+	__u8 low[16];
+	__u8 high[16];
+	__u16 low_port;
+	__u16 high_port;
+	__u32 pad;
+};
+
+/* What is learned of it: an entry of the map `flows`, 20 lines of the CPU's cache. */
+struct rst_flow {
+	struct rst_flow_key key; /* net 0: nobody's */
+	__u32 ports[2];   /* of each half's packets, as they are in their headers */
+	__u32 used;       /* since it was last looked at for a place: take_place() in baseline.c */
+	__u32 shelf;      /* of `shelves`, on which its place is */
+	struct rst_half half[2]; /* [0]: sent by the low end, [1]: by the high end */
+	__u64 pad2[2];
+};
+
+/* Where flows are: each on the shelf that its key's sum says (sum_of() in flow.h), one line of the CPU's
+ * cache. Behind the last one is the seed of these sums. */
+struct rst_shelf {
+	__u64 places[SHELF]; /* the sum's upper half, and the place + 1; 0: nobody's */
 };
 
 /* The newest confirmed handshake of an address. */

@@ -8,20 +8,6 @@
 
 #include "packet.h"
 
-/* One entry serves both directions: the smaller (address, port) comes first. */
-struct flow_key {
-	__u64 net; /* net_key() */
-	__u16 low_port;
-	__u16 high_port;
-	__u8 low[16];
-	__u8 high[16];
-	__u32 pad;
-};
-
-struct flow {
-	struct rst_half half[2]; /* [0]: sent by the low end, [1]: by the high end */
-};
-
 struct peer_key {
 	__u64 net;
 	__u8 addr[16];
@@ -48,7 +34,7 @@ INLINE int source_is_low(const struct tuple *t)
 }
 
 /* Returns which half the packet belongs to. */
-INLINE int make_flow_key(struct flow_key *k, __u64 net, const struct tuple *t)
+INLINE int make_flow_key(struct rst_flow_key *k, __u64 net, const struct tuple *t)
 {
 	k->net = net;
 	if (source_is_low(t)) {
@@ -63,6 +49,61 @@ INLINE int make_flow_key(struct flow_key *k, __u64 net, const struct tuple *t)
 	k->low_port = t->dport;
 	k->high_port = t->sport;
 	return 1;
+}
+
+INLINE __u32 rotated(__u32 x, int bits)
+{
+	return x << bits | x >> (32 - bits);
+}
+
+/* On which shelf a flow's place is (the lower half), and the mark that it has there (the upper one): Bob
+ * Jenkins's lookup3, with a seed that nobody else knows, as the kernel's own hash maps do
+ * (include/linux/jhash.h): else whoever chooses his addresses could fill the shelf of another's flow. */
+INLINE __u64 sum_of(const struct rst_flow_key *k, __u64 seed)
+{
+	const __u32 *w = (const __u32 *)k;
+	__u32 a, b, c;
+
+	a = b = c = 0xdeadbeef + sizeof(*k) + (__u32)seed;
+	c += seed >> 32;
+#pragma unroll
+	for (int i = 0; i < 9; i += 3) {
+		a += w[i];
+		b += w[i + 1];
+		c += w[i + 2];
+		a = (a - c) ^ rotated(c, 4), c += b;
+		b = (b - a) ^ rotated(a, 6), a += c;
+		c = (c - b) ^ rotated(b, 8), b += a;
+		a = (a - c) ^ rotated(c, 16), c += b;
+		b = (b - a) ^ rotated(a, 19), a += c;
+		c = (c - b) ^ rotated(b, 4), b += a;
+	}
+	a += w[9];
+	b += w[10];
+	c += w[11];
+	c = (c ^ b) - rotated(b, 14);
+	a = (a ^ c) - rotated(c, 11);
+	b = (b ^ a) - rotated(a, 25);
+	c = (c ^ b) - rotated(b, 16);
+	a = (a ^ c) - rotated(c, 4);
+	b = (b ^ a) - rotated(a, 14);
+	c = (c ^ b) - rotated(b, 24);
+	return (__u64)b << 32 | c;
+}
+
+/* Nothing is known of it. What only other members make valid may stay. */
+INLINE void clear_half(struct rst_half *h)
+{
+	__builtin_memset(h, 0, __builtin_offsetof(struct rst_half, recent));
+}
+
+INLINE void copy_half(struct rst_half *to, const struct rst_half *h)
+{
+	__builtin_memcpy(to, h, __builtin_offsetof(struct rst_half, new_syn));
+	if (h->has_new_syn) {
+		to->new_syn = h->new_syn;
+		__builtin_memcpy(to->new_options, h->new_options, OPTIONS);
+	}
 }
 
 /* Whether sequence number a is older than b (RFC 9293 section 3.4). */
@@ -93,6 +134,7 @@ INLINE void watch(struct rst_half *h, __u64 now, __u32 seq)
 	h->reset_ts = now;
 	h->reset_seq = seq;
 	h->late = 0;
+	h->usual = 0;
 }
 
 /* Whether to tell of a packet that came after a RST in its sender's name: the first one (it shows
@@ -224,19 +266,27 @@ INLINE int timestamps_fit(const struct rst_half *h, const struct rst_half *other
 /* Timestamps that are not laid out as NOP NOP TS: of a SYN, or beside an MD5 signature. */
 INLINE void find_timestamps(struct parsed *p)
 {
-	__u8 option[10];
+	__u8 option[16];
 	__u32 at = 0;
 
+	/* First where Linux has them: MSS, SACK permitted, timestamps. */
+	if (p->options_len >= 16 && !bpf_probe_read_kernel(option, 16, p->l4 + 20) &&
+	    be16(option) == 0x0204 && be32(option + 4) == 0x0402080a) {
+		p->stamped = 1;
+		p->tsval = be32(option + 8);
+		p->tsecr = be32(option + 12);
+		return;
+	}
 	for (int i = 0; i < OPTIONS_READ; i++) {
-		if (at + sizeof(option) > p->options_len)
+		if (at + 10 > p->options_len)
 			return;
-		if (bpf_probe_read_kernel(option, sizeof(option), p->l4 + 20 + at) || !option[0])
+		if (bpf_probe_read_kernel(option, 10, p->l4 + 20 + at) || !option[0])
 			return;
 		if (option[0] == 1) {
 			at++;
 			continue;
 		}
-		if (option[0] == 8 && option[1] == sizeof(option)) {
+		if (option[0] == 8 && option[1] == 10) {
 			p->stamped = 1;
 			p->tsval = be32(option + 2);
 			p->tsecr = be32(option + 6);
@@ -373,6 +423,81 @@ INLINE void note(struct rst_half *h, const struct rst_seen *r)
 	h->packets++;
 }
 
+/* ---- the usual packet ----
+ *
+ * Nearly all packets of a connection look like the one before them, and only a few numbers are news. For
+ * these, what learn_packet() would do is done in a few instructions, to the same result. */
+
+/* What the next packet must look like, after the newest one; 0: none is usual, for something is yet to be
+ * found out, or watched for. What follows a handshake has timestamps if both ends offered them. */
+INLINE __u32 usual_looks(const struct rst_half *h, const struct rst_half *other)
+{
+	const struct rst_seen *r = &h->recent[(h->packets - 1) & (RECENT - 1)];
+	__u32 stamped = r->stamped;
+
+	if (!h->confirmed || !other->confirmed || !h->has_acked || !other->has_end || h->reset_ts ||
+	    r->ttl != h->known_ttl)
+		return 0;
+	if (r->flags & TH_SYN) {
+		if (!h->has_syn || !other->has_syn)
+			return 0;
+		stamped = h->syn.stamped && other->syn.stamped;
+	}
+	return LOOKS(r->ttl, r->df, stamped);
+}
+
+/* Whether nothing is news of a packet but its numbers, and these fit. `own`: ours, on its way out. */
+INLINE int is_usual(const struct rst_half *h, const struct rst_half *other, const struct usual *u,
+		    const __u8 *l3, int own)
+{
+	__u64 mac;
+
+	if (h->usual != u->looks)
+		return 0;
+	if (own)
+		return 1;
+	if (SEQ(u) - h->end + NEAR > 2 * NEAR || ACK(u) - other->end + NEAR > 2 * NEAR)
+		return 0;
+	if (!h->has_mac)
+		return 1;
+	mac = LONG(AT(l3 - 8), 0);
+	return FIRST_SIX(mac) == FIRST_SIX(*(const __u64 *)h->mac);
+}
+
+INLINE void note_usual(struct rst_half *h, const struct usual *u, __u16 segments, __u64 now)
+{
+	struct rst_seen *r = &h->recent[h->packets & (RECENT - 1)];
+	struct rst_ttl *t = &h->ttls[h->slot & (TTLS - 1)];
+	__u32 seq = SEQ(u), ack = ACK(u), end = seq + u->payload_len;
+
+	h->packets++;
+	h->last_ts = t->last_ts = now;
+	t->packets++;
+	if (!before(end, h->end))
+		h->end = end;
+	if (!before(ack, h->acked))
+		h->acked = ack;
+	r->ts = now;
+	r->seq = seq;
+	r->ack = ack;
+	r->payload_len = u->payload_len;
+	r->tsval = FROM_BE32(PART(__u32, u->stamps, 0));
+	r->tsecr = FROM_BE32(PART(__u32, u->stamps, 4));
+	r->ip_id = FROM_BE16((__u16)u->id);
+	r->window = FROM_BE16(PART(__u16, u->middle, 6));
+	r->segments = segments;
+	r->flags = PART(__u8, u->middle, 5);
+	r->ttl = u->looks >> 8;
+	r->df = u->looks >> 16;
+	r->tos = u->tos;
+	r->stamped = u->looks >> 24;
+	if (u->looks >> 24) {
+		h->stamps = 1;
+		h->clock[1].ts = now;
+		h->clock[1].tsval = r->tsval;
+	}
+}
+
 /* A SYN that begins a new connection on a tuple that an old one used. Not a retransmission, and
  * not a SYN thrown into a live flow, however long that was quiet: that must not wipe what the flow
  * has taught us, and renews() finds out. Our own stack sends one only where it has no connection
@@ -401,7 +526,7 @@ INLINE void begin(struct rst_half *h, struct rst_half *other, const struct parse
 
 	/* Our stack has forgotten that it answered this SYN (its queue was full, or SYN cookies). */
 	if (own && (p->flags & TH_ACK) && h->has_syn && h->syn.seq != p->seq) {
-		__builtin_memset(h, 0, sizeof(*h));
+		clear_half(h);
 		return;
 	}
 	if (renewed || begins_anew(h, other, p, own)) {
@@ -413,7 +538,7 @@ INLINE void begin(struct rst_half *h, struct rst_half *other, const struct parse
 			h->has_mac = other->has_mac;
 			__builtin_memcpy(h->mac, other->mac, 6);
 		}
-		__builtin_memset(other, 0, sizeof(*other));
+		clear_half(other);
 		if (renewed) {
 			other->ifindex = h->ifindex;
 			other->has_mac = h->has_mac;
@@ -424,7 +549,7 @@ INLINE void begin(struct rst_half *h, struct rst_half *other, const struct parse
 			count_ttl(other, h->syn.ttl, 1, h->syn.ts);
 			note(other, &other->recent[0]);
 		}
-		__builtin_memset(h, 0, sizeof(*h));
+		clear_half(h);
 	}
 	/* What follows a SYN says nothing about an earlier RST: a host in SYN-SENT answers a half-open
 	 * peer with a RST and repeats its SYN (RFC 9293 3.5.1), some stacks repeat a refused SYN. */
@@ -443,10 +568,13 @@ INLINE int learn_packet(struct rst_half *h, struct rst_half *other, struct parse
 	int own = !frame, told = 0, passes;
 	struct rst_seen *r;
 
+	h->usual = 0;
 	if (!p->stamped && p->options_len >= 12)
 		find_timestamps(p);
-	if (p->flags & TH_SYN)
+	if (p->flags & TH_SYN) {
+		other->usual = 0;
 		begin(h, other, p, own);
+	}
 	if (!own && is_late(h, p, now))
 		told = LATE;
 	passes = own || (numbers_fit(h, other, p) && timestamps_fit(h, other, p));
@@ -474,10 +602,14 @@ INLINE int learn_packet(struct rst_half *h, struct rst_half *other, struct parse
 	r = &h->recent[h->packets & (RECENT - 1)];
 	fill_seen(r, p, now);
 	note(h, r);
-	if (h->confirmed || !(p->flags & TH_ACK) || !acknowledges(p->ack, other))
-		return told;
-	h->confirmed = 1;
-	return h->has_syn ? told | CONFIRMED : told;
+	if (!h->confirmed && (p->flags & TH_ACK) && acknowledges(p->ack, other)) {
+		h->confirmed = 1;
+		if (h->has_syn)
+			told |= CONFIRMED;
+		other->usual = usual_looks(other, h);
+	}
+	h->usual = usual_looks(h, other);
+	return told;
 }
 
 /* An address's newest confirmed handshake. */

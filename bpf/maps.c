@@ -152,12 +152,22 @@ struct fragments {
 	__u8 l4[2 * UNITS * 8]; /* what lies behind is read with it */
 };
 
+/* Where a CPU looks for a place next; see take_place(). */
+struct hand {
+	__u32 at;
+	__u32 spare; /* a place that it has just left, + 1: still in its cache */
+};
+
 struct net_key {
 	__u32 prefixlen;
 	__u8 addr[16];
 };
 
 #define TRACKED 8192
+#define PLACES (FLOWS + UNCONFIRMED)
+#define SHELVES (PLACES / 2 + 1) /* two flows each: of 5,000 shelves one is too small */
+#define HINT_BITS 16
+#define PLACES_LOOKED_AT 8
 #define ANY_NET 0 /* no namespace has this key */
 #define MMAPABLE 1024 /* BPF_F_MMAPABLE (include/uapi/linux/bpf.h, 5.5) */
 
@@ -168,10 +178,12 @@ BPF_PERCPU_ARRAY(counts, __u64, (KIND_LATE + 1) * COUNT_KINDS); /* KIND_LATE is 
 BPF_F_TABLE("array", __u32, struct rst_room, rooms, ROOMS, MMAPABLE);
 BPF_F_TABLE("array", __u32, struct rst_bucket, buckets, FIXED_BUCKETS + BUCKETS, MMAPABLE);
 
-/* Flows of which both ends have confirmed the other's packets; all others are apart: a flood of SYNs, or
- * from addresses that are none, pushes out only its like. */
-BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);
-BPF_TABLE("lru_hash", struct flow_key, struct flow, unconfirmed, UNCONFIRMED);
+/* Flows: see baseline.c. First those of which both ends have confirmed the other's packets; all others
+ * are apart: a flood of SYNs, or from addresses that are none, pushes out only its like. */
+BPF_F_TABLE("array", __u32, struct rst_flow, flows, PLACES, MMAPABLE); /* and so aligned */
+BPF_F_TABLE("array", __u32, struct rst_shelf, shelves, SHELVES + 1, MMAPABLE); /* and the seed */
+BPF_ARRAY(hints, __u32, 1 << HINT_BITS);
+BPF_PERCPU_ARRAY(hands, struct hand, 2); /* of the others, of the confirmed */
 BPF_TABLE("lru_hash", struct peer_key, struct rst_peer, peers, PEERS);
 BPF_TABLE("lru_hash", struct peer_key, struct watched, watched_peers, PEERS);
 BPF_TABLE("lru_hash", __u64, struct track, tracks, TRACKED);
@@ -213,7 +225,6 @@ BPF_LPM_TRIE(only_nets, struct net_key, __u8, 1024);
 
 /* Never written: what new map entries start from (they are too large for the stack). */
 BPF_ARRAY(zero_track, struct track, 1);
-BPF_ARRAY(zero_flow, struct flow, 1);
 BPF_ARRAY(zero_peer, struct rst_peer, 1);
 BPF_ARRAY(zero_pending, struct pending, 1);
 BPF_ARRAY(zero_unread, struct unread, 1);

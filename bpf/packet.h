@@ -326,6 +326,114 @@ INLINE int parse_window(const __u8 *w, const __u8 *l3, const __u8 *end, struct p
 	return parse_segment(w, WINDOW_BEFORE + 40, end, FROM_BE16(HALF(ip, 4)) + 40, p);
 }
 
+/* ---- the usual segment: acknowledges, perhaps with data ---- */
+
+#define TH_PSH 0x08
+
+/* Of bytes that were read as one number: those from the one `at` on, as they lie. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define PART(type, number, at) ((type)((number) >> 8 * (at)))
+#define FIRST_SIX(number) ((number) << 16)
+#else
+#define PART(type, number, at) ((type)((number) >> (64 - 8 * ((at) + sizeof(type)))))
+#define FIRST_SIX(number) ((number) >> 16)
+#endif
+
+/* What is to be known of it; parts of its header as they lie there, for most are looked at once. */
+struct usual {
+	__u64 source[2]; /* its ends, as struct tuple has them */
+	__u64 destination[2];
+	__u64 ports;     /* as they are in the header */
+	__u64 begin;     /* ports and sequence number */
+	__u64 middle;    /* ack number, offset, flags, window */
+	__u64 stamps;    /* value and echo; 0: it has none */
+	__u64 payload_len;
+	__u64 id;
+	__u64 tos;
+	__u64 looks;     /* LOOKS() */
+};
+
+/* What must be the same of all packets of a direction for that they are usual. Never 0. */
+#define LOOKS(ttl, df, stamped) (1 | (ttl) << 8 | (df) << 16 | (stamped) << 24)
+#define SEQ(u) FROM_BE32(PART(__u32, (u)->begin, 4))
+#define ACK(u) FROM_BE32(PART(__u32, (u)->middle, 0))
+
+/* Any address of the kernel's as memory that is read with BYTE() to LONG(), each of its numbers at a
+ * multiple of its size; elsewhere what was copied from there. */
+#if TYPED && RDONLY_CAST
+#define AT(address) READABLE(address)
+#else
+#define AT(address) (address)
+#endif
+
+/* A member that is an address, as no more than a number (see as_number() in packets.c). */
+#define NUMBER(ptr, name) LONG(AT((const __u8 *)(ptr) + OFF_##name), 0)
+
+/* The TCP header behind so many bytes of an IP header. */
+INLINE int take_segment(struct usual *u, const __u8 *l4, const __u32 behind, __u64 linear,
+			__u64 total, __u64 looks)
+{
+	const __u8 *t = AT(l4);
+	__u64 begin = LONG(t, 0), middle = LONG(t, 8), options;
+	__u64 headers = behind + (PART(__u8, middle, 4) >> 4) * 4;
+
+	if (headers < behind + 20 || (PART(__u8, middle, 5) & ~TH_PSH) != TH_ACK || linear < headers)
+		return 0;
+	u->begin = begin;
+	u->ports = PART(__u32, begin, 0);
+	u->middle = middle;
+	u->payload_len = total > headers ? total - headers : 0;
+	u->stamps = 0;
+	if (headers >= behind + 32) {
+		options = LONG(t, 16);
+		if (PART(__u32, options, 4) != FROM_BE32(USUAL_STAMPS))
+			return 0;
+		u->stamps = LONG(t, 24);
+		looks |= LOOKS(0, 0, 1);
+	}
+	u->looks = looks;
+	return 1;
+}
+
+INLINE __u64 mapped_v4(__u32 address)
+{
+	__u32 both[2] = { FROM_BE32(0xffff), address };
+	__u64 number;
+
+	__builtin_memcpy(&number, both, sizeof(number));
+	return number;
+}
+
+/* Whether there is a usual segment at l3, where so many bytes are there (`linear`). What parse_window()
+ * and parse_whole() say of it is the same. */
+INLINE int take_usual(struct usual *u, const __u8 *l3, __u64 linear)
+{
+	const __u8 *w = AT(l3);
+	__u64 first = LONG(w, 0), second = LONG(w, 8);
+
+	if (PART(__u8, first, 0) == 0x45) {
+		if (PART(__u8, second, 1) != PROTO_TCP || (PART(__u16, first, 6) & FROM_BE16(0xbfff)))
+			return 0;
+		u->source[0] = u->destination[0] = 0;
+		u->source[1] = mapped_v4(PART(__u32, second, 4));
+		u->destination[1] = mapped_v4(WORD(w, 16));
+		u->tos = PART(__u8, first, 1);
+		u->id = PART(__u16, first, 4);
+		return take_segment(u, l3 + 20, 20, linear, FROM_BE16(PART(__u16, first, 2)),
+				    LOOKS((__u64)PART(__u8, second, 0), PART(__u8, first, 6) >> 6, 0));
+	}
+	if (PART(__u8, first, 0) >> 4 != 6 || PART(__u8, first, 6) != PROTO_TCP)
+		return 0;
+	u->source[0] = second;
+	u->source[1] = LONG(w, 16);
+	u->destination[0] = LONG(w, 24);
+	u->destination[1] = LONG(w, 32);
+	u->tos = (__u8)(PART(__u8, first, 0) << 4 | PART(__u8, first, 1) >> 4);
+	u->id = 0;
+	return take_segment(u, l3 + 40, 40, linear, FROM_BE16(PART(__u16, first, 4)) + 40,
+			    LOOKS((__u64)PART(__u8, first, 7), 0, 0));
+}
+
 /* Where the bytes end that lie in one piece behind skb->data (skb_tail_pointer()). Behind that is
  * what the buffer's last user left there. */
 INLINE const __u8 *linear_end(const void *skb)

@@ -273,6 +273,36 @@ INLINE void mark(__u64 skb, const void *dev)
 	fill_frame(&unread->frame, (const void *)skb, dev, 0);
 }
 
+#if BASELINE && TYPED && RDONLY_CAST
+
+INLINE int is_learned_in(const void *skb, __u16 protocol)
+{
+	__u64 linear = LOAD("u32", skb, OFF_skb_len) - LOAD("u32", skb, OFF_skb_data_len);
+	const __u8 *l3 = MEMBER(const __u8 *, skb, skb_data);
+	struct usual u;
+
+	return (protocol == ETH_IP || protocol == ETH_IPV6) && take_usual(&u, l3, linear) &&
+	       learn_usual(&u, skb, l3, 0);
+}
+
+/* Forwarded packets were learned where they came in. */
+INLINE int is_learned_out(const void *skb, __u16 offset)
+{
+	__u64 tail = LOAD("u32", skb, OFF_skb_tail), linear = tail > offset ? tail - offset : 0;
+	const __u8 *l3 = MEMBER(const __u8 *, skb, skb_head) + offset;
+	struct usual u;
+
+	return take_usual(&u, l3, linear) && !MEMBER(__u32, skb, skb_iif) &&
+	       learn_usual(&u, skb, l3, 1);
+}
+
+#else
+
+INLINE int is_learned_in(const void *skb, __u16 protocol) { return 0; }
+INLINE int is_learned_out(const void *skb, __u16 offset) { return 0; }
+
+#endif
+
 int rt_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	const void *skb = (const void *)ctx->args[0], *dev;
@@ -285,6 +315,8 @@ int rt_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 	__u32 zero = 0;
 	__u64 net;
 
+	if (is_learned_in(skb, protocol))
+		return 0;
 	work = work_in.lookup(&zero);
 	if (!work)
 		return 0;
@@ -618,20 +650,6 @@ INLINE void departs(__u64 key, const void *dev, const struct parsed *p)
 	held.delete(&key);
 }
 
-/* When a packet leaves: as its socket has noted (tcp_wstamp_ns, CLOCK_MONOTONIC), for to read the clock
- * is a good part of what a packet costs. Where it is paced (fq) it leaves at that time, not now. */
-INLINE __u64 sent_at(const void *skb)
-{
-	const void *sk = MEMBER(const void *, skb, skb_sk);
-	__u64 noted = MEMBER(__u64, skb, skb_tstamp);
-
-	if (noted && sk && is_full(MEMBER(__u8, sk, sk_state)) &&
-	    MEMBER(__u16, sk, sk_type) == SOCK_STREAM_ &&
-	    MEMBER(__u16, sk, sk_family) != AF_PACKET_)
-		return noted;
-	return bpf_ktime_get_ns();
-}
-
 int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
 {
 	const void *skb = (const void *)ctx->args[0], *dev;
@@ -642,8 +660,10 @@ int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
 	__u32 zero = 0, netns;
 	__u64 net;
 
+	if (offset == NO_OFFSET || !offset || is_learned_out(skb, offset))
+		return 0;
 	work = work_out.lookup(&zero);
-	if (offset == NO_OFFSET || !offset || !work)
+	if (!work)
 		return 0;
 	head = as_number(work, MEMBER(const char *, skb, skb_head));
 	l3 = (const __u8 *)head + offset;

@@ -106,8 +106,12 @@ def attach(program: Program, hook: hooks.Hook, functions: frozenset[str]) -> tup
     return status, descriptor
 
 
-def fill_filters(program: Program, request: Request) -> None:
-    """Write the filter maps, before anything is attached."""
+def fill_maps(program: Program, request: Request) -> None:
+    """Write the filter maps, and the seed of flows' sums, before anything is attached."""
+    shelves = program.map("shelves")
+    known = image.made_like(shelves)
+    seed = os.urandom(8).ljust(known.value_size, b"\0")
+    image.update(shelves, struct.pack("=I", known.entries - 1), seed)
     one = b"\1"
     for value in request.netns:
         image.update(program.map("only_netns"), struct.pack("=I", value), one)
@@ -179,7 +183,7 @@ def arm(
     """
     where, name, program = kept(given, facts, request)
     if program is not None:
-        fill_filters(program, request)
+        fill_maps(program, request)
         statuses, descriptors = attach_all(program, chosen, functions, btf)
         if not any(status.refused for status in statuses):
             return program, statuses, descriptors
@@ -189,7 +193,7 @@ def arm(
         made = compile_program(given, facts, directory)
     if where is not None:
         cache.write(where, name, made.image({hook.program for hook in chosen}))
-    fill_filters(made, request)
+    fill_maps(made, request)
     return made, *attach_all(made, chosen, functions, btf)
 
 

@@ -83,10 +83,29 @@ SEEN = (
 TTL = ("first_ts", "last_ts", "packets", "strange", "ttl")
 CLOCK = ("ts", "tsval")
 HALF = (
-    *("first_ts", "last_ts", "fin_ts", "strange_ts", "packets", "strange", "syns", "ifindex"),
-    *("end", "acked", "has_acked", "has_syn", "has_new_syn", "ttl", "ttl_min", "ttl_max"),
-    *("df_always", "timestamps", "confirmed", "syn_options_len", "new_options_len"),
-    *("has_mac", "mac"),
+    *(
+        "last_ts",
+        "packets",
+        "end",
+        "acked",
+        "ifindex",
+        "mac",
+        "has_mac",
+        "has_acked",
+        "has_syn",
+        "has_new_syn",
+    ),
+    *(
+        "ttl",
+        "ttl_min",
+        "ttl_max",
+        "df_always",
+        "timestamps",
+        "confirmed",
+        "syn_options_len",
+        "new_options_len",
+    ),
+    *("first_ts", "fin_ts", "strange_ts", "strange", "syns"),
 )
 
 
@@ -189,16 +208,13 @@ def half(raw: Any, family: int, context: Context, until: int) -> Half | None:
     """
     forms = _forms()
     (
-        first_ts,
         last_ts,
-        fin_ts,
-        strange_ts,
         packets,
-        strange,
-        syns,
-        ifindex,
         end,
         acked,
+        ifindex,
+        mac,
+        has_mac,
         has_acked,
         has_syn,
         has_new_syn,
@@ -210,8 +226,11 @@ def half(raw: Any, family: int, context: Context, until: int) -> Half | None:
         confirmed,
         syn_options_len,
         new_options_len,
-        has_mac,
-        mac,
+        first_ts,
+        fin_ts,
+        strange_ts,
+        strange,
+        syns,
     ) = forms.half.unpack_from(raw)
     if not packets:
         return None

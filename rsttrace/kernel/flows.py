@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
-from collections.abc import Iterable
+from ctypes import sizeof
 from typing import Optional
 
 from rsttrace.errors import KernelError
 from rsttrace.kernel.clock import monotonic_ns
 from rsttrace.kernel.decode import Context, half
+from rsttrace.kernel.image import made_like
 from rsttrace.kernel.layout import structures
 from rsttrace.kernel.lookup import Lookup, lookup
 from rsttrace.model import Endpoint, Half
@@ -17,12 +17,8 @@ from rsttrace.tcp import packed_address
 
 Halves = tuple[Optional[Half], Optional[Half]]
 
-_KEY = struct.Struct("=QHH16s16sI")  # struct flow_key, bpf/flow.h
-
-
-def value_size() -> int:
-    """Bytes of what is learned of a flow (struct flow)."""
-    return 2 * ctypes.sizeof(structures().rst_half)
+_MASK = 0xFFFF_FFFF
+_KEY = struct.Struct("=Q16s16sHHI")  # struct rst_flow_key, bpf/event.h
 
 
 def flow_key(identity: int, local: Endpoint, remote: Endpoint) -> tuple[bytes, bool]:
@@ -40,41 +36,89 @@ def flow_key(identity: int, local: Endpoint, remote: Endpoint) -> tuple[bytes, b
     if high:
         ends.reverse()
     (_, low_port, low), (_, high_port, upper) = ends
-    return _KEY.pack(identity, low_port, high_port, low, upper, 0), high
+    return _KEY.pack(identity, low, upper, low_port, high_port, 0), high
 
 
-def learned(
-    descriptors: Iterable[int],
-    identity: int,
-    local: Endpoint,
-    remote: Endpoint,
-    clock_offset_ns: int,
-    lookup: Lookup = lookup,
-) -> Halves:
-    """What both directions of a connection looked like: from the local end, and to it.
+def sum_of(key: bytes, seed: int) -> int:
+    """sum_of() of bpf/flow.h: it says on which shelf a flow's place is, and how that is marked."""
+    words: tuple[int, ...] = struct.unpack("=12I", key)
+    a = b = c = (0xDEADBEEF + len(key) + seed) & _MASK
+    c = (c + (seed >> 32)) & _MASK
+    for at in (0, 3, 6):
+        a, b, c = (a + words[at]) & _MASK, (b + words[at + 1]) & _MASK, (c + words[at + 2]) & _MASK
+        for bits in (4, 6, 8, 16, 19, 4):
+            a, c = (a - c & _MASK) ^ _rotated(c, bits), (c + b) & _MASK
+            a, b, c = b, c, a
+    a, b, c = (a + words[9]) & _MASK, (b + words[10]) & _MASK, (c + words[11]) & _MASK
+    for bits in (14, 11, 25, 16, 4, 14, 24):
+        a, b, c = b, ((c ^ b) - _rotated(b, bits)) & _MASK, a
+    return a << 32 | b
 
-    ``None`` where nothing was learned: not seen, forgotten, or a run without a baseline. Times are
-    CLOCK_REALTIME.
+
+def _rotated(number: int, bits: int) -> int:
+    return (number << bits | number >> (32 - bits)) & _MASK
+
+
+class Flows:
+    """Where the kernel side keeps what it learns of flows. To be made while there are rights.
+
+    Attributes:
+        maps: the maps that are looked up: descriptor, and size of a value in bytes.
 
     Args:
-        descriptors: of the maps, in which it is looked for one after the other.
-        identity: the namespace's, as in `Reset.netns_identity`.
-        local: the end in that namespace.
-        remote: the other end, as that namespace's interfaces see it.
-        clock_offset_ns: as in `rsttrace.kernel.decode.Context`.
+        flows: descriptor of the map of flows.
+        shelves: descriptor of the map that says where in it a flow is.
+
+    Raises:
+        OSError: the kernel refuses to tell of them.
     """
-    key, high = flow_key(identity, local, remote)
-    for descriptor in descriptors:
+
+    def __init__(self, flows: int, shelves: int) -> None:
+        known = structures()
+        self.maps = [(flows, sizeof(known.rst_flow)), (shelves, sizeof(known.rst_shelf))]
+        self._shelves = made_like(shelves).entries - 1  # behind the last one is the seed
+        self._seed: int = self._shelf(self._shelves, lookup)[0]
+
+    def learned(
+        self,
+        identity: int,
+        local: Endpoint,
+        remote: Endpoint,
+        clock_offset_ns: int,
+        lookup: Lookup = lookup,
+    ) -> Halves:
+        """What both directions of a connection looked like: from the local end, and to it.
+
+        ``None`` where nothing was learned: not seen, forgotten, or a run without a baseline. Times
+        are CLOCK_REALTIME.
+
+        Args:
+            identity: the namespace's, as in `Reset.netns_identity`.
+            local: the end in that namespace.
+            remote: the other end, as that namespace's interfaces see it.
+            clock_offset_ns: as in `rsttrace.kernel.decode.Context`.
+            lookup: looks up in the maps.
+        """
+        key, high = flow_key(identity, local, remote)
+        total = sum_of(key, self._seed)
+        (flows, size), _ = self.maps
         try:
-            value = lookup(descriptor, key, value_size())
-        except (OSError, KernelError):  # ENOENT; or the run has just ended
-            continue
-        break
-    else:
-        return None, None
-    halves = (structures().rst_half * 2).from_buffer_copy(value)  # struct flow
-    now = monotonic_ns()
-    context = Context(clock_offset_ns, {})
-    family = 6 if ":" in local.ip else 4
-    low, upper = (half(raw, family, context, now) for raw in halves)
-    return (upper, low) if high else (low, upper)
+            places = self._shelf((total & _MASK) * self._shelves >> 32, lookup)
+            place = next((one for one in places if one >> 32 == total >> 32), 0) & _MASK
+            if not place:
+                return None, None
+            value = lookup(flows, struct.pack("=I", place - 1), size)
+        except (OSError, KernelError):  # the run has just ended
+            return None, None
+        flow = structures().rst_flow.from_buffer_copy(value)
+        if bytes(flow.key) != key:
+            return None, None
+        now = monotonic_ns()
+        context = Context(clock_offset_ns, {})
+        family = 6 if ":" in local.ip else 4
+        low, upper = (half(raw, family, context, now) for raw in flow.half)
+        return (upper, low) if high else (low, upper)
+
+    def _shelf(self, number: int, lookup: Lookup) -> tuple[int, ...]:
+        _, (shelves, size) = self.maps
+        return struct.unpack(f"={size // 8}Q", lookup(shelves, struct.pack("=I", number), size))

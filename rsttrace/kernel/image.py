@@ -120,7 +120,7 @@ def extract(functions: Iterable[str], program: Any, bcc: Any, version: str) -> I
         name = lib.bpf_table_name(module, number)
         descriptor = lib.bpf_table_fd(module, name)
         names[descriptor] = name.decode()
-        maps[name.decode()] = _made_like(descriptor)
+        maps[name.decode()] = made_like(descriptor)
     codes = {}
     for function in sorted(functions):
         raw = bytearray(program.dump_func(function.encode()))
@@ -137,7 +137,7 @@ def extract(functions: Iterable[str], program: Any, bcc: Any, version: str) -> I
     return Image(version, maps, codes)
 
 
-def _made_like(descriptor: int) -> Map:
+def made_like(descriptor: int) -> Map:
     """What an existing map was made from (BPF_OBJ_GET_INFO_BY_FD)."""
     info = ctypes.create_string_buffer(80)  # struct bpf_map_info, as far as it is needed
     attributes = struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info))

@@ -69,7 +69,7 @@ class Loaded:
         report: what the child found and did.
         ring: descriptor of the ring buffer map.
         counts: descriptor of the per-CPU counters map.
-        flows: descriptors of the two maps of what was learned of each flow.
+        flows: descriptors of the map of what was learned of each flow, and of where each one is.
         rooms: descriptor of the map of the ring's rooms.
         buckets: descriptor of the map of buckets.
         log: what the compiler and the verifier printed.
@@ -78,8 +78,8 @@ class Loaded:
 
     def __init__(self, report: Report, descriptors: list[int], log: str) -> None:
         self.report = report
-        self.ring, self.counts, flows, unconfirmed, self.rooms, self.buckets, *rest = descriptors
-        self.flows = (flows, unconfirmed)
+        self.ring, self.counts, flows, shelves, self.rooms, self.buckets, *rest = descriptors
+        self.flows = (flows, shelves)
         self.log = log
         self._probes: list[int] = []
         self.waiting: dict[str, int] = {}

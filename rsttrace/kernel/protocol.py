@@ -17,7 +17,7 @@ from rsttrace.errors import KernelError, RsttraceError
 
 MAX_DESCRIPTORS = 64
 
-MAPS = ("events", "counts", "flows", "unconfirmed", "rooms", "buckets")
+MAPS = ("events", "counts", "flows", "shelves", "rooms", "buckets")
 """The maps that the tracer is given; their descriptors come first, in this order."""
 
 LENGTH = struct.Struct("=I")

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
-from rsttrace.kernel import config, flows, loader
+from rsttrace.kernel import config, loader
 from rsttrace.kernel import counts as counters
 from rsttrace.kernel.clock import Date, monotonic_ns
 from rsttrace.kernel.counts import Counts, lookup_per_cpu
 from rsttrace.kernel.decode import Context, decode
-from rsttrace.kernel.flows import Halves, learned
+from rsttrace.kernel.flows import Flows, Halves
 from rsttrace.kernel.followups import WITHIN_S, FollowUps
 from rsttrace.kernel.layout import event_size
 from rsttrace.kernel.lookup import Lookup, lookup
@@ -77,6 +77,7 @@ class LiveSource:
             stack.callback(self._loaded.close)
             self._ring = RingBuffer(self._loaded.ring, config.RING_PAGES * 4096)
             stack.callback(self._ring.close)
+            self._flows = Flows(*self._loaded.flows)
             self._rooms = Rooms(self._loaded.rooms)
             stack.callback(self._rooms.close)
             self._buckets = Buckets(self._loaded.buckets)
@@ -111,8 +112,7 @@ class LiveSource:
 
     def maps(self) -> list[tuple[int, int]]:
         """The maps that are looked up: descriptor, and size of a value in bytes."""
-        found = [(self._loaded.counts, counters.value_size())]
-        return found + [(descriptor, flows.value_size()) for descriptor in self._loaded.flows]
+        return [(self._loaded.counts, counters.value_size()), *self._flows.maps]
 
     def waiting(self) -> dict[str, int]:
         """What waits for its module: the descriptor of the program, for each target."""
@@ -206,9 +206,9 @@ class LiveSource:
         )
 
     def learned(self, identity: int, local: Endpoint, remote: Endpoint) -> Halves:
-        """What both directions of a connection looked like so far; see `flows.learned`."""
+        """What both directions of a connection looked like so far; see `Flows.learned`."""
         offset_ns = self._date.offset_ns
-        return learned(self._loaded.flows, identity, local, remote, offset_ns, self._lookup)
+        return self._flows.learned(identity, local, remote, offset_ns, self._lookup)
 
     def detach(self) -> None:
         """Stop the probes; what they have already told can still be drained."""

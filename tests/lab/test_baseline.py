@@ -104,6 +104,27 @@ def test_injected_packets_teach_nothing(routed: Lab, source: LiveSource) -> None
     assert peer.syn_options.startswith("mss 1460,sackOK,TS val ")
 
 
+def test_a_packet_of_the_loopback_is_learned_once(routed: Lab, source: LiveSource) -> None:
+    """It leaves by the device that it then comes in by."""
+    with routed.inside("client"):
+        listener = socket.create_server(("127.0.0.1", 7011))
+        client = socket.create_connection(("127.0.0.1", 7011))
+    accepted, _ = listener.accept()
+    with listener, client:
+        for _ in range(20):
+            client.sendall(b"?")
+            assert accepted.recv(1) == b"?"
+            accepted.sendall(b"!")
+            assert client.recv(1) == b"!"
+        linger_zero(accepted)
+        accepted.close()
+        expect_reset(client)
+    baseline = received(source, routed, 7011).baseline
+    for half in (baseline.theirs, baseline.ours):
+        assert half is not None
+        assert 20 < half.packets < 30  # the handshake's, the data, perhaps an ACK or two
+
+
 @pytest.mark.parametrize(
     ("text", "kept"),
     [(b"", None), (b"blocked", b"blocked"), (b"0123456789" * 9, b"0123456789" * 4)],

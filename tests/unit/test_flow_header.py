@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rsttrace.kernel.flows import flow_key
+from rsttrace.kernel.flows import flow_key, sum_of
 from rsttrace.kernel.layout import structures
 from rsttrace.model import Endpoint
 from rsttrace.tcp import packed_address
@@ -28,7 +28,7 @@ def test_a_syn_wipes_no_flow_that_is_open_however_long_it_was_quiet(tmp_path: Pa
     run(
         tmp_path,
         """
-        struct flow flow = {.half = {{.packets = 1, .last_ts = 5000}, {.last_ts = 4000}}};
+        struct rst_flow flow = {.half = {{.packets = 1, .last_ts = 5000}, {.last_ts = 4000}}};
         struct parsed syn = {.flags = TH_SYN, .seq = 7};
         assert(!begins_anew(&flow.half[0], &flow.half[1], &syn, 0));
         flow.half[1].closed = 1;
@@ -58,7 +58,7 @@ def test_our_own_packets_always_fit(tmp_path: Path) -> None:
         tmp_path,
         """
         __u8 header[80] = {};
-        struct flow flow = {};
+        struct rst_flow flow = {};
         struct rst_half *ours = &flow.half[0], *theirs = &flow.half[1];
         struct rst_frame frame = {};
         struct parsed data = {.l4 = header, .flags = TH_ACK, .payload_len = 10, .seq = 100};
@@ -83,7 +83,7 @@ def test_our_own_new_syn_begins_anew_at_once(tmp_path: Path) -> None:
         tmp_path,
         """
         __u8 header[80] = {};
-        struct flow flow = {};
+        struct rst_flow flow = {};
         struct rst_half *ours = &flow.half[0], *theirs = &flow.half[1];
         struct rst_frame frame = {};
         struct parsed syn = {.l4 = header, .flags = TH_SYN, .seq = 7};
@@ -107,7 +107,7 @@ def test_our_own_second_syn_ack_is_the_handshake(tmp_path: Path) -> None:
         tmp_path,
         """
         __u8 header[80] = {};
-        struct flow flow = {};
+        struct rst_flow flow = {};
         struct rst_half *ours = &flow.half[0], *theirs = &flow.half[1];
         struct rst_frame frame = {};
         struct parsed syn = {.l4 = header, .flags = TH_SYN, .seq = 7};
@@ -122,6 +122,9 @@ def test_our_own_second_syn_ack_is_the_handshake(tmp_path: Path) -> None:
         assert(ours->packets == 1 && ours->syn.seq == 5 && ours->end == 6);
         """,
     )
+
+
+SEED = 0xFEDC_BA98_7654_3210
 
 
 @pytest.mark.parametrize(
@@ -143,10 +146,25 @@ def test_python_makes_the_same_key(tmp_path: Path, local: Endpoint, remote: Endp
         struct tuple t = {{.saddr = {{{source}}}, .daddr = {{{target}}},
                           .sport = {local.port}, .dport = {remote.port}}};
         __u8 wanted[] = {{{", ".join(map(str, key))}}};
-        struct flow_key k = {{}};
+        struct rst_flow_key k = {{}};
         assert(make_flow_key(&k, 0x1122334455667788ULL, &t) == {int(high)});
         assert(sizeof(k) == sizeof(wanted));
         assert(!memcmp(&k, wanted, sizeof(k)));
-        assert(sizeof(struct flow) == 2 * {ctypes.sizeof(structures().rst_half)});
+        assert(sum_of(&k, {SEED}ULL) == {sum_of(key, SEED)}ULL);
+        assert(sizeof(struct rst_flow) == {ctypes.sizeof(structures().rst_flow)});
         """,
     )
+
+
+def test_who_chooses_addresses_does_not_choose_the_shelf() -> None:
+    """Flows that share a shelf by one seed are all over the place by another one."""
+
+    def shelf(number: int, seed: int) -> int:
+        source = Endpoint(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 40000)
+        key, _ = flow_key(1, source, Endpoint("10.9.8.7", 80))
+        return (sum_of(key, seed) & 0xFFFF_FFFF) * 256 >> 32
+
+    together = [number for number in range(20_000) if shelf(number, SEED) == 7]
+    assert len(together) > 40
+    assert len({shelf(number, SEED + 1) for number in together}) > 20
+    assert len({shelf(number, SEED ^ 1 << 63) for number in together}) > 20
