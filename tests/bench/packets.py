@@ -22,7 +22,7 @@ from pathlib import Path
 from rsttrace.demo.lab import Lab
 from rsttrace.kernel import syscalls
 from tests.bench.ways import Way, ours
-from tests.lab.harness import linger_zero
+from tests.lab.harness import ETHTOOL_SGRO, ETHTOOL_SGSO, ETHTOOL_STSO, linger_zero, offload
 from tests.lab.programs import packet_layer
 
 ROUNDS = 5
@@ -164,8 +164,23 @@ def resets(lab: Lab) -> float:
         return turns / (time.monotonic() - began)
 
 
+def single(lab: Lab) -> float:
+    """The same stream in packets of one segment each, as a device without offloads has them
+    (``ethtool -K eth0 gso off tso off gro off``); returns bytes a second.
+    """
+    features = (ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO)
+    for role in ("client", "server"):
+        offload(lab, role, "eth0", *features)
+    try:
+        return bulk(lab)
+    finally:
+        for role in ("client", "server"):
+            offload(lab, role, "eth0", *reversed(features), on=True)
+
+
 WORKS: dict[str, Callable[[Lab], float]] = {
     "one stream (bytes)": bulk,
+    "one stream, no offloads (bytes)": single,
     "requests over one connection": requests,
     "connections": connections,
     "connections that are reset": resets,

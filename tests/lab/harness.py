@@ -381,15 +381,22 @@ def load_module(name: str) -> None:
         subprocess.run(["modprobe", name], check=False, capture_output=True)
 
 
-SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17  # include/uapi/linux/sockios.h, ethtool.h
+SIOCETHTOOL = 0x8946  # include/uapi/linux/sockios.h
+ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO = 0x17, 0x1F, 0x24, 0x2C  # ethtool.h
+
+
+def offload(lab: Lab, role: str, interface: str, *features: int, on: bool = False) -> None:
+    """Turn what a device does for the stack off or on (``ethtool -K``)."""
+    with lab.inside(role), socket.socket() as sock:
+        for feature in features:
+            value = ctypes.create_string_buffer(struct.pack("II", feature, int(on)), 8)
+            request = struct.pack("16sQ8x", interface.encode(), ctypes.addressof(value))
+            fcntl.ioctl(sock, SIOCETHTOOL, request)
 
 
 def no_offload(lab: Lab, role: str, interface: str) -> None:
     """Let packets leave with whole checksums, as on a real cable (``ethtool -K tx off``)."""
-    value = ctypes.create_string_buffer(struct.pack("II", ETHTOOL_STXCSUM, 0), 8)
-    request = struct.pack("16sQ8x", interface.encode(), ctypes.addressof(value))
-    with lab.inside(role), socket.socket() as sock:
-        fcntl.ioctl(sock, SIOCETHTOOL, request)
+    offload(lab, role, interface, ETHTOOL_STXCSUM)
 
 
 def provoke(sock: socket.socket, data: bytes) -> None:
