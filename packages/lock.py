@@ -36,6 +36,9 @@ LOCKS = {
 """Of each lock, the extras of pyproject.toml; the first one decides the versions of all."""
 
 
+COMPILED = ("orjson",)
+"""What packages recommend and do not carry: they are the same for every machine."""
+
 HASHED = re.compile(
     r"([^\s;]+)==([^\s;]+)(?: ; ([^\\]+?))?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)\n"
 )
@@ -104,6 +107,7 @@ def main() -> None:
         str(VENDORED.relative_to(ROOT)),
         ("top",),
         *("--python-version", OLDEST, "--python-platform", "x86_64-manylinux2014", *options),
+        *(word for name in COMPILED for word in ("--no-emit-package", name)),
     )
 
 
