@@ -24,6 +24,7 @@ from rsttrace.privileges.names import names
 from tests.lab.harness import (
     ADDRESSES,
     PLAN,
+    ROLES,
     TRACE,
     Fence,
     Json,
@@ -249,7 +250,8 @@ def test_what_root_knows_nobody_tells(routed: Lab, private: Path, tmp_path: Path
     with contextlib.ExitStack() as stack:
         _, accepted = stack.enter_context(pair(routed, "client", "server", 7100))
         program = [sys.executable, "-I", "-S", "-c", START, str(private), "trace", "--plan", PLAN]
-        tracer = Tracer("-w", str(old), "--report", str(page), program=program)
+        mine = [option for role in ROLES for option in ("--netns", routed.name(role))]
+        tracer = Tracer("-w", str(old), "--report", str(page), *mine, program=program)
         stack.callback(tracer.stop)
         with routed.inside("server"):
             listener = stack.enter_context(socket.create_server(("127.0.0.1", SHUT)))
