@@ -133,7 +133,7 @@ def soak(seconds: float, rate: float, seed: int = 1) -> Result:
         result.end = tracer.status.splitlines()[-1]
         for role in ROLES:
             netns, path = lab.inode(role), dumps[role].path
-            result.resets += seen(path).total()
+            result.resets += sum(seen(path).values())
             result.wrong[role] = differences(tracer.entries, netns, path)
             stack = [
                 entry
