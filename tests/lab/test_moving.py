@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from rsttrace.demo.lab import Lab
+from rsttrace.kernel.hooks import Plan
 from tests.lab.harness import (
     ADDRESSES,
     Fence,
@@ -264,3 +269,41 @@ def test_a_rule_that_is_gone_is_not_named(routed: Lab, tracer: Tracer, fence: Fe
             if item["rule"] == "rejecting-rule" and item["values"]["exact"]:
                 (rule,) = item["values"]["rules"]
                 assert f"dport {entry['local']['port']} " in rule["rule"], entry
+
+
+MODULES = ("nft_reject_inet", "nf_reject_ipv4")
+"""What a rule that rejects loads, and what that needs."""
+
+
+def unloaded(lab: Lab) -> bool:
+    """Unload them; whether they are gone."""
+    lab.nft("router", "flush ruleset")
+    for name in MODULES:
+        subprocess.run(["modprobe", "-r", name], check=False, capture_output=True)
+    return not Path("/sys/module", MODULES[-1]).exists()
+
+
+def test_netfilter_s_module_comes_goes_and_comes_again(routed: Lab, fence: Fence) -> None:
+    """Its function is hooked into once it is there; a reset of its is told as such at any time."""
+    if "RSTTRACE_KERNELS_REPORT" not in os.environ:
+        pytest.skip("unloads modules of the machine: in a guest (make kernels T=…) alone")
+    skip_without("nft")
+    poll_until(lambda: unloaded(routed), "the module to go")
+    router = routed.inode("router")
+    tracer = Tracer("--kind", "all")
+    try:
+        if tracer.plan is Plan.TRACEPOINTS:
+            pytest.skip("hooks into no function")
+        assert f"will be when the module {MODULES[-1]} is loaded" in tracer.status
+        for number in range(1, 4):
+            routed.nft("router", forward("tcp dport 7999 reject with tcp reset"))
+            if number == 1:
+                tracer.wait_for(lambda: "now attached: nf_send_reset" in tracer.status, "the hook")
+            refuse(routed, ADDRESSES["server"][0])
+            fence.cross(tracer)
+            made = [e for e in tracer.of(router) if e["direction"] == "sent"]
+            assert [e["kind"] for e in made] == ["sent-netfilter"] * number
+            poll_until(lambda: unloaded(routed), "the module to go")
+        assert tracer.stop() == 0
+    finally:
+        tracer.stop(signal.SIGKILL)
