@@ -13,7 +13,8 @@ from email.utils import formatdate
 from pathlib import Path
 
 from packages import BUILD, ROOT, manual
-from packages.stage import deliver, epoch, stage
+from packages.epoch import epoch
+from packages.stage import deliver, stage
 from rsttrace import __version__
 
 PYTHON = "/usr/bin/python3"

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from packages import BUILD, ROOT
-from packages.stage import deliver, epoch, stage
+from packages.epoch import epoch
+from packages.stage import deliver, stage
 
 START = """\
 import os

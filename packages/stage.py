@@ -6,14 +6,13 @@ has a compiled part, which is left out, for its plain twin does the same.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from packages import DIST, ROOT, VENDORED, sbom
+from packages import DIST, ROOT, VENDORED
 
 PIP = (
     *(sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"),
@@ -45,22 +44,6 @@ class StageError(Exception):
     """It cannot be laid out; the message says why."""
 
 
-def epoch() -> int:
-    """The time that built files have (reproducible-builds.org): of the last commit, else of now.
-
-    `SOURCE_DATE_EPOCH` in the environment comes first.
-    """
-    given = os.environ.get("SOURCE_DATE_EPOCH")
-    if given is not None:
-        return int(given)
-    command = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "log", "-1", "--format=%ct"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return int(done.stdout)
-    except (OSError, subprocess.CalledProcessError, ValueError):
-        return int((ROOT / "CHANGELOG.md").stat().st_mtime)
-
-
 def stage(target: Path, when: int) -> dict[str, str]:
     """Fill `target`; returns the licences of what it carries, by the package's name.
 
@@ -70,6 +53,8 @@ def stage(target: Path, when: int) -> dict[str, str]:
         StageError: something compiled is left.
         subprocess.CalledProcessError: pip failed.
     """
+    from packages import sbom  # a wheel is built without what that takes
+
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")

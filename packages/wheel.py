@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from packages import BUILD, ROOT
-from packages.stage import deliver, epoch
+from packages.epoch import epoch
+from packages.stage import deliver
 
 
 def build(where: Path = BUILD / "wheel") -> Path:

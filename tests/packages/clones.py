@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from packages import ROOT
-from packages.stage import epoch
+from packages.epoch import epoch
 
 ODD = {
     "TZ": "Asia/Kathmandu",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from packages import ROOT
-from packages.stage import epoch
+from packages.epoch import epoch
 from rsttrace import __version__
 from tests.packages.clones import built, clone
 
