@@ -13,8 +13,9 @@ from email.utils import formatdate
 from pathlib import Path
 
 from packages import BUILD, ROOT, manual
+from packages.deliver import deliver
 from packages.epoch import epoch
-from packages.stage import deliver, stage
+from packages.stage import stage
 from rsttrace import __version__
 
 PYTHON = "/usr/bin/python3"

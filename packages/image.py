@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from packages import BUILD, ROOT, deb
+from packages.deliver import deliver
 from packages.epoch import epoch
-from packages.stage import deliver
 from rsttrace import __version__
 from tests.kernels.build import apt_options, sources
 from tests.kernels.kernels import GUESTS

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from packages import BUILD, ROOT
+from packages.deliver import deliver
 from packages.epoch import epoch
-from packages.stage import deliver, stage
+from packages.stage import stage
 
 START = """\
 import os

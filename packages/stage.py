@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from packages import DIST, ROOT, VENDORED
+from packages import ROOT, VENDORED, sbom
 
 PIP = (
     *(sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"),
@@ -53,8 +53,6 @@ def stage(target: Path, when: int) -> dict[str, str]:
         StageError: something compiled is left.
         subprocess.CalledProcessError: pip failed.
     """
-    from packages import sbom  # a wheel is built without what that takes
-
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
@@ -87,10 +85,3 @@ def stage(target: Path, when: int) -> dict[str, str]:
         if path.is_file() and path.read_bytes()[:4] == b"\x7fELF":
             raise StageError(f"{path} is compiled: it would run on one kind of machine only")
     return {name: each.licence for name, each in found.items()}
-
-
-def deliver(made: Path) -> None:
-    """Put what was built into dist/, and say so."""
-    DIST.mkdir(exist_ok=True)
-    target = Path(shutil.copy(made, DIST / made.name))
-    print(f"{target.relative_to(ROOT)}: {made.stat().st_size / 1e6:.1f} MB", file=sys.stderr)

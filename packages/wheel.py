@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from packages import BUILD, ROOT
+from packages.deliver import deliver
 from packages.epoch import epoch
-from packages.stage import deliver
 
 
 def build(where: Path = BUILD / "wheel") -> Path:
