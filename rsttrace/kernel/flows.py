@@ -60,7 +60,7 @@ def _rotated(number: int, bits: int) -> int:
 
 
 class Flows:
-    """Where the kernel side keeps what it learns of flows. To be made while there are rights.
+    """Where the kernel side keeps what it learns of flows.
 
     Attributes:
         maps: the maps that are looked up: descriptor, and size of a value in bytes.
@@ -68,16 +68,26 @@ class Flows:
     Args:
         flows: descriptor of the map of flows.
         shelves: descriptor of the map that says where in it a flow is.
-
-    Raises:
-        OSError: the kernel refuses to tell of them.
     """
 
     def __init__(self, flows: int, shelves: int) -> None:
         known = structures()
         self.maps = [(flows, sizeof(known.rst_flow)), (shelves, sizeof(known.rst_shelf))]
-        self._shelves = made_like(shelves).entries - 1  # behind the last one is the seed
-        self._seed: int = self._shelf(self._shelves, lookup)[0]
+        self._settled: tuple[int, int] | None = None
+
+    def settle(self) -> tuple[int, int]:
+        """Find out what does not change: how many shelves there are, and the seed of the sums.
+
+        Does so once; to be called before rights are given away.
+
+        Raises:
+            OSError: the kernel refuses to tell.
+            KernelError: the number of bpf(2) is not known on this machine.
+        """
+        if self._settled is None:
+            shelves = made_like(self.maps[1][0]).entries - 1  # behind the last one is the seed
+            self._settled = shelves, self._shelf(shelves, lookup)[0]
+        return self._settled
 
     def learned(
         self,
@@ -100,10 +110,11 @@ class Flows:
             lookup: looks up in the maps.
         """
         key, high = flow_key(identity, local, remote)
-        total = sum_of(key, self._seed)
         (flows, size), _ = self.maps
         try:
-            places = self._shelf((total & _MASK) * self._shelves >> 32, lookup)
+            shelves, seed = self.settle()
+            total = sum_of(key, seed)
+            places = self._shelf((total & _MASK) * shelves >> 32, lookup)
             place = next((one for one in places if one >> 32 == total >> 32), 0) & _MASK
             if not place:
                 return None, None

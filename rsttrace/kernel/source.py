@@ -111,7 +111,14 @@ class LiveSource:
         return self._loaded.log
 
     def maps(self) -> list[tuple[int, int]]:
-        """The maps that are looked up: descriptor, and size of a value in bytes."""
+        """The maps that are looked up: descriptor, and size of a value in bytes.
+
+        To be asked for while there are rights.
+
+        Raises:
+            OSError: the kernel refuses to tell of them.
+        """
+        self._flows.settle()
         return [(self._loaded.counts, counters.value_size()), *self._flows.maps]
 
     def waiting(self) -> dict[str, int]:
