@@ -63,6 +63,9 @@ INLINE void learn_handshake(const struct rst_half *h, const struct parsed *p, co
  * hint was right. Two CPUs may do all this at once: a flow may then be forgotten, but none is taken for
  * another one. */
 
+/* The compiler leaves what is written before in front of what is written after. */
+#define IN_THIS_ORDER __asm__ volatile("" ::: "memory")
+
 INLINE int same_key(const struct rst_flow_key *a, const struct rst_flow_key *b)
 {
 	const __u64 *p = (const __u64 *)a, *q = (const __u64 *)b;
@@ -195,6 +198,24 @@ INLINE struct rst_flow *known_flow(struct rst_flow_key *key)
 	return find_flow(key, &place);
 }
 
+/* Before anything else of a place changes, and until all of it is another flow's, nobody finds it: neither
+ * by a hint, which compares the ports, nor by a shelf. */
+INLINE void no_longer_found(struct rst_flow *f)
+{
+	f->ports[0] = f->ports[1] = 0;
+	f->key.net = 0;
+	IN_THIS_ORDER;
+}
+
+INLINE void found_from_now_on(struct rst_flow *f, const struct rst_flow_key *key, __u32 low, __u32 high)
+{
+	IN_THIS_ORDER;
+	f->key = *key;
+	IN_THIS_ORDER;
+	f->ports[0] = low;
+	f->ports[1] = high;
+}
+
 /* A place among those that are confirmed or the others: of one that was not used since it was last
  * looked at (a clock with a hand for each CPU, which begin far apart). */
 INLINE struct rst_flow *take_place(int confirmed, __u32 *place)
@@ -210,8 +231,10 @@ INLINE struct rst_flow *take_place(int confirmed, __u32 *place)
 		*place = hand->spare - 1;
 		hand->spare = 0;
 		f = flows.lookup(place);
-		if (f && !f->key.net)
+		if (f && !f->key.net && !f->used) {
+			f->used = 1;
 			return f;
+		}
 	}
 	for (int i = 0; i < PLACES_LOOKED_AT; i++) {
 		at = hand->at + begin;
@@ -222,15 +245,20 @@ INLINE struct rst_flow *take_place(int confirmed, __u32 *place)
 			break;
 		f->used = 0;
 	}
-	if (f && f->key.net)
-		unshelve(f, *place);
+	if (f) {
+		int taken = f->key.net != 0;
+
+		f->used = 1;
+		no_longer_found(f);
+		if (taken)
+			unshelve(f, *place);
+	}
 	return f;
 }
 
 INLINE void forget_flow(struct rst_flow *f)
 {
-	f->half[0].dev = f->half[1].dev = 0;
-	f->key.net = 0;
+	no_longer_found(f);
 	f->used = 0;
 }
 
@@ -252,7 +280,7 @@ INLINE void hint_at(__u32 place, int high, __u64 dev, const __u64 *source,
 INLINE struct rst_flow *new_flow(struct rst_flow_key *key, __u32 ports, int high, __u64 dev, __u32 *place)
 {
 	struct rst_flow *f = take_place(0, place), *faster;
-	__u32 made;
+	__u32 made, other;
 
 	if (!f)
 		return 0;
@@ -260,9 +288,8 @@ INLINE struct rst_flow *new_flow(struct rst_flow_key *key, __u32 ports, int high
 	clear_half(&f->half[1]);
 	f->half[0].dev = high ? dev ^ 1 : dev;
 	f->half[1].dev = high ? dev : dev ^ 1;
-	f->key = *key;
-	f->ports[0] = high ? ports << 16 | ports >> 16 : ports;
-	f->ports[1] = high ? ports : ports << 16 | ports >> 16;
+	other = ports << 16 | ports >> 16;
+	found_from_now_on(f, key, high ? other : ports, high ? ports : other);
 	shelve(f, 0, *place);
 	made = *place;
 	faster = find_flow(key, place);
@@ -286,10 +313,7 @@ INLINE int confirm(struct rst_flow *f, __u32 *place)
 		return 0;
 	copy_half(&to->half[0], &f->half[0]);
 	copy_half(&to->half[1], &f->half[1]);
-	to->key = f->key;
-	to->ports[0] = f->ports[0];
-	to->ports[1] = f->ports[1];
-	to->used = 1;
+	found_from_now_on(to, &f->key, f->ports[0], f->ports[1]);
 	shelve(to, left, *place);
 	forget_flow(f);
 	hand->spare = left + 1;
@@ -431,6 +455,10 @@ INLINE void fill_baseline(struct rst_event *e, __u64 net, const struct tuple *t,
 
 		bpf_probe_read_kernel(&e->theirs, sizeof(e->theirs), theirs);
 		bpf_probe_read_kernel(&e->ours, sizeof(e->ours), ours);
+		if (!same_key(&f->key, &key)) { /* its place has become another one's meanwhile */
+			e->theirs.packets = e->ours.packets = 0;
+			return;
+		}
 		if (ends_flow(e->kind))
 			theirs->closed = 1;
 		if (!is_sent(e->kind))

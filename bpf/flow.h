@@ -470,7 +470,6 @@ INLINE void note_usual(struct rst_half *h, const struct usual *u, __u16 segments
 	struct rst_ttl *t = &h->ttls[h->slot & (TTLS - 1)];
 	__u32 seq = SEQ(u), ack = ACK(u), end = seq + u->payload_len;
 
-	h->packets++;
 	h->last_ts = t->last_ts = now;
 	t->packets++;
 	if (!before(end, h->end))
@@ -496,6 +495,7 @@ INLINE void note_usual(struct rst_half *h, const struct usual *u, __u16 segments
 		h->clock[1].ts = now;
 		h->clock[1].tsval = r->tsval;
 	}
+	h->packets++; /* once it is all there */
 }
 
 /* A SYN that begins a new connection on a tuple that an old one used. Not a retransmission, and

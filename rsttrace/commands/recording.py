@@ -21,7 +21,7 @@ from rsttrace.commands.writer import Sink
 from rsttrace.errors import RsttraceError, UsageError
 from rsttrace.files import Identity, Place
 from rsttrace.model import Entry
-from rsttrace.privileges.outfile import OutFile, out_file
+from rsttrace.privileges.outfile import NEVER, OutFile, out_file
 from rsttrace.render.escape import safe
 from rsttrace.render.pcapng import Frame, Frames
 
@@ -183,7 +183,8 @@ class Recording:
     def _writable(self) -> OutFile:
         """The place, for whoever is to make files there."""
         try:
-            return out_file(self._name, filter(None, map(_identity, self._inputs)))
+            aside = NEVER if self._rotation is None else self._rotation.keep
+            return out_file(self._name, filter(None, map(_identity, self._inputs)), aside)
         except OSError as error:
             raise self._error(error) from None
 

@@ -152,9 +152,10 @@ class Firewall:
 
     def _listed(self, stopped: Callable[[], bool]) -> tuple[Ruleset, int | None]:
         """All rules of the thread's namespace (none, if no tool could list any): as `Reading`."""
-        before = generation()
+        asks = programs.find("nft") is not None  # else the question may load nftables' module
+        before = generation() if asks else None
         found = self._list(stopped) or Ruleset()
-        after = generation()
+        after = generation() if asks else None
         found.whole = found.whole and before == after
         legacy = any(rule.tool.endswith("-legacy") for rule in (*found.rules, *found.takers))
         return found, after if before == after and not legacy else None

@@ -223,9 +223,13 @@ class OwnTool:
         except subprocess.TimeoutExpired:
             return None
 
-    def close(self) -> None:
-        """End it, if it has not ended."""
+    def end(self) -> None:
+        """Have it end, and do not wait for that: it may be in the middle of a long system call."""
         self._child.kill()
-        self._child.wait()
         assert self._child.stdout is not None
         self._child.stdout.close()
+
+    def close(self) -> None:
+        """End it, if it has not ended."""
+        self.end()
+        self._child.wait()

@@ -119,6 +119,7 @@ class LiveSource:
             OSError: the kernel refuses to tell of them.
         """
         self._flows.settle()
+        self.counts()  # known at least of now, should nobody be there to look up later
         return [(self._loaded.counts, counters.value_size()), *self._flows.maps]
 
     def waiting(self) -> dict[str, int]:
@@ -131,7 +132,6 @@ class LiveSource:
         Each is called as what it stands for: `rsttrace.kernel.lookup.lookup`,
         `rsttrace.kernel.kprobe.attach`.
         """
-        self.counts()  # known at least of now, should nobody be there to look up later
         self._lookup, self._loaded.attach = lookup, attach
 
     def wait(self, seconds: float) -> list[Reset | LatePacket]:
@@ -231,7 +231,7 @@ class LiveSource:
             return self._final
         try:
             self._known = self._read_counts()
-        except PermissionError:
+        except OSError:
             if not self._known:
                 raise
             self.blind = True
@@ -259,7 +259,9 @@ class LiveSource:
         at = config.LATE * config.COUNT_KINDS + config.COUNT_LOST
         try:
             return lookup_per_cpu(self._loaded.counts, at, self._lookup)
-        except PermissionError:
+        except OSError:
+            if not self._known:
+                raise
             self.blind = True
             return 0
 

@@ -20,7 +20,7 @@ from rsttrace.enrich.reach import Status
 from rsttrace.files import Identity
 from rsttrace.kernel.lookup import lookup
 from rsttrace.model import Container, Pod
-from rsttrace.privileges import wire
+from rsttrace.privileges import outfile, wire
 
 PATIENCE_S, START_S = 10.0, 60.0
 """How long one answer may take (a walk through all processes takes half a second at most), and the
@@ -116,9 +116,11 @@ class Helper:
 
     # ---- before the rights are given away ----
 
-    def out_file(self, path: str, inputs: Iterable[Identity]) -> HelpedFile:
+    def out_file(
+        self, path: str, inputs: Iterable[Identity], aside: int | None = outfile.NEVER
+    ) -> HelpedFile:
         """See `rsttrace.privileges.outfile.Maker`."""
-        number, _ = self._ask("settle-file", path, list(inputs))
+        number, _ = self._ask("settle-file", path, list(inputs), aside)
         return HelpedFile(lambda *question: self._ask("out", number, *question))
 
     def settle(

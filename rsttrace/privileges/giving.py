@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Protocol
 
 from rsttrace.enrich import lldp, reach, vendor
+from rsttrace.errors import RsttraceError
 from rsttrace.privileges import capabilities, outfile
 from rsttrace.privileges.account import NOBODY, Account
 from rsttrace.privileges.asking import Helper
@@ -26,6 +28,13 @@ class Source(Protocol):
         self, lookup: Callable[[int, bytes, int], bytes], attach: Callable[[int, str], int]
     ) -> None:
         """Have these look up and attach."""
+
+
+def _maps_of(source: Source | None) -> list[tuple[int, int]]:
+    """The maps that will be looked up in; what can be read of them now is read."""
+    with contextlib.suppress(OSError, RsttraceError):
+        return source.maps() if source is not None else []
+    return []
 
 
 class Giving:
@@ -75,18 +84,19 @@ class Giving:
         if account is None:
             return
         _load_the_rest()
+        maps = _maps_of(source)
         if helper is not None:
             try:
-                maps, hooks = (source.maps(), source.waiting()) if source is not None else ([], {})
-                helper.settle(maps, hooks, vendor.files())
+                helper.settle(maps, source.waiting() if source is not None else {}, vendor.files())
                 helper.seal(probes=probes)
             except OSError as error:
                 if not helper.is_gone():  # else `check` says it
                     self._said.append(f"warning: the helper is not prepared: {error.strerror}")
+                    helper.close()  # it would still do whatever it is asked for
             if source is not None:
                 source.rely_on(helper.lookup, helper.attach)
         self._become(account)
-        if helper is not None:
+        if helper is not None and not helper.is_gone():
             self._quiet.append(f"  helper: {helper.pid}, with {names(helper.kept)}")
 
     def _become(self, account: Account) -> None:
@@ -105,6 +115,7 @@ class Giving:
             capabilities.keep_only(0)
         except OSError as error:
             self._said.append(f"warning: the capabilities stay: {error.strerror}")
+            return
         if account.uid == NOBODY and account.name != "nobody":
             self._said.append(f"  there is no user nobody: runs as {account.name}")
         self._quiet.append(f"  runs as {account.name}, without capabilities")

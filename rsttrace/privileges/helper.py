@@ -35,7 +35,7 @@ from rsttrace.kernel import kprobe
 from rsttrace.kernel.lookup import lookup
 from rsttrace.limits import RULES_TOOL_S
 from rsttrace.privileges import capabilities as caps
-from rsttrace.privileges import wire
+from rsttrace.privileges import outfile, wire
 
 ALWAYS = (caps.SYS_ADMIN, caps.SYS_PTRACE, caps.DAC_READ_SEARCH, caps.NET_ADMIN, caps.NET_RAW)
 """Entering namespaces; other users' processes; listing rules, tracked connections, and what the
@@ -99,12 +99,13 @@ class Server:
         self._own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._sealed = False
         self._sockets = SOCKETS
-        self._files: list[Place] = []
+        self._files: list[tuple[Place, int | None]] = []
         self._data: set[str] = set()
         self._maps: list[tuple[int, int]] = []
         self._hooks: dict[str, int] = {}
         self._owners: dict[int, Owners] = {}
         self._tools: dict[int, tuple[reach.OwnTool, float]] = {}
+        self._ending: list[reach.OwnTool] = []
         self._started = 0
         self._answers: dict[str, Callable[..., Answer]] = {
             "enter": self._enter,
@@ -136,7 +137,7 @@ class Server:
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         while True:
-            if poll.poll(_SLICE_MS if self._tools else None):
+            if poll.poll(_SLICE_MS if self._tools or self._ending else None):
                 question, descriptors = wire.receive(self._channel, wire.QUESTION_MOST)
                 try:
                     answer, opened = self._answer(question, descriptors)
@@ -164,8 +165,10 @@ class Server:
             return {"errno": error.errno or errno.EIO, "text": error.strerror or str(error)}, []
         except RsttraceError as error:
             return {"errno": errno.EIO, "text": error.what}, []
-        except (TypeError, ValueError, LookupError, AttributeError):
+        except (TypeError, ValueError, LookupError, AttributeError, OverflowError):
             return {"errno": errno.EINVAL, "text": "no such question"}, []
+        except Exception as error:  # whatever it is: others ask, too
+            return {"errno": errno.EIO, "text": type(error).__name__}, []
         return {"is": made}, opened
 
     @contextlib.contextmanager
@@ -232,7 +235,7 @@ class Server:
         name = os.path.basename(program)
         if tuple(arguments) not in reach.TOOLS[name] or program != programs.find(name):
             raise PermissionError(errno.EPERM, "no such tool")
-        if len(self._tools) >= TOOLS_MOST:
+        if len(self._tools) + len(self._ending) >= TOOLS_MOST:
             raise OSError(errno.EAGAIN, "too many at once")
         parent = os.getpid()
 
@@ -248,15 +251,19 @@ class Server:
 
     def _wait(self, number: int, seconds: float) -> Answer:
         tool, _ = self._tools[number]
+        if not seconds >= 0:
+            raise ValueError
         return tool.wait(min(float(seconds), WAIT_S)), []
 
     def _close(self, number: int) -> Answer:
         found = self._tools.pop(number, None)
         if found is not None:
-            found[0].close()
+            found[0].end()
+            self._ending.append(found[0])
         return None, []
 
     def _look_after_tools(self) -> None:
+        self._ending = [tool for tool in self._ending if tool.wait(0) is None]
         now = time.monotonic()
         for number in [number for number, (_, ends) in self._tools.items() if now > ends]:
             self._close(number)
@@ -264,8 +271,8 @@ class Server:
     # ---- processes ----
 
     def _ask_owners(self, who: int, what: str, *arguments: Any) -> Answer:
-        if who not in range(OWNERS_MOST):
-            raise ValueError
+        if who not in range(OWNERS_MOST) or not all(map(_is_number, arguments)):
+            raise ValueError  # what is no number could lead to other files than a process's
         owners = self._owners.setdefault(who, Owners())
         owners.put_off = False
         if what == "process":
@@ -295,7 +302,7 @@ class Server:
         return None, [kprobe.attach(self._hooks[target], target)]
 
     def _out(self, number: int, what: str, *arguments: Any) -> Answer:
-        file = self._files[number]
+        file, aside = self._files[number]
         if what == "temporary":
             descriptor, name = file.temporary()
             return name, [descriptor]
@@ -305,7 +312,10 @@ class Server:
         elif what == "discard":
             file.discard(*arguments)
         elif what == "put_aside":
-            file.put_aside(*arguments)
+            (keep,) = arguments
+            if keep != aside or aside == outfile.NEVER:
+                raise PermissionError(errno.EPERM, "not what was settled")
+            file.put_aside(keep)
         elif what == "identity":
             return file.identity(), []
         else:
@@ -314,8 +324,10 @@ class Server:
 
     # ---- settling it ----
 
-    def _settle_file(self, path: str, inputs: list[tuple[int, int]], _: list[int]) -> Answer:
-        self._files.append(Place(path, [(device, inode) for device, inode in inputs]))
+    def _settle_file(
+        self, path: str, inputs: list[tuple[int, int]], aside: int | None, _: list[int]
+    ) -> Answer:
+        self._files.append((Place(path, [(device, inode) for device, inode in inputs]), aside))
         return len(self._files) - 1, []
 
     def _settle_data(self, paths: list[str], _: list[int]) -> Answer:
@@ -350,12 +362,17 @@ def _anybody_looks_up(one: tuple[int, int]) -> bool:
     child = os.fork()
     if child == 0:
         status = 1
-        with contextlib.suppress(OSError):
+        try:
             caps.keep_only(0)
             lookup(one[0], bytes(64), one[1])
             status = 0
-        os._exit(status)
+        finally:
+            os._exit(status)
     return os.waitpid(child, 0)[1] == 0
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (type(value) is int and value >= 0)
 
 
 def _one_of(name: str, known: Any) -> str:

@@ -12,6 +12,9 @@ from typing import Protocol
 
 from rsttrace.files import Identity, Place
 
+NEVER = -1
+"""Files are not put aside."""
+
 
 class OutFile(Protocol):
     """The place of a file. Methods raise OSError as the system calls would."""
@@ -44,7 +47,7 @@ class OutFile(Protocol):
 class Maker(Protocol):
     """Makes files for a process that is about to give its rights away."""
 
-    def out_file(self, path: str, inputs: Iterable[Identity]) -> OutFile:
+    def out_file(self, path: str, inputs: Iterable[Identity], aside: int | None = NEVER) -> OutFile:
         """The place at a path; see `rsttrace.files.Place`."""
 
 
@@ -59,11 +62,15 @@ def rely_on(maker: Maker | None) -> None:
     _Process.maker = maker
 
 
-def out_file(path: str, inputs: Iterable[Identity] = ()) -> OutFile:
+def out_file(path: str, inputs: Iterable[Identity] = (), aside: int | None = NEVER) -> OutFile:
     """The place at a path; see `rsttrace.files.Place`, which it is where nobody else makes files.
+
+    `aside`: what `OutFile.put_aside` will be called with, if it is.
 
     Raises:
         OSError: as `rsttrace.files.Place`.
     """
     maker = _Process.maker
-    return Place(path, inputs) if maker is None else maker.out_file(os.path.abspath(path), inputs)
+    if maker is None:
+        return Place(path, inputs)
+    return maker.out_file(os.path.abspath(path), inputs, aside)

@@ -20,6 +20,7 @@ from rsttrace.files import Place
 from rsttrace.privileges import capabilities, outfile, wire
 from rsttrace.privileges.account import NOBODY, Account, account
 from rsttrace.privileges.asking import Helper
+from rsttrace.privileges.giving import Giving
 from rsttrace.privileges.names import names
 
 ROOT = SimpleNamespace(pw_name="root", pw_uid=0, pw_gid=0)
@@ -159,7 +160,7 @@ def test_nothing_is_settled_once_it_is_sealed(helper: Helper, tmp_path: Path) ->
     kept.write_text("vendors")
     helper.settle([], {}, [str(kept)])
     helper.seal(probes=False)
-    assert refused(helper, "settle-file", str(tmp_path / "after"), []) == errno.EINVAL
+    assert refused(helper, "settle-file", str(tmp_path / "after"), [], -1) == errno.EINVAL
     assert refused(helper, "settle-data", ["/etc/shadow"]) == errno.EINVAL
     assert refused(helper, "seal", True) == errno.EINVAL
     assert refused(helper, "data", "/etc/shadow") == errno.EPERM
@@ -259,7 +260,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[outfile.Ou
         yield Place(path, inputs)
         return
     helper = Helper()
-    yield helper.out_file(path, inputs)
+    yield helper.out_file(path, inputs, 1)
     helper.close()
 
 
@@ -329,3 +330,45 @@ def test_a_name_that_was_swapped_gets_nobodys_rights(
     (tmp_path / name).symlink_to(victim)
     place.replace(name, private=False, alike=True)
     assert stat.S_IMODE(victim.stat().st_mode) == 0o600
+
+
+def test_nothing_is_put_aside_but_as_it_was_settled(tmp_path: Path) -> None:
+    """Who takes the tracer over cannot have earlier files removed by it."""
+    out, earlier = tmp_path / "out", tmp_path / "out.1"
+    out.write_text("now")
+    earlier.write_text("before")
+    helper = Helper()
+    never, two = helper.out_file(str(out), []), helper.out_file(str(out), [], 2)
+    for place, keep in ((never, 1), (never, None), (never, outfile.NEVER), (two, 1), (two, None)):
+        with pytest.raises(PermissionError):
+            place.put_aside(keep)
+    assert (out.read_text(), earlier.read_text()) == ("now", "before")
+    helper.close()
+
+
+def test_a_pid_leads_to_no_other_file(helper: Helper, tmp_path: Path) -> None:
+    (tmp_path / "cgroup").write_text("0::/system.slice/secret.service\n")
+    way = f"..{tmp_path}"
+    for what in ("unit_of_process", "container_of_process", "runs", "age_s"):
+        assert refused(helper, "owners", 0, what, way) == errno.EINVAL
+        assert refused(helper, "owners", 0, what, -1) == errno.EINVAL
+    assert ask(helper, "owners", 0, "runs", os.getpid()) is True
+
+
+def test_a_helper_that_could_not_be_prepared_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it is sealed it would do whatever it is asked for."""
+    giving = Giving(Account("nobody", NOBODY, NOBODY))
+    monkeypatch.setattr(giving, "_become", lambda account: None)
+    with giving:
+        helper = giving._helper
+        assert helper is not None
+
+        def fails(*_: Any) -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        monkeypatch.setattr(helper, "settle", fails)
+        giving.give_up()
+        assert helper.is_gone()
+        with pytest.raises(PermissionError):
+            helper.file(None, "dev")
+        assert any("the helper is not prepared" in line for line in giving.lines(verbose=False))
