@@ -113,11 +113,13 @@ INLINE struct rst_flow *hinted(__u32 hint, __u64 dev, const __u64 *source, const
 		       (low[0] ^ source[0]) | (high[0] ^ destination[0]) ? 0 : f;
 }
 
-INLINE __u64 seed(void)
+/* `room`: for the number, in place of any on the stack. */
+INLINE __u64 seed(__u32 *room)
 {
-	__u32 at = SHELVES;
-	const struct rst_shelf *behind = shelves.lookup(&at);
+	const struct rst_shelf *behind;
 
+	*room = SHELVES;
+	behind = shelves.lookup(room);
 	return behind ? behind->places[0] : 0;
 }
 
@@ -130,7 +132,7 @@ INLINE struct rst_shelf *shelf_of(__u64 sum, __u32 *number)
 /* Where a flow is; 0: nowhere. */
 INLINE struct rst_flow *find_flow(struct rst_flow_key *key, __u32 *place)
 {
-	__u64 sum = sum_of(key, seed());
+	__u64 sum = sum_of(key, seed(place));
 	struct rst_shelf *shelf = shelf_of(sum, place);
 	struct rst_flow *f;
 	__u32 found = 0;
@@ -149,30 +151,25 @@ INLINE struct rst_flow *find_flow(struct rst_flow_key *key, __u32 *place)
 	return f && same_key(&f->key, key) ? f : 0;
 }
 
-/* Put a place on its flow's shelf, in place of an older one or of nothing; where all is taken, of one that
- * is not confirmed, if there is any. */
+/* Put a place on its flow's shelf, in place of an older one (its number + 1; 0: there is none) or of
+ * nothing; where all is taken, of one that is not confirmed, if there is any. */
 INLINE void shelve(struct rst_flow *f, __u32 older, __u32 place)
 {
-	__u64 sum = sum_of(&f->key, seed());
+	__u64 sum = sum_of(&f->key, seed(&f->shelf));
 	struct rst_shelf *shelf = shelf_of(sum, &f->shelf);
-	int at = sum & (SHELF - 1);
+	int at = sum & (SHELF - 1), best = 0;
 
 	if (!shelf)
 		return;
-#pragma unroll
-	for (int i = SHELF - 1; i >= 0; i--) {
-		if ((__u32)shelf->places[i] > FLOWS)
-			at = i;
-	}
-#pragma unroll
-	for (int i = SHELF - 1; i >= 0; i--) {
-		if (!shelf->places[i])
-			at = i;
-	}
-#pragma unroll
+#pragma nounroll
 	for (int i = 0; i < SHELF; i++) {
-		if (older && (__u32)shelf->places[i] == older + 1)
+		__u32 one = shelf->places[i & (SHELF - 1)];
+		int fits = one == older ? 3 : !one ? 2 : one > FLOWS;
+
+		if (fits > best) {
+			best = fits;
 			at = i;
+		}
 	}
 	shelf->places[at & (SHELF - 1)] = sum >> 32 << 32 | (place + 1);
 }
@@ -314,7 +311,7 @@ INLINE int confirm(struct rst_flow *f, __u32 *place)
 	copy_half(&to->half[0], &f->half[0]);
 	copy_half(&to->half[1], &f->half[1]);
 	found_from_now_on(to, &f->key, f->ports[0], f->ports[1]);
-	shelve(to, left, *place);
+	shelve(to, left + 1, *place);
 	forget_flow(f);
 	hand->spare = left + 1;
 	return 1;

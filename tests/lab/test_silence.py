@@ -19,7 +19,9 @@ SPEAKS = re.compile(
     r"|\b(?:connect|bind|send(?:to|msg|mmsg))\(.*AF_(?:INET6?|PACKET|VSOCK)\b"
 )
 MADE = re.compile(r"\bsocket\(AF_(?!UNIX|NETLINK)\w+, .*")
-ASKS_INTERFACES = re.compile(r"socket\(AF_INET6?, SOCK_DGRAM\|SOCK_CLOEXEC, IPPROTO_IP\)")
+ASKS_INTERFACES = re.compile(
+    r"socket\(AF_INET6?, SOCK_DGRAM\|SOCK_CLOEXEC, IPPROTO_IP(?:\)| <unfinished )"
+)
 """A socket that is never bound or connected: for ioctl(2) (SIOCGIFNAME, netdevice(7))."""
 
 

@@ -106,11 +106,11 @@ def soak(seconds: float, rate: float, seed: int = 1) -> Result:
     with tempfile.TemporaryDirectory() as folder, routed_lab("rstsoak") as lab:
         mix.prepare(lab)
         # others' resets on this machine would fill the memory that is watched
-        ours = [word for role in ROLES for word in ("--netns", lab.name(role))]
+        fence = Fence(lab)
+        ours = [word for role in (*ROLES, "fence") for word in ("--netns", lab.name(role))]
         tracer = Tracer("--kind", "all", *ours)
         dumps = {role: Dump(lab, role, Path(folder) / f"{role}.pcap", RSTS) for role in ROLES}
         try:
-            fence = Fence(lab)
             fence.cross(tracer)
             base = {role: out_rsts(lab, role) for role in ROLES}
             began = time.monotonic()
