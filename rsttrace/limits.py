@@ -4,7 +4,7 @@ The same for the kernel side, which is handed these numbers when it is compiled,
 """
 
 FLOWS = 16384
-"""Flows that are remembered unless the user says otherwise; the least recently used one goes."""
+"""Flows that are remembered unless the user says otherwise; one that was not used lately goes."""
 
 PEERS = 4096
 """Peers whose newest handshake is remembered."""
