@@ -120,16 +120,24 @@ def packed_address(ip: str) -> bytes:
     return found.packed if found.version == 6 else b"\0" * 10 + b"\xff\xff" + found.packed
 
 
+LINUX_SYN = b"\2\4", b"\4\2\x08\x0a", b"\1\3\3"
+SYN_VALUES = struct.Struct(">H4xII3xB")
+"""The options of a SYN as Linux has them (tcp_options_write()), and what is in them."""
+
+
 def options_text(raw: bytes, length: int | None = None) -> str:
     """TCP options in tcpdump's words: ``nop,nop,TS val 1 ecr 2``.
 
     `length`: how many bytes there were; of a capture that cut them, the words end in ``cut``.
     """
-    if raw[:4] == b"\1\1\x08\x0a" and len(raw) == 12:  # what nearly every segment has
-        return "nop,nop,TS val {} ecr {}".format(*struct.unpack(">II", raw[4:]))
     if length is not None and len(raw) < length:
         known = options_text(raw).replace("malformed", "").rstrip(",")
         return f"{known},cut" if known else "cut"
+    if raw[:4] == b"\1\1\x08\x0a" and len(raw) == 12:  # what nearly every segment has
+        return "nop,nop,TS val {} ecr {}".format(*struct.unpack(">II", raw[4:]))
+    if len(raw) == 20 and (raw[:2], raw[4:8], raw[16:19]) == LINUX_SYN:
+        values = SYN_VALUES.unpack_from(raw, 2)
+        return "mss {},sackOK,TS val {} ecr {},nop,wscale {}".format(*values)
     words = []
     position = 0
     while position < len(raw):

@@ -324,6 +324,8 @@ class _Tracing:
 
     def _show(self, items: list[Reset | LatePacket]) -> None:
         """Take in a batch, show what is due."""
+        if items:
+            self._enricher.turn()
         for item in items:
             if isinstance(item, Reset):
                 if self._probing.is_own(item):
@@ -346,6 +348,7 @@ class _Tracing:
         if now < self._counts_due and not at_the_end:
             return
         self._counts_due = now + EVERY_S
+        self._enricher.turn()
         for reset in self._source.counted(all_of_them=at_the_end):
             self._enricher.enrich(reset)
             self._run.show_counted(reset)

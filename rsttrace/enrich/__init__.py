@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 
 from rsttrace.enrich.neighbors import Neighbors
 from rsttrace.enrich.netns import NetnsDirectory
@@ -17,6 +16,7 @@ from rsttrace.enrich.proxied import answered_here
 from rsttrace.enrich.question import REFUSED
 from rsttrace.enrich.service import Services
 from rsttrace.model import Frame, Kind, Neighbor, Process, Reset
+from rsttrace.model.record import changed
 
 _PUT_OFF = 256
 """Resets that wait for the next look at the node's processes."""
@@ -48,6 +48,7 @@ class Enricher:
         self._neighbors = Neighbors(self.directory) if neighbors is True else neighbors or None
         self._close_neighbors = neighbors is True
         self._owners = make_owners() if owners is True else owners or None
+        self._close_owners = owners is True
         self._unready: deque[Reset] = deque(maxlen=_PUT_OFF)
         self._services = Services(self.directory, self._owners) if self._owners else None
 
@@ -63,6 +64,8 @@ class Enricher:
         """Close the sockets in other namespaces. The enricher can be used again."""
         if self._neighbors is not None and self._close_neighbors:
             self._neighbors.close()
+        if self._owners is not None and self._close_owners:
+            self._owners.close()
 
     def warm_up(self) -> None:
         """Load what the first look-up needs (pyroute2, our own namespace's tables, lldpd) now.
@@ -71,6 +74,16 @@ class Enricher:
         """
         if self._neighbors is not None:
             self._neighbors.warm_up()
+
+    def turn(self) -> None:
+        """What is enriched from here on to the next turn came before this.
+
+        So it is enough to look once meanwhile whether a namespace is still there, and what has
+        changed in it. Without turns that is looked at for each reset.
+        """
+        self.directory.turn()
+        if self._neighbors is not None:
+            self._neighbors.turn()
 
     def tidy(self) -> None:
         """Let go of namespaces that are gone: call it about once a second, resets or not.
@@ -102,7 +115,7 @@ class Enricher:
             reset.netns_name = self.directory.name(reset.netns)
         made_here = reset.made_here
         if made_here is not None and made_here.netns_name is None:
-            reset.made_here = replace(made_here, netns_name=self.directory.name(made_here.netns))
+            reset.made_here = changed(made_here, netns_name=self.directory.name(made_here.netns))
         self._add_network(reset)
         if self._neighbors is not None and reset.made_here is not None:
             note = answered_here(reset, self._neighbors.has_mac)
@@ -128,7 +141,7 @@ class Enricher:
         made = reset.made_here
         if made is not None and made.source is not None:
             owns = neighbors.owns(made.netns, made.source)
-            reset.made_here = replace(made, owns_source=owns)
+            reset.made_here = changed(made, owns_source=owns)
         if reset.kind.direction in ("received", "forwarded"):
             # the packet's source, not `remote`: for a forwarded RST that is its destination
             source = reset.rst.src.ip
@@ -182,10 +195,10 @@ class Enricher:
         if process is None or process.pid is None:
             service = self._service(reset)
             if service is not None:
-                return replace(service, uid=uid if uid is not None else service.uid)
+                return changed(service, uid=uid if uid is not None else service.uid)
         if process is None:
             return None if uid is None else Process(None, None, uid)
-        return process if process.uid is not None else replace(process, uid=uid)
+        return process if process.uid is not None else changed(process, uid=uid)
 
     def _service(self, reset: Reset) -> Process | None:
         """The listener's process, of a connection that may have come by one."""

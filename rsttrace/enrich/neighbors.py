@@ -65,6 +65,12 @@ class Neighbors:
         self._failed: dict[int, float] = {}
         self._large: dict[int, float] = {}
         self._tidied = clock()
+        self._fresh: dict[int, _Namespace] | None = None
+
+    def turn(self) -> None:
+        """What is asked from here on to the next turn is of packets that came before this: what
+        changes meanwhile in a namespace need not be known."""
+        self._fresh = {}
 
     def __enter__(self) -> Neighbors:
         """Nothing is opened yet."""
@@ -132,6 +138,8 @@ class Neighbors:
         if now - self._tidied < _TIDY_SECONDS:
             return
         self._tidied = now
+        if self._fresh is not None:
+            self._directory.turn()
         for netns in [netns for netns in self._namespaces if self._directory.path(netns) is None]:
             self._namespaces.pop(netns).close()
 
@@ -145,15 +153,21 @@ class Neighbors:
 
     def _namespace(self, netns: int) -> _Namespace | None:
         """What is known of this namespace, with all pending notifications applied."""
+        fresh = self._fresh
+        if fresh is not None and netns in fresh and fresh[netns] is self._namespaces.get(netns):
+            return fresh[netns]
         self.tidy()
         namespace = self._namespaces.get(netns)
         if namespace is None:
-            return self._open(netns)
-        self._namespaces.move_to_end(netns)
-        if namespace.refresh():
-            return namespace
-        self._namespaces.pop(netns).close()
-        return None
+            namespace = self._open(netns)
+        else:
+            self._namespaces.move_to_end(netns)
+            if not namespace.refresh():
+                self._namespaces.pop(netns).close()
+                return None
+        if fresh is not None and namespace is not None:
+            fresh[netns] = namespace
+        return namespace
 
     def forget(self, netns: int) -> None:
         """Another namespace has this inode number now."""

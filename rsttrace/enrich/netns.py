@@ -67,6 +67,11 @@ class NetnsDirectory:
         self._scans_left = float(BURST)
         self._stamp: tuple[int, ...] = ()
         self._named = float("-inf")
+        self._sure: dict[int, _Entry] | None = None
+
+    def turn(self) -> None:
+        """What is found from here on to the next turn need not be looked at twice."""
+        self._sure = {}
 
     def met(self, inode: int, identity: int) -> bool:
         """Take note of which namespace has this inode number now; true if it is another one.
@@ -81,6 +86,8 @@ class NetnsDirectory:
             self._identities.clear()
         self._identities[inode] = identity
         self._missed.pop(inode, None)
+        if self._sure is not None:
+            self._sure.pop(inode, None)
         if known is not None:
             self._entries.pop(inode, None)
             self._stamp = ()  # the names may have been looked at when it was the other one's
@@ -183,6 +190,14 @@ class NetnsDirectory:
             os.close(fd)
 
     def _find(self, inode: int) -> _Entry | None:
+        if self._sure is None:
+            return self._looked_for(inode)
+        entry = self._sure.get(inode)
+        if entry is None and (entry := self._looked_for(inode)) is not None:
+            self._sure[inode] = entry
+        return entry
+
+    def _looked_for(self, inode: int) -> _Entry | None:
         now = self._clock()
         entry = self._entries.get(inode)
         if entry is not None and self._inode(entry.path) == inode:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ _MAX_SOCKETS = 32768
 _MAX_MISSES = 4096
 _MAX_CGROUPS = 4096
 _MAX_READ = 1 << 20
+_MAX_LIVES = 16
 
 _UID = r"[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32}"
 # cgroupfs driver: kubepods/burstable/pod<uid>/<id>; systemd driver, where "-" nests slices and so
@@ -100,6 +102,45 @@ class _Holder(NamedTuple):
     scan: int
 
 
+class _Lives:
+    """Processes that ran when they were asked about first: a descriptor of each tells when it ends.
+
+    It stands for that very process, whoever has its number later (pidfd_open(2), Linux 5.3). The
+    ones that were asked about last are kept.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[int, tuple[int, select.poll]] = OrderedDict()
+
+    def runs(self, pid: int) -> bool | None:
+        """Whether a process runs; ``None``: that cannot be told in this way."""
+        known = self._known.get(pid)
+        if known is None:
+            try:
+                descriptor = os.pidfd_open(pid)
+            except ProcessLookupError:
+                return False
+            except (OSError, AttributeError):  # an older kernel or C library, too many open files
+                return None
+            known = descriptor, select.poll()
+            known[1].register(descriptor, select.POLLIN)
+            self._known[pid] = known
+            if len(self._known) > _MAX_LIVES:
+                os.close(self._known.popitem(last=False)[1][0])
+        else:
+            self._known.move_to_end(pid)
+        if not known[1].poll(0):
+            return True
+        del self._known[pid]
+        os.close(known[0])
+        return False
+
+    def close(self) -> None:
+        """Forget all of them."""
+        while self._known:
+            os.close(self._known.popitem()[1][0])
+
+
 class Owners:
     """Processes, containers and pods that own sockets. No look-up raises.
 
@@ -128,6 +169,12 @@ class Owners:
         self._pod_pace = _Pace(clock)
         self.process_scans = 0
         self.put_off = False
+        self._lives = None if root else _Lives()
+
+    def close(self) -> None:
+        """Let go of the processes that were asked about; it can be used again."""
+        if self._lives is not None:
+            self._lives.close()
 
     def process(self, inode: int, netns: int | None = None) -> tuple[int, str] | None:
         """The pid and comm of a process that holds the socket with this inode number.
@@ -159,6 +206,9 @@ class Owners:
 
     def runs(self, pid: int) -> bool:
         """Whether there is such a process, and it has not ended (proc_pid_stat(5): state)."""
+        known = self._lives.runs(pid) if self._lives is not None else None
+        if known is not None:
+            return known
         return self._read(f"{self._proc}/{pid}/stat").rpartition(")")[2][1:2] not in ("", "Z", "X")
 
     def container(self, cgroup_id: int) -> tuple[Container | None, Pod | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ctypes import sizeof
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ from rsttrace.model import (
     Timers,
     TtlCount,
 )
+from rsttrace.model.record import changed
 from rsttrace.tcp import (
     address,
     answers,
@@ -369,8 +370,8 @@ def _detailed(event: Any, context: Context) -> Socket | None:
     state = causes.judged_state(KINDS[event.kind], reason, socket.state, judged)
     told = bool(detail.substate)
     if not told and state == socket.state and not detail.has_timers and not detail.has_queue:
-        return socket if state != "TIME_WAIT" else replace(socket, minisocket=True)
-    return replace(
+        return socket if state != "TIME_WAIT" else changed(socket, minisocket=True)
+    return changed(
         socket,
         state=config.TCP_STATES.get(detail.substate) if told else state,
         minisocket=socket.state == "TIME_WAIT",
@@ -552,7 +553,7 @@ def _tasks(
     process = None
     uid = socket.uid if socket else event.sock.uid if event.sock.present else None
     if event.has_owner:
-        process = replace(_task(event.owner), uid=uid)
+        process = changed(_task(event.owner), uid=uid)
     elif uid is not None:
         process = Process(None, None, uid)
     if not event.has_actor:
@@ -563,7 +564,7 @@ def _tasks(
     # close() of the MPTCP socket locks its subflows, which still have their state: this is the
     # owner, or (a timeout after close) a kernel worker
     if process is None or process.pid is None:
-        process = replace(actor, uid=uid)
+        process = changed(actor, uid=uid)
     return process, None
 
 

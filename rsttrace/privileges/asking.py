@@ -31,7 +31,10 @@ END_S = 1.0
 _AGAIN_S = 0.02
 
 BELIEVED_S = 0.05
-"""How long the helper's word on a path or a cgroup is believed without another question."""
+"""How long the helper's word on a path or a process is believed without another question."""
+
+CGROUP_BELIEVED_S = 1.0
+"""The same of a cgroup's number, which no other has later (kernfs_id, include/linux/kernfs.h)."""
 
 REMEMBERED = 1024
 
@@ -218,17 +221,17 @@ class Helper:
 
 
 class _Believed:
-    """Answers that are believed for `BELIEVED_S`."""
+    """Answers that are believed for a while, in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._known: OrderedDict[Any, tuple[float, Any]] = OrderedDict()
 
-    def found(self, key: Any, ask: Callable[[], Any]) -> Any:
+    def found(self, key: Any, ask: Callable[[], Any], seconds: float = BELIEVED_S) -> Any:
         """What is believed, else what is asked for."""
         known = self._known.get(key)
         if known is None or self._clock() >= known[0]:
-            known = self._known[key] = self._clock() + BELIEVED_S, ask()
+            known = self._known[key] = self._clock() + seconds, ask()
             if len(self._known) > REMEMBERED:
                 with contextlib.suppress(KeyError):  # another thread was quicker
                     self._known.popitem(last=False)
@@ -350,7 +353,8 @@ class HelpedOwners(Owners):
     def _either(self, own: Callable[[], Any], *question: Any) -> Any:
         """The helper's word, believed for a moment; ours where it has none."""
         try:
-            return self._believed.found(question, lambda: self._ask(*question))
+            seconds = CGROUP_BELIEVED_S if question[0] in ("container", "unit") else BELIEVED_S
+            return self._believed.found(question, lambda: self._ask(*question), seconds)
         except OSError:
             return own()
 

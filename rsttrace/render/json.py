@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from json.encoder import encode_basestring_ascii
 from typing import Any, Optional
 
 from rsttrace import model
@@ -27,6 +28,7 @@ About = Mapping[str, Optional[str]]
 """What a line says of the run that wrote it."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_NOT_ASCII = re.compile("[^\0-\x7f]+")
 
 
 def entry_object(entry: model.Entry, *, explain: bool = False, utc: bool = False) -> dict[str, Any]:
@@ -135,7 +137,7 @@ def object_line(made: dict[str, Any], run: About | None = None) -> str:
 def _fast(made: dict[str, Any]) -> str | None:
     """The object by orjson; None where that is missing, or has other words for it than we have.
 
-    Those are what is not ASCII, numbers of more than 64 bits, and keys that are no strings.
+    Those are lone surrogates, numbers of more than 64 bits, and keys that are no strings.
     """
     if orjson is None:
         return None
@@ -143,7 +145,12 @@ def _fast(made: dict[str, Any]) -> str | None:
         text = orjson.dumps(made, default=_plain, option=_AS_WE_DO)
     except TypeError:
         return None
-    return text.decode("ascii") if text.isascii() else None
+    return text.decode("ascii") if text.isascii() else _NOT_ASCII.sub(_escaped, text.decode())
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """What is not ASCII as the standard library escapes it."""
+    return encode_basestring_ascii(found[0])[1:-1]
 
 
 def _thorough(made: dict[str, Any]) -> str:

@@ -204,10 +204,40 @@ def test_flag_letters(bits: int, letters: str) -> None:
         ("080a0000", "malformed"),
         ("01ff", "nop,malformed"),
         ("080400010000", "TS 0001,eol"),  # a timestamp option of the wrong length
+        (
+            "020405b40402080a000000070000000901030307",
+            "mss 1460,sackOK,TS val 7 ecr 9,nop,wscale 7",
+        ),
+        (
+            "020405b40402080a000000070000000901030407",
+            "mss 1460,sackOK,TS val 7 ecr 9,nop,malformed",
+        ),
+        (
+            "020405b40402080a000000070000000901010303",
+            "mss 1460,sackOK,TS val 7 ecr 9,nop,nop,malformed",
+        ),
+        ("020405b404020101080a0000000700000009", "mss 1460,sackOK,nop,nop,TS val 7 ecr 9"),
     ],
 )
 def test_options(raw: str, text: str) -> None:
     assert options_text(bytes.fromhex(raw)) == text
+    assert options_text(bytes.fromhex(raw), len(raw) // 2) == text
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("0101080affffffff00000000", "nop,nop,TS val 4294967295 ecr 0,cut"),
+        (
+            "020405b40402080a000000070000000901030307",
+            "mss 1460,sackOK,TS val 7 ecr 9,nop,wscale 7,cut",
+        ),
+        ("020405b40402080a00000007", "mss 1460,sackOK,cut"),
+        ("", "cut"),
+    ],
+)
+def test_options_that_a_capture_cut_off(raw: str, text: str) -> None:
+    assert options_text(bytes.fromhex(raw), 40) == text
 
 
 def test_no_bytes_make_options_raise() -> None:

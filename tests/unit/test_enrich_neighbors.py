@@ -232,6 +232,36 @@ def test_failed_neighbour_is_forgotten(neighbors: Neighbors, kernel: Kernel) -> 
     assert ip_of(neighbors) is None
 
 
+def test_within_a_turn_changes_wait(neighbors: Neighbors, kernel: Kernel) -> None:
+    neighbors.turn()
+    assert ip_of(neighbors) == "10.0.0.5"
+    kernel.event(NEWNEIGH, neighbour(2, "10.0.0.5", None))
+    assert ip_of(neighbors) == "10.0.0.5"
+    neighbors.turn()
+    assert ip_of(neighbors) is None
+
+
+def test_within_a_turn_a_closed_socket_is_not_asked(neighbors: Neighbors, kernel: Kernel) -> None:
+    neighbors.turn()
+    assert ip_of(neighbors) == "10.0.0.5"
+    neighbors.forget(NETNS)
+    assert kernel.closed
+    kernel.closed = False
+    assert ip_of(neighbors) == "10.0.0.5"
+    assert not kernel.closed
+
+
+def test_a_namespace_that_is_gone_is_let_go_of_between_turns(
+    neighbors: Neighbors, kernel: Kernel, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    neighbors.turn()
+    assert ip_of(neighbors) == "10.0.0.5"
+    monkeypatch.setattr(Everywhere, "path", lambda self, inode: None)
+    clock[0] += 2
+    neighbors.tidy()
+    assert kernel.closed
+
+
 def test_event_within_a_dump_is_not_lost(neighbors: Neighbors, kernel: Kernel) -> None:
     kernel.during_dump = lambda: kernel.event(NEWNEIGH, neighbour(2, "10.0.0.9", MAC))
     assert neighbors.neighbor(NETNS, 2, MAC, "10.0.0.9").ip == "10.0.0.9"

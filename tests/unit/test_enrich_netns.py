@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rsttrace.enrich import netns
 from rsttrace.enrich.netns import BURST, NetnsDirectory
 from rsttrace.errors import UsageError
 
@@ -120,6 +121,34 @@ def test_vanished_namespace(tree: Tree) -> None:
     assert tree.directory.path(inode) is None
     tree.now += 1
     assert tree.directory.path(inode) is None
+
+
+def test_within_a_turn_a_namespace_is_looked_at_once(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came before the turn came from what was there: it need not be there any more."""
+    inode = tree.process("4711")
+    looked = []
+    status = netns.status_of
+    monkeypatch.setattr(netns, "status_of", lambda path: looked.append(path) or status(path))
+    tree.directory.turn()
+    assert tree.directory.path(inode)
+    before = len(looked)
+    shutil.rmtree(tree.root / "proc/4711")
+    assert tree.directory.path(inode)
+    assert len(looked) == before
+    tree.directory.turn()
+    assert tree.directory.path(inode) is None
+
+
+def test_within_a_turn_another_namespace_with_the_number_is_noticed(tree: Tree) -> None:
+    inode = tree.name("one")
+    tree.directory.met(inode, 1)
+    tree.directory.turn()
+    assert tree.directory.name(inode) == "one"
+    (tree.root / "names/one").rename(tree.root / "names/two")
+    assert tree.directory.met(inode, 2)
+    assert tree.directory.name(inode) == "two"
 
 
 def test_name_given_later(tree: Tree) -> None:

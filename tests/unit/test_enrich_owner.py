@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -353,3 +356,68 @@ def test_viewpoint_leaves_out_what_only_the_node_knows() -> None:
     assert reset.made_here.netns == made.netns
     Enricher(neighbors=False, owners=False, viewpoint_netns=True).enrich(reset)
     assert reset.made_here is None
+
+
+@pytest.fixture
+def children() -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Makes processes that run until they are killed."""
+    made = []
+
+    def make() -> subprocess.Popen[bytes]:
+        made.append(subprocess.Popen(["sleep", "60"]))
+        return made[-1]
+
+    yield make
+    for child in made:
+        child.kill()
+        child.wait()
+
+
+def test_a_process_runs_until_it_has_ended(
+    children: Callable[[], subprocess.Popen[bytes]],
+) -> None:
+    """Also one that nobody has waited for yet; and what has its number later is another one."""
+    owners, child = Owners(), children()
+    for _ in range(2):
+        assert owners.runs(child.pid)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert Path(f"/proc/{child.pid}/stat").exists()
+    for _ in range(2):
+        assert not owners.runs(child.pid)
+    child.wait()
+    assert not owners.runs(child.pid)
+
+
+def test_no_more_processes_are_kept_than_a_few(
+    children: Callable[[], subprocess.Popen[bytes]],
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with Enricher(neighbors=False) as enricher:
+        owners = enricher._owners
+        assert owners
+        pids = [children().pid for _ in range(module._MAX_LIVES + 5)]
+        assert all(owners.runs(pid) for pid in (*pids, *pids))
+        assert len(os.listdir("/proc/self/fd")) == before + module._MAX_LIVES
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSYS, ""), OSError(errno.EMFILE, ""), None])
+def test_where_a_process_cannot_be_held_its_state_is_read(
+    error: OSError | None,
+    children: Callable[[], subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(pid: int) -> int:
+        assert error
+        raise error
+
+    if error is None:
+        monkeypatch.delattr(os, "pidfd_open")
+    else:
+        monkeypatch.setattr(os, "pidfd_open", refuse)
+    owners, child = Owners(), children()
+    assert owners.runs(child.pid)
+    child.kill()
+    child.wait()
+    assert not owners.runs(child.pid)

@@ -120,3 +120,20 @@ def test_a_file_takes_it_as_it_comes(tmp_path: Path) -> None:
                 made.lines([f"{number} " + "x" * 1000])
     rows = path.read_text(encoding="utf-8").splitlines()
     assert [row.split()[0] for row in rows] == [str(number) for number in range(500)]
+
+
+@pytest.mark.parametrize("name", ["out", "/dev/null"])
+def test_what_never_makes_us_wait_takes_all_in_one_piece(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrote, write = [], os.write
+
+    def watched(descriptor: int, data: bytes) -> int:
+        wrote.append(len(data))
+        return write(descriptor, data)
+
+    with (tmp_path / name).open("w", encoding="utf-8") as stream:
+        made = Writer(stream)
+        monkeypatch.setattr(os, "write", watched)
+        made.lines(["x" * 100_000])
+    assert wrote == [100_001]
