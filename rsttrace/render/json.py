@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import enum
 import json
@@ -28,7 +29,6 @@ About = Mapping[str, Optional[str]]
 """What a line says of the run that wrote it."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_NOT_ASCII = re.compile("[^\0-\x7f]+")
 
 
 def entry_object(entry: model.Entry, *, explain: bool = False, utc: bool = False) -> dict[str, Any]:
@@ -145,12 +145,17 @@ def _fast(made: dict[str, Any]) -> str | None:
         text = orjson.dumps(made, default=_plain, option=_AS_WE_DO)
     except TypeError:
         return None
-    return text.decode("ascii") if text.isascii() else _NOT_ASCII.sub(_escaped, text.decode())
+    return (text if text.isascii() else text.decode().encode("ascii", _ESCAPED)).decode("ascii")
 
 
-def _escaped(found: re.Match[str]) -> str:
-    """What is not ASCII as the standard library escapes it."""
-    return encode_basestring_ascii(found[0])[1:-1]
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """What is not ASCII as the standard library escapes it: an error handler of `str.encode`."""
+    assert isinstance(error, UnicodeEncodeError)
+    return encode_basestring_ascii(error.object[error.start : error.end])[1:-1], error.end
+
+
+_ESCAPED = "rsttrace.json"
+codecs.register_error(_ESCAPED, _escaped)
 
 
 def _thorough(made: dict[str, Any]) -> str:

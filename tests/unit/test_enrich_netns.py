@@ -11,6 +11,7 @@ import pytest
 
 from rsttrace.enrich import netns
 from rsttrace.enrich.netns import BURST, NetnsDirectory
+from rsttrace.enrich.reach import Status
 from rsttrace.errors import UsageError
 
 OWN = os.stat("/proc/self/ns/net").st_ino
@@ -130,7 +131,12 @@ def test_within_a_turn_a_namespace_is_looked_at_once(
     inode = tree.process("4711")
     looked = []
     status = netns.status_of
-    monkeypatch.setattr(netns, "status_of", lambda path: looked.append(path) or status(path))
+
+    def watched(path: str) -> Status | None:
+        looked.append(path)
+        return status(path)
+
+    monkeypatch.setattr(netns, "status_of", watched)
     tree.directory.turn()
     assert tree.directory.path(inode)
     before = len(looked)
