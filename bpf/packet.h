@@ -96,6 +96,15 @@ INLINE void take_ipv6(struct parsed *p, const __u8 *ip)
 	__builtin_memcpy(p->t.daddr, ip + 24, 16);
 }
 
+/* The IP header says 0: a buffer of more than 64 kB (BIG TCP; of IPv6 since 5.19, until 7.0 with a
+ * hop-by-hop header, of IPv4 since 6.3). What it holds, settle_length() finds out. */
+#define TOO_LONG_TO_SAY 0xffffffff
+
+INLINE __u32 total_v6(__u16 length)
+{
+	return length ? length + 40 : 0;
+}
+
 /* What a TCP header says, beside its ports. `headers`: bytes of all headers, `total`: of the packet,
  * as the IP header says. */
 INLINE int fill_segment(struct parsed *p, __u8 offset, __u8 flags, __u32 headers, __u32 total)
@@ -104,7 +113,7 @@ INLINE int fill_segment(struct parsed *p, __u8 offset, __u8 flags, __u32 headers
 	p->options_len = offset > 5 ? (offset - 5) * 4 : 0;
 	if ((flags & TH_RST) && (offset < 5 || total < headers))
 		return NO_TCP; /* malformed: the stack drops it unread */
-	p->payload_len = total > headers ? total - headers : 0;
+	p->payload_len = total > headers ? total - headers : total ? 0 : TOO_LONG_TO_SAY;
 	return PARSED;
 }
 
@@ -145,7 +154,7 @@ INLINE int parse_whole(const __u8 *l3, const __u8 *end, struct parsed *p)
 		said = tcp_in_ipv6(l3, end, ip[6], &l3_len);
 		if (said != PARSED)
 			return said;
-		total = be16(ip + 4) + 40;
+		total = total_v6(be16(ip + 4));
 		take_ipv6(p, ip);
 	} else {
 		return NO_TCP;
@@ -323,7 +332,7 @@ INLINE int parse_window(const __u8 *w, const __u8 *l3, const __u8 *end, struct p
 	*(__u64 *)(p->t.saddr + 8) = LONG(ip, 16);
 	*(__u64 *)p->t.daddr = LONG(ip, 24);
 	*(__u64 *)(p->t.daddr + 8) = LONG(ip, 32);
-	return parse_segment(w, WINDOW_BEFORE + 40, end, FROM_BE16(HALF(ip, 4)) + 40, p);
+	return parse_segment(w, WINDOW_BEFORE + 40, end, total_v6(FROM_BE16(HALF(ip, 4))), p);
 }
 
 /* ---- the usual segment: acknowledges, perhaps with data ---- */
@@ -377,12 +386,13 @@ INLINE int take_segment(struct usual *u, const __u8 *l4, const __u32 behind, __u
 	__u64 begin = LONG(t, 0), middle = LONG(t, 8), options;
 	__u64 headers = behind + (PART(__u8, middle, 4) >> 4) * 4;
 
-	if (headers < behind + 20 || (PART(__u8, middle, 5) & ~TH_PSH) != TH_ACK || linear < headers)
+	if (headers < behind + 20 || (PART(__u8, middle, 5) & ~TH_PSH) != TH_ACK ||
+	    linear < headers || total < headers)
 		return 0;
 	u->begin = begin;
 	u->ports = PART(__u32, begin, 0);
 	u->middle = middle;
-	u->payload_len = total > headers ? total - headers : 0;
+	u->payload_len = total - headers;
 	u->stamps = 0;
 	if (headers >= behind + 32) {
 		options = LONG(t, 16);
@@ -441,11 +451,24 @@ INLINE const __u8 *linear_end(const void *skb)
 	return GET(const __u8 *, skb, skb_head) + GET(__u32, skb, skb_tail);
 }
 
+/* The length of a buffer that its IP header does not tell: to the buffer's end, as the stack takes it
+ * (iph_totlen()). `data`: where the buffer begins. */
+INLINE void settle_length(struct parsed *p, const void *skb, const __u8 *data)
+{
+	__u32 headers = p->l4 - data + 20 + p->options_len, length = GET(__u32, skb, skb_len);
+
+	p->payload_len = length > headers ? length - headers : 0;
+}
+
 /* The IP packet at l3 of this buffer. Whether it is an unfragmented (or first-fragment) TCP packet,
  * all headers of which are there. */
 INLINE int parse(const void *skb, const __u8 *l3, struct parsed *p)
 {
-	return parse_whole(l3, linear_end(skb), p) == PARSED;
+	if (parse_whole(l3, linear_end(skb), p) != PARSED)
+		return 0;
+	if (p->payload_len == TOO_LONG_TO_SAY)
+		settle_length(p, skb, GET(const __u8 *, skb, skb_data));
+	return 1;
 }
 
 #define TAGS_READ 8

@@ -184,7 +184,12 @@ INLINE int read_headers(struct work *work, const __u8 *window, const void *skb, 
 	work->p.shinfo = head + MEMBER(__u32, skb, skb_end);
 	if (said == UNUSUAL)
 		said = parse_whole(l3, end, &work->p);
-	return said == ELSEWHERE && MEMBER(__u32, skb, skb_data_len) ? read_pages(work, skb, l3) : said;
+	if (said == ELSEWHERE && MEMBER(__u32, skb, skb_data_len))
+		said = read_pages(work, skb, l3);
+	if (said == PARSED && work->p.payload_len == TOO_LONG_TO_SAY)
+		settle_length(&work->p, skb, work->p.l3 -
+			      (l3 - (const __u8 *)as_number(work, MEMBER(const __u8 *, skb, skb_data))));
+	return said;
 }
 
 /* fill_frame(), with the source MAC from the window if it is there. */
