@@ -82,6 +82,14 @@ def flag_letters(flags: int) -> str:
     return _LETTERS[flags & 0xFF]
 
 
+def without_ecn(letters: str) -> str:
+    """Letters of `flag_letters` without those that only tell of congestion: ECE and CWR.
+
+    Every SYN of a host that offers ECN has both (RFC 3168 §6.1.1), any later packet may have one.
+    """
+    return letters.rstrip("EW")
+
+
 def flag_bits(letters: str) -> int:
     """Letters of `flag_letters` as TCP flags (RFC 9293 §3.1)."""
     return sum(1 << FLAG_LETTERS.index(letter) for letter in set(letters))

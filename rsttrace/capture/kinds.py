@@ -156,7 +156,8 @@ def sent(packet: Packet, answered: Seen | None) -> Finding:
     if "S" in answered.flags and "A" not in answered.flags:
         return Kind.SENT_PASSIVE, NO_LISTENER
     names = {"SA": "SYN-ACK", "A": "ACK", "FA": "FIN", "PA": "data", "FPA": "data+FIN"}
-    what = names.get(answered.flags, answered.flags or "no flags")
+    flags = tcp.without_ecn(answered.flags)
+    what = names.get(flags, flags or "no flags")
     text = f"no such connection here, or one in TIME_WAIT (answer to {what})"
     return Kind.SENT_PASSIVE, Cause("no-connection", text)
 

@@ -18,7 +18,7 @@ from rsttrace.model import (
     initial_ttl,
 )
 from rsttrace.stacks import STACKS, may_be_linux, order, stack, stack_of
-from rsttrace.tcp import distance
+from rsttrace.tcp import distance, without_ecn
 
 NEAR_HOPS = 3
 """Hop distances that differ by no more than this are called near: reroutes do that, too."""
@@ -373,7 +373,7 @@ def looks_like_linux(half: Half, least: int = 2) -> bool:
         return False
     if half.ttl is None or starts_at(half.ttl, None, "Linux") != 64:
         return False
-    if any(seen.flags == "SA" and seen.ip_id == 0 for seen in half.recent):
+    if any(without_ecn(seen.flags) == "SA" and seen.ip_id == 0 for seen in half.recent):
         return True
     counting = [seen for seen in numbered(half) if seen.ip_id]
     steps = [

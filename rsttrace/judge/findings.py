@@ -13,6 +13,7 @@ from typing import Optional
 from rsttrace.judge import facts, why
 from rsttrace.judge.facts import age_text, apart, flow_half, is_bare, plural, starts_at
 from rsttrace.model import Author, Evidence, Half, Kind, Origin, Reset, Share, hops
+from rsttrace.tcp import without_ecn
 
 CHECK_NS = 5_000_000_000
 """A health check (or a scan) is over within this time."""
@@ -211,7 +212,7 @@ def _handshake_only(reset: Reset) -> tuple[Half, Half] | None:
         return None
     if client.syns > 1 or reset.siblings:
         return None
-    if not any(seen.flags.strip("EW") == "S" for seen in client.recent):
+    if not any(without_ecn(seen.flags) == "S" for seen in client.recent):
         return None
     if not any({"S", "A"} <= set(seen.flags) for seen in server.recent):
         return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from rsttrace.judge import facts, reasons
 from rsttrace.judge.facts import age_text, apart, flow_half, is_bare, plural
 from rsttrace.model import Cause, Half, Kind, Packet, Race, Reset, Seen
-from rsttrace.tcp import distance
+from rsttrace.tcp import distance, without_ecn
 
 REUSE_NS = 5_000_000_000
 """A SYN on the ports of a live connection provokes what follows within this time: a challenge ACK
@@ -160,12 +160,16 @@ def begun_on_an_old_one(reset: Reset, opens: Half | None, answers: Half | None) 
     """
     if opens is None or answers is None or not facts.is_lone_syn(opens):
         return None
-    syn = next((seen for seen in opens.recent if seen.flags == "S"), None)
+    syn = next((seen for seen in opens.recent if without_ecn(seen.flags) == "S"), None)
     if syn is None or not 0 <= reset.time_ns - syn.time_ns <= REUSE_NS:
         return None
     after = [seen for seen in answers.recent if seen.time_ns >= syn.time_ns]
     end = (syn.seq + 1) & 0xFFFFFFFF
-    old = [seen for seen in after if seen.flags == "A" and not seen.payload_len and seen.ack != end]
+    old = [
+        seen
+        for seen in after
+        if without_ecn(seen.flags) == "A" and not seen.payload_len and seen.ack != end
+    ]
     if not after or len(old) != len(answers.recent) or answers.syn_ns is not None:
         return None
     return syn
@@ -198,6 +202,9 @@ def deed(reset: Reset) -> tuple[Deed, str]:
         return Deed.SAID, f"the peer reset it and says why: {said.reason}"
     if is_bare(rst):
         return _without_socket(reset)
+    if reset.cause.name == "connection-refused" and rst.flags == "RA":
+        text = "the peer refused: nothing listens there, or (of Windows) its backlog is full"
+        return Deed.REFUSED, text
     if "A" in rst.flags:
         text = (
             "the peer aborted a live connection (closed with unread data, SO_LINGER 0, or killed)"
@@ -208,7 +215,7 @@ def deed(reset: Reset) -> tuple[Deed, str]:
 
 def _without_socket(reset: Reset) -> tuple[Deed, str]:
     """Why the peer's host had no such socket (tcp_v4_send_reset)."""
-    trigger = reset.trigger.flags if reset.trigger is not None else ""
+    trigger = without_ecn(reset.trigger.flags) if reset.trigger is not None else ""
     if trigger == "S":
         return Deed.REFUSED, "the peer refused: no socket listens there"
     if reset.kind is Kind.FORWARDED:

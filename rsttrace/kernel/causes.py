@@ -117,6 +117,7 @@ def sent_passive(
     `socket` is what it was answered for; `probed`: a probe told of it.
     Without (the tracepoint is silent before 6.10), it was either no socket or a TIME_WAIT one.
     """
+    answered = None if answered is None else tcp.without_ecn(answered)
     subflow = mptcp(reason, options)
     if subflow is not None:  # a SYN for a listener that wants to join an unknown connection
         return subflow

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from rsttrace.tcp import sum16
 from tests.unit.captures import Talk, enhanced, interface, pcap, section
 
 ROUNDS = 3
@@ -61,10 +62,7 @@ def packets(count: int) -> Iterator[bytes]:
     while number * len(template) < count:
         for data in template:
             for offset in range(PARALLEL):
-                changed = bytearray(data)
-                ours = 26 if data[14 + 8] == 64 else 30  # our address: source or destination
-                changed[ours : ours + 4] = struct.pack(">I", 0x0A000000 + number + offset)
-                yield bytes(changed)
+                yield changed(data, number + offset)
         number += PARALLEL
 
 
@@ -85,10 +83,15 @@ def long_ones(count: int) -> Iterator[bytes]:
 
 
 def changed(data: bytes, number: int) -> bytes:
-    """The packet with another address of ours."""
+    """The packet with another address of ours, and checksums that are right (RFC 1624)."""
     made = bytearray(data)
     ours = 26 if data[14 + 8] == 64 else 30  # our address: source or destination
-    made[ours : ours + 4] = struct.pack(">I", 0x0A000000 + number)
+    address = struct.pack(">I", 0x0A000000 + number)
+    less = bytes(byte ^ 0xFF for byte in data[ours : ours + 4])
+    for at in (24, 50):
+        before = bytes(byte ^ 0xFF for byte in data[at : at + 2])
+        made[at : at + 2] = struct.pack(">H", ~sum16(before + less + address) & 0xFFFF)
+    made[ours : ours + 4] = address
     return bytes(made)
 
 

@@ -88,6 +88,8 @@ def test_sent_passive(
 def test_a_syn_ack_is_no_connection_attempt() -> None:
     assert sent_passive("NO_SOCKET", None, "SA").name == "no-socket"
     assert sent_passive("NO_SOCKET", None, "SEW").name == "no-listener"
+    for flags, words in (("SAE", "SYN-ACK"), ("AW", "ACK"), ("PAEW", "data"), ("FAE", "FIN")):
+        assert f"(answer to {words})" in sent_passive("NO_SOCKET", None, flags).text
 
 
 QUEUE = AcceptQueue(3, 2, aborts=True)

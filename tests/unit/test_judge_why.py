@@ -33,6 +33,7 @@ from tests.unit.builders import (
 BARE = rst(ip_id=0)
 """The answer of a Linux host without that socket, to OUR_DATA."""
 
+REFUSED = Cause("connection-refused", "the connection was refused")
 NO_SOCKET = Cause("no-socket", "no such connection here (answer to data)", "NO_SOCKET")
 THEIR_DATA = seen(time_ns=TIME - 100_000, seq=1000, ack=5000, payload_len=19)
 NEW_SYN = seen(flags="S", time_ns=TIME - 30 * MS, seq=70_001_000, ttl=43, payload_len=0)
@@ -125,7 +126,10 @@ DEEDS = [
     (flow(BARE), Deed.NO_CONNECTION, "the peer has no such connection"),
     (flow(rst(ip_id=0, seq=5)), Deed.NO_CONNECTION, "answers none"),
     (flow(BARE, trigger=seen(flags="S")), Deed.REFUSED, "no socket listens"),
+    (flow(BARE, trigger=seen(flags="SEW")), Deed.REFUSED, "no socket listens"),
+    (flow(rst(flags="RA", ip_id=7), cause=REFUSED), Deed.REFUSED, "nothing listens there, or"),
     (flow(BARE, trigger=seen(flags="SA")), Deed.NO_HANDSHAKE, "no such handshake"),
+    (flow(BARE, trigger=seen(flags="SAE")), Deed.NO_HANDSHAKE, "no such handshake"),
     (flow(BARE, we_reset_ns=TIME - 2 * MS), Deed.WE_RESET, "2.0 ms before"),
     (among(flow(BARE), (earlier_rst(),)), Deed.RESET, "the peer had reset it 1.0 ms before"),
     (
