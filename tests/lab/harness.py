@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -383,6 +384,22 @@ def load_module(name: str) -> None:
 
 SIOCETHTOOL = 0x8946  # include/uapi/linux/sockios.h
 ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO = 0x17, 0x1F, 0x24, 0x2C  # ethtool.h
+
+
+REJECTING = ("nft_reject_inet", "nf_reject_ipv4")
+"""The modules of a rule that rejects: its own, and what that needs."""
+
+
+def unload_rejecting(lab: Lab) -> None:
+    """Have them go from the kernel, which is a guest's, with the router's rules."""
+
+    def gone() -> bool:
+        for name in REJECTING:
+            subprocess.run(["modprobe", "-r", name], check=False, capture_output=True)
+        return not Path("/sys/module", REJECTING[-1]).exists()
+
+    lab.nft("router", "flush ruleset")
+    poll_until(gone, "the module to go")
 
 
 def offload(lab: Lab, role: str, interface: str, *features: int, on: bool = False) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +14,7 @@ from rsttrace.demo.lab import Lab
 from rsttrace.kernel.hooks import Plan
 from tests.lab.harness import (
     ADDRESSES,
+    REJECTING,
     Fence,
     Tracer,
     expect_reset,
@@ -26,6 +25,7 @@ from tests.lab.harness import (
     poll_until,
     refuse,
     skip_without,
+    unload_rejecting,
 )
 from tests.lab.test_rules import rules
 
@@ -271,30 +271,18 @@ def test_a_rule_that_is_gone_is_not_named(routed: Lab, tracer: Tracer, fence: Fe
                 assert f"dport {entry['local']['port']} " in rule["rule"], entry
 
 
-MODULES = ("nft_reject_inet", "nf_reject_ipv4")
-"""What a rule that rejects loads, and what that needs."""
-
-
-def unloaded(lab: Lab) -> bool:
-    """Unload them; whether they are gone."""
-    lab.nft("router", "flush ruleset")
-    for name in MODULES:
-        subprocess.run(["modprobe", "-r", name], check=False, capture_output=True)
-    return not Path("/sys/module", MODULES[-1]).exists()
-
-
 def test_netfilter_s_module_comes_goes_and_comes_again(routed: Lab, fence: Fence) -> None:
     """Its function is hooked into once it is there; a reset of its is told as such at any time."""
     if "RSTTRACE_KERNELS_REPORT" not in os.environ:
         pytest.skip("unloads modules of the machine: in a guest (make kernels T=…) alone")
     skip_without("nft")
-    poll_until(lambda: unloaded(routed), "the module to go")
+    unload_rejecting(routed)
     router = routed.inode("router")
     tracer = Tracer("--kind", "all")
     try:
         if tracer.plan is Plan.TRACEPOINTS:
             pytest.skip("hooks into no function")
-        assert f"will be when the module {MODULES[-1]} is loaded" in tracer.status
+        assert f"will be when the module {REJECTING[-1]} is loaded" in tracer.status
         for number in range(1, 4):
             routed.nft("router", forward("tcp dport 7999 reject with tcp reset"))
             if number == 1:
@@ -303,7 +291,7 @@ def test_netfilter_s_module_comes_goes_and_comes_again(routed: Lab, fence: Fence
             fence.cross(tracer)
             made = [e for e in tracer.of(router) if e["direction"] == "sent"]
             assert [e["kind"] for e in made] == ["sent-netfilter"] * number
-            poll_until(lambda: unloaded(routed), "the module to go")
+            unload_rejecting(routed)
         assert tracer.stop() == 0
     finally:
         tracer.stop(signal.SIGKILL)
