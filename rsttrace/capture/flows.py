@@ -156,6 +156,7 @@ class Direction:
         "clock",
         "closed",
         "confirmed",
+        "confirmed_ns",
         "df_always",
         "doubled",
         "end",
@@ -234,6 +235,7 @@ class Direction:
         self.closed = False
         self.fin_ns: int | None = None
         self.confirmed = False
+        self.confirmed_ns: int | None = None
         self.strange = 0
         self.strange_ns: int | None = None
         self.odd: tuple[int, int] | None = None
@@ -321,6 +323,7 @@ class Direction:
         if self.confirmed or not flags & ACK or not other.acknowledged_by(segment.ack):
             return False
         self.confirmed = True
+        self.confirmed_ns = now
         return self.syn is not None
 
     def _row(self, segment: Segment, stamp: bytes) -> _Row:
@@ -549,6 +552,7 @@ class Direction:
             clock=tuple((_STAMP.unpack(stamp)[0], now) for stamp, now in self.clock),
             checksums_wrong=(not self.sums_right if self.sums_right or self.sums_wrong else None),
             acked=self.acked,
+            confirmed_ns=self.confirmed_ns,
         )
 
 

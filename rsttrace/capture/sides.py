@@ -21,6 +21,9 @@ PEERS_COUNTED = 16
 COMMON_PEERS = 3
 """An address with so many peers, where the peer at hand has no other, is the common end."""
 
+WELL_KNOWN = 3
+"""So many packets tell what a host of ours sends."""
+
 TOLD = 3
 """So many addresses are named when the inferred side is told."""
 
@@ -29,6 +32,19 @@ MARKED = "the capture marks its packets as outgoing"
 CHECKSUM = "its checksums were left to the network card"
 TTL = "its packets have passed no router, its peers' have"
 COMMON = "it is the common end of most connections"
+
+
+def _is_another_hosts(rst: Segment, theirs: Direction) -> bool:
+    """Whether a RST in our name comes from another MAC than our packets, and is made otherwise.
+
+    A host of our own link may make it. A MAC alone may be another interface's of ours.
+    """
+    if theirs.packets < WELL_KNOWN or theirs.places is not None or theirs.mac is None:
+        return False
+    if rst.mac < 0 or rst.data[rst.mac : rst.mac + 6] == theirs.mac:
+        return False
+    other_ttl = not theirs.ttl_min <= rst.ttl <= theirs.ttl_max
+    return other_ttl or (rst.version == 4 and theirs.df_always and not rst.df)
 
 
 class _Address:
@@ -97,6 +113,8 @@ class Sides:
         if segment.direction:
             return segment.direction == OUTBOUND
         distance = hops(segment.ttl)
+        if theirs is not None and _is_another_hosts(segment, theirs):
+            return False
         if distance == 0:
             return True
         if theirs is None or not theirs.packets:

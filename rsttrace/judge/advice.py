@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from rsttrace.judge.why import Deed, deed
+from rsttrace.judge.why import Deed, deed, opened_here
 from rsttrace.model import Author, Kind, Origin, Reset, Share
 
 UNDECIDED: tuple[tuple[frozenset[Author], str], ...] = (
@@ -71,6 +71,8 @@ DEEDS: dict[Deed, str] = {
     Deed.NO_HANDSHAKE: "if there are many: spoofed SYNs or a scan; else a client that gave up",
     Deed.FORGOT: "send keepalives more often (net.ipv4.tcp_keepalive_time); look at idle timeouts "
     "on the way",
+    Deed.GAVE_UP: "why did it hear nothing of us? Are our answers in a capture at its end, does a "
+    "firewall drop them, had this host stopped?",
     Deed.NO_CONNECTION: "was the service on {remote} restarted, or does a balancer spread packets "
     "over several hosts?",
     Deed.ABORTED: "look at the log of the program at {remote}:{remote_port}: it closed with data "
@@ -80,6 +82,12 @@ DEEDS: dict[Deed, str] = {
     Deed.UNKNOWN: "capture at the peer and compare (rsttrace compare)",
 }
 """What to look at where an honest peer sent it."""
+
+CLIENT_GONE = (
+    "was {remote}, the client, restarted or moved to another network? Did a NAT box before it lose "
+    "the connection?"
+)
+"""What to look at where the host without the connection is the one that had opened it."""
 
 EXPLAINED = frozenset(
     {Deed.CLOSED, Deed.RESET, Deed.WE_RESET, Deed.REUSED, Deed.FORGOT, Deed.NO_CONNECTION}
@@ -325,6 +333,8 @@ def advice(
             line = line or next((asks[name] for name in known), None)
         if did is Deed.NO_CONNECTION and authors and authors[0].author is Author.PEER_FIREWALL:
             did = Deed.FIREWALL
+        if did is Deed.NO_CONNECTION and opened_here(reset) is False:
+            line = line or CLIENT_GONE
         line = line or DEEDS[did]
     else:
         line = line or _ended(reset, cause) or CAUSES.get(cause)

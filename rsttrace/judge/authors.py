@@ -491,6 +491,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "make",
+        "id-stranger",
+        "0.5   2     15    4     20    12    4     10    30    30    10    5",
+        "IP ID of another kind than the peer's: not 0 where all are, or far off its counter",
+    ),
+    (
+        "make",
         "generic",
         "10    10    15    10    20    15    8     20    25    25    20    10",
         "No shape that tells anybody apart",

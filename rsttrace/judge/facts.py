@@ -39,6 +39,9 @@ PROGRAM_TTLS = (10, 20, 30, 40, 50, 60, 100, 120, 150, 200, 250)
 """Numbers that people take for a program's own TTL (IP_TTL, ip(7)); resets without a socket have
 the host's."""
 
+LEAST_SEGMENT = 536
+"""Bytes of the smallest segments that a sender with much to send makes (RFC 9293 §3.7.1)."""
+
 MISSED_IDS = 256
 """How far a counter may have run on packets that we did not see (lost, or sent to others)."""
 
@@ -65,6 +68,10 @@ USUAL_TICKS = 1100.0
 
 MOST_TICKS = 1_100_000.0
 """Those of a clock of 1 µs, and a little more (Linux, TCP_USEC_TS): the fastest that there is."""
+
+DELAYED_ACK_NS = 200_000_000
+"""So long stacks wait with an acknowledgment (RFC 9293 §3.8.6.3; Linux: TCP_DELACK_MAX, Windows and
+BSD as much or less)."""
 
 SAMPLES = 3
 """So many round trips have a least one that means something; fewer may all have been slow."""
@@ -199,8 +206,8 @@ def is_lone_syn(half: Half) -> bool:
 def is_raw_syn(half: Half) -> bool:
     """Whether an end's SYN was written by a program, not by its stack."""
     options = half.syn_options
-    if half.syn_ttl is None or options is None or options.endswith("cut"):
-        return False
+    if half.syn_ttl is None or options is None or options.endswith("cut") or half.confirmed:
+        return False  # who goes on with a connection has a stack, if a small one (lwIP: MSS alone)
     if any("S" in seen.flags and "A" in seen.flags for seen in half.recent):
         return False
     return order(options) in RAW_SYN
@@ -331,6 +338,17 @@ def id_step(ip_id: int | None, half: Half | None) -> int | None:
     return (ip_id - known[0].ip_id) & 0xFFFF
 
 
+def missed_ids(reset: Reset) -> int:
+    """How far a peer's counter may have run on unseen.
+
+    Of a capture that lacks packets of the peer its numbers tell how many: each had one IP ID.
+    """
+    half = flow_half(reset)
+    if reset.file is None or half is None or half.end is None:
+        return MISSED_IDS
+    return MISSED_IDS + max(0, distance(half.end, reset.rst.seq)) // LEAST_SEGMENT
+
+
 def continues(ip_id: int | None, half: Half | None) -> bool:
     """Whether an IP ID goes on where the peer's last packet stopped."""
     step = id_step(ip_id, half)
@@ -426,6 +444,36 @@ def answers_nothing(seq: int, our_acks: Iterable[int]) -> bool:
 
 
 @once
+def lacks_ours(reset: Reset) -> bool:
+    """Whether a capture shows by itself that packets of ours are missing in it.
+
+    The peer acknowledged what it does not have, or our own numbers have a gap: a filter, a snapshot
+    of a part, drops. Live all of ours are seen.
+    """
+    ours, theirs = reset.baseline.ours, flow_half(reset)
+    if reset.file is None or ours is None:
+        return False
+    acked = theirs.acked if theirs is not None else None
+    if ours.end is not None and acked is not None and distance(ours.end, acked) > 0:
+        return True
+    return any(
+        distance(older.seq + length_of(older), newer.seq) > 0
+        for newer, older in zip(ours.recent, ours.recent[1:])
+    )
+
+
+@once
+def is_unasked(reset: Reset) -> bool:
+    """Whether no packet of ours asked for the number of a RST that answers one; False: unknown."""
+    if lacks_ours(reset):
+        return False
+    half = flow_half(reset)
+    if reset.file is not None and half is not None and half.fin_ns and reset.rst.seq == half.end:
+        return False  # what acknowledges its FIN asks for that
+    return answers_nothing(reset.rst.seq, reset.our_acks or our_acks(reset))
+
+
+@once
 def our_acks(reset: Reset) -> frozenset[int]:
     """The numbers that our last packets asked for."""
     ours = reset.baseline.ours
@@ -482,6 +530,32 @@ def idle_ns(reset: Reset) -> int | None:
     return max(gap for start, gap in zip(times, silences) if start >= min(last, times[-1]))
 
 
+@once
+def survived_ns(reset: Reset) -> int:
+    """The longest silence, in ns, that the connection is known to have outlived."""
+    ours, theirs = reset.baseline.ours, flow_half(reset)
+    seen = [
+        (seen.time_ns, half is theirs)
+        for half in (ours, theirs)
+        if half is not None
+        for seen in half.recent
+        if seen.time_ns <= reset.time_ns
+    ]
+    seen.sort()
+    last = max((time_ns for time_ns, is_theirs in seen if is_theirs), default=0)
+    times = [time_ns for time_ns, _ in seen if time_ns <= last]
+    return max((later - earlier for earlier, later in zip(times, times[1:])), default=0)
+
+
+@once
+def outlived_ns(reset: Reset) -> int | None:
+    """`idle_ns`, where it is long, and longer than silences that the connection had outlived."""
+    idle = idle_ns(reset)
+    if idle is None or idle < IDLE_NS or idle <= 1.1 * survived_ns(reset):
+        return None
+    return idle
+
+
 def is_provoked(reset: Reset) -> bool | None:
     """Whether the RST came soon enough after a packet of ours to answer it; None if unknown."""
     ours = reset.baseline.ours
@@ -494,7 +568,8 @@ def is_provoked(reset: Reset) -> bool | None:
 def least_rtt_ns(reset: Reset) -> tuple[int, int] | None:
     """The least round trip known of this connection in ns, and on how many samples it rests.
 
-    The socket's own, that of its handshake, and that of data that was acknowledged. Never one of a
+    The socket's own, that of its handshake, and that of data that was acknowledged; where there is
+    nothing but the last, less what the acknowledgment may have been delayed. Never one of a
     packet that was sent twice (Karn and Partridge, SIGCOMM 1987; RFC 6298 §3), never an ACK of our
     FIN: a program closes when it likes.
     """
@@ -513,6 +588,11 @@ def least_rtt_ns(reset: Reset) -> tuple[int, int] | None:
     if once_each and ours.syn_ns is not None and (theirs.syn_ns or 0) > ours.syn_ns:
         known.append((theirs.syn_ns or 0) - ours.syn_ns)  # our SYN, their SYN-ACK
         measured = 1
+    opened_there = theirs.syn_ns is not None and (ours.syn_ns or 0) > theirs.syn_ns
+    if once_each and opened_there and theirs.confirmed_ns is not None:
+        known.append(theirs.confirmed_ns - (ours.syn_ns or 0))  # our SYN-ACK, their ACK
+        measured = 1
+    waited = 0 if known else DELAYED_ACK_NS
     for sent in ours.recent:
         if not sent.payload_len or "F" in sent.flags or was_sent_before(sent, ours):
             continue
@@ -524,8 +604,8 @@ def least_rtt_ns(reset: Reset) -> tuple[int, int] | None:
             for seen in theirs.recent
             if "A" in seen.flags and seen.ack == end and seen.time_ns > sent.time_ns
         ]
-        if acks:
-            known.append(min(acks))
+        if acks and min(acks) > waited:
+            known.append(min(acks) - waited)
             measured += 1
     if not known:
         return None

@@ -109,12 +109,9 @@ def split_identity(reset: Reset, decided: Decided) -> Evidence | None:
         return None
     if half.syn_ttl is None or half.new_syn is not None or facts.is_raw_syn(half):
         return None
-    often = [
-        count
-        for count in facts.counts_of(half)
-        if count.ttl != half.syn_ttl and count.packets >= facts.FEW_PACKETS
-    ]
-    if not often:
+    counts = [count for count in facts.counts_of(half) if count.packets >= facts.FEW_PACKETS]
+    often = [count for count in counts if count.ttl != half.syn_ttl]
+    if not often or len(often) < len(counts):  # who answered the handshake sent data as well
         return None
     later = max(often, key=lambda count: count.packets).ttl
     farther, alike = apart(later, half.syn_ttl)
@@ -196,8 +193,8 @@ def idle_timeout(reset: Reset, decided: Decided) -> Evidence | None:
     """The connection had been silent for long: something on the path, or an end, gave it up."""
     if reset.kind.direction == "sent" and reset.kind is not Kind.SENT_PASSIVE:
         return None
-    idle = facts.idle_ns(reset)
-    if idle is None or idle < facts.IDLE_NS or why.met_an_earlier_connection(reset):
+    idle = facts.outlived_ns(reset)
+    if idle is None or why.met_an_earlier_connection(reset):
         return None
     text = f"the connection had been idle for {age_text(idle)}: an idle timeout looks like this"
     return _found("idle-timeout", text, idle_s=idle / 1e9)
@@ -231,7 +228,9 @@ def looks_like_check(reset: Reset) -> bool:
         return False
     client = both[0]
     away = client.syn_ttl is not None and apart(reset.rst.ttl, client.syn_ttl) == (0, True)
-    return away and (client.confirmed or client.packets == CHECK_PACKETS or is_bare(reset.rst))
+    own = client.confirmed or client.packets == CHECK_PACKETS or "A" in reset.rst.flags
+    # Its number: it has sent nothing else, seen or not.
+    return away and client.end in (None, reset.rst.seq) and (own or is_bare(reset.rst))
 
 
 def health_check(reset: Reset, decided: Decided) -> Evidence | None:

@@ -68,6 +68,9 @@ SAME_COUNTER = 8
 BUSY_COUNTER = 4096
 """How far a host's one counter for all its peers may have run on since its last packet to us."""
 
+KIND_OF_IDS = 3
+"""So many packets tell of what kind a stack's IP IDs are."""
+
 TOO_FAR = 8
 """So many hops farther than its own packets no host comes to be."""
 
@@ -76,6 +79,9 @@ PROXY_HOPS = 15
 
 LOW_DELAY = 0x10
 """The TOS that pf gives to its resets (IPTOS_LOWDELAY; pf_send_tcp())."""
+
+ECN = 3
+"""Those bits of a TOS that tell of congestion (RFC 3168 §5)."""
 
 SSH = 22
 """Sessions of older OpenSSH have the TOS LOW_DELAY, and Linux answers with the TOS it was sent."""
@@ -240,6 +246,9 @@ def _undiminished(reset: Reset, known: facts.Reference | None) -> Observation | 
     known_hops = None if known is None else hops(known.ttl)
     if known_hops == 0 and peers_mac == mac:
         return None  # what stands between us takes nothing off
+    farther = apart(ttl, known.ttl)[0] if known is not None else 0
+    if known is not None and _programs(reset, known, farther) == "ttl-program" and peers_mac == mac:
+        return None  # its program set that TTL, and the host on our own link has another one
     word, values = ttl_word(reset), {"ttl": ttl, "hops": 0, "peer_hops": known_hops, "mac": mac}
     if hop is not None:
         if not hop.is_gateway or hop.is_local or hop.mac != mac:
@@ -395,7 +404,8 @@ def make(reset: Reset) -> Observation:
         return wrong
     values = {"flags": rst.flags, "window": rst.window, "ip_id": rst.ip_id, "df": rst.df}
     if half is not None:
-        live = _live(reset, half, clock is not None, values)
+        clock_is_right = clock is not None and not clock.values.get("stood_still")
+        live = _live(reset, half, clock_is_right, values)
         if live is not None:
             return live
     habits = _habits(reset, half, values)
@@ -408,7 +418,7 @@ def _bare(reset: Reset, half: Half | None) -> Observation | None:
     rst = reset.rst
     values = {"flags": rst.flags, "window": rst.window, "ip_id": rst.ip_id, "tos": rst.tos}
     plain = rst.flags in ("R", "RA") and not (rst.window or rst.options or rst.payload_len)
-    if plain and rst.tos == LOW_DELAY and SSH not in (rst.src.port, rst.dst.port):
+    if plain and rst.tos == LOW_DELAY and not _asks_low_delay(reset, half):
         text = "TOS 0x10, window 0, no options: as pf's 'block return-rst' sends it"
         return Observation("make", "pf-not-its-stack" if is_linux(reset) else "pf", text, values)
     if not is_bare(rst) and not _is_refusal(reset, half):
@@ -417,7 +427,7 @@ def _bare(reset: Reset, half: Half | None) -> Observation | None:
     shape = f"the shape of a Linux host without such a socket ({numbers})"
     name, linux = stack_name(reset), is_linux(reset)
     ours = reset.baseline.ours
-    unasked = facts.answers_nothing(rst.seq, reset.our_acks or facts.our_acks(reset))
+    unasked = facts.is_unasked(reset)
     if ours is not None and ours.strange:
         unasked = False  # what we sent with odd numbers is answered, too
     if half is not None and linux and unasked:
@@ -430,6 +440,20 @@ def _bare(reset: Reset, half: Half | None) -> Observation | None:
         text = f"R, {numbers}: what a host without such a socket sends, some also give up one so"
         return Observation("make", "bare-any-stack", text, values)
     return Observation("make", "bare", f"{shape}; a firewall's REJECT looks the same", values)
+
+
+def _asks_low_delay(reset: Reset, half: Half | None) -> bool:
+    """Whether the connection's own packets have that TOS.
+
+    Without a socket Linux answers with the TOS of the packet that it answers (tcp_v4_send_reset()),
+    a socket resets with its own: sessions of ssh, telnet, file servers.
+    """
+    rst, ours, trigger = reset.rst, reset.baseline.ours, reset.trigger
+    if SSH in (rst.src.port, rst.dst.port):
+        return True  # its first packets have none yet
+    seen = [*(ours.recent if ours else ()), *(half.recent if half else ())]
+    known = [one.tos for one in (*seen, *([trigger] if trigger else ())) if one.tos is not None]
+    return any(tos & ~ECN == LOW_DELAY for tos in known)
 
 
 def _is_refusal(reset: Reset, half: Half | None) -> bool:
@@ -458,12 +482,19 @@ def _clock(reset: Reset, half: Half | None) -> Observation | None:
     wrong = []
     # Either it had waited, or the packet before it.
     least = slow * (seconds - (STALLED_S if step else QUEUED_S)) - 2
+    ours = reset.baseline.ours
+    if 0 < step < least and tsecr and ours is not None and tsecr in _our_stamps(ours):
+        text = (
+            f"its TSval {tsval} goes on from the peer's {last}, and its TSecr is ours, but its "
+            f"clock had stood still for seconds of the {age_text(round(seconds * 1e9))} since: as "
+            "of a machine that was suspended or paused"
+        )
+        return Observation("make", None, text, {**values, "stood_still": True})
     if not max(0, least) <= step <= fast * (seconds + STALLED_S) + 2:
         wrong.append(
             f"its TSval {tsval} is not of the peer's clock, which was at {last} "
             f"{age_text(round(seconds * 1e9))} before"
         )
-    ours = reset.baseline.ours
     if ours is not None and ours.clock and tsecr:
         first, (newest, newest_ns) = ours.clock[0][0], ours.clock[-1]
         values["our_tsval"] = newest
@@ -474,6 +505,11 @@ def _clock(reset: Reset, half: Half | None) -> Observation | None:
     if wrong:
         return Observation("make", "timestamps-wrong", "; ".join(wrong), values)
     return Observation("make", None, "its timestamps go on as the peer's", values)
+
+
+def _our_stamps(ours: Half) -> set[int | None]:
+    """What our last packets had for timestamps: the peer's socket echoes the newest it has."""
+    return {seen.tsval for seen in ours.recent} | {tsval for tsval, _ in ours.clock[-1:]}
 
 
 def _wrong_for_its_stack(reset: Reset, half: Half | None) -> Observation | None:
@@ -521,7 +557,7 @@ def _wrong_for_linux(reset: Reset, half: Half) -> list[str]:
     socket goes on with its IDs, with DF and with the agreed timestamps.
     """
     rst, wrong = reset.rst, []
-    if rst.df is False:
+    if rst.df is False and half.df_always:
         wrong.append(f"no DF (IP ID {rst.ip_id})")
     if "A" not in rst.flags and rst.window:
         wrong.append(f"no ACK, but a window ({rst.window})")
@@ -535,7 +571,7 @@ def _wrong_for_linux(reset: Reset, half: Half) -> list[str]:
     if not is_live(rst.flags, rst.seq):
         return wrong
     step = facts.id_step(rst.ip_id, half)
-    if step is not None and not 1 <= step <= facts.MISSED_IDS:
+    if step is not None and not 1 <= step <= facts.missed_ids(reset):
         wrong.append(f"IP ID {rst.ip_id}, where its socket would go on from {facts.last_id(half)}")
     if facts.are_stamps_agreed(reset) and not is_stamped(rst):
         wrong.append(_NO_STAMP)
@@ -549,11 +585,15 @@ def _live(
     rst = reset.rst
     if rst.flags not in ("RA", "RAP") or not is_live(rst.flags, rst.seq):
         return None
+    if _strange_id(reset, half) is not None:
+        return None
     stamped = is_stamped(rst)
     goes_on, last = continues(rst.ip_id, half), facts.last_id(half)
-    agrees = stamped == facts.are_stamps_agreed(reset) and (
-        rst.df is None or rst.df == half.df_always
+    stamps_fit = stamped == facts.are_stamps_agreed(reset) or (
+        # BSD's tcp_output() had none in a RST for long
+        not stamped and stack_name(reset) in ("macOS or iOS", "FreeBSD", "OpenBSD")
     )
+    agrees = stamps_fit and (rst.df is None or rst.df == half.df_always)
     stamp = ", and its timestamps too" if clock_is_right else ""
     windows = starts_at(rst.ttl) == 128 and rst.df and rst.window == 0
     if goes_on and agrees and not windows:
@@ -587,14 +627,18 @@ def _habits(reset: Reset, half: Half | None, values: dict[str, Any]) -> Observat
         text = f"the shape of a Windows host: IP ID {rst.ip_id} goes on from {last}, DF, window 0"
         return Observation("make", "windows", text, values)
     step = facts.id_step(rst.ip_id, half)
-    if goes_on or (step is not None and 1 <= step <= facts.MISSED_IDS):
+    if goes_on or (step is not None and 1 <= step <= facts.missed_ids(reset)):
         return Observation("make", "continues", f"IP ID {rst.ip_id} goes on from {last}", values)
+    strange = _strange_id(reset, half)
     plain = rst.flags in ("R", "RA") and not (rst.window or rst.options)
     known = half is not None and bool(half.packets) and rst.df in (None, half.df_always)
-    if plain and known and (rst.ip_id is None or rst.ip_id or not rst.df):
+    fits = strange is None and (rst.ip_id is None or rst.ip_id or not rst.df)
+    if plain and known and fits:
         text = "window 0, no options, and nothing in it that the peer's packets have not"
         return Observation("make", "plain-answer", text, values)
-    if rst.df is not False:
+    if rst.df is not False or (strange is not None and half is not None and not half.df_always):
+        if strange is not None:
+            return Observation("make", "id-stranger", strange, values)
         return None
     if rst.ip_id == 0 and not (half is not None and half.packets and not half.df_always):
         text = "IP ID 0 without DF: hand-made packets look like this"
@@ -606,6 +650,33 @@ def _habits(reset: Reset, half: Half | None, values: dict[str, Any]) -> Observat
         text = f"no DF, where all {plural(half.packets, 'packet')} of the peer had it"
         return Observation("make", "df-lost", text, values)
     return None
+
+
+def _strange_id(reset: Reset, half: Half | None) -> str | None:
+    """Why an IP ID is of another kind than the peer's packets have; None: it is not.
+
+    A host's answer for want of a socket may take its ID from another counter than sockets have.
+    """
+    ip_id = reset.rst.ip_id
+    known = [seen for seen in facts.numbered(half) if "S" not in seen.flags]
+    if ip_id is None or ip_id <= 1 or len(known) < KIND_OF_IDS:
+        return None
+    ids = [seen.ip_id or 0 for seen in known]
+    if not any(ids):
+        return f"IP ID {ip_id}, where the peer's last {len(ids)} packets have 0"
+    seconds = (reset.time_ns - known[0].time_ns) / 1e9
+    steps = [(newer - older) & 0xFFFF for newer, older in zip(ids, ids[1:])]
+    counting = all(
+        1 <= step <= older.segments + facts.MISSED_IDS for step, older in zip(steps, known[1:])
+    )
+    far = (ip_id - ids[0]) & 0xFFFF > BUSY_COUNTER * (1 + seconds)
+    one_counter = is_live(reset.rst.flags, reset.rst.seq) or stack_name(reset) == "Windows"
+    if not counting or not far or not one_counter:
+        return None
+    return (
+        f"IP ID {ip_id}, {age_text(round(seconds * 1e9))} after {ids[0]}, where the peer's last "
+        f"{len(ids)} packets count on from {ids[-1]}"
+    )
 
 
 # ---- copied ----
@@ -736,9 +807,11 @@ def _open(reset: Reset, half: Half, ours: Half | None) -> Observation:
     few = half.packets <= 2 and (ours is None or ours.packets <= 2)
     if few and half.syn_ns is not None and not any(seen.payload_len for seen in sent):
         return Observation("history", "handshake", "right after the handshake, before any data")
-    idle = facts.idle_ns(reset)
-    values = {"silent_ms": since_last / 1e6, "idle_s": None if idle is None else idle / 1e9}
-    if idle is not None and idle >= facts.IDLE_NS:
+    values = {"silent_ms": since_last / 1e6, "idle_s": None}
+    if (idle := facts.idle_ns(reset)) is not None:
+        values["idle_s"] = idle / 1e9
+    idle = facts.outlived_ns(reset)
+    if idle is not None:
         text = f"the connection had been idle for {age_text(idle)}"
         return Observation("history", "idle", text, values)
     if _unanswered(ours, half, since_last):
@@ -898,7 +971,7 @@ def _next_number(reset: Reset) -> Observation | None:
 
 def _moves_on(reset: Reset) -> Observation | None:
     """Several RSTs beyond all that we acknowledged: guesses at our window, no next number."""
-    if not reset.siblings:
+    if not reset.siblings or facts.lacks_ours(reset):
         return None
     together = sorted((*reset.siblings, reset), key=lambda other: other.time_ns)
     acks = reset.our_acks or facts.our_acks(reset)
@@ -1123,6 +1196,8 @@ def _may_answer_a_stray(reset: Reset, later: Seen) -> bool:
     rst, ours = reset.rst, reset.baseline.ours
     if is_stamped(rst):
         return False  # answers carry none (tcp_v4_send_reset)
+    if facts.lacks_ours(reset):
+        return True
     recent = ours.recent if ours is not None and reset.baseline.scope is Scope.FLOW else ()
     acking = [seen for seen in recent if "A" in seen.flags]
     asked = [seen for seen in acking if seen.ack == rst.seq]
@@ -1151,7 +1226,8 @@ def _reset_again(reset: Reset) -> Observation | None:
         gap = abs(other.time_ns - reset.time_ns)
         moved = other.rst.ip_id is None or other.rst.ip_id != rst.ip_id
         stamped = is_stamped(rst) and other.rst.options != rst.options
-        if other.rst.seq == rst.seq and gap >= REPEAT_NS and (moved or stamped):
+        answered = not is_linux(reset) and _sent_between(reset, other)
+        if other.rst.seq == rst.seq and gap >= REPEAT_NS and (moved or stamped) and not answered:
             text = f"the same live RST came again, {age_text(gap)} apart: only data is sent again"
             return Observation("aftermath", "reset-again", text, {"apart_ms": gap / 1e6})
     half = flow_half(reset)
@@ -1166,6 +1242,13 @@ def _reset_again(reset: Reset) -> Observation | None:
         return None
     text = f"{len(ids)} RST+ACK with IP IDs of no one counter: a Linux host's socket resets once"
     return Observation("aftermath", "live-twice", text, {"ip_ids": ids[:8]})
+
+
+def _sent_between(one: Reset, other: Reset) -> bool:
+    """Whether we sent something between two RSTs: many stacks answer that so, without a socket."""
+    first, second = sorted((one, other), key=lambda reset: reset.time_ns)
+    ours = second.baseline.ours
+    return ours is not None and ours.last_ns > first.time_ns
 
 
 def _unprovoked(reset: Reset) -> Observation | None:

@@ -29,6 +29,8 @@ CLOSED_LOCALLY = frozenset({"no-socket", "no-connection", "data-after-close"})
 """Causes of what this end sent that its own close explains."""
 
 
+LATE = "came too late"
+
 OWN_FIREWALL = "the peer's own firewall rejected it"
 
 
@@ -42,6 +44,7 @@ class Deed(enum.Enum):
     REUSED = "ports-reused"
     NO_HANDSHAKE = "no-handshake"
     FORGOT = "forgot"
+    GAVE_UP = "gave-up"
     NO_CONNECTION = "no-connection"
     ABORTED = "aborted"
     FIREWALL = "own-firewall"
@@ -205,6 +208,14 @@ def deed(reset: Reset) -> tuple[Deed, str]:
     if reset.cause.name == "connection-refused" and rst.flags == "RA":
         text = "the peer refused: nothing listens there, or (of Windows) its backlog is full"
         return Deed.REFUSED, text
+    tries = _tried_in_vain(reset)
+    if tries is not None:
+        return Deed.GAVE_UP, tries
+    found = closed(reset)
+    late = facts.answers_ours(rst, reset.baseline.ours) and _ours(reset) == "our data"
+    # Linux answers without a socket in another shape; others with what looks like a socket's.
+    if found is not None and found.by == "peer" and late and not facts.is_linux(reset):
+        return Deed.CLOSED, f"the peer had closed ({_closed_words(reset, found)}); our data {LATE}"
     if "A" in rst.flags:
         text = (
             "the peer aborted a live connection (closed with unread data, SO_LINGER 0, or killed)"
@@ -216,7 +227,7 @@ def deed(reset: Reset) -> tuple[Deed, str]:
 def _without_socket(reset: Reset) -> tuple[Deed, str]:
     """Why the peer's host had no such socket (tcp_v4_send_reset)."""
     trigger = without_ecn(reset.trigger.flags) if reset.trigger is not None else ""
-    if trigger == "S":
+    if reset.cause.name == "connection-refused" or (trigger == "S" and "A" in reset.rst.flags):
         return Deed.REFUSED, "the peer refused: no socket listens there"
     if reset.kind is Kind.FORWARDED:
         return Deed.NO_CONNECTION, "the peer has no such connection"
@@ -232,24 +243,46 @@ def _without_socket(reset: Reset) -> tuple[Deed, str]:
     late = facts.answers_ours(reset.rst, reset.baseline.ours) is not False
     if found is not None and found.by == "peer":
         text = f"the peer had closed ({_closed_words(reset, found)})"
-        more = f"; {_ours(reset)} came too late" if late else ": it no longer has such a connection"
+        more = f"; {_ours(reset)} {LATE}" if late else ": it no longer has such a connection"
         return Deed.CLOSED, text + more
+    half = flow_half(reset)
+    if found is not None and half is not None and half.fin_ns is not None:
+        words = _closed_words(reset, found)
+        return Deed.CLOSED, f"both ends had closed (ours: {words}); {_ours(reset)} {LATE}"
     if reset.we_reset_ns is not None:
         age = age_text(reset.time_ns - reset.we_reset_ns)
         return Deed.WE_RESET, f"this end had reset it {age} before: the peer has no such connection"
     before = [seen for seen in reset.earlier if seen.time_ns <= reset.time_ns]
     if before:
         return Deed.RESET, _reset_before(reset, before)
-    if trigger == "SA":
+    if trigger == "SA" and reset.trigger is not None and reset.rst.seq == reset.trigger.ack:
         return Deed.NO_HANDSHAKE, "the peer knows no such handshake (it answers our SYN-ACK)"
     if not late:
         text = "the peer has no such connection (it answers none of our last packets)"
         return Deed.NO_CONNECTION, text
-    idle = facts.idle_ns(reset)
-    if idle is not None and idle >= facts.IDLE_NS:
+    idle = facts.outlived_ns(reset)
+    if idle is not None:
         text = f"the peer no longer has such a connection, after {idle_text(idle)} without a packet"
         return Deed.FORGOT, text
     return Deed.NO_CONNECTION, "the peer has no such connection"
+
+
+def _tried_in_vain(reset: Reset) -> str | None:
+    """What the peer had sent again and again, and nothing of ours came; None: nothing is known."""
+    half, ours = flow_half(reset), reset.baseline.ours
+    if half is None or ours is None or is_bare(reset.rst):
+        return None
+    after = [seen for seen in half.recent if ours.last_ns < seen.time_ns <= reset.time_ns]
+    if len(after) < GIVEN_UP or len({(seen.seq, seen.payload_len) for seen in after}) > 1:
+        return None
+    probes = half.end is not None and after[0].seq == (half.end - 1) & 0xFFFFFFFF
+    if not after[0].payload_len and not probes:
+        return None
+    what = "keepalive probes" if probes and after[0].payload_len <= 1 else "data"
+    return (
+        f"the peer gave up: its {what}, sent again and again for "
+        f"{age_text(reset.time_ns - after[-1].time_ns)} or longer, had no answer from us"
+    )
 
 
 def _reset_before(reset: Reset, before: list[Seen]) -> str:
@@ -264,7 +297,7 @@ def _reset_before(reset: Reset, before: list[Seen]) -> str:
             f"come {age} before, perhaps at its end too"
         )
     age = age_text(reset.time_ns - own[-1].time_ns)
-    return f"the peer had reset it {age} before; {_ours(reset)} came too late"
+    return f"the peer had reset it {age} before; {_ours(reset)} {LATE}"
 
 
 def _ours(reset: Reset) -> str:

@@ -164,7 +164,8 @@ class Half:
     is no blind sender. `new_syn` is the newest SYN (without ACK) with another sequence number that
     came while the connection lived. `clock` is (TSval, time) of the first and of the newest packet
     with timestamps. `checksums_wrong`, of captures only: every packet that was looked at (the first
-    4 whole ones) has a wrong TCP checksum; false where one was right. Times are CLOCK_REALTIME.
+    4 whole ones) has a wrong TCP checksum; false where one was right. `confirmed_ns`, of captures
+    only too, is when it was `confirmed`. Times are CLOCK_REALTIME.
     """
 
     packets: int
@@ -193,6 +194,7 @@ class Half:
     clock: tuple[tuple[int, int], ...] = ()
     checksums_wrong: bool | None = None
     acked: int | None = None
+    confirmed_ns: int | None = None
 
 
 @record

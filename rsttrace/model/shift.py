@@ -12,7 +12,16 @@ from typing import Any
 from rsttrace.model.reset import Reset
 
 DATES = frozenset(
-    {"time_ns", "first_ns", "last_ns", "syn_ns", "fin_ns", "strange_ns", "we_reset_ns"}
+    {
+        "time_ns",
+        "first_ns",
+        "last_ns",
+        "syn_ns",
+        "fin_ns",
+        "strange_ns",
+        "we_reset_ns",
+        "confirmed_ns",
+    }
 )
 """Members that are CLOCK_REALTIME (nanoseconds). Others named ``…_ns`` are durations."""
 

@@ -478,7 +478,9 @@ def segment(step: Step) -> Segment:
 
 def live(half: Half | None) -> Half | None:
     """Without what only a capture can tell."""
-    return None if half is None else dataclasses.replace(half, checksums_wrong=None)
+    return (
+        None if half is None else dataclasses.replace(half, checksums_wrong=None, confirmed_ns=None)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -218,7 +218,10 @@ def test_a_program_that_has_ended_closed_nothing(process: Process | None, line: 
     [
         (closed(flow(rst(ip_id=0))), advice.DEEDS[Deed.CLOSED]),
         (flow(rst(ip_id=0), we_reset_ns=TIME - 1), advice.DEEDS[Deed.WE_RESET]),
-        (flow(rst(ip_id=0), trigger=seen(flags="S")), advice.MADE_HERE[Kind.SENT_PASSIVE]),
+        (
+            flow(rst(flags="RA", seq=0, ip_id=0), trigger=seen(flags="S")),
+            advice.MADE_HERE[Kind.SENT_PASSIVE],
+        ),
     ],
 )
 def test_what_history_explains_needs_no_look_into_the_other_namespace(

@@ -67,6 +67,21 @@ TAKEN_OFF = dataclasses.replace(half(syn_options=LINUX_SYN), timestamps=True)
 WINDOWS = steady(111, syn_options=WINDOWS_SYN)
 STAMPS = "nop,nop,TS val 1 ecr 2"
 
+
+def zeros(options: str | None) -> Half:
+    """The peer's direction, with IP ID 0 in all packets."""
+    return half(recent=(seen(ip_id=0), seen(ip_id=0), seen(ip_id=0)), syn_options=options)
+
+
+def counted(ip_id: int, seconds: float = 0.05, ttl: int = 240, flags: str = "RA") -> Reset:
+    """The RST of a peer whose IP IDs count on by one with each packet."""
+    times = [b.TIME - round(seconds * b.SECOND) - back for back in range(3)]
+    recent = tuple(seen(ttl=ttl, ip_id=900 - at, time_ns=ns) for at, ns in enumerate(times))
+    options = WINDOWS_SYN if ttl == 111 else "mss 536"
+    theirs = steady(ttl, recent=recent, syn_options=options, confirmed=True)
+    return flow(rst(flags=flags, ip_id=ip_id, ttl=ttl), theirs=theirs)
+
+
 Rows = list[tuple[str, Reset, Optional[str]]]
 
 
@@ -345,6 +360,31 @@ MAKE: Rows = [
         flow(rst(ip_id=0, seq=1001), theirs=LINUX),
         "bare-unasked",
     ),
+    (
+        "RA, ID 0 where the peer's are",
+        flow(rst(flags="RA", ip_id=0), theirs=zeros(FREEBSD_SYN)),
+        "live-plain",
+    ),
+    (
+        "RA, an ID where all of the peer's are 0",
+        flow(rst(flags="RA", ip_id=61111), theirs=zeros(FREEBSD_SYN)),
+        "id-stranger",
+    ),
+    (
+        "R, an ID where all of the peer's are 0",
+        flow(rst(ip_id=61111), theirs=zeros(None)),
+        "id-stranger",
+    ),
+    (
+        "R, an ID where the peer's last two are 0",
+        flow(rst(ip_id=61111), theirs=half(recent=(seen(ip_id=0), seen(ip_id=0)))),
+        "plain-answer",
+    ),
+    ("live, an ID far off the counter", counted(61111), "id-stranger"),
+    ("live, an ID on the counter of a busy host", counted(3000), "plain-answer"),
+    ("live, far off the counter, a while later", counted(61111, seconds=60), "plain-answer"),
+    ("R, far off the counter of sockets", counted(61111, flags="R"), "plain-answer"),
+    ("R, far off Windows's one counter", counted(61111, flags="R", ttl=111), "id-stranger"),
     ("of an old kernel, with a counter", flow(rst(ip_id=31000), theirs=LINUX), "plain-answer"),
     (
         "a peer that never sets DF",
@@ -386,7 +426,7 @@ MAKE: Rows = [
     (
         "IPv6, live, a BSD puts no timestamps into resets",
         flow(rst6(flags="RA"), theirs=half(timestamps=True, syn_options=FREEBSD_SYN)),
-        "plain-answer",
+        "live-plain",
     ),
     ("Windows", flow(rst(ip_id=23404, ttl=111), theirs=steady(111)), "windows"),
     (

@@ -57,6 +57,7 @@ from rsttrace.model import (
     Scope,
     Seen,
     Share,
+    TtlCount,
     Verdict,
 )
 from tests.unit import builders as b
@@ -904,6 +905,7 @@ def random_half(draw: random.Random) -> Half | None:
         mac=draw.choice((None, MAC, OTHER_MAC)),
         ifindex=draw.choice((None, 2)),
         recent=tuple(random_seen(draw) for _ in range(draw.randrange(5))),
+        ttls=tuple(TtlCount(ttl, draw.choice((1, 2, 50)), b.TIME - 1, b.TIME) for ttl in ttls),
     )
 
 

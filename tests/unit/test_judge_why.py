@@ -11,10 +11,12 @@ from rsttrace.judge.verdict import judge
 from rsttrace.judge.why import Deed
 from rsttrace.model import Cause, Half, Kind, MadeHere, Note, Origin, Process, Reset, Seen, Socket
 from tests.unit.builders import (
+    LINUX_SYN,
     MS,
     OUR_DATA,
     SECOND,
     TIME,
+    WINDOWS_SYN,
     among,
     changed,
     closed,
@@ -37,6 +39,43 @@ REFUSED = Cause("connection-refused", "the connection was refused")
 NO_SOCKET = Cause("no-socket", "no such connection here (answer to data)", "NO_SOCKET")
 THEIR_DATA = seen(time_ns=TIME - 100_000, seq=1000, ack=5000, payload_len=19)
 NEW_SYN = seen(flags="S", time_ns=TIME - 30 * MS, seq=70_001_000, ttl=43, payload_len=0)
+
+
+REFUSAL = rst(flags="RA", seq=0, ip_id=0)
+OUR_SYN_ACK = seen(flags="SA", payload_len=0, ack=BARE.seq)
+PROBE = seen(flags="A", seq=1000, payload_len=0)
+
+
+def tried(packet: Seen, times: int) -> Reset:
+    """The peer sends the same packet every second, and then resets with its own number."""
+    sent = [
+        dataclasses.replace(packet, time_ns=TIME - (back + 1) * SECOND) for back in range(times)
+    ]
+    theirs = half(recent=tuple(sent), end=1001)
+    return flow(
+        rst(flags="RA", seq=1001, ip_id=23404),
+        theirs=theirs,
+        ours=our_half(
+            recent=(dataclasses.replace(OUR_DATA, time_ns=TIME - 60 * SECOND),), last_ns=0
+        ),
+    )
+
+
+def answered(fin_ago_ns: int, options: str) -> Reset:
+    """The peer closes, our data follows, and a live socket's RST answers it."""
+    fin = TIME - fin_ago_ns
+    data = dataclasses.replace(OUR_DATA, time_ns=TIME - MS)
+    return flow(
+        rst(flags="RA", ip_id=23404, ack=(data.seq + data.payload_len) & 0xFFFFFFFF),
+        theirs=half(
+            recent=(seen(time_ns=fin, flags="FA", payload_len=0),),
+            fin_ns=fin,
+            syn_options=options,
+            syn_ttl=111 if options == WINDOWS_SYN else 47,
+        ),
+        ours=our_half(recent=(data,)),
+        trigger=data,
+    )
 
 
 def idle_before_fin(seconds: float, fin_ago_ns: int = 10 * MS) -> Reset:
@@ -99,7 +138,9 @@ def test_the_first_fin_says_who_closed() -> None:
     found = judge(both)
     assert found.cause is not None
     assert (found.cause.closed_by, found.cause.closed_ms) == ("local", 8.0)
-    assert "had closed" not in found.summary
+    assert (
+        found.summary == "both ends had closed (ours: FIN 8.0 ms before); our packet came too late"
+    )
 
 
 def test_a_fin_that_came_later_closed_nothing() -> None:
@@ -125,11 +166,27 @@ def test_what_came_too_late(trigger: Seen | None, what: str) -> None:
 DEEDS = [
     (flow(BARE), Deed.NO_CONNECTION, "the peer has no such connection"),
     (flow(rst(ip_id=0, seq=5)), Deed.NO_CONNECTION, "answers none"),
-    (flow(BARE, trigger=seen(flags="S")), Deed.REFUSED, "no socket listens"),
-    (flow(BARE, trigger=seen(flags="SEW")), Deed.REFUSED, "no socket listens"),
+    (flow(REFUSAL, trigger=seen(flags="S")), Deed.REFUSED, "no socket listens"),
+    (flow(REFUSAL, trigger=seen(flags="SEW")), Deed.REFUSED, "no socket listens"),
+    (flow(BARE, trigger=seen(flags="S")), Deed.NO_CONNECTION, "no such connection"),
     (flow(rst(flags="RA", ip_id=7), cause=REFUSED), Deed.REFUSED, "nothing listens there, or"),
-    (flow(BARE, trigger=seen(flags="SA")), Deed.NO_HANDSHAKE, "no such handshake"),
-    (flow(BARE, trigger=seen(flags="SAE")), Deed.NO_HANDSHAKE, "no such handshake"),
+    (flow(BARE, trigger=OUR_SYN_ACK), Deed.NO_HANDSHAKE, "no such handshake"),
+    (
+        flow(BARE, trigger=dataclasses.replace(OUR_SYN_ACK, flags="SAE")),
+        Deed.NO_HANDSHAKE,
+        "no such handshake",
+    ),
+    (
+        flow(BARE, trigger=dataclasses.replace(OUR_SYN_ACK, ack=77)),
+        Deed.NO_CONNECTION,
+        "no such connection",
+    ),
+    (tried(THEIR_DATA, 3), Deed.GAVE_UP, "its data, sent again and again for 3.0 s or longer"),
+    (tried(PROBE, 4), Deed.GAVE_UP, "its keepalive probes, sent again and again for 4.0 s"),
+    (tried(THEIR_DATA, 2), Deed.ABORTED, "aborted a live connection"),
+    (tried(dataclasses.replace(PROBE, seq=1001), 4), Deed.ABORTED, "aborted a live connection"),
+    (answered(20 * MS, WINDOWS_SYN), Deed.CLOSED, "had closed (FIN 20.0 ms before); our data came"),
+    (answered(20 * MS, LINUX_SYN), Deed.ABORTED, "aborted a live connection"),
     (flow(BARE, we_reset_ns=TIME - 2 * MS), Deed.WE_RESET, "2.0 ms before"),
     (among(flow(BARE), (earlier_rst(),)), Deed.RESET, "the peer had reset it 1.0 ms before"),
     (
