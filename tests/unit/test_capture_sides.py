@@ -147,6 +147,26 @@ def test_a_rst_in_our_name_from_farther_away_was_not_sent(tmp_path: Path) -> Non
         assert directions(tmp_path, c.pcap(packets), local)[0] == [("received", c.PEER)]
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, "sent"),  # another interface of ours
+        ({"flags_ip": 0}, "received"),
+        ({"ttl": 128}, "received"),
+    ],
+    ids=["made like ours", "no DF", "another TTL"],
+)
+def test_a_rst_in_our_name_from_another_mac(
+    fields: dict[str, int], expected: str, tmp_path: Path
+) -> None:
+    talk = Talk(hops=17)
+    frames = [*talk.handshake(), talk.frame(0, "PA", b"x"), talk.frame(0, "PA", b"y")]
+    made = bytearray(talk.reset("R", side=0, **fields))
+    made[6:12] = bytes.fromhex("020000000066")
+    found, _ = directions(tmp_path, c.pcap([*frames, bytes(made)]))
+    assert [direction for direction, _ in found] == [expected]
+
+
 def test_what_comes_later_in_a_file_counts_for_its_beginning(tmp_path: Path) -> None:
     """The first RST has no flow; who is ours is known from what follows it."""
     packets = both_ways(Talk(hops=17))
