@@ -92,6 +92,8 @@ class Case:
     """One reset under judgement.
 
     `entry` is the id of the entry that first showed it, if any; `unwanted`: it was filtered then.
+    `forgotten`: its verdict does not change any more. Of a verdict given earlier only what a change
+    is told by is kept.
     """
 
     reset: Reset
@@ -100,6 +102,24 @@ class Case:
     entry: int | None = None
     touched: bool = False
     unwanted: bool = False
+    forgotten: bool = False
+
+    def judged(self, verdict: Verdict) -> None:
+        """This is its verdict now."""
+        self.verdict, self.touched = verdict, False
+
+    def decided(self, decide: Callable[[Reset], Verdict]) -> Verdict:
+        """A verdict on it; what was worked out for that is not kept: it waits for long, perhaps."""
+        verdict = decide(self.reset)
+        for reset in (self.reset, *self.reset.siblings):
+            reset.memo.clear()
+        return verdict
+
+    def let_go(self) -> None:
+        """It is forgotten: resets of one connection hold each other, and are let go of at once."""
+        self.forgotten = True
+        if self.verdict is not None:
+            self.reset.siblings = ()
 
 
 class History:
@@ -132,6 +152,7 @@ class History:
         self._probed: OrderedDict[tuple[object, str], Probed] = OrderedDict()
         self._failed: OrderedDict[int, Upstream] = OrderedDict()
         self._anew: list[Case] = []
+        self._told: list[Case] = []
 
     def add(self, item: Reset | LatePacket, now_ns: int) -> Case | None:
         """Take in what a source gave, in order of time. `now_ns`: of the clock that `due` reads.
@@ -203,22 +224,28 @@ class History:
         A case comes again only when its verdict has materially changed; its `entry` tells whether
         it has been shown.
         """
+        told, self._told = self._told, []
+        for case in told:
+            if case.verdict is not None:
+                case.verdict = _outline(case.verdict)
         while self._waiting and (
             now_ns is None or self._waiting[0].due_ns <= now_ns or len(self._waiting) > self._size
         ):
             case = self._waiting.popleft()
-            case.verdict, case.touched = self._decide(case.reset), False
-            case.reset.memo.clear()  # it waits for long, perhaps
+            case.judged(case.decided(self._decide))
+            if case.forgotten:
+                case.let_go()
+            self._told.append(case)
             yield case
         anew, self._anew = self._anew, []
         for case in anew:
             if not case.touched or case.verdict is None:
                 continue  # decided just now, or still waiting
+            verdict = case.decided(self._decide)
             case.touched = False
-            verdict = self._decide(case.reset)
-            case.reset.memo.clear()
             if _changed(case.verdict, verdict):  # against the one given last: small steps add up
-                case.verdict = verdict
+                case.judged(verdict)
+                self._told.append(case)
                 yield case
 
     def next_due_ns(self) -> int | None:
@@ -226,7 +253,7 @@ class History:
         return self._waiting[0].due_ns if self._waiting else None
 
     def _touch(self, case: Case) -> None:
-        if not case.touched:
+        if not case.touched and not case.forgotten:
             case.touched = True
             self._anew.append(case)
 
@@ -294,7 +321,10 @@ class History:
         self._flows[key] = [*cases, case]
         self._remembered += len(cases) + 1
         while self._remembered > self._size and len(self._flows) > 1:
-            self._remembered -= len(self._flows.popitem(last=False)[1])
+            forgotten = self._flows.popitem(last=False)[1]
+            self._remembered -= len(forgotten)
+            for other in forgotten:
+                other.let_go()
 
     def _join_peer(self, case: Case) -> None:
         key = (_identity(case.reset), case.reset.rst.src.ip)
@@ -465,6 +495,19 @@ def _same_connection(earlier: Reset, later: Reset) -> bool:
 def _other(reset: Reset) -> Other:
     assert reset.rst.ip_id is not None
     return Other(reset.rst.src.ip, reset.time_ns, reset.rst.ip_id, reset.rst.ttl)
+
+
+def _outline(verdict: Verdict) -> Verdict:
+    """What `_changed` looks at of an earlier verdict."""
+    asked = tuple(found for found in verdict.evidence if found.group == "asked")
+    return Verdict(
+        verdict.origin,
+        verdict.confidence,
+        verdict.score,
+        evidence=asked,
+        findings=verdict.findings,
+        authors=verdict.authors,
+    )
 
 
 def _changed(before: Verdict, after: Verdict) -> bool:

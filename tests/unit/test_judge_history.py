@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import random
+import weakref
 from typing import Any
 
 import pytest
@@ -463,6 +465,41 @@ def test_checks_of_different_services_are_kept_apart() -> None:
 # ---- whatever comes ----
 
 
+def test_what_is_forgotten_is_let_go_of_at_once() -> None:
+    """Resets of one connection hold each other, and cycles are looked for seldom."""
+    gc.collect()
+    gc.disable()
+    try:
+        history, known = History(size=10), []
+        for number in range(50):
+            for again in range(3):
+                item = one(number, b.TIME + again, ip_id=0)
+                known.append(weakref.ref(item))
+                history.add(item, 0)
+                del item
+            told(history, 0)
+        told(history, 0)
+        assert sum(item() is not None for item in known) <= 10 + 2 * SIBLINGS
+    finally:
+        gc.enable()
+
+
+def test_of_what_was_told_no_more_is_kept_than_a_change_is_told_by() -> None:
+    history = History()
+    history.add(one(0), 0)
+    (case,) = told(history, 0)
+    assert case.verdict is not None
+    before = case.verdict
+    assert before.evidence
+    assert told(history, 0) == []
+    assert not case.verdict.evidence
+    assert (case.verdict.origin, case.verdict.confidence) == (before.origin, before.confidence)
+    history.add(late(0, after_ns=1000), 0)
+    (again,) = told(history, 0)
+    assert again is case
+    assert case.verdict.evidence
+
+
 def test_memory_is_bounded() -> None:
     history = History(size=50)
     for number in range(500):
@@ -541,22 +578,22 @@ def random_items(draw: random.Random) -> list[Reset | LatePacket]:
 
 def final(items: list[Reset | LatePacket], history: History, batches: list[int]) -> list[Verdict]:
     """Every reset's last verdict, when so many items come at a time."""
-    known: dict[int, Case] = {}
+    known: dict[int, tuple[Case, Verdict | None]] = {}
     left = list(items)
     for size in [*batches, len(items)]:
         for item in left[:size]:
             history.add(item, 0)
         left = left[size:]
         for case in history.due(0):
-            known[id(case)] = case
+            known[id(case)] = case, case.verdict
     for case in history.due(None):
-        known[id(case)] = case
-    cases = sorted(known.values(), key=lambda case: case.reset.time_ns)
+        known[id(case)] = case, case.verdict
+    cases = sorted(known.values(), key=lambda told: told[0].reset.time_ns)
     assert len(cases) == sum(isinstance(item, Reset) for item in items)
     verdicts = []
-    for case in cases:
-        assert case.verdict is not None
-        verdicts.append(case.verdict)
+    for _, verdict in cases:
+        assert verdict is not None
+        verdicts.append(verdict)
     return verdicts
 
 
