@@ -96,14 +96,11 @@ INLINE void take_ipv6(struct parsed *p, const __u8 *ip)
 	__builtin_memcpy(p->t.daddr, ip + 24, 16);
 }
 
-/* The IP header says 0: a buffer of more than 64 kB (BIG TCP; of IPv6 since 5.19, until 7.0 with a
- * hop-by-hop header, of IPv4 since 6.3). What it holds, settle_length() finds out. */
-#define TOO_LONG_TO_SAY 0xffffffff
-
-INLINE __u32 total_v6(__u16 length)
-{
-	return length ? length + 40 : 0;
-}
+/* How long the packet in a buffer of so many bytes is, by its IP header. That says 0 of a buffer of more
+ * than 64 kB (BIG TCP; of IPv6 since 5.19, until 7.0 with a hop-by-hop header, of IPv4 since 6.3), which
+ * the packet then fills (iph_totlen()). */
+#define LENGTH_V4(says, buffer) ((says) ? (says) : (buffer))
+#define LENGTH_V6(says, buffer) ((says) ? (says) + 40 : (buffer))
 
 /* What a TCP header says, beside its ports. `headers`: bytes of all headers, `total`: of the packet,
  * as the IP header says. */
@@ -113,7 +110,7 @@ INLINE int fill_segment(struct parsed *p, __u8 offset, __u8 flags, __u32 headers
 	p->options_len = offset > 5 ? (offset - 5) * 4 : 0;
 	if ((flags & TH_RST) && (offset < 5 || total < headers))
 		return NO_TCP; /* malformed: the stack drops it unread */
-	p->payload_len = total > headers ? total - headers : total ? 0 : TOO_LONG_TO_SAY;
+	p->payload_len = total > headers ? total - headers : 0;
 	return PARSED;
 }
 
@@ -122,7 +119,7 @@ INLINE int fill_segment(struct parsed *p, __u8 offset, __u8 flags, __u32 headers
 
 /* The IP packet at l3, of which the bytes up to `end` are there: an unfragmented (or first-fragment)
  * TCP packet, or what else. */
-INLINE int parse_whole(const __u8 *l3, const __u8 *end, struct parsed *p)
+INLINE int parse_whole(const __u8 *l3, const __u8 *end, __u32 buffer, struct parsed *p)
 {
 	__u8 ip[40];
 	__u8 th[32];
@@ -141,7 +138,7 @@ INLINE int parse_whole(const __u8 *l3, const __u8 *end, struct parsed *p)
 		l3_len = (ip[0] & 15) * 4;
 		if (l3_len < 20)
 			return NO_TCP;
-		total = be16(ip + 2);
+		total = LENGTH_V4(be16(ip + 2), buffer);
 		p->tos = ip[1];
 		p->ttl = ip[8];
 		p->ip_id = be16(ip + 4);
@@ -154,7 +151,7 @@ INLINE int parse_whole(const __u8 *l3, const __u8 *end, struct parsed *p)
 		said = tcp_in_ipv6(l3, end, ip[6], &l3_len);
 		if (said != PARSED)
 			return said;
-		total = total_v6(be16(ip + 4));
+		total = LENGTH_V6(be16(ip + 4), buffer);
 		take_ipv6(p, ip);
 	} else {
 		return NO_TCP;
@@ -297,7 +294,8 @@ INLINE int parse_segment(const __u8 *w, const __u32 at, const __u8 *end, __u32 t
 			    at - WINDOW_BEFORE + offset * 4, total);
 }
 
-INLINE int parse_window(const __u8 *w, const __u8 *l3, const __u8 *end, struct parsed *p)
+INLINE int parse_window(const __u8 *w, const __u8 *l3, const __u8 *end, __u32 buffer,
+			struct parsed *p)
 {
 	const __u8 *ip = w + WINDOW_BEFORE;
 	__u8 next;
@@ -316,7 +314,8 @@ INLINE int parse_window(const __u8 *w, const __u8 *l3, const __u8 *end, struct p
 		p->ttl = BYTE(ip, 8);
 		copy_v4(p->t.saddr, WORD(ip, 12));
 		copy_v4(p->t.daddr, WORD(ip, 16));
-		return parse_segment(w, WINDOW_BEFORE + 20, end, FROM_BE16(HALF(ip, 2)), p);
+		return parse_segment(w, WINDOW_BEFORE + 20, end,
+				     LENGTH_V4(FROM_BE16(HALF(ip, 2)), buffer), p);
 	}
 	if (BYTE(ip, 0) >> 4 != 6 || l3 + 40 > end)
 		return UNUSUAL;
@@ -332,7 +331,7 @@ INLINE int parse_window(const __u8 *w, const __u8 *l3, const __u8 *end, struct p
 	*(__u64 *)(p->t.saddr + 8) = LONG(ip, 16);
 	*(__u64 *)p->t.daddr = LONG(ip, 24);
 	*(__u64 *)(p->t.daddr + 8) = LONG(ip, 32);
-	return parse_segment(w, WINDOW_BEFORE + 40, end, total_v6(FROM_BE16(HALF(ip, 4))), p);
+	return parse_segment(w, WINDOW_BEFORE + 40, end, LENGTH_V6(FROM_BE16(HALF(ip, 4)), buffer), p);
 }
 
 /* ---- the usual segment: acknowledges, perhaps with data ---- */
@@ -451,24 +450,13 @@ INLINE const __u8 *linear_end(const void *skb)
 	return GET(const __u8 *, skb, skb_head) + GET(__u32, skb, skb_tail);
 }
 
-/* The length of a buffer that its IP header does not tell: to the buffer's end, as the stack takes it
- * (iph_totlen()). `data`: where the buffer begins. */
-INLINE void settle_length(struct parsed *p, const void *skb, const __u8 *data)
-{
-	__u32 headers = p->l4 - data + 20 + p->options_len, length = GET(__u32, skb, skb_len);
-
-	p->payload_len = length > headers ? length - headers : 0;
-}
-
 /* The IP packet at l3 of this buffer. Whether it is an unfragmented (or first-fragment) TCP packet,
  * all headers of which are there. */
 INLINE int parse(const void *skb, const __u8 *l3, struct parsed *p)
 {
-	if (parse_whole(l3, linear_end(skb), p) != PARSED)
-		return 0;
-	if (p->payload_len == TOO_LONG_TO_SAY)
-		settle_length(p, skb, GET(const __u8 *, skb, skb_data));
-	return 1;
+	__u32 before = l3 - GET(const __u8 *, skb, skb_data); /* bytes of the buffer, or -20: behind it */
+
+	return parse_whole(l3, linear_end(skb), GET(__u32, skb, skb_len) - before, p) == PARSED;
 }
 
 #define TAGS_READ 8

@@ -151,7 +151,7 @@ INLINE const void *as_number(struct work *work, const void *address)
 }
 
 /* Headers that lie in pages: of a packet socket's ring, or of a network card that puts them there. */
-INLINE int read_pages(struct work *work, const void *skb, const __u8 *l3)
+INLINE int read_pages(struct work *work, const void *skb, const __u8 *l3, __u32 buffer)
 {
 #if TYPED && DYNPTR_FROM_SKB
 	const __u8 *data = as_number(work, MEMBER(const __u8 *, skb, skb_data));
@@ -168,7 +168,7 @@ INLINE int read_pages(struct work *work, const void *skb, const __u8 *l3)
 		return ELSEWHERE;
 	work->p.l3 = work->pages;
 	copy = *(const __u8 *volatile *)&work->p.l3; /* a number now, to the verifier */
-	return parse_whole(copy, copy + length, &work->p);
+	return parse_whole(copy, copy + length, buffer, &work->p);
 #else
 	return ELSEWHERE;
 #endif
@@ -179,16 +179,15 @@ INLINE int read_headers(struct work *work, const __u8 *window, const void *skb, 
 			const __u8 *l3)
 {
 	const __u8 *end = (const __u8 *)head + MEMBER(__u32, skb, skb_tail);
-	int said = window ? parse_window(window, l3, end, &work->p) : UNUSUAL;
+	const __u8 *data = as_number(work, MEMBER(const __u8 *, skb, skb_data));
+	__u32 buffer = MEMBER(__u32, skb, skb_len) - (__u32)(l3 - data);
+	int said = window ? parse_window(window, l3, end, buffer, &work->p) : UNUSUAL;
 
 	work->p.shinfo = head + MEMBER(__u32, skb, skb_end);
 	if (said == UNUSUAL)
-		said = parse_whole(l3, end, &work->p);
+		said = parse_whole(l3, end, buffer, &work->p);
 	if (said == ELSEWHERE && MEMBER(__u32, skb, skb_data_len))
-		said = read_pages(work, skb, l3);
-	if (said == PARSED && work->p.payload_len == TOO_LONG_TO_SAY)
-		settle_length(&work->p, skb, work->p.l3 -
-			      (l3 - (const __u8 *)as_number(work, MEMBER(const __u8 *, skb, skb_data))));
+		said = read_pages(work, skb, l3, buffer);
 	return said;
 }
 
