@@ -51,8 +51,8 @@ static void read(const __u8 *window, int length, struct parsed *p)
 	int said;
 
 	memset(&quick, 0, sizeof(quick));
-	assert(parse_whole(l3, l3 + length, p) == PARSED);
-	said = parse_window(window, l3, l3 + length, &quick);
+	assert(parse_whole(l3, l3 + length, length, p) == PARSED);
+	said = parse_window(window, l3, l3 + length, length, &quick);
 	assert(said == PARSED || (said == UNUSUAL && l3[0] != 0x45));
 	assert(said == UNUSUAL || !memcmp(p, &quick, sizeof(quick)));
 }
