@@ -34,7 +34,8 @@ def journald() -> Iterator[Journald]:
 def traced(lab: Lab, journald: Journald) -> Iterator[Tracer]:
     """A tracer that writes to this journal, of the lab's client."""
     command = [*journald.through, *TRACE, "--journal"]
-    tracer = Tracer("--netns", str(lab.inode(CLIENT)), program=command)
+    # journald adds what it knows of a process that root names
+    tracer = Tracer("--netns", str(lab.inode(CLIENT)), "--keep-root", program=command)
     try:
         yield tracer
     finally:
