@@ -67,8 +67,8 @@ def journal_fields(
 
     `message` is the line for people. ``RSTTRACE_JSON`` is the whole entry, as ``-o json`` has it,
     with the `run`. ``OBJECT_PID``, sent by root, makes journald add what it knows of that process
-    (systemd.journal-fields(7)): ``journalctl -u`` of its unit shows the entry. It is given where the
-    kernel's process ids are also journald's (`same_pids`).
+    (systemd.journal-fields(7)): ``journalctl -u`` of its unit shows the entry. It is given where
+    the kernel's process ids are also journald's (`same_pids`).
     """
     made = entry_object(entry)
     fields = [
