@@ -96,11 +96,11 @@ INLINE void take_ipv6(struct parsed *p, const __u8 *ip)
 	__builtin_memcpy(p->t.daddr, ip + 24, 16);
 }
 
-/* How long the packet in a buffer of so many bytes is, by its IP header. That says 0 of a buffer of more
- * than 64 kB (BIG TCP; of IPv6 since 5.19, until 7.0 with a hop-by-hop header, of IPv4 since 6.3), which
- * the packet then fills (iph_totlen()). */
-#define LENGTH_V4(says, buffer) ((says) ? (says) : (buffer))
-#define LENGTH_V6(says, buffer) ((says) ? (says) + 40 : (buffer))
+/* How long the packet in a buffer of so many bytes is, by its IP header. That says 0 of what is longer
+ * than it can say (BIG TCP; of IPv6 since 5.19, until 7.0 with a hop-by-hop header, of IPv4 since 6.3),
+ * which then fills the buffer (iph_totlen()); of anything else 0 is wrong, and every stack drops it. */
+#define LENGTH_V4(says, buffer) ((says) || (buffer) <= 0xffff ? (says) : (buffer))
+#define LENGTH_V6(says, buffer) ((says) || (buffer) <= 0xffff + 40 ? (says) + 40 : (buffer))
 
 /* What a TCP header says, beside its ports. `headers`: bytes of all headers, `total`: of the packet,
  * as the IP header says. */
@@ -454,7 +454,8 @@ INLINE const __u8 *linear_end(const void *skb)
  * all headers of which are there. */
 INLINE int parse(const void *skb, const __u8 *l3, struct parsed *p)
 {
-	__u32 before = l3 - GET(const __u8 *, skb, skb_data); /* bytes of the buffer, or -20: behind it */
+	/* TCP takes the IP header off: then the data begin behind l3, and this is below 0. */
+	__u32 before = l3 - GET(const __u8 *, skb, skb_data);
 
 	return parse_whole(l3, linear_end(skb), GET(__u32, skb, skb_len) - before, p) == PARSED;
 }

@@ -21,6 +21,7 @@ from rsttrace.kernel.decode import Context
 from rsttrace.limits import IDLE_REUSE_NS, LATE_FOR_NS
 from rsttrace.model import Half, LatePacket, Peer
 from rsttrace.tcp import RST
+from tests.unit.builders import ipv4_bytes, ipv6_bytes, tcp_bytes
 from tests.unit.captures import ETHERNET, SECOND, START_NS, Talk
 from tests.unit.flow_header import build, needs_compiler
 
@@ -55,6 +56,16 @@ static void read(const __u8 *window, int length, struct parsed *p)
 	said = parse_window(window, l3, l3 + length, length, &quick);
 	assert(said == PARSED || (said == UNUSUAL && l3[0] != 0x45));
 	assert(said == UNUSUAL || !memcmp(p, &quick, sizeof(quick)));
+}
+
+/* The payload of a packet in a buffer of so many bytes. */
+__u32 payload(const __u8 *window, __u32 buffer)
+{
+	const __u8 *l3 = window + WINDOW_BEFORE;
+	struct parsed p = {};
+
+	assert(parse_whole(l3, l3 + 100, buffer, &p) == PARSED);
+	return p.payload_len;
 }
 
 /* An IP packet comes in: what learn() and fill_baseline() of baseline.c do with it. */
@@ -585,3 +596,28 @@ def test_the_usual_packet_is_among_them(library: Any) -> None:
         script = Script(family=family).shake().data(1, 3).data(0, 2)
         compare(Kernel(library), Captured(), script.steps, family)
         assert library.usual_count() - before == 5  # all after the handshake
+
+
+@pytest.mark.parametrize(
+    ("says", "buffer", "payload"),
+    [
+        (1, 60, 1),
+        (1, 100_000, 1),
+        (0, 100_000, 100_000),
+        (0, 60, 0),
+        (0, 0xFFFF - 40, 0),
+    ],
+    ids=["said", "said of a long buffer", "too long to be said", "wrong", "as long as can be said"],
+)
+@pytest.mark.parametrize("family", [4, 6])
+def test_how_much_a_packet_holds(
+    family: int, says: int, buffer: int, payload: int, library: Any
+) -> None:
+    """`says`: bytes of payload by the IP header, 0 where that has no length at all."""
+    headers = 40 if family == 4 else 60
+    if family == 4:
+        ip = ipv4_bytes(length=says and says + headers)
+    else:
+        ip = ipv6_bytes(payload=says and says + 20)
+    window = bytes(16) + ip + tcp_bytes("A") + bytes(64)  # WINDOW_BEFORE
+    assert library.payload(window, buffer + headers) == payload
