@@ -53,6 +53,9 @@ IDLE_NS = 60_000_000_000
 """A connection that said nothing for so long is idle. Linux's masquerading and most load balancers
 forget one after minutes (350 s AWS, 4 min Azure), some after one."""
 
+AS_LONG = 1.1
+"""A silence that is no more than so many times as long as one before is no longer than that."""
+
 ALIVE_NS = 1_000_000_000
 """A peer that sent something so short a time ago is alive."""
 
@@ -506,8 +509,8 @@ def repeats_ours(ip_id: int | None, reset: Reset) -> bool:
 
 
 @once
-def idle_ns(reset: Reset) -> int | None:
-    """How long nothing was sent either way before the RST or before the packet it answers, in ns.
+def _silences(reset: Reset) -> tuple[int, int] | None:
+    """The longest silence that ended before the RST or the packet it answers, and the last, in ns.
 
     None where no packet is known to compare with.
     """
@@ -523,37 +526,29 @@ def idle_ns(reset: Reset) -> int | None:
     )
     if not times:
         return None
-    silences = [later - earlier for earlier, later in zip(times, [*times[1:], reset.time_ns])]
+    gaps = [later - earlier for earlier, later in zip(times, [*times[1:], reset.time_ns])]
     # Our packet may have been sent several times before the answer came: the longest silence
     # counts that has nothing but packets of ours after it.
-    last = max((seen.time_ns for seen in theirs.recent), default=times[0])
-    return max(gap for start, gap in zip(times, silences) if start >= min(last, times[-1]))
+    last = min(max((seen.time_ns for seen in theirs.recent), default=times[0]), times[-1])
+    outlived = max((gap for start, gap in zip(times, gaps) if start < last), default=0)
+    return outlived, max(gap for start, gap in zip(times, gaps) if start >= last)
 
 
-@once
-def survived_ns(reset: Reset) -> int:
-    """The longest silence, in ns, that the connection is known to have outlived."""
-    ours, theirs = reset.baseline.ours, flow_half(reset)
-    seen = [
-        (seen.time_ns, half is theirs)
-        for half in (ours, theirs)
-        if half is not None
-        for seen in half.recent
-        if seen.time_ns <= reset.time_ns
-    ]
-    seen.sort()
-    last = max((time_ns for time_ns, is_theirs in seen if is_theirs), default=0)
-    times = [time_ns for time_ns, _ in seen if time_ns <= last]
-    return max((later - earlier for earlier, later in zip(times, times[1:])), default=0)
+def idle_ns(reset: Reset) -> int | None:
+    """How long nothing was sent either way before the RST or before the packet it answers, in ns.
+
+    None where no packet is known to compare with.
+    """
+    found = _silences(reset)
+    return None if found is None else found[1]
 
 
-@once
-def outlived_ns(reset: Reset) -> int | None:
-    """`idle_ns`, where it is long, and longer than silences that the connection had outlived."""
-    idle = idle_ns(reset)
-    if idle is None or idle < IDLE_NS or idle <= 1.1 * survived_ns(reset):
+def not_outlived_ns(reset: Reset) -> int | None:
+    """`idle_ns`, where it is long, and longer than a silence that the connection had outlived."""
+    found = _silences(reset)
+    if found is None or found[1] < IDLE_NS or found[1] <= AS_LONG * found[0]:
         return None
-    return idle
+    return found[1]
 
 
 def is_provoked(reset: Reset) -> bool | None:

@@ -193,7 +193,7 @@ def idle_timeout(reset: Reset, decided: Decided) -> Evidence | None:
     """The connection had been silent for long: something on the path, or an end, gave it up."""
     if reset.kind.direction == "sent" and reset.kind is not Kind.SENT_PASSIVE:
         return None
-    idle = facts.outlived_ns(reset)
+    idle = facts.not_outlived_ns(reset)
     if idle is None or why.met_an_earlier_connection(reset):
         return None
     text = f"the connection had been idle for {age_text(idle)}: an idle timeout looks like this"

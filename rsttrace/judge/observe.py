@@ -89,6 +89,11 @@ SSH = 22
 QUEUED_S = 0.5
 """So many seconds longer than another packet one may have waited in queues on its way."""
 
+STOOD_STILL = (
+    "its timestamps go on as well, but the peer's clock had stood still meanwhile, as of a machine "
+    "that was suspended or paused"
+)
+
 STALLED_S = 10.0
 """The same where the path, or an end, had stalled in between: a radio, a full buffer, a machine
 that was paused. A forger who knows the clock so well has it right, or copies what he saw last."""
@@ -404,8 +409,7 @@ def make(reset: Reset) -> Observation:
         return wrong
     values = {"flags": rst.flags, "window": rst.window, "ip_id": rst.ip_id, "df": rst.df}
     if half is not None:
-        clock_is_right = clock is not None and not clock.values.get("stood_still")
-        live = _live(reset, half, clock_is_right, values)
+        live = _live(reset, half, clock, values)
         if live is not None:
             return live
     habits = _habits(reset, half, values)
@@ -484,12 +488,7 @@ def _clock(reset: Reset, half: Half | None) -> Observation | None:
     least = slow * (seconds - (STALLED_S if step else QUEUED_S)) - 2
     ours = reset.baseline.ours
     if 0 < step < least and tsecr and ours is not None and tsecr in _our_stamps(ours):
-        text = (
-            f"its TSval {tsval} goes on from the peer's {last}, and its TSecr is ours, but its "
-            f"clock had stood still for seconds of the {age_text(round(seconds * 1e9))} since: as "
-            "of a machine that was suspended or paused"
-        )
-        return Observation("make", None, text, {**values, "stood_still": True})
+        return Observation("make", None, STOOD_STILL, values)
     if not max(0, least) <= step <= fast * (seconds + STALLED_S) + 2:
         wrong.append(
             f"its TSval {tsval} is not of the peer's clock, which was at {last} "
@@ -504,7 +503,7 @@ def _clock(reset: Reset, half: Half | None) -> Observation | None:
             wrong.append(f"its TSecr {tsecr} is none that we sent ({first} to {newest})")
     if wrong:
         return Observation("make", "timestamps-wrong", "; ".join(wrong), values)
-    return Observation("make", None, "its timestamps go on as the peer's", values)
+    return Observation("make", None, "its timestamps go on, too", values)
 
 
 def _our_stamps(ours: Half) -> set[int | None]:
@@ -579,9 +578,9 @@ def _wrong_for_linux(reset: Reset, half: Half) -> list[str]:
 
 
 def _live(
-    reset: Reset, half: Half, clock_is_right: bool, values: dict[str, Any]
+    reset: Reset, half: Half, clock: Observation | None, values: dict[str, Any]
 ) -> Observation | None:
-    """A live socket's own abort, by IP ID, DF and timestamps."""
+    """A live socket's own abort, by IP ID, DF and timestamps (`clock`: what those say)."""
     rst = reset.rst
     if rst.flags not in ("RA", "RAP") or not is_live(rst.flags, rst.seq):
         return None
@@ -594,7 +593,8 @@ def _live(
         not stamped and stack_name(reset) in ("macOS or iOS", "FreeBSD", "OpenBSD")
     )
     agrees = stamps_fit and (rst.df is None or rst.df == half.df_always)
-    stamp = ", and its timestamps too" if clock_is_right else ""
+    clock_is_right = clock is not None and clock.text != STOOD_STILL
+    stamp = "" if clock is None else f"; {clock.text}"
     windows = starts_at(rst.ttl) == 128 and rst.df and rst.window == 0
     if goes_on and agrees and not windows:
         text = f"the shape of the peer's own live socket: IP ID {rst.ip_id} goes on from {last}"
@@ -810,7 +810,7 @@ def _open(reset: Reset, half: Half, ours: Half | None) -> Observation:
     values = {"silent_ms": since_last / 1e6, "idle_s": None}
     if (idle := facts.idle_ns(reset)) is not None:
         values["idle_s"] = idle / 1e9
-    idle = facts.outlived_ns(reset)
+    idle = facts.not_outlived_ns(reset)
     if idle is not None:
         text = f"the connection had been idle for {age_text(idle)}"
         return Observation("history", "idle", text, values)

@@ -212,10 +212,14 @@ def deed(reset: Reset) -> tuple[Deed, str]:
     if tries is not None:
         return Deed.GAVE_UP, tries
     found = closed(reset)
-    late = facts.answers_ours(rst, reset.baseline.ours) and _ours(reset) == "our data"
+    data = reset.trigger is not None and reset.trigger.payload_len > 0
+    late = data and facts.answers_ours(rst, reset.baseline.ours)
     # Linux answers without a socket in another shape; others with what looks like a socket's.
     if found is not None and found.by == "peer" and late and not facts.is_linux(reset):
-        return Deed.CLOSED, f"the peer had closed ({_closed_words(reset, found)}); our data {LATE}"
+        return (
+            Deed.CLOSED,
+            f"the peer had closed ({_closed_words(reset, found)}); {_ours(reset)} {LATE}",
+        )
     if "A" in rst.flags:
         text = (
             "the peer aborted a live connection (closed with unread data, SO_LINGER 0, or killed)"
@@ -260,7 +264,7 @@ def _without_socket(reset: Reset) -> tuple[Deed, str]:
     if not late:
         text = "the peer has no such connection (it answers none of our last packets)"
         return Deed.NO_CONNECTION, text
-    idle = facts.outlived_ns(reset)
+    idle = facts.not_outlived_ns(reset)
     if idle is not None:
         text = f"the peer no longer has such a connection, after {idle_text(idle)} without a packet"
         return Deed.FORGOT, text

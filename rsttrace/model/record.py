@@ -29,7 +29,8 @@ def record(cls: type[Record]) -> type[Record]:
 
 
 def changed(one: Record, **values: Any) -> Record:
-    """A record with other values: what `dataclasses.replace` makes, in a fifth of the time."""
+    """A record with other values, as `dataclasses.replace` makes it, for where each reset passes:
+    nothing is checked, and nothing called."""
     made = object.__new__(type(one))
     made.__dict__.update(one.__dict__, **values)
     return made

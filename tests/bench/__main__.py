@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import resource
+import signal
 import socket
 import statistics
 import subprocess
@@ -21,7 +22,8 @@ from rsttrace.kernel.cache import VARIABLE
 from tests.bench import captures, document, judging, latency, load, packets, stages
 from tests.bench.packets import SERVER, bench_lab
 from tests.bench.ways import others, ours
-from tests.lab.harness import out_rsts
+from tests.lab.harness import bpf_programs, out_rsts
+from tests.lab.programs import PACKETS, loaded
 
 ROUNDS = 5
 
@@ -133,6 +135,9 @@ def storms() -> None:
 
 def main() -> None:
     """Measure, print, and write docs/performance.md."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no tracer of ours goes on
+    if any(loaded(number).name in PACKETS for number in bpf_programs()):
+        sys.exit("another tracer is running: end it, or it is measured, too")
     about = document.machine()
     with bench_lab() as lab:
         watching = [ours("rsttrace"), ours("rsttrace --no-baseline", "--no-baseline"), *others()]

@@ -46,7 +46,7 @@ def attached(pid: int) -> Iterator[Attached]:
         rows = (row.partition(":") for row in text.splitlines())
         number = {name: value.strip() for name, _, value in rows}.get("prog_id")
         if number is not None:
-            yield _attached(int(number))
+            yield loaded(int(number))
 
 
 def packet_layer(pid: int) -> dict[str, Attached]:
@@ -54,7 +54,8 @@ def packet_layer(pid: int) -> dict[str, Attached]:
     return {PACKETS[one.name]: one for one in attached(pid) if one.name in PACKETS}
 
 
-def _attached(number: int) -> Attached:
+def loaded(number: int) -> Attached:
+    """A program of the kernel's, by its number."""
     program = syscalls.bpf(BPF_PROG_GET_FD_BY_ID, struct.pack("=III", number, 0, 0))
     room = ctypes.create_string_buffer(SIZE)
     try:

@@ -14,7 +14,7 @@ from rsttrace.judge.verdict import judge
 from rsttrace.kernel.protocol import Request
 from rsttrace.kernel.source import LiveSource
 from rsttrace.model import Kind, Origin, Reset
-from tests.lab.harness import DEADLINE_S, FAMILIES, PLAN, V4, linger_zero
+from tests.lab.harness import DEADLINE_S, FAMILIES, PLAN, V4, linger_zero, poll_until
 
 SIZES = (41, 58, 63, 64)
 """IFLA_GSO_MAX_SIZE, _GRO_, and the same of IPv4 (include/uapi/linux/if_link.h)."""
@@ -59,15 +59,14 @@ def test_what_a_long_buffer_holds_is_counted(family: int) -> None:
         with LiveSource(Request(kinds, plan=PLAN, netns=namespaces)) as source:
             send_and_reset(lab, family)
             found: dict[str, Reset] = {}
-            ends = threading.Event()
-            timer = threading.Timer(DEADLINE_S, ends.set)
-            timer.start()
-            while len(found) < len(kinds) and not ends.is_set():
+
+            def told() -> bool:
                 for reset in source.wait(0.1):
                     if isinstance(reset, Reset):
                         found[reset.kind.value] = reset
-            timer.cancel()
-    assert set(found) == set(kinds)
+                return set(found) == set(kinds)
+
+            poll_until(told, "both ends' resets")
     received, sent = found[Kind.RECEIVED_ACCEPTED.value], found[Kind.SENT_ACTIVE.value]
     for half in (received.baseline.theirs, sent.baseline.theirs):
         assert half is not None
