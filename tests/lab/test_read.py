@@ -14,7 +14,7 @@ import pytest
 
 from rsttrace.demo.lab import Lab
 from tests.lab import test_kinds as kinds
-from tests.lab.harness import Fence, Json, Tracer, knows, poll_until
+from tests.lab.harness import Fence, Json, Tracer, knows, occupied, poll_until
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 CLIENT, SERVER = "client", "server"
@@ -132,7 +132,8 @@ def test_the_same_from_a_capture(
     tracer.forget()
     path = tmp_path / "capture.pcap"
     with tcpdump(routed, row.where, path):
-        row.traffic(routed, family)
+        with occupied():
+            row.traffic(routed, family)
         (live,) = tracer.collect(routed.inode(row.where), 1)
         poll_until(lambda: bool(read(path)), "tcpdump's RST")
     (found,) = read(path)

@@ -6,11 +6,8 @@ A machine with four of them is the variant smp4 of tests/kernels/variants.py.
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,39 +24,11 @@ from tests.lab.harness import (
     cause,
     expect_reset,
     linger_zero,
+    occupied,
     pair,
     refuse,
     wire,
 )
-
-
-@contextmanager
-def occupied() -> Iterator[None]:
-    """Every CPU has a task of ours to run, and what we do goes before that.
-
-    A packet that is handed over is dealt with in whatever runs on that CPU. There are machines with
-    a task in which no BPF program runs (a sandbox's supervisor; sched_switch never tells of it
-    either): what is dealt with there is not seen. Ours leave it no time meanwhile.
-    """
-    spinning = []
-    before = os.sched_getscheduler(0), os.sched_getparam(0)
-    try:
-        for cpu in os.sched_getaffinity(0):
-            child = os.fork()
-            if not child:
-                signal.alarm(10)  # also if we are killed
-                os.sched_setaffinity(0, [cpu])
-                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-                while True:
-                    pass
-            spinning.append(child)
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(2))  # new threads inherit it
-        yield
-    finally:
-        os.sched_setscheduler(0, *before)
-        for child in spinning:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
 
 
 def test_rps(routed: Lab, tracer: Tracer, fence: Fence) -> None:
