@@ -151,27 +151,41 @@ INLINE struct rst_flow *find_flow(struct rst_flow_key *key, __u32 *place)
 	return f && same_key(&f->key, key) ? f : 0;
 }
 
+/* 1 if a number is below 0, else 0. Without a branch, which the compiler else makes of it, and for both ways
+ * of which the verifier looks at all that follows. */
+INLINE __u64 is_negative(__s64 number)
+{
+	asm volatile("" : "+r"(number));
+	return (__u64)number >> 63;
+}
+
+INLINE __u64 is_zero(__u32 number)
+{
+	return is_negative((__s64)number - 1);
+}
+
 /* Put a place on its flow's shelf, in place of an older one (its number + 1; 0: there is none) or of
  * nothing; where all is taken, of one that is not confirmed, if there is any. */
 INLINE void shelve(struct rst_flow *f, __u32 older, __u32 place)
 {
 	__u64 sum = sum_of(&f->key, seed(&f->shelf));
 	struct rst_shelf *shelf = shelf_of(sum, &f->shelf);
-	int at = sum & (SHELF - 1), best = 0;
+	__s64 best = SHELF, better;
 
 	if (!shelf)
 		return;
-#pragma nounroll
+#pragma unroll
 	for (int i = 0; i < SHELF; i++) {
-		__u32 one = shelf->places[i & (SHELF - 1)];
-		int fits = one == older ? 3 : !one ? 2 : one > FLOWS;
+		__u32 one = shelf->places[i];
 
-		if (fits > best) {
-			best = fits;
-			at = i;
-		}
+		/* how well it fits, and of those that fit alike the first */
+		better = is_zero(one ^ older) << 6 | is_zero(one) << 5 |
+			 is_negative((__s64)FLOWS - one) << 4 | (SHELF - 1 - i);
+		best += (better - best) * is_negative(best - better);
 	}
-	shelf->places[at & (SHELF - 1)] = sum >> 32 << 32 | (place + 1);
+	if (best == SHELF)
+		best = SHELF - 1 - (sum & (SHELF - 1));
+	shelf->places[(SHELF - 1 - best) & (SHELF - 1)] = sum >> 32 << 32 | (place + 1);
 }
 
 INLINE void unshelve(const struct rst_flow *f, __u32 place)
@@ -359,22 +373,32 @@ INLINE int learn_usual(const struct usual *u, const void *skb, const __u8 *l3, i
 	return 1;
 }
 
-INLINE void learn(struct parsed *p, const void *skb, const struct rst_frame *frame, __u64 net,
+/* A number of which the verifier knows nothing. What follows is then looked at once, and not once for
+ * each way by which the number was come by. */
+INLINE __u64 unknown(struct work *work, __u64 number)
+{
+	*(volatile __u64 *)&work->number = number;
+	return *(volatile __u64 *)&work->number;
+}
+
+INLINE void learn(struct work *work, const void *skb, const struct rst_frame *frame, __u64 net,
 		  __u32 netns, __u64 now)
 {
+	struct parsed *p = &work->p;
 	__u64 dev = (__u64)GET(const void *, skb, skb_dev) + !frame;
 	const __u64 *source = (const __u64 *)p->t.saddr, *destination = (const __u64 *)p->t.daddr;
 	struct rst_flow_key key = {};
-	struct rst_flow *f, *moved = 0;
+	struct rst_flow *f;
 	struct rst_half *h, *other;
 	__u32 at, place, ports, *hint;
 	__u16 both[2] = { FROM_BE16(p->t.sport), FROM_BE16(p->t.dport) };
-	int high, told;
+	int moved = 0, told;
+	__u64 high;
 
 	/* Of the filters only the namespace's: NAT may make the wire differ from what was asked for. */
 	if (FILTER_NETNS && !only_netns.lookup(&netns))
 		return;
-	high = make_flow_key(&key, net, &p->t);
+	high = unknown(work, make_flow_key(&key, net, &p->t)) & 1;
 	__builtin_memcpy(&ports, both, sizeof(ports));
 	at = hint_of(dev, source, destination, ports);
 	hint = hints.lookup(&at);
@@ -384,16 +408,20 @@ INLINE void learn(struct parsed *p, const void *skb, const struct rst_frame *fra
 	f = hinted(*hint, dev, source, destination, ports);
 	if (!f || f->key.net != net) {
 		f = find_flow(&key, &place);
-		if (f)
+		if (f) {
 			*hint = HINT(place, high);
-		else
-			moved = f = new_flow(&key, ports, high, dev, &place);
+		} else {
+			f = new_flow(&key, ports, high, dev, &place);
+			moved = 1;
+		}
 		if (!f)
 			return;
 	}
+	place = unknown(work, place);
+	moved = unknown(work, moved);
 	f->used = 1;
-	h = high ? &f->half[1] : &f->half[0];
-	other = high ? &f->half[0] : &f->half[1];
+	h = &f->half[high];
+	other = &f->half[high ^ 1];
 	told = learn_packet(h, other, p, frame, now);
 	h->dev = dev;
 	if (frame && (told & LATE))
@@ -401,7 +429,7 @@ INLINE void learn(struct parsed *p, const void *skb, const struct rst_frame *fra
 	if (frame && (told & CONFIRMED))
 		learn_handshake(h, p, skb, frame, key.net, now);
 	if (place >= FLOWS && h->confirmed && other->confirmed && confirm(f, &place))
-		moved = f;
+		moved = 1;
 	if (moved)
 		hint_at(place, high, dev, source, destination, ports);
 }

@@ -193,7 +193,7 @@ BPF_TABLE("lru_hash", struct answer_key, struct pending, pendings, TRACKED);
 /* What a packet program works on: its stack has no room for it. One for each program; on a CPU none
  * of them is run within itself (bpf_prog.active). */
 struct work {
-	const void *pointer; /* see as_number() in packets.c */
+	__u64 number; /* see unknown() in baseline.c */
 	__u8 window[WINDOW];
 	__u8 pages[PAGES_READ]; /* of headers that lie in pages */
 	struct parsed p;

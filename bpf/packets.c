@@ -146,8 +146,7 @@ INLINE __u64 read_net(const void *net, __u32 *inum)
  * all that is computed with it, lengths too. */
 INLINE const void *as_number(struct work *work, const void *address)
 {
-	*(const void *volatile *)&work->pointer = address;
-	return *(const void *volatile *)&work->pointer;
+	return (const void *)unknown(work, (__u64)address);
 }
 
 /* Headers that lie in pages: of a packet socket's ring, or of a network card that puts them there. */
@@ -349,9 +348,11 @@ int rt_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (!BASELINE)
 		return 0;
+	IN_THIS_ORDER;
+	window = open_window(work->window, head, as_number(work, work->p.l3));
 	net = read_net(MEMBER(const void *, dev, dev_net), &frame.netns);
 	read_frame(&frame, &work->p, window, skb, head, dev);
-	learn(&work->p, skb, &frame, net, frame.netns, bpf_ktime_get_ns());
+	learn(work, skb, &frame, net, frame.netns, bpf_ktime_get_ns());
 	return 0;
 }
 
@@ -683,6 +684,6 @@ int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
 	    (MEMBER(__u32, dev, dev_flags) & IFF_LOOPBACK_))
 		return 0;
 	net = read_net(MEMBER(const void *, dev, dev_net), &netns);
-	learn(&work->p, skb, 0, net, netns, sent_at(skb));
+	learn(work, skb, 0, net, netns, sent_at(skb));
 	return 0;
 }
