@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from rsttrace.commands.filters import KIND_GROUPS
+from rsttrace.commands.spans import duration_s
 from rsttrace.errors import UsageError
 from rsttrace.model import Kind, Origin
 
@@ -26,8 +27,6 @@ def finite(context: click.Context, option: click.Parameter, value: float | None)
 
 def duration(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
     """A click callback: ``30``, ``30s``, ``2min``, ``1h`` as a number of seconds."""
-    from rsttrace.commands.check import duration_s
-
     try:
         return None if value is None else duration_s(value)
     except UsageError:

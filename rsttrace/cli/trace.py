@@ -122,6 +122,9 @@ def command(**options: Any) -> int:
     rsttrace -o json --duration 60 --summary > node.jsonl
     rsttrace -w resets.pcapng --rotate 1d --keep 7
     """
-    from rsttrace.commands import trace
+    from rsttrace.commands import starting
 
-    return trace.run_command(options)
+    with starting.begin(options) as begun:
+        from rsttrace.commands import trace
+
+        return trace.run_command(options, begun)

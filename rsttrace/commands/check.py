@@ -14,7 +14,9 @@ from typing import Any
 
 from rsttrace.commands.about import about_run
 from rsttrace.commands.books import Books
-from rsttrace.commands.trace import Told, request_of, shown_of, trace
+from rsttrace.commands.spans import PER, duration_s
+from rsttrace.commands.starting import request_of
+from rsttrace.commands.trace import Told, shown_of, trace
 from rsttrace.errors import RsttraceError, UsageError
 from rsttrace.judge.advice import CAUSES
 from rsttrace.judge.findings import FINDERS
@@ -43,9 +45,7 @@ EXIT_CODES = {"plain": PLAIN, "npd": PLAIN, "json": PLAIN, "nagios": NAGIOS}
 """Of each style. node-problem-detector: 0 ok, 1 problem, others unknown (custom_plugin_monitor.md);
 Nagios: the Plugin Development Guidelines' return codes."""
 
-_PER = {"s": 1, "min": 60, "m": 60, "h": 3600}
 _THRESHOLD = re.compile(r"(\d{1,12})(?:/(s|min|m|h))?", re.ASCII)
-_DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(s|min|m|h)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -78,19 +78,7 @@ def threshold(option: str, text: str) -> Threshold:
             f"{option} {text!a} is neither a count nor a rate",
             hint="write it as 10, 5/s or 100/min",
         )
-    return Threshold(int(match[1]), _PER[match[2]] if match[2] else None)
-
-
-def duration_s(text: str) -> float:
-    """``30``, ``30s``, ``2min``, in seconds.
-
-    Raises:
-        UsageError: it is no duration.
-    """
-    match = _DURATION.fullmatch(text.strip())
-    if match is None or not float(match[1]):
-        raise UsageError(f"--duration {text!a} is no duration", hint="write it as 30s or 2min")
-    return float(match[1]) * _PER[match[2] or "s"]
+    return Threshold(int(match[1]), PER[match[2]] if match[2] else None)
 
 
 def words() -> dict[str, Callable[[Entry], bool]]:

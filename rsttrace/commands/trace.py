@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rsttrace.commands.audit import Audit
 from rsttrace.commands.books import EVERY_S, Books, Losses, balance
-from rsttrace.commands.filters import KERNEL_PORTS, check_repeats, filter_of
+from rsttrace.commands.filters import KERNEL_PORTS, filter_of
 from rsttrace.commands.leftovers import leftover_lines
 from rsttrace.commands.noting import Noting
 from rsttrace.commands.options import shown
 from rsttrace.commands.run import Options, Run
+from rsttrace.commands.starting import Begun
 from rsttrace.commands.stop import stop_on_signals
 from rsttrace.commands.unasked import Unasked
 from rsttrace.commands.watching import Watching
@@ -27,7 +28,7 @@ from rsttrace.enrich.setns import inside
 from rsttrace.errors import RsttraceError
 from rsttrace.kernel import knowledge
 from rsttrace.kernel.hooks import Plan
-from rsttrace.kernel.loader import check_privileges
+from rsttrace.kernel.loader import Loading, check_privileges
 from rsttrace.kernel.protocol import Report, Request
 from rsttrace.kernel.rights import effective, missing
 from rsttrace.kernel.source import LiveSource
@@ -83,36 +84,16 @@ def rights_lines() -> list[str]:
     return [f"  without {right.name}: {right.without}" for right in missing(effective())]
 
 
-def run_command(options: Mapping[str, Any]) -> int:
+def run_command(options: Mapping[str, Any], begun: Begun) -> int:
     """The command, from its options; the exit code.
+
+    `begun`: what was begun with before this module was there.
 
     Raises:
         RsttraceError: an option is not what it should be, or nothing can be traced.
         BrokenPipeError: nobody reads any more.
     """
-    return trace(request_of(options), shown_of(options))
-
-
-def request_of(options: Mapping[str, Any]) -> Request:
-    """What to load, with the filters that the kernel applies.
-
-    Raises:
-        UsageError: an option is not what it should be.
-    """
-    wanted = filter_of(options)
-    check_repeats(options, "netns")
-    directory = NetnsDirectory()
-    return Request(
-        kinds=tuple(kind.value for kind in wanted.kinds),
-        nets=wanted.nets,
-        ports=() if len(wanted.ports) > KERNEL_PORTS else wanted.ports,
-        netns=tuple(directory.resolve(spec) for spec in options["netns"]),
-        baseline=not options["no_baseline"],
-        flows=options["flows"],
-        plan=options["plan"],
-        payload=options["payload"],
-        rate=0 if options["no_aggregate"] else options["rate"],
-    )
+    return trace(begun.request, shown_of(options), loading=begun.loading)
 
 
 def shown_of(options: Mapping[str, Any]) -> Options:
@@ -156,13 +137,20 @@ class Told:
     books: Callable[[Books], None] = lambda books: None
 
 
-def trace(request: Request, options: Options, told: Told | None = None) -> int:
+def trace(
+    request: Request,
+    options: Options,
+    told: Told | None = None,
+    *,
+    loading: Loading | None = None,
+) -> int:
     """Trace until a signal, the duration, the count, or the reader ends it.
 
     Args:
         request: what to load, with the filters that the kernel applies.
         options: what to show.
         told: who else is told.
+        loading: the request, if it is being loaded already.
 
     Returns:
         The exit code: 0, or 1 if an output could not be written to the end.
@@ -179,7 +167,7 @@ def trace(request: Request, options: Options, told: Told | None = None) -> int:
         Giving(options.account) as giving,
         Watching(options) as watching,
         Enricher(viewpoint_netns=options.viewpoint_netns) as enricher,
-        LiveSource(request, enricher.warm_up) as source,
+        LiveSource(request, enricher.warm_up, loading) as source,
         watching.armed(source),
         Noting(
             enricher.directory.identity,

@@ -56,34 +56,50 @@ def choose_plan(wanted: str) -> hooks.Plan:
     return plan
 
 
-def attach_typed(program: Program, hook: hooks.Hook, btf: Btf) -> tuple[HookStatus, int]:
-    """`attach()` for a program that knows the types of its arguments."""
-    status = HookStatus(hook.target, hook.kprobe, False, hook.unseen)
-    try:
-        descriptor = typed.load(program.code(hook.program), hook.program, hook.target, btf)
-    except OSError as error:
-        status.error, status.refused = f"the kernel refuses the program: {error}", True
-        return status, -1
-    try:
-        descriptor = tracepoint.attach(descriptor, "")
-    except OSError as error:
-        status.error = str(error)
-        return status, -1
-    status.attached = True
-    return status, descriptor
+def is_typed(hook: hooks.Hook, btf: Btf | None) -> bool:
+    """Whether its program knows the types of its arguments (see `attach_all` on `btf`)."""
+    return btf is not None and hook.target in hooks.PACKET_LAYER
 
 
-def attach(program: Program, hook: hooks.Hook, functions: frozenset[str]) -> tuple[HookStatus, int]:
-    """Load and attach one hook: its status, and the probe's descriptor.
+def load_all(
+    program: Program, chosen: tuple[hooks.Hook, ...], btf: Btf | None
+) -> list[int | OSError]:
+    """Load the hooks' programs: of each the descriptor, or why the kernel refuses it.
+
+    The packet layer's take the verifier as long as all others together: they are loaded beside
+    them, each in a thread.
+
+    `btf`: see `attach_all`.
+    """
+    typed_ones = {
+        place: typed.Loading(program.code(hook.program), hook.program, hook.target, btf)
+        for place, hook in enumerate(chosen)
+        if btf is not None and is_typed(hook, btf)
+    }
+    loaded: list[int | OSError] = []
+    for place, hook in enumerate(chosen):
+        kind = image.CGROUP_SKB if hook.cgroup else image.KPROBE if hook.kprobe else RAW_TRACEPOINT
+        try:
+            loaded.append(-1 if place in typed_ones else program.load(hook.program, kind))
+        except OSError as error:
+            loaded.append(error)
+    for place, loading in typed_ones.items():
+        loaded[place] = loading.outcome()
+    return loaded
+
+
+def attach(
+    hook: hooks.Hook, loaded: int | OSError, functions: frozenset[str], btf: Btf | None
+) -> tuple[HookStatus, int]:
+    """Attach one hook: its status, and the probe's descriptor.
 
     If it must wait for its module, the descriptor is the loaded program's; -1 where there is none.
+
+    `btf`: see `attach_all`.
     """
     status = HookStatus(hook.target, hook.kprobe, False, hook.unseen)
-    kind = image.CGROUP_SKB if hook.cgroup else image.KPROBE if hook.kprobe else RAW_TRACEPOINT
-    try:
-        function = program.load(hook.program, kind)
-    except OSError as error:
-        status.error, status.refused = f"the kernel refuses the program: {error}", True
+    if isinstance(loaded, OSError):
+        status.error, status.refused = f"the kernel refuses the program: {loaded}", True
         return status, -1
     if hook.kprobe and hook.target not in functions:
         status.error = "this kernel has no such function"
@@ -91,14 +107,14 @@ def attach(program: Program, hook: hooks.Hook, functions: frozenset[str]) -> tup
             return status, -1
         status.error = f"will be when the module {hook.module} is loaded"
         status.module = hook.module
-        return status, os.dup(function)
+        return status, os.dup(loaded)
     try:
         if hook.cgroup:
-            descriptor = cgroup.attach(function)
+            descriptor = cgroup.attach(loaded)
         elif hook.kprobe:
-            descriptor = kprobe.attach(function, hook.target)
+            descriptor = kprobe.attach(loaded, hook.target)
         else:
-            descriptor = tracepoint.attach(function, hook.target)
+            descriptor = tracepoint.attach(loaded, "" if is_typed(hook, btf) else hook.target)
     except Exception as error:
         status.error = str(error) or type(error).__name__
         return status, -1
@@ -133,11 +149,8 @@ def attach_all(
     `btf`: the kernel's, where the packet layer was compiled to know the types of its arguments.
     """
     statuses, descriptors = [], []
-    for hook in chosen:
-        if btf is not None and hook.target in hooks.PACKET_LAYER:
-            status, descriptor = attach_typed(program, hook, btf)
-        else:
-            status, descriptor = attach(program, hook, functions)
+    for hook, loaded in zip(chosen, load_all(program, chosen, btf)):
+        status, descriptor = attach(hook, loaded, functions, btf)
         statuses.append(status)
         if descriptor >= 0:
             descriptors.append(descriptor)

@@ -125,6 +125,63 @@ class Loaded:
         self.flows = (-1, -1)
 
 
+class Loading:
+    """The loading child at its work: compiles, loads, attaches, and exits then.
+
+    Args:
+        request: what to load.
+
+    Raises:
+        PrivilegeError: not allowed to.
+        KernelError: what it takes is not there.
+    """
+
+    def __init__(self, request: Request) -> None:
+        check_privileges()
+        make_room()
+        self.request = request
+        with contextlib.ExitStack() as stack:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._ours = stack.enter_context(ours)
+            with theirs:
+                memory = os.memfd_create("rsttrace-log")
+                self._log = stack.enter_context(os.fdopen(memory, "r+b"))
+                self._child = _start(theirs, self._log)
+            self._open = stack.pop_all()
+        with contextlib.suppress(ConnectionError):  # it died: there will be no answer
+            send_request(self._ours, request)
+
+    def loaded(self, meanwhile: Callable[[], None] | None = None) -> Loaded:
+        """What it has loaded. `meanwhile` is called while it works.
+
+        Raises: see `load`.
+        """
+        with self._open:
+            try:
+                if meanwhile is not None:
+                    meanwhile()
+                answer, descriptors = receive_answer(self._ours)
+            except BaseException:
+                self._child.kill()
+                raise
+            finally:
+                status = self._child.wait()
+            self._log.seek(0)
+            log = self._log.read().decode(errors="replace")
+        if isinstance(answer, Report):
+            return Loaded(answer, descriptors, log)
+        error = _short_of_memory(status, log) or answer or _died(status, log)
+        error.log = log
+        raise error
+
+    def give_up(self) -> None:
+        """Nobody wants what it loads, unless that was taken already."""
+        with self._open:
+            if self._child.returncode is None:
+                self._child.kill()
+                self._child.wait()
+
+
 def load(request: Request, meanwhile: Callable[[], None] | None = None) -> Loaded:
     """Compile, load and attach, in a child that exits afterwards.
 
@@ -135,30 +192,7 @@ def load(request: Request, meanwhile: Callable[[], None] | None = None) -> Loade
         DependencyError: bcc or libbpf is missing or is the wrong one.
         KernelError: the kernel refuses or lacks something, or the compiler died.
     """
-    check_privileges()
-    make_room()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with os.fdopen(os.memfd_create("rsttrace-log"), "r+b") as log_file, ours:
-        with theirs:
-            child = _start(theirs, log_file)
-        try:
-            with contextlib.suppress(ConnectionError):  # it died: there will be no answer
-                send_request(ours, request)
-            if meanwhile is not None:
-                meanwhile()
-            answer, descriptors = receive_answer(ours)
-        except BaseException:
-            child.kill()
-            raise
-        finally:
-            status = child.wait()
-        log_file.seek(0)
-        log = log_file.read().decode(errors="replace")
-    if isinstance(answer, Report):
-        return Loaded(answer, descriptors, log)
-    error = _short_of_memory(status, log) or answer or _died(status, log)
-    error.log = log
-    raise error
+    return Loading(request).loaded(meanwhile)
 
 
 def _short_of_memory(status: int, log: str) -> KernelError | None:

@@ -46,7 +46,7 @@ class LiveSource:
     """Resets from the running kernel.
 
     Use as a context manager: entering loads and arms everything, leaving removes it. `meanwhile` is
-    called while that is under way, in a process of its own.
+    called while that is under way, in a process of its own; `loading` is that, if it has begun.
 
     Attributes:
         blind: the kernel's counts cannot be read any more; see `rely_on`.
@@ -55,9 +55,15 @@ class LiveSource:
         RsttraceError: nothing can be traced; the message says why.
     """
 
-    def __init__(self, request: Request, meanwhile: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        meanwhile: Callable[[], None] | None = None,
+        loading: loader.Loading | None = None,
+    ) -> None:
         self._request = request
         self._meanwhile = meanwhile
+        self._loading = loading
         self._stack = contextlib.ExitStack()
         self._final: dict[Kind, Counts] | None = None
         self._final_late = 0
@@ -73,7 +79,10 @@ class LiveSource:
     def __enter__(self) -> LiveSource:
         with contextlib.ExitStack() as stack:
             self._follow_ups = FollowUps()
-            self._loaded = loader.load(self._request, self._meanwhile)
+            if self._loading is None:
+                self._loaded = loader.load(self._request, self._meanwhile)
+            else:
+                self._loaded = self._loading.loaded(self._meanwhile)
             stack.callback(self._loaded.close)
             self._ring = RingBuffer(self._loaded.ring, config.RING_PAGES * 4096)
             stack.callback(self._ring.close)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import threading
 
 from rsttrace.kernel import syscalls
 from rsttrace.kernel.btf import KIND_FUNC, KIND_STRUCT, KIND_TYPEDEF, Btf
@@ -89,6 +90,28 @@ def load(code: bytes, name: str, target: str, btf: Btf) -> int:
         return _load(code, name, type_id, 0)
     except OSError:
         return _load(code, name, type_id, LOG_SIZE)
+
+
+class Loading(threading.Thread):
+    """`load` on its way, in a thread: the verifier works on several at once, each on a CPU."""
+
+    def __init__(self, code: bytes, name: str, target: str, btf: Btf) -> None:
+        super().__init__(name=name)
+        self._asked = code, name, target, btf
+        self._outcome: int | OSError = -1
+        self.start()
+
+    def run(self) -> None:
+        """The thread's."""
+        try:
+            self._outcome = load(*self._asked)
+        except OSError as error:
+            self._outcome = error
+
+    def outcome(self) -> int | OSError:
+        """The program's descriptor, or why there is none."""
+        self.join()
+        return self._outcome
 
 
 def call_kernel(code: bytes, function: int) -> bytes:

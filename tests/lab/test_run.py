@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -66,6 +68,26 @@ def test_killed_leaves_nothing() -> None:
     assert ours
     assert tracer.stop(signal.SIGKILL) == -signal.SIGKILL
     poll_until(lambda: not ours & bpf_programs(), "the programs to be gone")
+
+
+@pytest.mark.parametrize("wrong", [("--user", "no such user"), ("--fingerprints", "/no/file")])
+def test_what_is_loading_ends_with_what_cannot_begin(wrong: tuple[str, str]) -> None:
+    """The kernel side is being loaded already when this is found out."""
+    before = bpf_programs()
+    done = subprocess.run(
+        [*RSTTRACE, *wrong], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [pid for pid, words in commands() if "rsttrace.kernel.child" in words]
+    poll_until(lambda: not bpf_programs() - before, "the programs to be gone")
+
+
+def commands() -> Iterator[tuple[int, list[str]]]:
+    """The processes of this machine, with the words of their command lines."""
+    for found in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield int(found.parent.name), found.read_text(errors="replace").split("\0")
 
 
 def test_closed_pipe_ends_quietly(routed: Lab) -> None:

@@ -18,12 +18,12 @@ from rsttrace.commands.check import (
     Seen,
     Status,
     Threshold,
-    duration_s,
     line,
     outcome,
     threshold,
     words,
 )
+from rsttrace.commands.spans import duration_s
 from rsttrace.errors import UsageError
 from rsttrace.model import Entry
 from rsttrace.render.schema import schema_text

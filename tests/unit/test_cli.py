@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from rsttrace import __version__, cli
-from rsttrace.errors import DependencyError, RsttraceError, UsageError
+from rsttrace.errors import DependencyError, KernelError, RsttraceError, UsageError
 from rsttrace.kernel.protocol import Request
 from rsttrace.model import Kind, Origin
 
@@ -33,10 +33,14 @@ class Traced:
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Traced:
-    from rsttrace.commands import trace
+    from rsttrace.commands import starting, trace
+
+    def nothing(_: object) -> None:
+        raise KernelError("a unit test loads nothing", hint="")
 
     fake = Traced()
     monkeypatch.setattr(trace, "trace", fake)
+    monkeypatch.setattr(starting, "Loading", nothing)
     return fake
 
 
