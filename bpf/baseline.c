@@ -63,9 +63,6 @@ INLINE void learn_handshake(const struct rst_half *h, const struct parsed *p, co
  * hint was right. Two CPUs may do all this at once: a flow may then be forgotten, but none is taken for
  * another one. */
 
-/* The compiler leaves what is written before in front of what is written after. */
-#define IN_THIS_ORDER __asm__ volatile("" ::: "memory")
-
 INLINE int same_key(const struct rst_flow_key *a, const struct rst_flow_key *b)
 {
 	const __u64 *p = (const __u64 *)a, *q = (const __u64 *)b;

@@ -8,20 +8,10 @@
 INLINE void forget(__u64 skb, const struct track *t)
 {
 	struct arrival_key arrival = {};
-	struct sequence_key sequence = {};
 
-	arrival.net = sequence.net = t->net;
+	arrival.net = t->net;
 	arrival.t = t->t;
 	unremember(&arrival, skb);
-	arrival.net = ANY_NET;
-	unremember(&arrival, skb);
-	sequence.number = t->seq;
-	sequences.delete(&sequence);
-	if (t->flags & TH_ACK) {
-		sequence.number = t->ack;
-		sequence.is_ack = 1;
-		sequences.delete(&sequence);
-	}
 	if (t->phase != PHASE_TOLD)
 		tracks.delete(&skb);
 }
@@ -227,31 +217,50 @@ INLINE void accepted_unread(const void *sk, const struct tuple *wire)
 	held.delete(&key);
 }
 
+/* The RST that has announced this number and waits; 0: none. */
+INLINE __u64 announced(__u64 net, __u32 number, __u32 is_ack)
+{
+	struct numbered *n = numbered_at(net, number, is_ack);
+	__u64 skb = n ? n->skb : 0;
+	struct track *t;
+
+	if (!skb || n->net != net || n->number != number || n->is_ack != is_ack || !is_waiting(skb))
+		return 0;
+	t = tracks.lookup(&skb);
+	return t && (is_ack ? t->ack : t->seq) == number ? skb : 0;
+}
+
+INLINE int is_between(__u64 skb, const struct tuple *ends)
+{
+	struct track *t = skb ? tracks.lookup(&skb) : 0;
+	const __u64 *p, *q = (const __u64 *)ends;
+
+	if (!t)
+		return 0;
+	p = (const __u64 *)&t->t;
+	return !((p[0] ^ q[0]) | (p[1] ^ q[1]) | (p[2] ^ q[2]) | (p[3] ^ q[3])) &&
+	       t->t.sport == ends->sport && t->t.dport == ends->dport;
+}
+
 /* tcp_reset() with only the socket given: find the RST by the connection, then (NAT) by the
  * sequence number that made it acceptable. */
 INLINE void accepted(const void *sk)
 {
+	__u32 is_ack = GET(__u8, sk, sk_state) == ST_SYN_SENT;
+	__u32 expected = is_ack ? GET(__u32, sk, tp_snd_nxt) : GET(__u32, sk, tp_rcv_nxt);
 	struct arrival_key arrival = {};
-	struct sequence_key sequence = {};
 	struct track *t;
-	__u32 expected;
-	__u64 skb, *found;
+	__u64 skb;
 
-	sequence.is_ack = GET(__u8, sk, sk_state) == ST_SYN_SENT;
-	expected = sequence.is_ack ? GET(__u32, sk, tp_snd_nxt) : GET(__u32, sk, tp_rcv_nxt);
 	fill_ends(&arrival, sk);
-	sequence.net = arrival.net;
-	skb = pick(&arrival, expected, sequence.is_ack, 0);
-	if (!skb) {
-		sequence.number = expected;
-		found = sequences.lookup(&sequence);
-		if (found)
-			skb = *found;
-	}
+	skb = pick(&arrival, expected, is_ack, 0);
+	if (!skb)
+		skb = announced(arrival.net, expected, is_ack);
 	if (!skb) {
 		/* A macvlan in another namespace than its lower device: seen once, at the lower one. */
-		arrival.net = ANY_NET;
-		skb = pick(&arrival, expected, sequence.is_ack, 1);
+		skb = announced(ANY_NET, expected, is_ack);
+		if (!is_between(skb, &arrival.t))
+			skb = 0;
 	}
 	t = is_waiting(skb) ? tracks.lookup(&skb) : 0;
 	if (!t) {
@@ -357,6 +366,16 @@ INLINE int dropped(struct bpf_raw_tracepoint_args *ctx)
  * and closes: a socket may have gone from hand to hand, and who closed it was the last. Kernel threads
  * are passed over: they do it for somebody. */
 
+INLINE void belongs_to(__u64 sk, const struct rst_task *task)
+{
+	struct rst_task *known = owners.lookup(&sk);
+
+	if (known)
+		*known = *task;
+	else
+		owners.update(&sk, (void *)task);
+}
+
 INLINE void is_used(__u64 sk, __u8 locked)
 {
 	struct rst_task *known = owners.lookup(&sk), task = {};
@@ -378,7 +397,7 @@ INLINE void is_closed_by_user(__u64 sk)
 		return;
 	fill_task(&task);
 	fill_exit(&task);
-	owners.update(&sk, &task);
+	belongs_to(sk, &task);
 }
 
 /* It goes by its ends from now on: what comes late is answered without it. */
@@ -409,22 +428,48 @@ int rt_tcp_rcv_space_adjust(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* Whether this CPU's other look has dealt with this change of state. (If one more came in between, this
+ * says no, and it is dealt with twice: that does no harm.) */
+INLINE int is_second_look(__u64 sk, __u32 old, __u32 new)
+{
+	__u32 zero = 0;
+	struct state_change *last = last_change.lookup(&zero);
+
+	if (!last)
+		return 0;
+	if (last->sk == sk && last->old == old && last->new == new) {
+		last->sk = 0;
+		return 1;
+	}
+	last->sk = sk;
+	last->old = old;
+	last->new = new;
+	return 0;
+}
+
 INLINE int state_changes(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u64 sk = ctx->args[0];
 	int old = (int)ctx->args[1], new = (int)ctx->args[2];
-	struct old_state was = {};
+	__u32 at = place_of(sk, TRACKED_BITS);
+	struct old_state *was;
 	struct rst_task task = {};
 
-	if (GET(__u16, sk, sk_protocol) != PROTO_TCP)
+	if (is_second_look(sk, old, new) || GET(__u16, sk, sk_protocol) != PROTO_TCP)
 		return 0;
 	if (new == ST_SYN_SENT) { /* connect(): in the caller's context */
 		fill_task(&task);
-		owners.update(&sk, &task);
+		belongs_to(sk, &task);
 	} else if (new == ST_CLOSE) {
-		was.ts = bpf_ktime_get_ns();
-		was.state = old;
-		old_states.update(&sk, &was);
+		was = old_states.lookup(&at);
+		if (was) {
+			was->sk = 0;
+			IN_THIS_ORDER;
+			was->ts = bpf_ktime_get_ns();
+			was->state = old;
+			IN_THIS_ORDER;
+			was->sk = sk;
+		}
 		is_gone(sk);
 	} else if (new == ST_FIN_WAIT1 || new == ST_LAST_ACK) { /* tcp_close_state() */
 		is_closed_by_user(sk);
@@ -434,7 +479,7 @@ INLINE int state_changes(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* Attached twice: twice the same does no harm. */
+/* Attached twice: see is_second_look(). */
 int rt_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
 {
 	return state_changes(ctx);
@@ -533,15 +578,16 @@ INLINE void will_answer(const void *sk, const void *trigger, __u32 reason, __u8 
 INLINE void active(__u64 sk, __u32 reason)
 {
 	struct active_reason why = { .ts = bpf_ktime_get_ns(), .reason = reason };
-	struct awaited *awaited = awaiting.lookup(&sk);
+	__u32 at = place_of(sk, TRACKED_BITS);
+	struct awaited *awaited = awaiting.lookup(&at);
 	struct rst_reason behind = { .reason = reason };
 
-	if (awaited && since(why.ts, awaited->ts) < SECOND) {
+	if (awaited && awaited->sk == sk && since(why.ts, awaited->ts) < SECOND) {
 		behind.ts = awaited->ts;
 		behind.skb = awaited->skb;
 		if (behind.skb)
 			events.ringbuf_output(&behind, sizeof(behind), 0);
-		awaiting.delete(&sk);
+		awaited->sk = 0;
 		return;
 	}
 	why.seq = GET(__u32, sk, tp_snd_nxt);

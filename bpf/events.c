@@ -12,16 +12,21 @@
 
 INLINE void looked(__u64 object)
 {
-	__u8 one = 1;
+	__u32 at = place_of(object, TRACKED_BITS);
+	__u64 *place = looked_at.lookup(&at);
 
-	looked_at.update(&object, &one);
+	if (place)
+		*place = object;
 }
 
 INLINE int was_looked_at(__u64 object)
 {
-	if (!looked_at.lookup(&object))
+	__u32 at = place_of(object, TRACKED_BITS);
+	__u64 *place = looked_at.lookup(&at);
+
+	if (!place || *place != object)
 		return 0;
-	looked_at.delete(&object);
+	*place = 0;
 	return 1;
 }
 
@@ -113,16 +118,30 @@ INLINE struct rst_event *new_event(__u64 key, __u32 kind)
 	return held.lookup(&key);
 }
 
+INLINE struct rst_event *new_event_out(__u32 kind)
+{
+	__u32 zero = 0;
+	struct rst_event *empty = zero_event.lookup(&zero), *e = held_out.lookup(&zero);
+
+	if (!empty || !e) {
+		count(kind, COUNT_LOST);
+		return 0;
+	}
+	bpf_probe_read_kernel(e, sizeof(*e), empty);
+	return e;
+}
+
 /* The state before tcp_set_state(TCP_CLOSE), which comes just before an active reset, and before
  * the answer to data that comes after shutdown(). */
 INLINE void fix_state(struct rst_socket *sock)
 {
+	__u32 at = place_of(sock->address, TRACKED_BITS);
 	struct old_state *old;
 
 	if (sock->state != ST_CLOSE)
 		return;
-	old = old_states.lookup(&sock->address);
-	if (old && since(bpf_ktime_get_ns(), old->ts) < SECOND)
+	old = old_states.lookup(&at);
+	if (old && old->sk == sock->address && since(bpf_ktime_get_ns(), old->ts) < SECOND)
 		sock->state = old->state;
 }
 

@@ -34,6 +34,7 @@ struct sent_key {
 };
 
 struct sent {
+	struct sent_key key;
 	__u64 ts;
 	__u64 head;
 	__u64 skb;
@@ -60,8 +61,7 @@ struct track {
 	struct rst_frame here;
 	struct rst_frame ingress;
 	struct rst_made made;
-	struct sent_key key; /* its own key and value in `sents`: the stack has no room for them */
-	struct sent sent;
+	struct sent_key key; /* its own in `sents`: the stack has no room for it */
 };
 
 /* Why the stack decided to send a RST; waits for the packet. */
@@ -98,16 +98,25 @@ struct waiting {
 	__u64 skb[WAITING];
 };
 
-struct sequence_key {
-	__u64 net; /* net_key() */
+/* A RST that came in, by the number that makes it acceptable. */
+struct numbered {
+	__u64 net; /* net_key(), or ANY_NET */
+	__u64 skb;
 	__u32 number;
 	__u32 is_ack;
 };
 
 struct old_state {
+	__u64 sk;
 	__u64 ts;
 	__u8 state;
 	__u8 pad[7];
+};
+
+struct state_change {
+	__u64 sk;
+	__u32 old;
+	__u32 new;
 };
 
 /* What tcp_send_active_reset() was about, for a packet that leaves later (an unresolved neighbour). */
@@ -123,6 +132,7 @@ struct active_reason {
 
 /* A RST that was told and whose reason is to come. */
 struct awaited {
+	__u64 sk;
 	__u64 ts;
 	__u64 skb;
 };
@@ -163,7 +173,8 @@ struct net_key {
 	__u8 addr[16];
 };
 
-#define TRACKED 8192
+#define TRACKED_BITS 13
+#define TRACKED (1 << TRACKED_BITS)
 #define PLACES (FLOWS + UNCONFIRMED)
 #define SHELVES (PLACES / 2 + 1) /* two flows each: of 5,000 shelves one is too small */
 #define HINT_BITS 16
@@ -188,7 +199,6 @@ BPF_TABLE("lru_hash", struct peer_key, struct rst_peer, peers, PEERS);
 BPF_TABLE("lru_hash", struct peer_key, struct watched, watched_peers, PEERS);
 BPF_TABLE("lru_hash", __u64, struct track, tracks, TRACKED);
 BPF_TABLE("lru_hash", struct arrival_key, struct waiting, arrivals, TRACKED);
-BPF_TABLE("lru_hash", struct sequence_key, __u64, sequences, TRACKED);
 BPF_TABLE("lru_hash", struct answer_key, struct pending, pendings, TRACKED);
 /* What a packet program works on: its stack has no room for it. One for each program; on a CPU none
  * of them is run within itself (bpf_prog.active). */
@@ -201,13 +211,12 @@ struct work {
 BPF_PERCPU_ARRAY(work_in, struct work, 1);
 BPF_PERCPU_ARRAY(work_out, struct work, 1);
 BPF_TABLE("hash", __u64, struct rst_event, held, 1024); /* in the making: deleted at once */
+BPF_PERCPU_ARRAY(held_out, struct rst_event, 1); /* likewise, of rt_net_dev_queue(): as work_out */
 BPF_TABLE("lru_hash", __u64, struct active_reason, reasons, 1024);
-BPF_TABLE("lru_hash", __u64, struct awaited, awaiting, 1024); /* by socket */
 BPF_TABLE("lru_hash", __u64, struct unread, unreads, 1024); /* by skb address */
 BPF_TABLE("lru_hash", struct fragments_key, struct fragments, fragmented, 1024);
-BPF_TABLE("lru_hash", struct sent_key, struct sent, sents, TRACKED);
 BPF_TABLE("lru_hash", __u64, __u8, in_neighbour, 1024); /* tasks inside neigh_update() */
-BPF_TABLE("lru_hash", __u64, struct old_state, old_states, TRACKED);
+BPF_PERCPU_ARRAY(last_change, struct state_change, 1);
 /* Who uses a socket, by its address, and who had one that is closed, by its ends as arrivals have them:
  * a closed socket's memory is another one's soon, but its ports are not. */
 BPF_TABLE("lru_hash", __u64, struct rst_task, owners, TRACKED);
@@ -216,7 +225,14 @@ BPF_TABLE("lru_hash", struct arrival_key, struct rst_task, past_owners, TRACKED)
 BPF_TABLE("lru_hash", __u64, struct rst_data, sent_data, TRACKED); /* by socket cookie */
 BPF_PERCPU_ARRAY(data_in_the_making, struct rst_data, 1);
 #endif
-BPF_TABLE("lru_hash", __u64, __u8, looked_at, 1024); /* sockets and packets, by a first look */
+
+/* What is looked for a moment later only. A hash map takes 0.2 us to write to; here what is written later
+ * takes the place of what was there: see place_of(). */
+BPF_ARRAY(looked_at, __u64, TRACKED); /* sockets and packets, by a first look */
+BPF_ARRAY(old_states, struct old_state, TRACKED); /* by socket */
+BPF_ARRAY(awaiting, struct awaited, TRACKED); /* by socket */
+BPF_ARRAY(numbers, struct numbered, 2 * TRACKED);
+BPF_ARRAY(sents, struct sent, TRACKED);
 
 /* Filled once before anything is attached. */
 BPF_HASH(only_netns, __u32, __u8, 1024);
@@ -230,3 +246,13 @@ BPF_ARRAY(zero_pending, struct pending, 1);
 BPF_ARRAY(zero_unread, struct unread, 1);
 BPF_ARRAY(zero_fragments, struct fragments, 1);
 BPF_ARRAY(zero_event, struct rst_event, 1);
+
+/* The compiler leaves what is written before in front of what is written after. */
+#define IN_THIS_ORDER __asm__ volatile("" ::: "memory")
+
+/* Where an array of so many entries has what is known by this number. The entry says whether it is that:
+ * what its writer sets to 0 first and writes last. */
+INLINE __u32 place_of(__u64 number, const int bits)
+{
+	return (number * 0x9e3779b97f4a7c15ULL) >> (64 - bits);
+}

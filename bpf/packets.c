@@ -55,11 +55,12 @@ INLINE void enqueue(struct waiting *w, __u64 skb)
 INLINE void remember(struct arrival_key *arrival, __u64 skb)
 {
 	struct waiting *waiting = arrivals.lookup(arrival);
-	struct waiting none = {};
+	struct waiting alone = { .skb = { skb } };
 
 	if (!waiting) {
-		arrivals.insert(arrival, &none); /* or another CPU does */
-		waiting = arrivals.lookup(arrival);
+		if (!arrivals.insert(arrival, &alone))
+			return;
+		waiting = arrivals.lookup(arrival); /* another CPU was quicker */
 	}
 	if (waiting)
 		enqueue(waiting, skb);
@@ -79,23 +80,41 @@ INLINE void unremember(struct arrival_key *arrival, __u64 skb)
 	}
 }
 
+INLINE struct numbered *numbered_at(__u64 net, __u32 number, __u32 is_ack)
+{
+	__u32 at = place_of(net << 33 ^ (__u64)number << 1 ^ is_ack, TRACKED_BITS + 1);
+
+	return numbers.lookup(&at);
+}
+
+INLINE void announce_number(__u64 net, __u32 number, __u32 is_ack, __u64 skb)
+{
+	struct numbered *n = numbered_at(net, number, is_ack);
+
+	if (!n)
+		return;
+	n->skb = 0;
+	IN_THIS_ORDER;
+	n->net = net;
+	n->number = number;
+	n->is_ack = is_ack;
+	IN_THIS_ORDER;
+	n->skb = skb;
+}
+
 /* Where tcp_reset(), which is given the socket only, looks for its RST: see accepted(). */
 INLINE void announce(__u64 skb, const struct track *t)
 {
 	struct arrival_key arrival = {};
-	struct sequence_key sequence = {};
 
-	arrival.net = sequence.net = t->net;
+	arrival.net = t->net;
 	arrival.t = t->t;
 	remember(&arrival, skb);
-	arrival.net = ANY_NET;
-	remember(&arrival, skb);
-	sequence.number = t->seq;
-	sequences.update(&sequence, &skb);
+	announce_number(t->net, t->seq, 0, skb);
+	announce_number(ANY_NET, t->seq, 0, skb);
 	if (t->flags & TH_ACK) {
-		sequence.number = t->ack;
-		sequence.is_ack = 1;
-		sequences.update(&sequence, &skb);
+		announce_number(t->net, t->ack, 1, skb);
+		announce_number(ANY_NET, t->ack, 1, skb);
 	}
 }
 
@@ -432,7 +451,6 @@ INLINE void fill_active(struct rst_event *e, const void *sk, const struct parsed
 
 	e->kind = KIND_SENT_ACTIVE;
 	fill_socket(&e->sock, sk);
-	fill_timers(&e->detail, sk);
 	if (!why || !(since(now, why->ts) < SECOND ||
 		      (since(now, why->ts) < 30 * SECOND && why->seq == p->seq))) {
 		fill_owner(e);
@@ -456,10 +474,28 @@ INLINE void fill_active(struct rst_event *e, const void *sk, const struct parsed
 	fix_state(&e->sock);
 }
 
+INLINE struct sent *sent_at_place(const struct sent_key *key)
+{
+	__u32 at = place_of((__u64)key->seq << 32 ^ key->ack ^ key->net << 16 ^ key->ip_id, TRACKED_BITS);
+
+	return sents.lookup(&at);
+}
+
+INLINE int same_sent_key(const struct sent_key *a, const struct sent_key *b)
+{
+	const __u64 *p = (const __u64 *)a, *q = (const __u64 *)b;
+
+	_Static_assert(sizeof(*a) == 7 * sizeof(*p), "a sent_key is seven numbers");
+	return !((p[0] ^ q[0]) | (p[1] ^ q[1]) | (p[2] ^ q[2]) | (p[3] ^ q[3]) | (p[4] ^ q[4]) |
+		 (p[5] ^ q[5]) | (p[6] ^ q[6]));
+}
+
 /* Whoever looks at it later, on its way through this node or as a copy, is told who made it. */
 INLINE void remember_made(struct track *t, const struct rst_event *e, const struct parsed *p,
 			  __u64 skb, __u64 now)
 {
+	struct sent *sent = sent_at_place(&t->key);
+
 	t->here = e->here;
 	t->made.present = 1;
 	t->made.netns = e->netns;
@@ -470,21 +506,26 @@ INLINE void remember_made(struct track *t, const struct rst_event *e, const stru
 		t->made.task = e->owner;
 		t->made.has_task = 1;
 	}
-	t->sent.ts = now;
-	t->sent.head = (__u64)GET(const char *, skb, skb_head);
-	t->sent.skb = skb;
-	t->sent.kind = e->kind;
-	sents.update(&t->key, &t->sent);
+	if (!sent)
+		return;
+	sent->key.net = 0;
+	IN_THIS_ORDER;
+	sent->ts = now;
+	sent->head = (__u64)GET(const char *, skb, skb_head);
+	sent->skb = skb;
+	sent->kind = e->kind;
+	IN_THIS_ORDER;
+	sent->key = t->key;
 }
 
 /* Whether it is a copy of a RST that has left; its track is then the original's. */
 INLINE int is_told(struct track *t, __u64 skb, const void *sk, __u64 now)
 {
-	struct sent *before = sents.lookup(&t->key);
+	struct sent *before = sent_at_place(&t->key);
 	struct track *original;
 	__u64 first;
 
-	if (!before || !is_copy(before, (const void *)skb, sk, now))
+	if (!before || !same_sent_key(&before->key, &t->key) || !is_copy(before, (const void *)skb, sk, now))
 		return 0;
 	first = before->skb;
 	original = tracks.lookup(&first);
@@ -500,10 +541,17 @@ INLINE int is_told(struct track *t, __u64 skb, const void *sk, __u64 now)
  * that is only counted it is taken note of too, else it would be kept for the next one. */
 INLINE void await_reason(const struct rst_event *e, const void *sk, __u8 told)
 {
-	struct awaited awaited = { .ts = e->ts, .skb = told ? e->skb : 0 };
-	__u64 key = (__u64)sk;
+	__u32 at = place_of((__u64)sk, TRACKED_BITS);
+	struct awaited *awaited = awaiting.lookup(&at);
 
-	awaiting.update(&key, &awaited);
+	if (!awaited)
+		return;
+	awaited->sk = 0;
+	IN_THIS_ORDER;
+	awaited->ts = e->ts;
+	awaited->skb = told ? e->skb : 0;
+	IN_THIS_ORDER;
+	awaited->sk = (__u64)sk;
 }
 
 /* Of an answer for which no probe gave a reason: by the ends that it goes between. One with ACK answers
@@ -552,7 +600,7 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 		pending = decision(&answer, p, now);
 	if (!raw && !pending && is_told(t, skb, sk, now))
 		return;
-	e = new_event(skb, KIND_SENT_PASSIVE);
+	e = new_event_out(KIND_SENT_PASSIVE);
 	if (!e)
 		return;
 	e->ts = t->ts;
@@ -580,6 +628,8 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	remember_made(t, e, p, skb, now);
 	told = !only_counted(e, &p->t);
 	if (told) {
+		if (e->kind == KIND_SENT_ACTIVE)
+			fill_timers(&e->detail, sk);
 		fill_headers(&e->rst, p);
 		fill_baseline(e, t->net, &p->t, p->seq);
 		emit(e);
@@ -588,7 +638,6 @@ INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
 	}
 	if (e->reason_follows)
 		await_reason(e, sk, told);
-	held.delete(&skb);
 }
 
 /* The same memory, and in it the same RST once more, sent again: it was made here, though the one
@@ -643,7 +692,7 @@ INLINE void departs(__u64 key, const void *dev, const struct parsed *p)
 	if (t->forwarded || !(KIND_MASK & (1 << KIND_FORWARDED)))
 		return;
 	t->forwarded = 1;
-	e = new_event(key, KIND_FORWARDED);
+	e = new_event_out(KIND_FORWARDED);
 	if (!e)
 		return;
 	e->kind = KIND_FORWARDED;
@@ -652,7 +701,6 @@ INLINE void departs(__u64 key, const void *dev, const struct parsed *p)
 		fill_packet(e, t);
 		emit(e);
 	}
-	held.delete(&key);
 }
 
 int rt_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
