@@ -169,6 +169,7 @@ INLINE void shelve(struct rst_flow *f, __u32 older, __u32 place)
 	struct rst_shelf *shelf = shelf_of(sum, &f->shelf);
 	__s64 best = SHELF, better;
 
+	_Static_assert(SHELF == 8, "a number below 16 says which, and 8 that none fits");
 	if (!shelf)
 		return;
 #pragma unroll

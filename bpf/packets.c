@@ -367,8 +367,9 @@ int rt_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (!BASELINE)
 		return 0;
-	IN_THIS_ORDER;
-	window = open_window(work->window, head, as_number(work, work->p.l3));
+#if TYPED && RDONLY_CAST
+	window = READABLE((const __u8 *)as_number(work, work->p.l3) - WINDOW_BEFORE); /* whatever way l3 was come by */
+#endif
 	net = read_net(MEMBER(const void *, dev, dev_net), &frame.netns);
 	read_frame(&frame, &work->p, window, skb, head, dev);
 	learn(work, skb, &frame, net, frame.netns, bpf_ktime_get_ns());
