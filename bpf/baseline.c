@@ -150,15 +150,15 @@ INLINE struct rst_flow *find_flow(struct rst_flow_key *key, __u32 *place)
 
 /* 1 if a number is below 0, else 0. Without a branch, which the compiler else makes of it, and for both ways
  * of which the verifier looks at all that follows. */
-INLINE __u64 is_negative(__s64 number)
+INLINE __u64 below_zero(__s64 number)
 {
 	asm volatile("" : "+r"(number));
 	return (__u64)number >> 63;
 }
 
-INLINE __u64 is_zero(__u32 number)
+INLINE __u64 equals_zero(__u32 number)
 {
-	return is_negative((__s64)number - 1);
+	return below_zero((__s64)number - 1);
 }
 
 /* Put a place on its flow's shelf, in place of an older one (its number + 1; 0: there is none) or of
@@ -177,9 +177,9 @@ INLINE void shelve(struct rst_flow *f, __u32 older, __u32 place)
 		__u32 one = shelf->places[i];
 
 		/* how well it fits, and of those that fit alike the first */
-		better = is_zero(one ^ older) << 6 | is_zero(one) << 5 |
-			 is_negative((__s64)FLOWS - one) << 4 | (SHELF - 1 - i);
-		best += (better - best) * is_negative(best - better);
+		better = equals_zero(one ^ older) << 6 | equals_zero(one) << 5 |
+			 below_zero((__s64)FLOWS - one) << 4 | (SHELF - 1 - i);
+		best += (better - best) * below_zero(best - better);
 	}
 	if (best == SHELF)
 		best = SHELF - 1 - (sum & (SHELF - 1));
