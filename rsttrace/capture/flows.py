@@ -12,7 +12,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from rsttrace.capture import places
-from rsttrace.capture.layers import Segment, tcp_checksum_ok
+from rsttrace.capture.layers import USUAL_STAMPS, Segment, tcp_checksum_ok, whole_sum_ok
 from rsttrace.limits import (
     COPY_NS,
     HANDSHAKES_TOLD,
@@ -54,6 +54,10 @@ ORDINARY_SEGMENT = 1448
 """An IP packet on Ethernet, and what a longer buffer is cut into where the MSS is unknown."""
 
 _STAMP = struct.Struct(">II")
+
+_PLAIN = struct.Struct(">BHHHB15xIIBBH").unpack_from
+"""Of a frame that `plain_key` takes, from byte 15 on: TOS, length, ID, fragment bits, TTL; TCP's
+numbers, offset, flags and window."""
 
 
 class _Row(NamedTuple):
@@ -145,6 +149,9 @@ class Direction:
     number after its FIN, `scale` its window scale (``None``: its SYN was not seen). `reset` says
     that a RST of this direction ended the flow.
 
+    `usual` says whether its newest packet that fit had timestamps; ``None``: that was a SYN, or it
+    cannot be told, so what comes next is looked at in full.
+
     `places` are this direction at each place of the capture where it was seen, if there are several
     (rsttrace/capture/places.py); `judged`: resets are judged at this one. `doubled` counts packets
     that came twice at one place.
@@ -199,6 +206,7 @@ class Direction:
         "ttl_max",
         "ttl_min",
         "ttls",
+        "usual",
         "version",
         "window",
     )
@@ -254,6 +262,7 @@ class Direction:
         self.mss: int | None = None
         self.syn_ack = False
         self.reset = False
+        self.usual: bool | None = None
 
     def watch(self, time_ns: int, seq: int) -> None:
         """A RST of this direction was received: look at what comes after it."""
@@ -315,7 +324,12 @@ class Direction:
         if segment.mac >= 0:
             self.mac = segment.data[segment.mac : segment.mac + 6]
         self.interface = segment.interface
-        self.note(row, _syn_options(segment, stamped) if flags & SYN else None)
+        if flags & SYN:
+            self.usual = other.usual = None
+            self.note(row, _syn_options(segment, stamped))
+        else:
+            self.usual = stamped
+            self.note(row, None)
         if stamped:
             self.timestamps = True
         if other.reset:
@@ -325,6 +339,82 @@ class Direction:
         self.confirmed = True
         self.confirmed_ns = now
         return self.syn is not None
+
+    def take_usual(self, data: bytes, interface: int, now: int) -> bool:
+        """Take in what nearly every packet is; false if this is none, and nothing was learned.
+
+        It acknowledges, perhaps with data, and looks as the one before it did: only its numbers are
+        news, and fit. `data` is a frame that `plain_key` takes. What is learned is what `learn`
+        learns of it. As is_usual() and note_usual() of bpf/flow.h.
+        """
+        other, slot, end = self.other, self.slot, self.end
+        if other is None or slot is None or end is None or other.end is None:
+            return False
+        tos, length, ip_id, bits, ttl, seq, ack, offset, flags, window = _PLAIN(data, 15)
+        header = offset >> 4
+        if (
+            self.usual is not (header >= 8)
+            or flags & (SYN | FIN | ACK) != ACK
+            or ttl != self.ttl
+            or ttl != self.known_ttl
+            or ttl != slot.ttl
+            or interface != self.interface
+            or (seq - end + NEAR) & 0xFFFFFFFF > 2 * NEAR
+            or (ack - other.end + NEAR) & 0xFFFFFFFF > 2 * NEAR
+            or header < 5
+            or not self._expects_usual(other)
+        ):
+            return False
+        stamp = b""
+        if self.usual:
+            stamp = data[58:66]
+            if data[54:58] != USUAL_STAMPS or len(stamp) < 8:
+                return False
+        if self.checked < CHECKED and not self._sum_is_usual(data, length):
+            return False
+        payload_len = max(0, length - 20 - header * 4)
+        slot.last_ns = now
+        slot.packets += 1
+        self.mac = data[6:12]
+        row = (
+            now,
+            ttl,
+            ip_id,
+            bits & 0x4000 != 0,
+            flags,
+            seq,
+            ack,
+            window,
+            payload_len,
+            1 if length <= ORDINARY_PACKET else self._segments(payload_len, bool(stamp)),
+            stamp,
+            tos,
+        )
+        self.note(tuple.__new__(_Row, row), None)
+        return True
+
+    def _expects_usual(self, other: Direction) -> bool:
+        """Whether nothing is yet to be found out of the next packet, or watched for."""
+        return (
+            (self.confirmed or other.syn_seq is None)
+            and self.reset_ns is None
+            and self.places is None
+            and not other.reset
+        )
+
+    def _sum_is_usual(self, data: bytes, length: int) -> bool:
+        """Count a packet's TCP checksum if it is whole; false where it is wrong, and not counted.
+
+        `data` is a frame that `plain_key` takes, `length` its IP packet's.
+        """
+        if len(data) < 14 + length:
+            return True
+        right = whole_sum_ok(data[26:34], data[34 : 14 + length])
+        if right is False:
+            return False
+        self.checked += 1
+        self.sums_right += right is True
+        return True
 
     def _row(self, segment: Segment, stamp: bytes) -> _Row:
         data, l3 = segment.data, segment.l3
@@ -339,7 +429,9 @@ class Direction:
             segment.ack,
             segment.window,
             segment.payload_len,
-            1 if segment.length <= ORDINARY_PACKET else self._segments(segment),
+            1
+            if segment.length <= ORDINARY_PACKET
+            else self._segments(segment.payload_len, segment.timestamps),
             stamp if len(stamp) == 8 else b"",
             data[l3 + 1] if v4 else (data[l3] << 4 | data[l3 + 1] >> 4) & 0xFF,
         )
@@ -503,11 +595,11 @@ class Direction:
                 self.scale = min(raw[at + 2], 14)
             at += length
 
-    def _segments(self, segment: Segment) -> int:
+    def _segments(self, payload_len: int, stamped: bool) -> int:
         """How many packets on the wire one offloaded buffer stands for (GSO, GRO)."""
         mss = self.other.mss if self.other is not None else None
-        size = mss - 12 if mss and mss > 64 and segment.timestamps else mss or ORDINARY_SEGMENT
-        return max(1, -(-segment.payload_len // size))
+        size = mss - 12 if mss and mss > 64 and stamped else mss or ORDINARY_SEGMENT
+        return max(1, -(-payload_len // size))
 
     def handshake(self) -> _Handshake:
         """What its SYN or SYN-ACK alone tells."""
@@ -663,6 +755,22 @@ class Flows:
         if direction.learn(segment, self.late):
             self._learn_peer(segment, direction)
         return new
+
+    def take_usual(self, key: bytes, data: bytes, interface: int, now: int) -> bool:
+        """As `learn`, of a frame that `plain_key` takes, if it is a usual one of a known flow.
+
+        `key` are its addresses and ports. False: it is none, and nothing was learned.
+        """
+        direction = self._directions.get(key)
+        if direction is None or not direction.take_usual(data, interface, now):
+            return False
+        self._used.move_to_end(direction.primary)
+        self.late, self.met, self.direction = False, None, direction
+        return True
+
+    def knows(self, key: bytes) -> bool:
+        """Whether there is a flow with these addresses and ports."""
+        return key in self._directions
 
     def add(self, segment: Segment) -> Direction:
         """A new flow, in the direction of this packet."""

@@ -34,6 +34,9 @@ CUT = "cut off before the TCP flags"
 FRAGMENT = "that are later fragments"
 """What was missed, as in Unread."""
 
+USUAL_STAMPS = b"\x01\x01\x08\x0a"
+"""NOP NOP TS: how every stack in use lays its timestamps out (RFC 7323 appendix A)."""
+
 _HHH = struct.Struct(">HHH").unpack_from
 _TCP = struct.Struct(">IIBB").unpack_from
 
@@ -106,6 +109,11 @@ class Segment:
     def destination(self) -> bytes:
         """The destination address: 4 or 16 bytes."""
         return self.key[4:8] if self.version == 4 else self.key[16:32]
+
+    @property
+    def addresses(self) -> bytes:
+        """The source address and the destination address, as they lie in the packet."""
+        return self.key[:8] if self.version == 4 else self.key[:32]
 
     @property
     def reverse_key(self) -> bytes:
@@ -269,8 +277,7 @@ class Dissector:
         made.window = data[l4 + 14] << 8 | data[l4 + 15] if end >= l4 + 16 else None
         payload = length - header - offset * 4
         made.payload_len = payload if payload > 0 else 0
-        # NOP NOP TS: how every stack in use lays it out (RFC 7323 appendix A), as bpf/packet.h
-        made.timestamps = offset >= 8 and data[l4 + 20 : l4 + 24] == b"\x01\x01\x08\x0a"
+        made.timestamps = offset >= 8 and data[l4 + 20 : l4 + 24] == USUAL_STAMPS
         if made.flags & 4 and (offset < 5 or length < header + offset * 4):
             return None  # a malformed RST: every stack drops it unread, as bpf/packet.h
         return made
@@ -314,11 +321,15 @@ def _later_fragment(protocol: int) -> None:
         raise Unreadable(FRAGMENT)
 
 
-def _pseudo_header(segment: Segment) -> bytes:
-    """RFC 9293 §3.1 and RFC 8200 §8.1, for what is captured of TCP."""
-    length = segment.length - (segment.l4 - segment.l3)
-    addresses = segment.source + segment.destination
-    return addresses + struct.pack(">IHH", length & 0xFFFFFFFF, 0, 6)
+def _pseudo_sum(addresses: bytes, length: int) -> int:
+    """The pseudo header's sum (RFC 9293 §3.1, RFC 8200 §8.1), as `sum16` has it: never 0.
+
+    `addresses` are both, `length` is that of TCP's header and data.
+    """
+    length &= 0xFFFFFFFF
+    return (int.from_bytes(addresses, "big") + (length >> 16) + (length & 0xFFFF) + 6) % 0xFFFF or (
+        0xFFFF
+    )
 
 
 def checksum_left_to_card(segment: Segment) -> bool:
@@ -329,7 +340,8 @@ def checksum_left_to_card(segment: Segment) -> bool:
     field = segment.data[segment.l4 + 16 : segment.l4 + 18]
     if segment.end < segment.l4 + 18:
         return False
-    return int.from_bytes(field, "big") == sum16(_pseudo_header(segment))
+    length = segment.length - (segment.l4 - segment.l3)
+    return int.from_bytes(field, "big") == _pseudo_sum(segment.addresses, length)
 
 
 def ip_checksum_ok(segment: Segment) -> bool | None:
@@ -347,9 +359,14 @@ def tcp_checksum_ok(segment: Segment) -> bool | None:
     whole = segment.end - segment.l3 == segment.length and not segment.fragment
     if not whole or segment.end < segment.l4 + 18:
         return None
-    tcp, pseudo = segment.data[segment.l4 : segment.end], _pseudo_header(segment)
+    return whole_sum_ok(segment.addresses, segment.data[segment.l4 : segment.end])
+
+
+def whole_sum_ok(addresses: bytes, tcp: bytes) -> bool | None:
+    """As `tcp_checksum_ok`, of all of a segment: its header and data, with both its addresses."""
+    pseudo = _pseudo_sum(addresses, len(tcp))
     field = tcp[16] << 8 | tcp[17]
     # Some leave 0 to the card (by chance, one in 65,536), others what checksum_left_to_card() says.
-    if not field or field == sum16(pseudo):
+    if not field or field == pseudo:
         return None
-    return sum16(pseudo + tcp) == 0xFFFF
+    return (pseudo + sum16(tcp)) % 0xFFFF == 0

@@ -123,6 +123,14 @@ class Sightings:
         elif direction is None or direction.judged:
             yield late
 
+    def is_due(self, now_ns: int) -> bool:
+        """Whether something need not wait longer."""
+        queue = self.queue
+        if not queue:
+            return False
+        first = queue[0]
+        return not isinstance(first, Seen) or _is_over(first, now_ns) or len(queue) > WAITING
+
     def due(self, now_ns: int | None) -> Iterator[Reset | LatePacket]:
         """What need not wait longer (None: all)."""
         queue = self.queue

@@ -130,14 +130,21 @@ class CaptureSource:
                 position -= position // 2 if passes == 2 else 0
                 progress(position - told)
                 told = position
-            if queue:
+            if queue and seen.is_due(time_ns):
                 yield from seen.due(time_ns)
-            if preview is not None:
-                key = plain_key(link, data)
-                found = preview.find(key) if key is not None else None
-                if found is not None and found.done and not found.cuts:
+            key = plain_key(link, data)
+            if key is not None:
+                found = preview.find(key) if preview is not None else None
+                if found is None:
+                    taken = preview is None and flows.take_usual(key, data, interface, time_ns)
+                else:
+                    taken = not found.cuts and (
+                        found.done or self._take_usual(key, data, interface, time_ns, number, found)
+                    )
+                if taken:
                     self.segments += 1
-                    if self.wake_ns is not None and self._wakes(time_ns):
+                    if self.wake_ns is not None and time_ns >= self.wake_ns:
+                        self.wake_ns = None
                         yield time_ns
                     continue
             segment = segment_of(link, data, wire_length, direction)
@@ -160,7 +167,7 @@ class CaptureSource:
                 sighting = self._sighting(segment, number, interface)
                 yield from self._see(seen, segment, sighting)
                 if found is not None and found.last == number:
-                    self._leave(segment, found)
+                    self._leave(segment.key, bare_key(segment), found)
                 continue
             segment.interface = segment.interface or interface
             if flows.learn(segment) or segment.flags & SYN:
@@ -169,7 +176,7 @@ class CaptureSource:
                 if not segment.flags & SYN and flows.direction is not None:
                     found.settle(flows.direction)
                 if found.last == number or (found.done and not found.cuts):
-                    self._leave(segment, found)
+                    self._leave(segment.key, bare_key(segment), found)
             if flows.late:
                 late = LatePacket(
                     time_ns, _headers(segment), file=self._capture.name, mac=segment.source_mac
@@ -198,6 +205,9 @@ class CaptureSource:
             for record in capture:
                 if record.number > LOOK_AHEAD or self._ended():
                     break
+                key = plain_key(record.link, record.data)
+                if key is not None and not record.data[47] & SYN and known.knows(key):
+                    continue
                 found = dissector.segment(
                     record.link, record.data, record.wire_length, record.direction
                 )
@@ -223,11 +233,24 @@ class CaptureSource:
             self.preview = preview
             self._capture.end_here()
 
-    def _leave(self, segment: Segment, found: Connection) -> None:
-        """Nothing more of a connection counts."""
-        self._flows.drop(segment.key)
+    def _take_usual(
+        self, key: bytes, data: bytes, interface: int, time_ns: int, number: int, found: Connection
+    ) -> bool:
+        """As `Flows.take_usual`, of a connection that the first look found."""
+        flows = self._flows
+        if not flows.take_usual(key, data, interface, time_ns):
+            return False
+        if flows.direction is not None:
+            found.settle(flows.direction)
+        if found.last == number or found.done:
+            self._leave(key, key, found)
+        return True
+
+    def _leave(self, key: bytes, bare: bytes, found: Connection) -> None:
+        """Nothing more of a connection counts. `bare` is its `key` without the virtual network."""
+        self._flows.drop(key)
         if found.last == self._capture.packets and self.preview is not None:
-            self.preview.forget(bare_key(segment))
+            self.preview.forget(bare)
 
     def _why_unknown(self) -> Cause:
         """Why nothing is known of a RST's receiver, if that is so."""

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rsttrace.capture.flows import Flows
 from rsttrace.capture.layers import Segment
 from rsttrace.capture.source import CaptureSource
 from rsttrace.limits import FLOWS
@@ -131,6 +133,28 @@ def test_random_captures(tmp_path: Path) -> None:
         for flows in (draw.choice((1, 2, 3)), FLOWS):
             resets += sum(item.startswith("Reset(") for item in check_alike(name, flows))
     assert resets > SEEDS
+
+
+def test_the_usual_packet_teaches_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without a shorter way for it, whatever comes before it and after."""
+    taken = 0
+    take = Flows.take_usual
+
+    def counted(*args: Any) -> bool:
+        nonlocal taken
+        found = take(*args)
+        taken += found
+        return found
+
+    for seed in range(SEEDS):
+        draw = random.Random(seed)
+        name = write(tmp_path / "x", file_of(draw, [*talks(draw), *talks(draw)]))
+        ahead = draw.random() < 0.5
+        monkeypatch.setattr(Flows, "take_usual", counted)
+        found = told(name, ahead=ahead)
+        monkeypatch.setattr(Flows, "take_usual", lambda *args: False)
+        assert found == told(name, ahead=ahead)
+    assert taken > SEEDS
 
 
 def test_tunnels_and_tags(tmp_path: Path) -> None:
