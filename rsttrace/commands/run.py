@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -242,7 +242,7 @@ class Run:
             BrokenPipeError: nobody reads any more.
             Stuck: nobody reads, and the run is to end.
         """
-        with self._together():
+        with self.writer.together(self._mute_after):
             for case in self.history.due(now_ns):
                 self._show_case(case)
                 if self.full:
@@ -255,7 +255,7 @@ class Run:
 
         Raises: see `show`.
         """
-        with self._together():
+        with self.writer.together(self._mute_after):
             for case in self.history.due(0):  # nothing was due then: none that waits
                 if case.entry is not None or not self.full:
                     self._show_case(case)
@@ -380,36 +380,25 @@ class Run:
     def _write(self, entry: Entry) -> None:
         if self._mute:
             return
-        with self._muting():
-            self._write_lines(entry)
-
-    @contextlib.contextmanager
-    def _together(self) -> Iterator[None]:
-        """As `Writer.together`: that the disk is full may be noticed at the end."""
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self.writer.together())
-            try:
-                yield
-            finally:
-                with self._muting():
-                    stack.close()
-
-    @contextlib.contextmanager
-    def _muting(self) -> Iterator[None]:
-        """Write no more lines once that fails, if packets are still written (``-w``)."""
         try:
-            yield
-        except BrokenPipeError:
-            raise
+            self._write_lines(entry)
         except OSError as error:
-            if self._file is None or self._file.failed:
-                raise
-            # A full disk: the packets may be on another one.
-            self._mute = True
-            self.say(
-                f"warning: cannot write to standard output: {error.strerror or error}; "
-                "no more lines are written there"
-            )
+            self._mute_after(error)
+
+    def _mute_after(self, error: OSError) -> None:
+        """Write no more lines once that has failed, if packets are still written (``-w``).
+
+        Raises:
+            OSError: they are not, or nobody reads any more.
+        """
+        if isinstance(error, BrokenPipeError) or self._file is None or self._file.failed:
+            raise error
+        # A full disk: the packets may be on another one.
+        self._mute = True
+        self.say(
+            f"warning: cannot write to standard output: {error.strerror or error}; "
+            "no more lines are written there"
+        )
 
     def _write_lines(self, entry: Entry) -> None:
         options = self.options

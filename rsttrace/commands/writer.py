@@ -10,7 +10,7 @@ import stat
 import struct
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Optional, TextIO
 
 from rsttrace.render.escape import ascii_only
@@ -111,6 +111,30 @@ TOGETHER_BYTES, TOGETHER_S = 1 << 15, 0.004
 first of them has waited for so long (in seconds)."""
 
 
+class _Together:
+    """As `Writer.together`; a class, for each reset passes here, and generators cost much more."""
+
+    __slots__ = ("_began", "_failed", "_writer")
+
+    def __init__(self, writer: Writer, failed: Callable[[OSError], None] | None) -> None:
+        self._writer = writer
+        self._failed = failed
+        self._began = False
+
+    def __enter__(self) -> None:
+        self._began = self._writer.begin_together()
+
+    def __exit__(self, *exc_info: object) -> None:
+        if not self._began:
+            return
+        try:
+            self._writer.end_together()
+        except OSError as error:
+            if self._failed is None:
+                raise
+            self._failed(error)
+
+
 class Writer:
     """Writes lines, flushed at once; notices a reader that went away.
 
@@ -157,21 +181,30 @@ class Writer:
         if self._held_size >= TOGETHER_BYTES or waited >= TOGETHER_S:
             self._flush()
 
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def together(
+        self, failed: Callable[[OSError], None] | None = None
+    ) -> contextlib.AbstractContextManager[None]:
         """What is written inside goes out a few lines at a time, and all of it at the end.
+
+        `failed` is told if that fails at the end; it may raise the error.
 
         Raises: as `lines`.
         """
-        if self._together:
-            yield
-            return
+        return _Together(self, failed)
+
+    def begin_together(self) -> bool:
+        """Hold lines back from here on; false if that is so already."""
+        began = not self._together
         self._together = True
-        try:
-            yield
-        finally:
-            self._together = False
-            self._flush()
+        return began
+
+    def end_together(self) -> None:
+        """Write what was held back.
+
+        Raises: as `lines`.
+        """
+        self._together = False
+        self._flush()
 
     def _flush(self) -> None:
         held, self._held, self._held_size = self._held, [], 0

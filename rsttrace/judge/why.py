@@ -7,12 +7,12 @@ ports were used again, or because it never heard of the connection. Pure.
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, replace
 
 from rsttrace.judge import facts, reasons
 from rsttrace.judge.facts import age_text, apart, flow_half, is_bare, plural
 from rsttrace.model import Cause, Half, Kind, Packet, Race, Reset, Seen
+from rsttrace.model.word import Word
 from rsttrace.tcp import distance, without_ecn
 
 REUSE_NS = 5_000_000_000
@@ -34,7 +34,7 @@ LATE = "came too late"
 OWN_FIREWALL = "the peer's own firewall rejected it"
 
 
-class Deed(enum.Enum):
+class Deed(Word):
     """What an honest peer did, or had done, to send such a RST."""
 
     REFUSED = "refused"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,12 +9,13 @@ from typing import Any
 
 from rsttrace.model.comparison import OtherEnd
 from rsttrace.model.record import record
+from rsttrace.model.word import Word
 
 NO_TIME = -(1 << 80)
 """The time of a packet without one (pcapng's Simple Packet Block): no calendar has it."""
 
 
-class Kind(enum.Enum):
+class Kind(Word):
     """Where the RST was seen and by which code path; the value is the word used in the JSON."""
 
     SENT_PASSIVE = "sent-passive"
@@ -31,10 +31,11 @@ class Kind(enum.Enum):
     """``sent``, ``received`` or ``forwarded``."""
 
     def __init__(self, word: str) -> None:
+        super().__init__(word)
         self.direction = word.partition("-")[0]
 
 
-class Scope(enum.Enum):
+class Scope(Word):
     """What a baseline was learned from."""
 
     FLOW = "flow"

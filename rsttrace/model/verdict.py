@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
 from rsttrace.model.record import record
 from rsttrace.model.reset import Cause, Reset
+from rsttrace.model.word import Word
 
 
-class Origin(enum.Enum):
+class Origin(Word):
     """Who made the RST. ``forged`` says nothing about intent."""
 
     LOCAL = "local"
@@ -20,7 +20,7 @@ class Origin(enum.Enum):
     INCONCLUSIVE = "inconclusive"
 
 
-class Author(enum.Enum):
+class Author(Word):
     """Who may have made a RST: finer than Origin. The value is the word used in the JSON.
 
     The first three are the peer's host itself; all others answered in its name. `PEER_RAW` is a

@@ -28,6 +28,9 @@ except ImportError:
 About = Mapping[str, Optional[str]]
 """What a line says of the run that wrote it."""
 
+_MICRO = "µ".encode()
+"""Nearly all of our own words that are not ASCII are microseconds."""
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -47,73 +50,68 @@ def _made(entry: model.Entry, *, explain: bool, utc: bool) -> dict[str, Any]:
     What every entry has is, for the encoder asks `_plain` about anything else.
     """
     reset, verdict = entry.reset, entry.verdict
-    ipv6 = reset.family == 6
-    made: dict[str, Any] = {
+    kind, rst = reset.kind, reset.rst
+    ipv6 = rst.ip_id is None
+    considered: dict[str, Any] = {}
+    if explain:
+        considered["considered"] = [
+            {**evidence_object(item), "factors": _factors(item)} for item in verdict.considered
+        ]
+    return {
         "schema": SCHEMA,
         "id": entry.id,
         "amends": entry.amends,
         "time": iso_time(reset.time_ns, utc=utc),
-        "kind": reset.kind.value,
-        "direction": reset.kind.direction,
-        "origin": verdict.origin.value,
+        "kind": kind.word,
+        "direction": kind.direction,
+        "origin": verdict.origin.word,
         "confidence": verdict.confidence,
         "score": verdict.score,
         "summary": verdict.summary or None,
         "cause": _cause(entry.cause),
         "local": _endpoint(reset.local),
         "remote": _endpoint(reset.remote),
-        "family": reset.family,
-        "rst": _rst(reset),
+        "family": 6 if ipv6 else 4,
+        "rst": None if reset.unread else _rst(rst),
         "trigger": _trigger(reset, ipv6),
         "sent_data": _sent_data(reset),
         "baseline": _baseline(reset.baseline, ipv6),
         "authors": authors_object(verdict),
         "advice": verdict.advice,
         "evidence": [evidence_object(item) for item in verdict.evidence],
+        **considered,
+        "hops": {"rst": verdict.hops_rst, "peer": verdict.hops_peer},
+        "findings": verdict.findings,
+        "device": {
+            "name": verdict.device_name,
+            "fingerprint": verdict.device_fingerprint,
+            "reason": verdict.device_reason,
+        },
+        "neighbor": _neighbor(neighbors.neighbor(reset)),
+        "next_hop": _next_hop(reset.next_hop),
+        "ingress": _ingress(reset),
+        "made_here": _made_here(reset.made_here),
+        "netns": reset.netns,
+        "netns_name": reset.netns_name,
+        "file": reset.file,
+        "frame": reset.file_frame,
+        "sightings": _sightings(reset, utc),
+        "socket": _socket(reset.socket),
+        "process": _process(reset.process),
+        "actor": _process(reset.actor),
+        "unit": reset.unit,
+        "container": _container(reset.container),
+        "pod": _pod(reset.pod),
+        "seen": reset.seen,
+        "counted": _counted(reset.counted, utc=utc),
     }
-    if explain:
-        made["considered"] = [
-            {**evidence_object(item), "factors": _factors(item)} for item in verdict.considered
-        ]
-    made.update(
-        {
-            "hops": {"rst": verdict.hops_rst, "peer": verdict.hops_peer},
-            "findings": verdict.findings,
-            "device": {
-                "name": verdict.device_name,
-                "fingerprint": verdict.device_fingerprint,
-                "reason": verdict.device_reason,
-            },
-            "neighbor": _neighbor(neighbors.neighbor(reset)),
-            "next_hop": _next_hop(reset.next_hop),
-            "ingress": _ingress(reset),
-            "made_here": _made_here(reset.made_here),
-            "netns": reset.netns,
-            "netns_name": reset.netns_name,
-            "file": reset.file,
-            "frame": reset.file_frame,
-            "sightings": _sightings(reset, utc),
-            "socket": _socket(reset.socket),
-            "process": _process(reset.process),
-            "actor": _process(reset.actor),
-            "unit": reset.unit,
-            "container": _container(reset.container),
-            "pod": _pod(reset.pod),
-            "seen": reset.seen,
-            "counted": _counted(reset.counted, utc=utc),
-        }
-    )
+
+
+def _rst(rst: model.Packet) -> dict[str, Any]:
+    made = _packet(rst)
+    made["ip_checksum_ok"] = rst.ip_checksum_ok
+    made["tcp_checksum_ok"] = rst.tcp_checksum_ok
     return made
-
-
-def _rst(reset: model.Reset) -> dict[str, Any] | None:
-    if reset.unread:
-        return None
-    return {
-        **_packet(reset.rst),
-        "ip_checksum_ok": reset.rst.ip_checksum_ok,
-        "tcp_checksum_ok": reset.rst.tcp_checksum_ok,
-    }
 
 
 def entry_line(
@@ -145,7 +143,11 @@ def _fast(made: dict[str, Any]) -> str | None:
         text = orjson.dumps(made, default=_plain, option=_AS_WE_DO)
     except TypeError:
         return None
-    return (text if text.isascii() else text.decode().encode("ascii", _ESCAPED)).decode("ascii")
+    if not text.isascii():
+        text = text.replace(_MICRO, b"\\u00b5")
+        if not text.isascii():
+            text = text.decode().encode("ascii", _ESCAPED)
+    return text.decode("ascii")
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
@@ -281,7 +283,7 @@ def _baseline(baseline: model.Baseline, ipv6: bool) -> dict[str, Any]:
     theirs, ours = baseline.theirs, baseline.ours
     last = theirs.recent[0] if theirs and theirs.recent else None
     return {
-        "scope": baseline.scope.value,
+        "scope": baseline.scope.word,
         "packets": theirs.packets if theirs else None,
         "ttl": theirs.ttl if theirs else None,
         "syn_ttl": theirs.syn_ttl if theirs else None,
@@ -296,7 +298,7 @@ def _baseline(baseline: model.Baseline, ipv6: bool) -> dict[str, Any]:
 def authors_object(verdict: model.Verdict) -> list[dict[str, Any]]:
     """Who may have made it, as an entry lists them."""
     return [
-        {"author": share.author.value, "probability": share.probability, "text": share.text}
+        {"author": share.author.word, "probability": share.probability, "text": share.text}
         for share in listed(verdict)
     ]
 
@@ -317,7 +319,7 @@ def _factors(evidence: model.Evidence) -> dict[str, float] | None:
     """How probable each author makes an observation."""
     if evidence.factors is None:
         return None
-    return {author.value: round(value, 6) for author, value in evidence.factors.items()}
+    return {author.word: round(value, 6) for author, value in evidence.factors.items()}
 
 
 def _sightings(reset: model.Reset, utc: bool) -> list[dict[str, Any]] | None:
