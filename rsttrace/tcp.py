@@ -6,8 +6,9 @@ Pure; shared by both sources.
 from __future__ import annotations
 
 import ipaddress
+import socket
 import struct
-from typing import Any
+from functools import lru_cache
 
 from rsttrace.limits import OPTIONS_READ
 from rsttrace.model import Endpoint, Half, Packet, Seen, TtlCount
@@ -109,12 +110,16 @@ def checksum(data: bytes) -> int:
     return ~sum16(data) & 0xFFFF
 
 
+MAPPED = b"\0" * 10 + b"\xff\xff"
+"""How an IPv4 address begins where there is room for an IPv6 one (RFC 4291 §2.5.5.2)."""
+
+
 def address(raw: bytes) -> str:
     """16 bytes (or an IPv4 address's 4) in network order as text; v4-mapped ones as IPv4."""
     if len(raw) == 4:
-        return "{}.{}.{}.{}".format(*raw)
-    if raw[:12] == b"\0" * 10 + b"\xff\xff":
-        return "{}.{}.{}.{}".format(*raw[12:])
+        return socket.inet_ntoa(raw)
+    if raw[:12] == MAPPED:
+        return socket.inet_ntoa(raw[12:])
     return str(ipaddress.IPv6Address(raw))
 
 
@@ -125,7 +130,7 @@ def packed_address(ip: str) -> bytes:
         ValueError: it is none.
     """
     found = ipaddress.ip_address(ip)
-    return found.packed if found.version == 6 else b"\0" * 10 + b"\xff\xff" + found.packed
+    return found.packed if found.version == 6 else MAPPED + found.packed
 
 
 LINUX_SYN = b"\2\4", b"\4\2\x08\x0a", b"\1\3\3"
@@ -146,6 +151,12 @@ def options_text(raw: bytes, length: int | None = None) -> str:
     if len(raw) == 20 and (raw[:2], raw[4:8], raw[16:19]) == LINUX_SYN:
         values = SYN_VALUES.unpack_from(raw, 2)
         return "mss {},sackOK,TS val {} ecr {},nop,wscale {}".format(*values)
+    return _words(raw) if raw else ""
+
+
+@lru_cache(maxsize=256)
+def _words(raw: bytes) -> str:
+    """As `options_text`, one by one. Who sends no timestamps has the same ones in each SYN."""
     words = []
     position = 0
     while position < len(raw):
@@ -173,6 +184,7 @@ def options_text(raw: bytes, length: int | None = None) -> str:
     return ",".join(words)
 
 
+MPTCP = OPTION_NAMES[30]
 MPTCP_REASONS = (
     "MPTCP reset it without telling why",
     "it fits no MPTCP connection (an unknown token, or another MPTCP error)",
@@ -196,9 +208,9 @@ def subflow_reset(options: str) -> tuple[int, bool] | None:
 
     `options` are in the words of `options_text`: ``mptcp 8106`` is subtype, flags, code.
     """
-    for word in options.split(","):
+    for word in options.split(",") if MPTCP in options else ():
         name, _, data = word.partition(" ")
-        if name == OPTION_NAMES[30] and len(data) == 4 and data[0] == "8":
+        if name == MPTCP and len(data) == 4 and data[0] == "8":
             return int(data[2:], 16), bool(int(data[1], 16) & 1)
     return None
 
@@ -211,7 +223,7 @@ def subflow_words(code: int | None, transient: bool | None) -> str:
 
 def is_fastclose(options: str) -> bool:
     """Whether a RST closes a whole MPTCP connection (MP_FASTCLOSE, RFC 8684 §3.5)."""
-    return any(word.startswith(f"{OPTION_NAMES[30]} 7") for word in options.split(","))
+    return MPTCP in options and any(word.startswith(f"{MPTCP} 7") for word in options.split(","))
 
 
 def said(options: str) -> str:
@@ -320,46 +332,56 @@ def handshake_packet(
     )
 
 
-def packet(l3: bytes, l4: bytes, payload_len: int) -> Packet:
+def packet(
+    l3: bytes,
+    l4: bytes,
+    payload_len: int,
+    *,
+    length: int | None = None,
+    ip_checksum_ok: bool | None = None,
+    tcp_checksum_ok: bool | None = None,
+) -> Packet:
     """Parse IP and TCP headers (RFC 791, RFC 8200, RFC 9293 §3.1); trailing bytes are cut.
 
     `l3` holds at least the fixed IP header and `l4` 14 bytes of TCP's: up to the flags. What a
     capture cut off behind them is unknown: the window is ``None``, the options end in ``cut``.
+    `length`: the IP packet's, where its header does not tell it.
     """
-    sport, dport, seq, ack, offset, flags = struct.unpack_from(">HHIIBB", l4)
+    sport, dport, seq, ack, offset, flags = _TCP(l4)
     tcp_length = max(20, min((offset >> 4) * 4, 60))
     tcp = l4[:tcp_length]
-    options = options_text(tcp[20:], tcp_length - 20)
-    common: dict[str, Any] = {
-        "flags": flag_letters(flags),
-        "seq": seq,
-        "ack": ack,
-        "window": int.from_bytes(tcp[14:16], "big") if len(tcp) >= 16 else None,
-        "payload_len": payload_len,
-        "reserved": offset & 15,
-        "options": options,
-    }
+    ip_id: int | None = None
+    df: bool | None = None
     if l3[0] >> 4 == 4:
-        length, ip_id, fragment = struct.unpack_from(">HHH", l3, 2)
-        return Packet(
-            src=Endpoint(address(b"\0" * 10 + b"\xff\xff" + l3[12:16]), sport),
-            dst=Endpoint(address(b"\0" * 10 + b"\xff\xff" + l3[16:20]), dport),
-            ttl=l3[8],
-            ip_id=ip_id,
-            df=bool(fragment & 0x4000),
-            tos=l3[1],
-            length=length,
-            raw=(l3[: (l3[0] & 15) * 4] + tcp).hex(),
-            **common,
-        )
+        tos, told, ip_id, fragment, ttl = _IPV4(l3)
+        df = bool(fragment & 0x4000)
+        header = l3[: (l3[0] & 15) * 4]
+        source, destination = l3[12:16], l3[16:20]
+    else:
+        ttl, tos = l3[7], int.from_bytes(l3[:2], "big") >> 4 & 0xFF
+        told = int.from_bytes(l3[4:6], "big") + 40
+        header = l3[:40]
+        source, destination = l3[8:24], l3[24:40]
     return Packet(
-        src=Endpoint(address(l3[8:24]), sport),
-        dst=Endpoint(address(l3[24:40]), dport),
-        ttl=l3[7],
-        ip_id=None,
-        df=None,
-        tos=int.from_bytes(l3[:2], "big") >> 4 & 0xFF,
-        length=int.from_bytes(l3[4:6], "big") + 40,
-        raw=(l3[:40] + tcp).hex(),
-        **common,
+        Endpoint(address(source), sport),
+        Endpoint(address(destination), dport),
+        ttl,
+        ip_id,
+        df,
+        tos,
+        flag_letters(flags),
+        seq,
+        ack,
+        int.from_bytes(tcp[14:16], "big") if len(tcp) >= 16 else None,
+        told if length is None else length,
+        payload_len,
+        reserved=offset & 15,
+        options=options_text(tcp[20:], tcp_length - 20) if tcp_length > 20 else "",
+        raw=(header + tcp).hex(),
+        ip_checksum_ok=ip_checksum_ok,
+        tcp_checksum_ok=tcp_checksum_ok,
     )
+
+
+_IPV4 = struct.Struct(">xBHHHB").unpack_from
+_TCP = struct.Struct(">HHIIBB").unpack_from

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
+from functools import cached_property
 from typing import NamedTuple
 
 from rsttrace.capture import places
@@ -77,24 +78,24 @@ class _Row(NamedTuple):
     tos: int
 
     def seen(self, version: int, options: str | None = None) -> Seen:
-        tsval = tsecr = None
-        if self.stamp:
-            tsval, tsecr = _STAMP.unpack(self.stamp)
+        time_ns, ttl, ip_id, df, flags, seq, ack, window, payload_len, segments, stamp, tos = self
+        ipv4 = version == 4
+        tsval, tsecr = _STAMP.unpack(stamp) if stamp else (None, None)
         return Seen(
-            time_ns=self.time_ns,
-            ttl=self.ttl,
-            ip_id=self.ip_id if version == 4 else None,
-            df=self.df if version == 4 else None,
-            flags=flag_letters(self.flags),
-            seq=self.seq,
-            ack=self.ack,
-            window=self.window,
-            payload_len=self.payload_len,
-            segments=self.segments,
-            tsval=tsval,
-            tsecr=tsecr,
-            options=options,
-            tos=self.tos,
+            time_ns,
+            ttl,
+            ip_id if ipv4 else None,
+            df if ipv4 else None,
+            flag_letters(flags),
+            seq,
+            ack,
+            window,
+            payload_len,
+            segments,
+            tsval,
+            tsecr,
+            options,
+            tos=tos,
         )
 
 
@@ -612,7 +613,9 @@ class Direction:
         if not self.packets:
             return None
         syn, version = self.syn, self.version
-        ttls = sorted(self.ttls, key=lambda t: (-t.packets - t.strange, -t.last_ns, t.ttl))
+        ttls = self.ttls
+        if len(ttls) > 1:
+            ttls = sorted(ttls, key=lambda t: (-t.packets - t.strange, -t.last_ns, t.ttl))
         new_syn = None
         if self.new_syn is not None:
             options = self.new_options.text() if self.new_options is not None else None
@@ -632,16 +635,18 @@ class Direction:
             last_ns=self.last_ns,
             syn_ns=syn.time_ns if syn is not None else None,
             syn_options=self.syn_options.text() if self.syn_options is not None else None,
-            recent=tuple(row.seen(version) for row in reversed(self.recent)),
+            recent=tuple([row.seen(version) for row in reversed(self.recent)]),
             end=self.end,
-            ttls=tuple(TtlCount(t.ttl, t.packets, t.first_ns, t.last_ns, t.strange) for t in ttls),
+            ttls=tuple(
+                [TtlCount(t.ttl, t.packets, t.first_ns, t.last_ns, t.strange) for t in ttls]
+            ),
             fin_ns=self.fin_ns,
             strange=self.strange,
             strange_ns=self.strange_ns,
             syns=self.syns,
             confirmed=self.confirmed,
             new_syn=new_syn,
-            clock=tuple((_STAMP.unpack(stamp)[0], now) for stamp, now in self.clock),
+            clock=tuple([(_STAMP.unpack(stamp)[0], now) for stamp, now in self.clock]),
             checksums_wrong=(not self.sums_right if self.sums_right or self.sums_wrong else None),
             acked=self.acked,
             confirmed_ns=self.confirmed_ns,
@@ -662,17 +667,20 @@ def _is_same(one: _Row, other: _Row) -> bool:
 
 
 class _Known:
-    """The newest confirmed handshake of an address, and the TTLs of those before."""
+    """The newest confirmed handshake of an address, and the TTLs of those before.
 
-    __slots__ = ("handshake", "ttls")
+    What the judge is given of it is the same for all resets of that address: it is made once.
+    """
 
     def __init__(self, handshake: _Handshake, ttls: tuple[int, ...]) -> None:
         self.handshake = handshake
         self.ttls = ttls
 
+    @cached_property
     def half(self) -> Half:
         return self.handshake.half()
 
+    @cached_property
     def peer(self) -> Peer:
         syn = self.handshake.syn.seen(self.handshake.version)
         return Peer(
@@ -712,6 +720,7 @@ class Flows:
         self._directions: dict[bytes, Direction] = {}
         self._used: OrderedDict[bytes, list[bytes]] = OrderedDict()  # by one key: all of its keys
         self._peers: OrderedDict[bytes, _Known] = OrderedDict()
+        self._at_places = False  # whether one of them is for a place
         self._watched: OrderedDict[bytes, _Watch] = OrderedDict()
         self.late = False
         self.met: LatePacket | None = None
@@ -885,9 +894,10 @@ class Flows:
         """What was known when this RST came."""
         direction = self.find(segment)
         sender = segment.source + segment.tag
-        at = _at(sender, _number(segment, direction))
-        known = self._peers.get(at) or self._peers.get(sender)
-        ttls, peer = (known.ttls, known.peer()) if known is not None else ((), None)
+        known = self._peers.get(sender)
+        if self._at_places:
+            known = self._peers.get(_at(sender, _number(segment, direction))) or known
+        ttls, peer = (known.ttls, known.peer) if known is not None else ((), None)
         ours = None
         if direction is not None:
             ours = direction.other.half() if direction.other is not None else None
@@ -895,7 +905,7 @@ class Flows:
             if theirs is not None:
                 return Baseline(Scope.FLOW, theirs, ours, ttls, peer)
         if known is not None:
-            return Baseline(Scope.PEER, known.half(), ours, ttls, peer)
+            return Baseline(Scope.PEER, known.half, ours, ttls, peer)
         return Baseline(Scope.NONE, None, ours, ttls, peer)
 
     def _learn_peer(self, segment: Segment, direction: Direction) -> None:
@@ -910,6 +920,7 @@ class Flows:
         if at is None or at[0] is direction:
             self._keep_peer(sender, handshake)
         if at is not None:
+            self._at_places = True
             self._keep_peer(_at(sender, number), handshake)
         watch = self._watched.get(sender)
         if watch is not None and (at is None or watch.place == number):

@@ -324,11 +324,10 @@ class CaptureSource:
 
 def _headers(segment: Segment) -> Packet:
     data = segment.data
-    parsed = packet(
-        data[segment.l3 : segment.l4], data[segment.l4 : segment.end], segment.payload_len
-    )
-    return replace(
-        parsed,
+    return packet(
+        data[segment.l3 : segment.l4],
+        data[segment.l4 : segment.end],
+        segment.payload_len,
         length=segment.length,
         ip_checksum_ok=ip_checksum_ok(segment),
         tcp_checksum_ok=tcp_checksum_ok(segment),

@@ -481,7 +481,7 @@ class Captured:
             ends = [direction, direction.other] if low_first else [direction.other, direction]
         return Known(
             [live(end.half()) if end is not None else None for end in ends],
-            [(known.peer(), known.half()) if known else (None, None) for known in peers],
+            [(known.peer, known.half) if known else (None, None) for known in peers],
             [end is not None and end.closed for end in ends],
         )
 
