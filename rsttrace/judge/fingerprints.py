@@ -417,48 +417,70 @@ def _address(text: str, *, swapped: bool) -> int | None:
     return int(address)
 
 
-def names(reset: Reset) -> dict[str, int | None]:
-    """The named integers of formulas; ``None`` where unknown. See docs/fingerprints.md."""
-    rst, theirs = reset.rst, _theirs(reset)
-    found: dict[str, int | None] = {
-        "initial_ttl": initial_ttl(rst.ttl),
-        "hops": hops(rst.ttl),
-        "df": None if rst.df is None else int(rst.df),
-        "tos": rst.tos,
-        "reserved": rst.reserved,
-        "src": _address(rst.src.ip, swapped=False),
-        "dst": _address(rst.dst.ip, swapped=False),
-        "src_le": _address(rst.src.ip, swapped=True),
-        "dst_le": _address(rst.dst.ip, swapped=True),
-        "src_port": rst.src.port,
-        "dst_port": rst.dst.port,
-        "count": 1 + len(reset.earlier),
-        "peer_hops": _hops_known(reset),
+def _of_packet(
+    find: Callable[[Reset], Packet | Seen | None], name: str, read: Callable[[Packet | Seen], Any]
+) -> Callable[[Reset], int | None]:
+    """How a number of one of the packets around a reset is read."""
+
+    def value(reset: Reset) -> int | None:
+        packet = find(reset)
+        if packet is None or (name == "ip_id" and reset.family == 6):  # `Seen` has 0 there
+            return None
+        number: int | None = read(packet)
+        return number
+
+    return value
+
+
+def _earlier(index: int) -> Callable[[Reset], Seen | None]:
+    return lambda r: r.earlier[index] if index < len(r.earlier) else None
+
+
+def _newest_of_peer(reset: Reset) -> Seen | None:
+    theirs = _theirs(reset)
+    return theirs[0] if theirs else None
+
+
+def _named() -> dict[str, Callable[[Reset], int | None]]:
+    """How each name of a formula is read."""
+    found: dict[str, Callable[[Reset], int | None]] = {
+        "initial_ttl": lambda r: initial_ttl(r.rst.ttl),
+        "hops": lambda r: hops(r.rst.ttl),
+        "df": lambda r: None if r.rst.df is None else int(r.rst.df),
+        "tos": lambda r: r.rst.tos,
+        "reserved": lambda r: r.rst.reserved,
+        "src": lambda r: _address(r.rst.src.ip, swapped=False),
+        "dst": lambda r: _address(r.rst.dst.ip, swapped=False),
+        "src_le": lambda r: _address(r.rst.src.ip, swapped=True),
+        "dst_le": lambda r: _address(r.rst.dst.ip, swapped=True),
+        "src_port": lambda r: r.rst.src.port,
+        "dst_port": lambda r: r.rst.dst.port,
+        "count": lambda r: 1 + len(r.earlier),
+        "peer_hops": _hops_known,
     }
-    around: list[tuple[str, str, Packet | Seen | None]] = [
-        ("", "", rst),
-        ("trigger_", "", _trigger(reset)),
-        ("peer_", "", theirs[0] if theirs else None),
+    around: list[tuple[str, str, Callable[[Reset], Packet | Seen | None]]] = [
+        ("", "", lambda r: r.rst),
+        ("trigger_", "", _trigger),
+        ("peer_", "", _newest_of_peer),
     ]
-    for index in range(MAX_EARLIER):
-        seen = reset.earlier[index] if index < len(reset.earlier) else None
-        around.append(("", str(index + 1), seen))
-    for prefix, suffix, packet in around:
+    around += [("", str(index + 1), _earlier(index)) for index in range(MAX_EARLIER)]
+    for prefix, suffix, find in around:
         for name, read in _PACKET_NAMES.items():
-            value = None if packet is None else read(packet)
-            if name == "ip_id" and reset.family == 6:
-                value = None  # `Seen` has 0 there
-            found[f"{prefix}{name}{suffix}"] = value
+            found[f"{prefix}{name}{suffix}"] = _of_packet(find, name, read)
     return found
+
+
+_NAMED = _named()
+
+
+def names(reset: Reset, wanted: Iterable[str] = _NAMED) -> dict[str, int | None]:
+    """The named integers of formulas; ``None`` where unknown. See docs/fingerprints.md."""
+    return {name: _NAMED[name](reset) for name in wanted}
 
 
 def known_names() -> frozenset[str]:
     """The names that a formula may use."""
-    fixed = ("initial_ttl", "hops", "df", "tos", "reserved", "src", "dst", "src_le", "dst_le")
-    affixes = [("", ""), ("trigger_", ""), ("peer_", "")]
-    affixes += [("", str(number + 1)) for number in range(MAX_EARLIER)]
-    made = (f"{prefix}{name}{suffix}" for prefix, suffix in affixes for name in _PACKET_NAMES)
-    return frozenset([*fixed, "src_port", "dst_port", "count", "peer_hops", *made])
+    return frozenset(_NAMED)
 
 
 # ---- patterns ----
@@ -526,6 +548,19 @@ class Relation:
 
 Condition = Union[Exact, Range, Relation]
 
+Held = tuple[int, Condition]
+"""A condition that holds, and what it says, in bits."""
+
+
+def _best(name: str, conditions: tuple[Condition, ...], reset: Reset) -> Held | None:
+    """Of the conditions that hold the one that says most, the first one of several."""
+    best: Held | None = None
+    for condition in conditions:
+        points = condition.points(name, reset)
+        if points is not None and (best is None or points > best[0]):
+            best = points, condition
+    return best
+
 
 @dataclass(frozen=True)
 class Pattern:
@@ -535,40 +570,38 @@ class Pattern:
     formulas: tuple[Formula, ...] = ()
 
     @cached_property
-    def _plain_values(self) -> list[tuple[str, tuple[Number | str, ...]]]:
+    def plain_values(self) -> dict[str, tuple[Number | str, ...]]:
         """The fields of which only values are given: quickly compared, and most often decisive."""
-        return [
-            (name, tuple(c.value for c in conditions if isinstance(c, Exact)))
+        return {
+            name: tuple(c.value for c in conditions if isinstance(c, Exact))
             for name, conditions in self.fields
             if all(isinstance(condition, Exact) for condition in conditions)
-        ]
+        }
 
-    def match(
-        self, reset: Reset, read: dict[str, Any] | None = None
-    ) -> tuple[int, tuple[str, ...]] | None:
-        """How much it says that all of it holds, in bits, and what held; None: not all does.
+    @cached_property
+    def _by_what_is_left(self) -> list[tuple[str, tuple[Condition, ...]]]:
+        """The fields with what is yet to be told when `plain_values` hold first."""
+        return sorted(self.fields, key=lambda item: item[0] in self.plain_values)
 
-        `read` keeps the fields' values of this reset, for other patterns.
-        """
-        read = {} if read is None else read
-        for name, allowed in self._plain_values:
-            if name not in read:
-                read[name] = FIELDS[name].value(reset)
-            if read[name] not in allowed:
+    def match(self, reset: Reset) -> tuple[int, tuple[str, ...]] | None:
+        """How much it says that all of it holds, in bits, and what held; None: not all does."""
+        for name, allowed in self.plain_values.items():
+            if FIELDS[name].value(reset) not in allowed:
                 return None
+        held: dict[str, Held] = {}
+        for name, conditions in self._by_what_is_left:
+            best = _best(name, conditions, reset)
+            if best is None:
+                return None
+            held[name] = best
         total, why = 0, []
-        for name, conditions in self.fields:
-            said = [(c.points(name, reset), c) for c in conditions]
-            held = [(points, c) for points, c in said if points is not None]
-            if not held:
-                return None
-            points, condition = max(held, key=lambda item: item[0])
+        for name, _ in self.fields:
+            points, condition = held[name]
             total += points
             why.append(f"{name} {condition}")
         if self.formulas:
-            values = names(reset)
             for formula in self.formulas:
-                if not formula.holds(values):
+                if not formula.holds(names(reset, formula.names)):
                     return None
                 total += EQUATION_POINTS if formula.equations else RANGE_POINTS
                 why.append(formula.text)
@@ -611,13 +644,47 @@ class Fingerprints:
     def match(self, reset: Reset) -> list[Match]:
         """Those that a reset matches, the most specific first. Pure; knows no verdict."""
         found = []
-        read: dict[str, Any] = {}
-        for fingerprint in self.by_key.values():
-            tried = (pattern.match(reset, read) for pattern in fingerprint.patterns)
+        for fingerprint, patterns in self._left(reset):
+            tried = [pattern.match(reset) for pattern in patterns]
             matched = [held for held in tried if held is not None]
             if matched:
                 found.append(Match(fingerprint, *max(matched, key=lambda held: held[0])))
         return sorted(found, key=lambda match: (-match.specificity, match.fingerprint.key))
+
+    @cached_property
+    def _known_left(self) -> dict[tuple[Any, ...], list[tuple[Fingerprint, list[Pattern]]]]:
+        return {}
+
+    def _left(self, reset: Reset) -> list[tuple[Fingerprint, list[Pattern]]]:
+        """The patterns that a reset may match by its `FEW_VALUED` fields: found out once for each
+        of their combinations."""
+        values = tuple([read(reset) for read in _FEW_VALUED])
+        left = self._known_left.get(values)
+        if left is None:
+            named = dict(zip(FEW_VALUED, values))
+            possible = [
+                (fingerprint, [one for one in fingerprint.patterns if _may_match(one, named)])
+                for fingerprint in self.by_key.values()
+            ]
+            left = [(fingerprint, patterns) for fingerprint, patterns in possible if patterns]
+            if len(self._known_left) < COMBINATIONS:
+                self._known_left[values] = left
+        return left
+
+
+FEW_VALUED = ("family", "flags", "df", "options", "initial_ttl", "tos")
+"""Fields that have few values in all resets, and tell most fingerprints apart."""
+
+_FEW_VALUED = tuple(FIELDS[name].value for name in FEW_VALUED)
+
+COMBINATIONS = 1024
+"""So many combinations of these are remembered."""
+
+
+def _may_match(pattern: Pattern, named: Mapping[str, Any]) -> bool:
+    """Whether these fields' values are none that a pattern excludes."""
+    plain = pattern.plain_values
+    return all(value in plain[name] for name, value in named.items() if name in plain)
 
 
 # ---- reading files ----
