@@ -290,6 +290,8 @@ OURS: dict[str, str] = {
 }
 """What a finding asks for at the end that sent the reset, where that is something else."""
 
+OUR_FINDINGS = {**FINDINGS, **OURS}
+
 DECISIVE = frozenset(
     {
         *("keepalive-race", "upstream-failed", "port-reuse", "escaped-nat"),
@@ -312,12 +314,12 @@ def advice(
 
     `found` are the names of the findings, `cause` that of the cause.
     """
-    noted = {note.name for note in reset.notes}
-    asks = FINDINGS if reset.kind.direction == "received" else {**FINDINGS, **OURS}
+    asks = FINDINGS if reset.kind.direction == "received" else OUR_FINDINGS
     known = [name for name in found if name in asks]
-    if _took_the_short_way(reset):
+    if known and _took_the_short_way(reset):
         asks = {**asks, "escaped-nat": SHORT_WAY}
-    line = next((asks[name] for name in known if name in DECISIVE | noted), None)
+    decisive = DECISIVE.union([note.name for note in reset.notes]) if reset.notes else DECISIVE
+    line = next((asks[name] for name in known if name in decisive), None)
     made = reset.made_here
     if reset.kind is Kind.RECEIVED_REJECTED and origin is not Origin.FORGED:
         line = line or IGNORED.get(cause)
@@ -379,6 +381,8 @@ def _left_open(reset: Reset, authors: tuple[Share, ...]) -> str:
 
 def _filled(line: str, reset: Reset) -> str:
     """A line with the reset's own addresses, ports and namespace in it."""
+    if "{" not in line:
+        return line
     made = reset.made_here
     inode, name = (reset.netns, reset.netns_name) if made is None else (made.netns, made.netns_name)
     local, remote = reset.local, reset.remote

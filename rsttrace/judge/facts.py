@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from rsttrace.model import (
@@ -17,6 +17,7 @@ from rsttrace.model import (
     hops,
     initial_ttl,
 )
+from rsttrace.model.record import record
 from rsttrace.stacks import STACKS, may_be_linux, order, stack, stack_of
 from rsttrace.tcp import distance, without_ecn
 
@@ -107,7 +108,7 @@ def once(look: Callable[[Reset], Derived]) -> Callable[[Reset], Derived]:
 STACK_TTLS = {known.name: known.ttl for known in STACKS}
 
 
-@dataclass(frozen=True)
+@record
 class Reference:
     """The TTL that stands for the peer, and how much it is worth.
 
@@ -211,15 +212,17 @@ def is_raw_syn(half: Half) -> bool:
     options = half.syn_options
     if half.syn_ttl is None or options is None or options.endswith("cut") or half.confirmed:
         return False  # who goes on with a connection has a stack, if a small one (lwIP: MSS alone)
-    if any("S" in seen.flags and "A" in seen.flags for seen in half.recent):
-        return False
-    return order(options) in RAW_SYN
+    return order(options) in RAW_SYN and not any(
+        "S" in seen.flags and "A" in seen.flags for seen in half.recent
+    )
 
 
 def counts_of(half: Half) -> tuple[TtlCount, ...]:
     """The TTLs of an end's packets that may be its own, each with their number."""
-    if half.ttls:
-        return tuple(count for count in half.ttls if count.packets)
+    ttls = half.ttls
+    if ttls:
+        whole = len(ttls) == 1 and ttls[0].packets  # nearly always
+        return ttls if whole else tuple([count for count in ttls if count.packets])
     if half.ttl is None:
         return ()
     known = dict.fromkeys(
@@ -270,20 +273,24 @@ def _seen_reference(reset: Reset) -> Reference | None:
             return Reference(handshakes[0], 1, "peer", handshakes=handshakes)
         return Reference(half.syn_ttl, 1, "lone", handshakes=handshakes)
     counts = counts_of(half)
-    most = max(counts, key=lambda count: count.packets, default=None)
     ttl, is_syn = half.syn_ttl, True
     if ttl is None or is_raw_syn(half):
+        most = max(counts, key=lambda count: count.packets, default=None)
         ttl, is_syn = most.ttl if most else half.ttl, False
-    packets = next((count.packets for count in counts if count.ttl == ttl), 1)
-    others = tuple(count.ttl for count in counts if count.ttl != ttl)
-    often = [count for count in counts if count.ttl != ttl and count.packets >= FEW_PACKETS]
+    packets, others, often = 1, [], False
+    for count in counts:
+        if count.ttl == ttl:
+            packets = count.packets
+        else:
+            others.append(count.ttl)
+            often = often or count.packets >= FEW_PACKETS
     if often or len(others) > 1:
         steady = "varied"
     elif packets >= MANY_PACKETS:
         steady = "many"
     else:
         steady = "few" if packets >= FEW_PACKETS else "one"
-    return Reference(ttl, packets, steady, others, handshakes, is_syn)
+    return Reference(ttl, packets, steady, tuple(others), handshakes, is_syn)
 
 
 # ---- stack and shape ----
@@ -329,8 +336,10 @@ def are_stamps_agreed(reset: Reset) -> bool:
 
 def last_id(half: Half | None) -> int | None:
     """The IP ID of an end's newest packet."""
-    known = numbered(half)
-    return known[0].ip_id if known else None
+    for seen in half.recent if half else ():
+        if seen.ip_id is not None:
+            return seen.ip_id
+    return None
 
 
 def id_step(ip_id: int | None, half: Half | None) -> int | None:
@@ -394,14 +403,17 @@ def looks_like_linux(half: Half, least: int = 2) -> bool:
         return False
     if half.ttl is None or starts_at(half.ttl, None, "Linux") != 64:
         return False
-    if any(without_ecn(seen.flags) == "SA" and seen.ip_id == 0 for seen in half.recent):
-        return True
-    counting = [seen for seen in numbered(half) if seen.ip_id]
-    steps = [
-        1 <= ((newer.ip_id or 0) - (older.ip_id or 0)) & 0xFFFF <= older.segments + MISSED_IDS
-        for newer, older in zip(counting, counting[1:])
-    ]
-    return bool(steps) and all(steps)
+    counting = []
+    for seen in half.recent:
+        if seen.ip_id:
+            counting.append(seen)
+        elif seen.ip_id == 0 and without_ecn(seen.flags) == "SA":
+            return True
+    for newer, older in zip(counting, counting[1:]):
+        step = ((newer.ip_id or 0) - (older.ip_id or 0)) & 0xFFFF
+        if not 1 <= step <= older.segments + MISSED_IDS:
+            return False
+    return len(counting) > 1
 
 
 @once
@@ -442,8 +454,14 @@ def answers_ours(rst: Packet, ours: Half | None) -> bool | None:
 
 def answers_nothing(seq: int, our_acks: Iterable[int]) -> bool:
     """Whether a number lies beyond all that we acknowledged, and near it."""
-    ahead = [distance(ack, seq) for ack in our_acks]
-    return bool(seq and ahead) and all(0 < step <= NEAR_SEQUENCE for step in ahead)
+    if not seq:
+        return False
+    ahead = 0
+    for ack in our_acks:
+        ahead = distance(ack, seq)
+        if not 0 < ahead <= NEAR_SEQUENCE:
+            return False
+    return ahead > 0
 
 
 @once
@@ -459,10 +477,12 @@ def lacks_ours(reset: Reset) -> bool:
     acked = theirs.acked if theirs is not None else None
     if ours.end is not None and acked is not None and distance(ours.end, acked) > 0:
         return True
-    return any(
-        distance(older.seq + length_of(older), newer.seq) > 0
-        for newer, older in zip(ours.recent, ours.recent[1:])
-    )
+    newer = None
+    for seen in ours.recent:
+        if newer is not None and distance(seen.seq + length_of(seen), newer.seq) > 0:
+            return True
+        newer = seen
+    return False
 
 
 @once
@@ -480,7 +500,7 @@ def is_unasked(reset: Reset) -> bool:
 def our_acks(reset: Reset) -> frozenset[int]:
     """The numbers that our last packets asked for."""
     ours = reset.baseline.ours
-    return frozenset(seen.ack for seen in (ours.recent if ours else ()) if "A" in seen.flags)
+    return frozenset([seen.ack for seen in (ours.recent if ours else ()) if "A" in seen.flags])
 
 
 def was_sent_before(sent: Seen, half: Half) -> bool:
@@ -517,21 +537,23 @@ def _silences(reset: Reset) -> tuple[int, int] | None:
     ours, theirs = reset.baseline.ours, flow_half(reset)
     if theirs is None:
         return None
-    times = sorted(
-        seen.time_ns
-        for half in (ours, theirs)
-        if half is not None
-        for seen in half.recent
-        if seen.time_ns <= reset.time_ns
-    )
+    now, peers = reset.time_ns, [seen.time_ns for seen in theirs.recent]
+    times = [*peers, *[seen.time_ns for seen in ours.recent]] if ours is not None else [*peers]
+    times.sort()
+    while times and times[-1] > now:
+        times.pop()
     if not times:
         return None
-    gaps = [later - earlier for earlier, later in zip(times, [*times[1:], reset.time_ns])]
     # Our packet may have been sent several times before the answer came: the longest silence
     # counts that has nothing but packets of ours after it.
-    last = min(max((seen.time_ns for seen in theirs.recent), default=times[0]), times[-1])
-    outlived = max((gap for start, gap in zip(times, gaps) if start < last), default=0)
-    return outlived, max(gap for start, gap in zip(times, gaps) if start >= last)
+    last = min(max(peers, default=times[0]), times[-1])
+    outlived = silent = 0
+    for earlier, later in zip(times, [*times[1:], now]):
+        if earlier >= last:
+            silent = max(silent, later - earlier)
+        else:
+            outlived = max(outlived, later - earlier)
+    return outlived, silent
 
 
 def idle_ns(reset: Reset) -> int | None:

@@ -7,12 +7,12 @@ gives Evidence with weight 0, whose `rule` is the finding's name in the JSON. Pu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Optional
 
 from rsttrace.judge import facts, why
 from rsttrace.judge.facts import age_text, apart, flow_half, is_bare, plural, starts_at
 from rsttrace.model import Author, Evidence, Half, Kind, Origin, Reset, Share, hops
+from rsttrace.model.record import record
 from rsttrace.tcp import without_ecn
 
 CHECK_NS = 5_000_000_000
@@ -31,7 +31,7 @@ SECOND_LEFT = 0.08
 """A second host is rarer, and worth a word earlier: one question to the link settles it."""
 
 
-@dataclass(frozen=True)
+@record
 class Decided:
     """The verdict, as far as findings look at it."""
 
@@ -41,7 +41,10 @@ class Decided:
 
     def likely(self, author: Author, least: float = LEFT) -> bool:
         """Whether an author is one of those left."""
-        return any(share.author is author and share.probability >= least for share in self.authors)
+        for share in self.authors:
+            if share.author is author:
+                return share.probability >= least
+        return False
 
 
 Finder = Callable[[Reset, Decided], Optional[Evidence]]
@@ -209,11 +212,16 @@ def _handshake_only(reset: Reset) -> tuple[Half, Half] | None:
         return None
     if client.syns > 1 or reset.siblings:
         return None
-    if not any(without_ecn(seen.flags) == "S" for seen in client.recent):
-        return None
-    if not any({"S", "A"} <= set(seen.flags) for seen in server.recent):
-        return None
-    if any(seen.payload_len or "F" in seen.flags for seen in (*client.recent, *server.recent)):
+    opened = accepted = False
+    for seen in client.recent:
+        if seen.payload_len or "F" in seen.flags:
+            return None
+        opened = opened or without_ecn(seen.flags) == "S"
+    for seen in server.recent:
+        if seen.payload_len or "F" in seen.flags:
+            return None
+        accepted = accepted or ("S" in seen.flags and "A" in seen.flags)
+    if not opened or not accepted:
         return None
     return (client, server) if reset.time_ns - client.first_ns <= CHECK_NS else None
 
@@ -362,7 +370,10 @@ def findings(
 ) -> tuple[Evidence, ...]:
     """All that is found beside this verdict."""
     decided = Decided(origin, authors, proved)
-    found = (finder(reset, decided) for finder in FINDERS)
     noted = {note.name: _found(note.name, note.text, **note.values) for note in reset.notes}
-    beside = (each for each in found if each is not None and each.rule not in noted)
-    return (*noted.values(), *beside)
+    found = [*noted.values()]
+    for finder in FINDERS:
+        each = finder(reset, decided)
+        if each is not None and each.rule not in noted:
+            found.append(each)
+    return tuple(found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Optional
 
 from rsttrace.judge import facts, reasons, why
@@ -31,10 +31,11 @@ from rsttrace.judge.facts import (
     ttl_word,
 )
 from rsttrace.model import Fate, Half, Packet, Probed, Reset, Scope, Seen, hops, initial_ttl
+from rsttrace.model.record import record
 from rsttrace.tcp import distance
 
 
-@dataclass(frozen=True)
+@record
 class Observation:
     """What a group of observations found: the row's name in authors.py, or None for nothing."""
 
@@ -475,8 +476,10 @@ def _clock(reset: Reset, half: Half | None) -> Observation | None:
 
     None: nothing to compare. Without a name: they are right.
     """
+    if half is None or not half.clock or not is_stamped(reset.rst):
+        return None
     found = re.search(r"TS val (\d+) ecr (\d+)", reset.rst.options)
-    if found is None or half is None or not half.clock:
+    if found is None:
         return None
     tsval, tsecr = int(found[1]), int(found[2])
     last, last_ns = half.clock[-1]
@@ -658,8 +661,10 @@ def _strange_id(reset: Reset, half: Half | None) -> str | None:
     A host's answer for want of a socket may take its ID from another counter than sockets have.
     """
     ip_id = reset.rst.ip_id
+    if ip_id is None or ip_id <= 1:
+        return None
     known = [seen for seen in facts.numbered(half) if "S" not in seen.flags]
-    if ip_id is None or ip_id <= 1 or len(known) < KIND_OF_IDS:
+    if len(known) < KIND_OF_IDS:
         return None
     ids = [seen.ip_id or 0 for seen in known]
     if not any(ids):
@@ -799,14 +804,12 @@ def _open(reset: Reset, half: Half, ours: Half | None) -> Observation:
     if our_fin is not None:
         age = age_text(max(0, reset.time_ns - our_fin))
         return Observation("history", "we-closed", f"we had closed: our FIN left {age} before")
-    sent = [*half.recent, *(ours.recent if ours else ())]
-    silent = not any(seen.payload_len for seen in half.recent)
-    if silent and half.syns < half.packets <= 2 and half.confirmed and half.syn_ns is not None:
-        text = "right after the peer had ended the handshake, before any data of it"
-        return Observation("history", "shaken", text)
-    few = half.packets <= 2 and (ours is None or ours.packets <= 2)
-    if few and half.syn_ns is not None and not any(seen.payload_len for seen in sent):
-        return Observation("history", "handshake", "right after the handshake, before any data")
+    if half.packets <= 2 and half.syn_ns is not None and not _has_data(half):
+        if half.syns < half.packets and half.confirmed:
+            text = "right after the peer had ended the handshake, before any data of it"
+            return Observation("history", "shaken", text)
+        if ours is None or (ours.packets <= 2 and not _has_data(ours)):
+            return Observation("history", "handshake", "right after the handshake, before any data")
     values = {"silent_ms": since_last / 1e6, "idle_s": None}
     if (idle := facts.idle_ns(reset)) is not None:
         values["idle_s"] = idle / 1e9
@@ -830,7 +833,12 @@ def _fin_ns(half: Half) -> int | None:
     """When an end's FIN passed."""
     if half.fin_ns is not None:
         return half.fin_ns
-    return min((seen.time_ns for seen in half.recent if "F" in seen.flags), default=None)
+    return min([seen.time_ns for seen in half.recent if "F" in seen.flags], default=None)
+
+
+def _has_data(half: Half) -> bool:
+    """Whether there is data in an end's last packets."""
+    return any(seen.payload_len for seen in half.recent)
 
 
 def _unanswered(ours: Half | None, half: Half, since_last: int) -> bool:
@@ -997,6 +1005,8 @@ def _moves_on(reset: Reset) -> Observation | None:
 
 def _tripled(reset: Reset) -> Observation | None:
     """The same RST several times, where the peer's other packets came once."""
+    if not reset.siblings:
+        return None
     copies = [
         other
         for other in reset.siblings
@@ -1051,11 +1061,10 @@ def link(reset: Reset) -> Observation | None:
     values = {"mac": mac, "flow_mac": known, "next_hop_mac": expected}
     direct = hop is not None and not hop.is_gateway and hop.ip == reset.rst.src.ip
     own = direct and expected == mac and not hops(reset.rst.ttl) and known in (None, mac)
-    near = facts.reference(reset)
-    if own and (near is None or not hops(near.ttl)):
+    reference = facts.reference(reset)
+    if own and (reference is None or not hops(reference.ttl)):
         text = f"the peer is on our own link, and {mac} is its own MAC"
         return Observation("link", "mac-own", text, values)
-    reference = facts.reference(reset)
     moved = reference is not None and apart(reset.rst.ttl, reference.ttl)[0] != 0
     if known is not None and half is not None and reset.frame is not None:
         if half.ifindex and reset.frame.ifindex and half.ifindex != reset.frame.ifindex:
@@ -1213,6 +1222,8 @@ def _may_answer_a_stray(reset: Reset, later: Seen) -> bool:
 def _reset_again(reset: Reset) -> Observation | None:
     """A live socket's RST that came again at a retransmission's time, with its counters gone on."""
     rst = reset.rst
+    if not reset.siblings:
+        return None
     if is_bare(rst):
         return _unprovoked(reset)
     if not is_live(rst.flags, rst.seq):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from rsttrace.model import Author, Fate, Kind, Origin, Reset
+from rsttrace.model.record import record
 
 SENT_HOW = {
     Kind.SENT_PASSIVE: "the TCP stack answered a segment",
@@ -18,7 +18,7 @@ ANSWERED_HERE = "answered-here"
 """The note that a namespace of this node answered for a connection which another host carried."""
 
 
-@dataclass(frozen=True)
+@record
 class Proof:
     """What decides alone: who made it (None: all that is known is whether it was the peer)."""
 

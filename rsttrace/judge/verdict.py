@@ -80,7 +80,7 @@ def judge(
     if reset.kind.direction == "sent":
         return _sent(reset, proof)
     seen = observe(reset)
-    names = tuple(found.name for found in seen if found.name is not None)
+    names = tuple([found.name for found in seen if found.name is not None])
     weighed = _weigh(table, names)
     shares, score = weighed.shares, weighed.score
     considered = tuple(
@@ -97,7 +97,7 @@ def judge(
         authors = _proved(proof, shares)
         considered = (_proof_evidence(proof, score), *considered)
     else:
-        origin, confidence = decide(score)
+        origin, confidence = weighed.decided
         authors = weighed.authors
     words = proofs.other_end_words(reset)
     if words is not None and not any(found.rule == "other-end" for found in considered):
@@ -149,7 +149,7 @@ def _verdict(
     written = reasons.written(reset)
     named = device.device if device is not None else None
     rst_hops, peer_hops = distances(reset)
-    names = tuple(found.rule for found in found_beside)
+    names = tuple([found.rule for found in found_beside])
     return Verdict(
         origin=origin,
         confidence=None if confidence is None else round(confidence, 3),
@@ -213,13 +213,15 @@ def _sent(reset: Reset, proof: proofs.Proof | None) -> Verdict:
 class _Weighed(NamedTuple):
     """What observations say together, whatever the reset: it is worked out once for each set.
 
-    `weights` is each one's effect: the verdict with it against the verdict without it.
+    `weights` is each one's effect: the verdict with it against the verdict without it. `decided` is
+    what the score says.
     """
 
     shares: tuple[float, ...]
     score: float
     weights: dict[str, float]
     authors: tuple[Share, ...]
+    decided: tuple[Origin, float | None]
 
 
 WEIGHED = 4096
@@ -237,7 +239,7 @@ def _weigh(table: Model, names: tuple[str, ...]) -> _Weighed:
             Share(author, round(share, 4), WORDS[author], round(PRIOR_OF[author], 4))
             for author, share in by_author(shares).items()
         )
-        found = known[names] = _Weighed(shares, score, weights, authors)
+        found = known[names] = _Weighed(shares, score, weights, authors, decide(score))
         if len(known) > WEIGHED:
             known.popitem(last=False)
     return found
@@ -357,6 +359,8 @@ def _fingerprint_line(matches: list[Match], unnamed: str | None) -> Evidence:
 
 def _in_order(evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
     """Proof first, then what moves the verdict most."""
+    if len(evidence) < 2:
+        return evidence
     return tuple(sorted(evidence, key=lambda found: (not found.proof, -abs(found.weight))))
 
 
@@ -370,9 +374,11 @@ MAY_REJECT = 0.2
 
 def _by_firewall(did: why.Deed, text: str, authors: tuple[Share, ...]) -> str:
     """The deed of a host without the connection, which may be its firewall's as well."""
+    if did is not why.Deed.NO_CONNECTION:
+        return text
     share = {one.author: one.probability for one in authors}
     firewall = share.get(Author.PEER_FIREWALL, 0.0)
-    if did is not why.Deed.NO_CONNECTION or firewall < MAY_REJECT:
+    if firewall < MAY_REJECT:
         return text
     if firewall < share.get(Author.PEER_HOST, 0.0):
         return f"{text}, or its own firewall rejected it"

@@ -7,11 +7,12 @@ ports were used again, or because it never heard of the connection. Pure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rsttrace.judge import facts, reasons
 from rsttrace.judge.facts import age_text, apart, flow_half, is_bare, plural
 from rsttrace.model import Cause, Half, Kind, Packet, Race, Reset, Seen
+from rsttrace.model.record import record
 from rsttrace.model.word import Word
 from rsttrace.tcp import distance, without_ecn
 
@@ -52,7 +53,7 @@ class Deed(Word):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
+@record
 class Closed:
     """The first FIN of a connection: whose it was (``peer``, ``local``), and when.
 
