@@ -150,8 +150,8 @@ class Direction:
     number after its FIN, `scale` its window scale (``None``: its SYN was not seen). `reset` says
     that a RST of this direction ended the flow.
 
-    `usual` says whether its newest packet that fit had timestamps; ``None``: that was a SYN, or it
-    cannot be told, so what comes next is looked at in full.
+    `usual` says whether its newest packet that fit had timestamps, or, of a SYN-ACK, whether what
+    follows has; ``None``: that cannot be told, and what comes next is looked at in full.
 
     `places` are this direction at each place of the capture where it was seen, if there are several
     (rsttrace/capture/places.py); `judged`: resets are judged at this one. `doubled` counts packets
@@ -326,8 +326,8 @@ class Direction:
             self.mac = segment.data[segment.mac : segment.mac + 6]
         self.interface = segment.interface
         if flags & SYN:
-            self.usual = other.usual = None
             self.note(row, _syn_options(segment, stamped))
+            self.usual, other.usual = self._agreed_stamps(other), None
         else:
             self.usual = stamped
             self.note(row, None)
@@ -340,6 +340,13 @@ class Direction:
         self.confirmed = True
         self.confirmed_ns = now
         return self.syn is not None
+
+    def _agreed_stamps(self, other: Direction) -> bool | None:
+        """Whether both SYNs offered timestamps; ``None``: one was not seen, or not whole."""
+        if self.syn_options is None or other.syn_options is None:
+            return None
+        mine, theirs = self.syn_options.stamped, other.syn_options.stamped
+        return None if mine is None or theirs is None else mine and theirs
 
     def take_usual(self, data: bytes, interface: int, now: int) -> bool:
         """Take in what nearly every packet is; false if this is none, and nothing was learned.
@@ -374,9 +381,6 @@ class Direction:
         if self.checked < CHECKED and not self._sum_is_usual(data, length):
             return False
         payload_len = max(0, length - 20 - header * 4)
-        slot.last_ns = now
-        slot.packets += 1
-        self.mac = data[6:12]
         row = (
             now,
             ttl,
@@ -391,8 +395,28 @@ class Direction:
             stamp,
             tos,
         )
-        self.note(tuple.__new__(_Row, row), None)
+        slot.packets += 1
+        slot.last_ns = now
+        self.mac = data[6:12]
+        self._note_usual(tuple.__new__(_Row, row), end)
         return True
+
+    def _note_usual(self, row: _Row, newest: int) -> None:
+        """As `note`, of a usual packet. `newest` is `end` before it."""
+        now, _, _, df, _, seq, ack, window, payload_len, _, stamp, _ = row
+        end = (seq + payload_len) & 0xFFFFFFFF
+        if (end - newest) & 0xFFFFFFFF < 0x80000000:  # latest(), in place
+            self.end = end
+        if self.acked is None or (ack - self.acked) & 0xFFFFFFFF < 0x80000000:
+            self.acked = ack
+        if not df:
+            self.df_always = False
+        if stamp:
+            self.timestamps = self.stamps = True
+            self.clock = (*self.clock[:1], (stamp, now))
+        self.last_ns = now
+        self.window = window
+        self._remember(row)
 
     def _expects_usual(self, other: Direction) -> bool:
         """Whether nothing is yet to be found out of the next packet, or watched for."""
@@ -472,10 +496,13 @@ class Direction:
             self.clock = (*self.clock[:1], (row.stamp, now))
         self.last_ns = now
         self.window = row.window
+        self._remember(row)
+
+    def _remember(self, row: _Row) -> None:
+        """Have it among the last packets."""
         recent = self.recent
-        if (
-            recent and recent[-1][5] == row[5] and _is_same(recent[-1], row)
-        ):  # seq first: it is cheap
+        # seq first: it is cheap
+        if recent and recent[-1][5] == row[5] and _is_same(recent[-1], row):
             self.doubled += 1
         if len(recent) == RECENT:
             del recent[0]

@@ -65,9 +65,9 @@ def plain_key(link: int, data: bytes) -> bytes | None:
     """
     if (
         link == ETHERNET_LINK
-        and data[12:15] == PLAIN_IPV4
-        and data[23:24] == b"\6"
         and len(data) >= 54
+        and data[12:15] == PLAIN_IPV4
+        and data[23] == 6
         and not data[21]
         and not data[20] & 0x3F  # a fragment
         and (data[16] or data[17] >= 40)
@@ -82,7 +82,8 @@ class Preview:
 
     `limit`: how many flows `Flows` is going to remember. `forgets_at` is the packet with which it
     begins to forget them; ``None``: it does not. `useful` says whether anything came out.
-    `progress` is told half of the bytes that are read.
+    `find` gives the connection of a segment, by its addresses and ports (`bare_key`); ``None``:
+    there is none. `progress` is told half of the bytes that are read.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Preview:
         progress: Callable[[int], None] | None,
     ) -> None:
         self._known: dict[bytes, Connection] = {}
+        self.find = self._known.get
         self._used: OrderedDict[Connection, None] = OrderedDict()
         self._limit = limit
         self._tagged: set[bytes] = set()
@@ -105,10 +107,6 @@ class Preview:
         self._tagged.clear()
         if not self.useful:
             self._known.clear()
-
-    def find(self, key: bytes) -> Connection | None:
-        """The connection of a segment, by its addresses and ports (`bare_key`)."""
-        return self._known.get(key)
 
     def forget(self, key: bytes) -> None:
         """It is over."""
