@@ -281,7 +281,7 @@ class Run:
             case.entry = entry.id
             self.shown += 1
             self.filtered -= case.unwanted  # what came later has changed that
-        self._tally.add(entry)
+        self._count(entry)
         if self._file is not None:
             self._file.add(entry)
         if self.reporting is not None:
@@ -316,7 +316,7 @@ class Run:
             entry = Entry(self._number(), reset, verdict)
             self._write(entry)
             self.shown += 1
-            self._tally.add(entry)
+            self._count(entry)
             if self.reporting is not None:
                 self.reporting.add(entry)
             if self._entry_hook is not None:
@@ -341,7 +341,7 @@ class Run:
             self._write(entry)
         if entry.reset.counted is not None:
             return None  # nothing was judged
-        self._tally.add(entry)
+        self._count(entry)
         if self._file is not None and entry.reset.rst.raw:
             self._file.add(entry)
         if self.reporting is not None:
@@ -372,6 +372,11 @@ class Run:
     def _is_wanted(self, reset: Reset, origin: Origin) -> bool:
         origins = self.options.origins
         return (not origins or origin in origins) and self._wanted(reset)
+
+    def _count(self, entry: Entry) -> None:
+        """Have it in the counts at the end, if these are wanted."""
+        if self.options.summary:
+            self._tally.add(entry)
 
     def _number(self) -> int:
         self._written += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from rsttrace.enrich.vendor import vendor
 from rsttrace.model import Neighbor, Reset
 
@@ -15,12 +17,18 @@ def enrich_captured(reset: Reset) -> None:
     frame = reset.frame
     if frame is None or frame.mac is None or reset.kind.direction == "sent":
         return
-    reset.neighbor = Neighbor(
-        mac=frame.mac,
-        vendor=vendor(frame.mac),
+    reset.neighbor = _neighbor(frame.mac, frame.ifindex, frame.netns)
+
+
+@lru_cache(maxsize=1024)
+def _neighbor(mac: str, ifindex: int | None, netns: int | None) -> Neighbor:
+    """Few neighbours hand over all resets of a capture."""
+    return Neighbor(
+        mac=mac,
+        vendor=vendor(mac),
         ip=None,
         is_gateway=None,
-        ifindex=frame.ifindex,
+        ifindex=ifindex,
         ifname=None,
-        netns=frame.netns,
+        netns=netns,
     )

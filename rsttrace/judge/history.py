@@ -304,9 +304,23 @@ class History:
         key = _key(_identity(reset), reset.rst)
         cases = self._flows.pop(key, [])
         self._remembered -= len(cases)
-        cases = [other for other in cases if _same_connection(other.reset, reset)][-SIBLINGS + 1 :]
+        reset.our_acks = facts.our_acks(reset)
+        if cases:
+            cases = [one for one in cases if _same_connection(one.reset, reset)][-SIBLINGS + 1 :]
+            self._join_earlier(case, cases)
+        self._flows[key] = [*cases, case]
+        self._remembered += len(cases) + 1
+        while self._remembered > self._size and len(self._flows) > 1:
+            forgotten = self._flows.popitem(last=False)[1]
+            self._remembered -= len(forgotten)
+            for other in forgotten:
+                other.let_go()
+
+    def _join_earlier(self, case: Case, cases: list[Case]) -> None:
+        """Put a RST among the earlier ones of its connection."""
+        reset = case.reset
         this = seen_packet(reset.rst, reset.time_ns, _mac(reset))
-        acks = facts.our_acks(reset).union(*(facts.our_acks(other.reset) for other in cases))
+        acks = reset.our_acks.union(*(facts.our_acks(other.reset) for other in cases))
         reset.our_acks = acks
         for other in cases:
             other.reset.our_acks = acks
@@ -318,18 +332,14 @@ class History:
             seen_packet(other.reset.rst, other.reset.time_ns, _mac(other.reset))
             for other in reversed(cases)
         )
-        self._flows[key] = [*cases, case]
-        self._remembered += len(cases) + 1
-        while self._remembered > self._size and len(self._flows) > 1:
-            forgotten = self._flows.popitem(last=False)[1]
-            self._remembered -= len(forgotten)
-            for other in forgotten:
-                other.let_go()
 
     def _join_peer(self, case: Case) -> None:
         key = (_identity(case.reset), case.reset.rst.src.ip)
         cases = self._peers.pop(key, [])
-        self._peers[key] = [*cases, case][-SIBLINGS:]
+        cases.append(case)
+        if len(cases) > SIBLINGS:
+            del cases[0]
+        self._peers[key] = cases
         if len(self._peers) > self._size:
             self._peers.popitem(last=False)
 
@@ -499,7 +509,7 @@ def _other(reset: Reset) -> Other:
 
 def _outline(verdict: Verdict) -> Verdict:
     """What `_changed` looks at of an earlier verdict."""
-    asked = tuple(found for found in verdict.evidence if found.group == "asked")
+    asked = tuple([found for found in verdict.evidence if found.group == "asked"])
     return Verdict(
         verdict.origin,
         verdict.confidence,
