@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rsttrace.model.comparison import OtherEnd
-from rsttrace.model.record import record
+from rsttrace.model.record import SLOTS, record
 from rsttrace.model.word import Word
 
 NO_TIME = -(1 << 80)
@@ -582,7 +582,7 @@ class Counted:
     alike: str
 
 
-@dataclass
+@dataclass(**SLOTS)
 class Reset:
     """One RST, seen once, with everything known about it.
 

@@ -465,6 +465,14 @@ def test_checks_of_different_services_are_kept_apart() -> None:
 # ---- whatever comes ----
 
 
+class Watched(Reset):
+    """A reset of which can be told whether it still is: what has slots alone does not tell."""
+
+    def __init__(self, made: Reset) -> None:
+        given = (field.name for field in dataclasses.fields(made) if field.init)
+        super().__init__(**{name: getattr(made, name) for name in given})
+
+
 def test_what_is_forgotten_is_let_go_of_at_once() -> None:
     """Resets of one connection hold each other, and cycles are looked for seldom."""
     gc.collect()
@@ -473,7 +481,7 @@ def test_what_is_forgotten_is_let_go_of_at_once() -> None:
         history, known = History(size=10), []
         for number in range(50):
             for again in range(3):
-                item = one(number, b.TIME + again, ip_id=0)
+                item = Watched(one(number, b.TIME + again, ip_id=0))
                 known.append(weakref.ref(item))
                 history.add(item, 0)
                 del item
