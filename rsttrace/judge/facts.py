@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rsttrace.model import (
     Half,
@@ -87,8 +87,6 @@ Every stack in use since 2000 offers more (stacks.py)."""
 
 Derived = TypeVar("Derived")
 
-_MISSING: Any = object()
-
 
 def once(look: Callable[[Reset], Derived]) -> Callable[[Reset], Derived]:
     """Derive a fact of a reset once for each judging (which empties `Reset.memo` first)."""
@@ -97,8 +95,9 @@ def once(look: Callable[[Reset], Derived]) -> Callable[[Reset], Derived]:
     @functools.wraps(look)
     def remembered(reset: Reset) -> Derived:
         memo = reset.memo
-        found: Derived = memo.get(name, _MISSING)
-        if found is _MISSING:
+        if name in memo:
+            found: Derived = memo[name]
+        else:
             found = memo[name] = look(reset)
         return found
 

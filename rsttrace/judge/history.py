@@ -32,6 +32,7 @@ from rsttrace.model import (
     Verdict,
     hops,
 )
+from rsttrace.model.record import SLOTS
 from rsttrace.model.shift import shift, shifted
 from rsttrace.tcp import seen_packet
 
@@ -87,7 +88,7 @@ def _identity(item: Reset | LatePacket) -> object:
     return item.netns_identity if item.netns_identity is not None else item.file
 
 
-@dataclass
+@dataclass(**SLOTS)
 class Case:
     """One reset under judgement.
 

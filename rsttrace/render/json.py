@@ -52,6 +52,7 @@ def _made(entry: model.Entry, *, explain: bool, utc: bool) -> dict[str, Any]:
     reset, verdict = entry.reset, entry.verdict
     kind, rst = reset.kind, reset.rst
     ipv6 = rst.ip_id is None
+    time = iso_time(reset.time_ns, utc=utc)
     considered: dict[str, Any] = {}
     if explain:
         considered["considered"] = [
@@ -61,7 +62,7 @@ def _made(entry: model.Entry, *, explain: bool, utc: bool) -> dict[str, Any]:
         "schema": SCHEMA,
         "id": entry.id,
         "amends": entry.amends,
-        "time": iso_time(reset.time_ns, utc=utc),
+        "time": time,
         "kind": kind.word,
         "direction": kind.direction,
         "origin": verdict.origin.word,
@@ -95,7 +96,7 @@ def _made(entry: model.Entry, *, explain: bool, utc: bool) -> dict[str, Any]:
         "netns_name": reset.netns_name,
         "file": reset.file,
         "frame": reset.file_frame,
-        "sightings": _sightings(reset, utc),
+        "sightings": _sightings(reset, time, utc),
         "socket": _socket(reset.socket),
         "process": _process(reset.process),
         "actor": _process(reset.actor),
@@ -322,13 +323,14 @@ def _factors(evidence: model.Evidence) -> dict[str, float] | None:
     return {author.word: round(value, 6) for author, value in evidence.factors.items()}
 
 
-def _sightings(reset: model.Reset, utc: bool) -> list[dict[str, Any]] | None:
+def _sightings(reset: model.Reset, time: str | None, utc: bool) -> list[dict[str, Any]] | None:
+    """`time` is the reset's own in words: of nearly all the only one."""
     if reset.file is None:
         return None
     return [
         {
             "frame": seen.frame,
-            "time": iso_time(seen.time_ns, utc=utc),
+            "time": time if seen.time_ns == reset.time_ns else iso_time(seen.time_ns, utc=utc),
             "interface": seen.interface,
             "ifname": seen.ifname,
             "ttl": seen.ttl,
