@@ -231,6 +231,8 @@ def said(options: str) -> str:
 
     Anybody can write them: these are the RST's words, no more.
     """
+    if MPTCP not in options:
+        return ""
     if is_fastclose(options):
         return "; it says that the other end closed at once with MPTCP (MP_FASTCLOSE)"
     found = subflow_reset(options)

@@ -121,6 +121,7 @@ class Preview:
 
     def _look(self, capture: Capture, ended: Callable[[], bool]) -> bool:
         known, used, limit = self._known, self._used, self._limit
+        newest: Connection | None = None
         segment_of = Dissector().segment
         for number, _, link, data, wire_length, direction, _ in capture:
             if not number % ASK_EVERY:
@@ -160,6 +161,9 @@ class Preview:
                 found.whole = True
             else:
                 found.shaken = True
+            if found is newest:
+                continue
+            newest = found
             used[found] = None
             used.move_to_end(found)
             if len(used) > limit:

@@ -149,20 +149,21 @@ class Sides:
         a, b = self._addresses.get(source), self._addresses.get(destination)
         if a is None or b is None:
             return None
-        for mine, other, address in ((a, b, source), (b, a, destination)):
+        both = ((a, b, source), (b, a, destination))
+        for mine, other, address in both if a.outbound or b.outbound else ():
             if mine.marked() is True and other.marked() is not True:
                 return address, MARKED
-        for mine, other, address in ((a, b, source), (b, a, destination)):
+        for mine, other, address in both if a.partial or b.partial else ():
             # Between namespaces of one host such packets also arrive: then they passed a router.
             if mine.partial and not other.partial and mine.near > 9 * mine.far:
                 return address, CHECKSUM
-        for mine, other, address in ((a, b, source), (b, a, destination)):
+        for mine, other, address in both:
             if mine.near > 9 * mine.far and other.far > other.near:
                 return address, TTL
         # Nothing else came from there (a refused SYN): then the RST's own TTL counts.
         if not (a.near or a.far) and b.far > b.near and hops(rst.ttl) == 0:
             return source, TTL
-        for mine, other, address in ((a, b, source), (b, a, destination)):
+        for mine, other, address in both:
             alone = len(other.peers) == 1
             if mine.near > 9 * mine.far and alone and len(mine.peers) >= COMMON_PEERS:
                 return address, COMMON

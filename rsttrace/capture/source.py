@@ -314,7 +314,7 @@ class CaptureSource:
             netns=None,
             trigger=trigger,
             baseline=baseline,
-            frame=Frame(None, segment.interface or None, segment.source_mac, segment.ttl),
+            frame=Frame(None, segment.interface or None, sighting.mac, segment.ttl),
             file=self._capture.name,
             file_frame=sighting.frame,
             payload=_payload(segment),
