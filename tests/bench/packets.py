@@ -132,7 +132,7 @@ def requests(lab: Lab) -> float:
 
 def connections(lab: Lab) -> float:
     """Connections made, used and ended, none of them reset; returns how many a second."""
-    turns = 5_000
+    turns = 15_000
 
     def answer(sock: socket.socket) -> None:
         sock.recv(64)
@@ -150,8 +150,11 @@ def connections(lab: Lab) -> float:
 
 
 def resets(lab: Lab) -> float:
-    """Connections made and reset; returns how many a second."""
-    turns = 5_000
+    """Connections made and reset; returns how many a second.
+
+    So many that what is shown one by one at the start (`--rate`, for some seconds at once) is a part.
+    """
+    turns = 60_000
 
     def close(sock: socket.socket) -> None:
         sock.close()
