@@ -152,7 +152,7 @@ def connections(lab: Lab) -> float:
 def resets(lab: Lab) -> float:
     """Connections made and reset; returns how many a second.
 
-    So many that what is shown one by one at the start (`--rate`, for some seconds at once) is a part.
+    So many that what is shown one by one at the start (`--rate`) is a small part.
     """
     turns = 60_000
 
