@@ -56,11 +56,6 @@ def choose_plan(wanted: str) -> hooks.Plan:
     return plan
 
 
-def is_typed(hook: hooks.Hook, btf: Btf | None) -> bool:
-    """Whether its program knows the types of its arguments (see `attach_all` on `btf`)."""
-    return btf is not None and hook.target in hooks.PACKET_LAYER
-
-
 def load_all(
     program: Program, chosen: tuple[hooks.Hook, ...], btf: Btf | None
 ) -> list[int | OSError]:
@@ -74,7 +69,7 @@ def load_all(
     typed_ones = {
         place: typed.Loading(program.code(hook.program), hook.program, hook.target, btf)
         for place, hook in enumerate(chosen)
-        if btf is not None and is_typed(hook, btf)
+        if btf is not None and hook.target in hooks.PACKET_LAYER
     }
     loaded: list[int | OSError] = []
     for place, hook in enumerate(chosen):
@@ -114,7 +109,8 @@ def attach(
         elif hook.kprobe:
             descriptor = kprobe.attach(loaded, hook.target)
         else:
-            descriptor = tracepoint.attach(loaded, "" if is_typed(hook, btf) else hook.target)
+            typed_one = btf is not None and hook.target in hooks.PACKET_LAYER
+            descriptor = tracepoint.attach(loaded, "" if typed_one else hook.target)
     except Exception as error:
         status.error = str(error) or type(error).__name__
         return status, -1

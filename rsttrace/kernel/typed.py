@@ -93,13 +93,19 @@ def load(code: bytes, name: str, target: str, btf: Btf) -> int:
 
 
 class Loading(threading.Thread):
-    """`load` on its way, in a thread: the verifier works on several at once, each on a CPU."""
+    """`load` on its way, in a thread: the verifier works on several at once, each on a CPU.
+
+    Where a limit allows no thread more (pids.max, RLIMIT_NPROC), it is done at once.
+    """
 
     def __init__(self, code: bytes, name: str, target: str, btf: Btf) -> None:
         super().__init__(name=name)
         self._asked = code, name, target, btf
         self._outcome: int | OSError = -1
-        self.start()
+        try:
+            self.start()
+        except RuntimeError:
+            self.run()
 
     def run(self) -> None:
         """The thread's."""
@@ -110,7 +116,8 @@ class Loading(threading.Thread):
 
     def outcome(self) -> int | OSError:
         """The program's descriptor, or why there is none."""
-        self.join()
+        if self.ident is not None:
+            self.join()
         return self._outcome
 
 

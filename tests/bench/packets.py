@@ -29,6 +29,7 @@ ROUNDS = 5
 SERVER, PORT = "10.73.0.2", 7000
 BPF_ENABLE_STATS, BPF_STATS_RUN_TIME = 32, 0
 BULK_S = 2.0
+CONNECTIONS, RESETS = 15_000, 60_000
 
 
 @dataclass
@@ -132,7 +133,7 @@ def requests(lab: Lab) -> float:
 
 def connections(lab: Lab) -> float:
     """Connections made, used and ended, none of them reset; returns how many a second."""
-    turns = 15_000
+    turns = CONNECTIONS
 
     def answer(sock: socket.socket) -> None:
         sock.recv(64)
@@ -154,7 +155,7 @@ def resets(lab: Lab) -> float:
 
     So many that what is shown one by one at the start (`--rate`) is a small part.
     """
-    turns = 60_000
+    turns = RESETS
 
     def close(sock: socket.socket) -> None:
         sock.close()

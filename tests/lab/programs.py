@@ -14,9 +14,9 @@ from rsttrace.kernel import syscalls
 BPF_PROG_GET_FD_BY_ID = 13
 RAW_TRACEPOINT, TRACING = 17, 26  # enum bpf_prog_type
 
-SIZE, NAME, RUNS = 216, 64, 192
-"""Of struct bpf_prog_info (include/uapi/linux/bpf.h): its bytes up to recursion_misses, and the
-places of its name and of run_time_ns, run_cnt and recursion_misses."""
+SIZE, NAME, RUNS, VERIFIED = 224, 64, 192, 216
+"""Of struct bpf_prog_info (include/uapi/linux/bpf.h): its bytes up to attach_btf_obj_id, and the
+places of its name, of run_time_ns, run_cnt and recursion_misses, and of verified_insns."""
 
 PACKETS = {"rt_netif_receiv": "in", "rt_net_dev_queu": "out"}
 """The packet layer's, by the 15 bytes that the kernel keeps of a name."""
@@ -27,6 +27,7 @@ class Attached:
     """One of them: its type, and what it has done while the kernel counted (BPF_ENABLE_STATS).
 
     `skipped`: how often it was left out, for it was running already (9ed9e9ba2337, 5.12).
+    `verified`: the instructions that the verifier has looked at (since 5.16; before that 0).
     """
 
     name: str
@@ -34,6 +35,7 @@ class Attached:
     time_ns: int
     runs: int
     skipped: int
+    verified: int
 
 
 def attached(pid: int) -> Iterator[Attached]:
@@ -65,4 +67,4 @@ def loaded(number: int) -> Attached:
         os.close(program)
     name = room.raw[NAME : NAME + 16].rstrip(b"\0").decode()
     (kind,) = struct.unpack_from("=I", room.raw)
-    return Attached(name, kind, *struct.unpack_from("=QQQ", room.raw, RUNS))
+    return Attached(name, kind, *struct.unpack_from("=QQQI", room.raw, RUNS))
