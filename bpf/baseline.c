@@ -110,16 +110,6 @@ INLINE struct rst_flow *hinted(__u32 hint, __u64 dev, const __u64 *source, const
 		       (low[0] ^ source[0]) | (high[0] ^ destination[0]) ? 0 : f;
 }
 
-/* `room`: for the number, in place of any on the stack. */
-INLINE __u64 seed(__u32 *room)
-{
-	const struct rst_shelf *behind;
-
-	*room = SHELVES;
-	behind = shelves.lookup(room);
-	return behind ? behind->places[0] : 0;
-}
-
 INLINE struct rst_shelf *shelf_of(__u64 sum, __u32 *number)
 {
 	*number = (sum & 0xffffffff) * SHELVES >> 32;

@@ -366,27 +366,18 @@ INLINE int dropped(struct bpf_raw_tracepoint_args *ctx)
  * and closes: a socket may have gone from hand to hand, and who closed it was the last. Kernel threads
  * are passed over: they do it for somebody. */
 
-INLINE void belongs_to(__u64 sk, const struct rst_task *task)
-{
-	struct rst_task *known = owners.lookup(&sk);
-
-	if (known)
-		*known = *task;
-	else
-		owners.update(&sk, (void *)task);
-}
-
 INLINE void is_used(__u64 sk, __u8 locked)
 {
-	struct rst_task *known = owners.lookup(&sk), task = {};
+	struct owner *known = owner_at(sk);
+	struct rst_task task = {};
 
-	if (known && known->pid == (__u32)(bpf_get_current_pid_tgid() >> 32))
+	if (known && known->sk == sk && known->task.pid == (__u32)(bpf_get_current_pid_tgid() >> 32))
 		return;
 	if (GET(__u16, sk, sk_protocol) != PROTO_TCP || (locked && !GET(__u32, sk, sk_owned)) ||
 	    is_kernel_thread())
 		return;
 	fill_task(&task);
-	owners.update(&sk, &task);
+	belongs_to(sk, &task);
 }
 
 INLINE void is_closed_by_user(__u64 sk)
@@ -403,15 +394,14 @@ INLINE void is_closed_by_user(__u64 sk)
 /* It goes by its ends from now on: what comes late is answered without it. */
 INLINE void is_gone(__u64 sk)
 {
-	struct rst_task *owner = owners.lookup(&sk);
 	struct arrival_key ends = {};
+	struct rst_task owner;
 
 	fill_ends(&ends, (const void *)sk);
-	if (!owner) {
-		past_owners.delete(&ends);
-		return;
-	}
-	past_owners.update(&ends, owner);
+	if (find_owner(&owner, sk))
+		belonged_to(&ends, &owner);
+	else
+		belonged_to_nobody(&ends);
 }
 
 /* sock_recvmsg() returns (6e6eda44b939, 6.3), to whoever reads, whatever it has found. */
@@ -447,6 +437,13 @@ INLINE int is_second_look(__u64 sk, __u32 old, __u32 new)
 	return 0;
 }
 
+/* Whether there is something to note: most changes of a connection's state are none of ours. */
+INLINE int matters(int old, int new)
+{
+	return old == ST_CLOSE || 1 << new & (1 << ST_SYN_SENT | 1 << ST_CLOSE | 1 << ST_FIN_WAIT1 |
+					      1 << ST_LAST_ACK | 1 << ST_LISTEN | 1 << ST_SYN_RECV);
+}
+
 INLINE int state_changes(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u64 sk = ctx->args[0];
@@ -455,7 +452,7 @@ INLINE int state_changes(struct bpf_raw_tracepoint_args *ctx)
 	struct old_state *was;
 	struct rst_task task = {};
 
-	if (is_second_look(sk, old, new) || GET(__u16, sk, sk_protocol) != PROTO_TCP)
+	if (!matters(old, new) || is_second_look(sk, old, new) || GET(__u16, sk, sk_protocol) != PROTO_TCP)
 		return 0;
 	if (new == ST_SYN_SENT) { /* connect(): in the caller's context */
 		fill_task(&task);
@@ -474,7 +471,7 @@ INLINE int state_changes(struct bpf_raw_tracepoint_args *ctx)
 	} else if (new == ST_FIN_WAIT1 || new == ST_LAST_ACK) { /* tcp_close_state() */
 		is_closed_by_user(sk);
 	} else if (old == ST_CLOSE || new == ST_LISTEN || new == ST_SYN_RECV) {
-		owners.delete(&sk); /* the memory is another socket's now */
+		belongs_to_nobody(sk); /* the memory is another socket's now */
 	}
 	return 0;
 }
@@ -514,12 +511,8 @@ int rt_neigh_update_done(struct bpf_raw_tracepoint_args *ctx)
 INLINE void fill_pending_owner(struct pending *pending, __u64 net, const struct tuple *t)
 {
 	struct arrival_key ends = { .net = net, .t = *t };
-	struct rst_task *owner = past_owners.lookup(&ends);
 
-	if (!owner)
-		return;
-	bpf_probe_read_kernel(&pending->owner, sizeof(pending->owner), owner);
-	pending->has_owner = 1;
+	pending->has_owner = find_past_owner(&pending->owner, &ends);
 }
 
 /* The stack is about to answer `trigger` with a RST (tcp_v4_send_reset, nf_send_reset). */

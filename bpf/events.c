@@ -148,18 +148,12 @@ INLINE void fix_state(struct rst_socket *sock)
 /* Who had a connection whose socket is closed. */
 INLINE void fill_past_owner(struct rst_event *e, const struct arrival_key *ends)
 {
-	struct rst_task *owner = past_owners.lookup((void *)ends);
-
-	if (!owner)
-		return;
-	bpf_probe_read_kernel(&e->owner, sizeof(e->owner), owner);
-	e->has_owner = 1;
+	e->has_owner = find_past_owner(&e->owner, ends);
 }
 
 INLINE void fill_owner(struct rst_event *e)
 {
 	struct arrival_key ends = {};
-	struct rst_task *owner;
 
 	/* close() and disconnect() hold the socket's lock and have set CLOSE; the task is the owner.
 	 * tcp_abort() (ss -K) holds the lock too, but the state is still the old one: not the owner. */
@@ -174,9 +168,7 @@ INLINE void fill_owner(struct rst_event *e)
 		fill_exit(&e->actor); /* MPTCP closes its subflows so, too */
 		e->has_actor = 1;
 	}
-	owner = e->sock.full ? owners.lookup(&e->sock.address) : 0;
-	if (owner) {
-		bpf_probe_read_kernel(&e->owner, sizeof(e->owner), owner);
+	if (e->sock.full && find_owner(&e->owner, e->sock.address)) {
 		e->has_owner = 1;
 		return;
 	}

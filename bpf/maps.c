@@ -113,6 +113,21 @@ struct old_state {
 	__u8 pad[7];
 };
 
+/* Whose a socket is, and whose a connection was: see owners.c. */
+struct owner {
+	__u64 sk;
+	__u64 sum;
+	struct rst_task task;
+	__u64 pad;
+};
+
+struct past_owner {
+	__u64 ends; /* ends_sum() */
+	__u64 sum;
+	struct rst_task task;
+	__u64 pad;
+};
+
 struct state_change {
 	__u64 sk;
 	__u32 old;
@@ -175,6 +190,7 @@ struct net_key {
 
 #define TRACKED_BITS 13
 #define TRACKED (1 << TRACKED_BITS)
+#define OWNERS_BITS 15
 #define PLACES (FLOWS + UNCONFIRMED)
 #define SHELVES (PLACES / 2 + 1) /* two flows each: of 5,000 shelves one is too small */
 #define HINT_BITS 16
@@ -217,10 +233,6 @@ BPF_TABLE("lru_hash", __u64, struct unread, unreads, 1024); /* by skb address */
 BPF_TABLE("lru_hash", struct fragments_key, struct fragments, fragmented, 1024);
 BPF_TABLE("lru_hash", __u64, __u8, in_neighbour, 1024); /* tasks inside neigh_update() */
 BPF_PERCPU_ARRAY(last_change, struct state_change, 1);
-/* Who uses a socket, by its address, and who had one that is closed, by its ends as arrivals have them:
- * a closed socket's memory is another one's soon, but its ports are not. */
-BPF_TABLE("lru_hash", __u64, struct rst_task, owners, TRACKED);
-BPF_TABLE("lru_hash", struct arrival_key, struct rst_task, past_owners, TRACKED);
 #if PAYLOAD
 BPF_TABLE("lru_hash", __u64, struct rst_data, sent_data, TRACKED); /* by socket cookie */
 BPF_PERCPU_ARRAY(data_in_the_making, struct rst_data, 1);
@@ -233,6 +245,10 @@ BPF_ARRAY(old_states, struct old_state, TRACKED); /* by socket */
 BPF_ARRAY(awaiting, struct awaited, TRACKED); /* by socket */
 BPF_ARRAY(numbers, struct numbered, 2 * TRACKED);
 BPF_ARRAY(sents, struct sent, TRACKED);
+/* Who uses a socket, by its address, and who had one that is closed, by its ends as arrivals have them:
+ * a closed socket's memory is another one's soon, but its ports are not. */
+BPF_ARRAY(owners, struct owner, 1 << OWNERS_BITS);
+BPF_ARRAY(past_owners, struct past_owner, 1 << OWNERS_BITS);
 
 /* Filled once before anything is attached. */
 BPF_HASH(only_netns, __u32, __u8, 1024);

@@ -87,15 +87,6 @@ INLINE int takes(__u64 *full_ts, __u64 now, __u64 every)
 	return 1;
 }
 
-/* Every bit of both counts for every bit of it (the end of MurmurHash3, fmix64). */
-INLINE __u64 mixed(__u64 hash, __u64 value)
-{
-	hash ^= value;
-	hash = (hash ^ hash >> 33) * 0xff51afd7ed558ccdULL;
-	hash = (hash ^ hash >> 33) * 0xc4ceb9fe1a85ec53ULL;
-	return hash ^ hash >> 33;
-}
-
 /* What it is in keys: a number that nobody outside can guess, which Python has put there. */
 INLINE __u64 secret(void)
 {

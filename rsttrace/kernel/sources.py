@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SOURCES = (
     "maps.c",
+    "owners.c",
     "storm.c",
     "events.c",
     "baseline.c",
