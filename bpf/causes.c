@@ -88,11 +88,19 @@ INLINE void emit_received(__u64 skb, struct track *t, __u8 kind, const void *sk,
 	forget(skb, t);
 }
 
+INLINE int is_between(const struct track *t, const struct tuple *ends)
+{
+	const __u64 *p = (const __u64 *)&t->t, *q = (const __u64 *)ends;
+
+	return !((p[0] ^ q[0]) | (p[1] ^ q[1]) | (p[2] ^ q[2]) | (p[3] ^ q[3])) &&
+	       t->t.sport == ends->sport && t->t.dport == ends->dport;
+}
+
 /* Of the RSTs that wait, the one with the number that tcp_validate_incoming() wants, else (unless
  * it must be exact) the oldest. 0: none. */
 INLINE __u64 pick(const struct arrival_key *arrival, __u32 expected, __u32 is_ack, __u8 must)
 {
-	struct waiting *waiting = arrivals.lookup((void *)arrival);
+	struct waiting *waiting = waiting_for(ends_sum(arrival));
 	__u64 chosen = 0, oldest = 0;
 	__u8 exact = 0;
 
@@ -107,7 +115,8 @@ INLINE __u64 pick(const struct arrival_key *arrival, __u32 expected, __u32 is_ac
 		if (!is_waiting(candidate))
 			continue;
 		t = tracks.lookup(&candidate);
-		if (!t)
+		/* its place may be just becoming another connection's */
+		if (!t || t->net != arrival->net || !is_between(t, &arrival->t))
 			continue;
 		fits = (is_ack ? t->ack : t->seq) == expected;
 		if (fits < exact || (must && !fits))
@@ -230,18 +239,6 @@ INLINE __u64 announced(__u64 net, __u32 number, __u32 is_ack)
 	return t && (is_ack ? t->ack : t->seq) == number ? skb : 0;
 }
 
-INLINE int is_between(__u64 skb, const struct tuple *ends)
-{
-	struct track *t = skb ? tracks.lookup(&skb) : 0;
-	const __u64 *p, *q = (const __u64 *)ends;
-
-	if (!t)
-		return 0;
-	p = (const __u64 *)&t->t;
-	return !((p[0] ^ q[0]) | (p[1] ^ q[1]) | (p[2] ^ q[2]) | (p[3] ^ q[3])) &&
-	       t->t.sport == ends->sport && t->t.dport == ends->dport;
-}
-
 /* tcp_reset() with only the socket given: find the RST by the connection, then (NAT) by the
  * sequence number that made it acceptable. */
 INLINE void accepted(const void *sk)
@@ -259,7 +256,8 @@ INLINE void accepted(const void *sk)
 	if (!skb) {
 		/* A macvlan in another namespace than its lower device: seen once, at the lower one. */
 		skb = announced(ANY_NET, expected, is_ack);
-		if (!is_between(skb, &arrival.t))
+		t = skb ? tracks.lookup(&skb) : 0;
+		if (!t || !is_between(t, &arrival.t))
 			skb = 0;
 	}
 	t = is_waiting(skb) ? tracks.lookup(&skb) : 0;

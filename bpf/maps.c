@@ -95,6 +95,7 @@ struct arrival_key {
 /* RSTs of one connection that nothing has consumed yet: several may wait in a socket's backlog. */
 #define WAITING 4
 struct waiting {
+	__u64 ends; /* ends_sum() of its arrival_key */
 	__u64 skb[WAITING];
 };
 
@@ -214,7 +215,6 @@ BPF_PERCPU_ARRAY(hands, struct hand, 2); /* of the others, of the confirmed */
 BPF_TABLE("lru_hash", struct peer_key, struct rst_peer, peers, PEERS);
 BPF_TABLE("lru_hash", struct peer_key, struct watched, watched_peers, PEERS);
 BPF_TABLE("lru_hash", __u64, struct track, tracks, TRACKED);
-BPF_TABLE("lru_hash", struct arrival_key, struct waiting, arrivals, TRACKED);
 BPF_TABLE("lru_hash", struct answer_key, struct pending, pendings, TRACKED);
 /* What a packet program works on: its stack has no room for it. One for each program; on a CPU none
  * of them is run within itself (bpf_prog.active). */
@@ -243,6 +243,7 @@ BPF_PERCPU_ARRAY(data_in_the_making, struct rst_data, 1);
 BPF_ARRAY(looked_at, __u64, TRACKED); /* sockets and packets, by a first look */
 BPF_ARRAY(old_states, struct old_state, TRACKED); /* by socket */
 BPF_ARRAY(awaiting, struct awaited, TRACKED); /* by socket */
+BPF_ARRAY(arrivals, struct waiting, TRACKED); /* see waiting_for() */
 BPF_ARRAY(numbers, struct numbered, 2 * TRACKED);
 BPF_ARRAY(sents, struct sent, TRACKED);
 /* Who uses a socket, by its address, and who had one that is closed, by its ends as arrivals have them:

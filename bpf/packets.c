@@ -52,24 +52,60 @@ INLINE void enqueue(struct waiting *w, __u64 skb)
 	w->skb[start & (WAITING - 1)] = skb;
 }
 
-INLINE void remember(struct arrival_key *arrival, __u64 skb)
+/* A connection's RSTs that wait are in one of two places. */
+INLINE struct waiting *waiting_at(__u64 ends, __u32 other)
 {
-	struct waiting *waiting = arrivals.lookup(arrival);
-	struct waiting alone = { .skb = { skb } };
+	__u32 at = (ends >> (64 - TRACKED_BITS)) ^ other;
 
-	if (!waiting) {
-		if (!arrivals.insert(arrival, &alone))
-			return;
-		waiting = arrivals.lookup(arrival); /* another CPU was quicker */
-	}
-	if (waiting)
-		enqueue(waiting, skb);
+	return arrivals.lookup(&at);
 }
 
-/* The entry stays, for another CPU may just be using it; in time the map drops it. */
-INLINE void unremember(struct arrival_key *arrival, __u64 skb)
+INLINE struct waiting *waiting_for(__u64 ends)
 {
-	struct waiting *waiting = arrivals.lookup(arrival);
+	struct waiting *first = waiting_at(ends, 0), *second = waiting_at(ends, 1);
+
+	if (first && first->ends == ends)
+		return first;
+	return second && second->ends == ends ? second : 0;
+}
+
+INLINE int is_empty(const struct waiting *w)
+{
+#pragma unroll
+	for (int i = 0; i < WAITING; i++) {
+		if (is_waiting(w->skb[i]))
+			return 0;
+	}
+	return 1;
+}
+
+/* Where both places have another connection's RSTs, the second one's are forgotten: accepted() still finds
+ * them by their numbers. */
+INLINE void remember(const struct arrival_key *arrival, __u64 skb)
+{
+	__u64 ends = ends_sum(arrival);
+	struct waiting *w = waiting_for(ends);
+
+	if (w) {
+		enqueue(w, skb);
+		return;
+	}
+	w = waiting_at(ends, 0);
+	if (w && !is_empty(w))
+		w = waiting_at(ends, 1);
+	if (!w)
+		return;
+	w->ends = 0;
+	IN_THIS_ORDER;
+	w->skb[0] = skb;
+	w->skb[1] = w->skb[2] = w->skb[3] = 0;
+	IN_THIS_ORDER;
+	w->ends = ends;
+}
+
+INLINE void unremember(const struct arrival_key *arrival, __u64 skb)
+{
+	struct waiting *waiting = waiting_for(ends_sum(arrival));
 
 	if (!waiting)
 		return;

@@ -10,39 +10,49 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* A member's value; the type's size must be the member's (the offsets' self-check). */
-#define GET(type, ptr, name) ({ \
-	type __value = 0; \
-	_Static_assert(OFF_##name < 0 || sizeof(type) == SIZE_##name, "size of " #name); \
-	if (OFF_##name >= 0) \
-		bpf_probe_read_kernel(&__value, sizeof(__value), (const char *)(ptr) + OFF_##name); \
-	__value; })
-
-#define HAS(name) (OFF_##name >= 0)
-
-/* The low byte of a number whose size differs between kernels (little-endian machines only). */
-#define GET_LOW(ptr, name) ({ \
-	__u8 __value = 0; \
-	if (OFF_##name >= 0) \
-		bpf_probe_read_kernel(&__value, 1, (const char *)(ptr) + OFF_##name); \
-	__value; })
-
-/* The same in the programs that see every packet. Where the kernel knows the types of a program's
- * arguments (rsttrace/kernel/typed.py), a load is one instruction in place of a call: a bad address
- * gives 0, the kernel sees to that. Written in assembler, so that neither bcc nor the compiler
- * changes it: the verifier looks each one up. */
-#if TYPED
+/* A load that is one instruction in place of a helper's call: a bad address gives 0, the kernel sees to
+ * that. Written in assembler, so that neither bcc nor the compiler changes it: the verifier looks each one
+ * up. */
 #define LOAD(width, ptr, at) ({ \
 	__u64 __loaded; \
 	asm volatile("%0 = *(" width " *)(%1 + %2)" : "=r"(__loaded) : "r"(ptr), "i"(at)); \
 	__loaded; })
+#define LOAD_AS(type, ptr, at) \
+	(sizeof(type) == 8 ? (type)LOAD("u64", ptr, at) : \
+	 sizeof(type) == 4 ? (type)LOAD("u32", ptr, at) : \
+	 sizeof(type) == 2 ? (type)LOAD("u16", ptr, at) : (type)LOAD("u8", ptr, at))
+
+/* Any memory, as what the kernel takes for a READABLE_AS (its BTF's number). The call is none: the verifier
+ * puts an assignment in its place (bpf_rdonly_cast(), a35b9af4ec2c, 6.2). */
+#define READABLE(address) \
+	(((const __u8 *(*)(const void *, __u32))(unsigned long)RDONLY_CAST)(address, READABLE_AS))
+
+/* So many bytes at an address, or what the type has; no more than 8. */
+#if RDONLY_CAST
+#define FETCH(type, address) LOAD_AS(type, READABLE((const void *)(address)), 0)
+#else
+#define FETCH(type, address) ({ \
+	type __value = 0; \
+	bpf_probe_read_kernel(&__value, sizeof(__value), (const void *)(address)); \
+	__value; })
+#endif
+
+/* A member's value; the type's size must be the member's (the offsets' self-check). */
+#define GET(type, ptr, name) ({ \
+	_Static_assert(OFF_##name < 0 || sizeof(type) == SIZE_##name, "size of " #name); \
+	OFF_##name < 0 ? (type)0 : FETCH(type, (const char *)(ptr) + OFF_##name); })
+
+#define HAS(name) (OFF_##name >= 0)
+
+/* The low byte of a number whose size differs between kernels (little-endian machines only). */
+#define GET_LOW(ptr, name) (OFF_##name < 0 ? (__u8)0 : FETCH(__u8, (const char *)(ptr) + OFF_##name))
+
+/* The same in the programs that see every packet, where the kernel knows the types of a program's
+ * arguments (rsttrace/kernel/typed.py). */
+#if TYPED
 #define MEMBER(type, ptr, name) ({ \
 	_Static_assert(OFF_##name < 0 || sizeof(type) == SIZE_##name, "size of " #name); \
-	OFF_##name < 0 ? (type)0 : \
-	sizeof(type) == 8 ? (type)LOAD("u64", ptr, OFF_##name) : \
-	sizeof(type) == 4 ? (type)LOAD("u32", ptr, OFF_##name) : \
-	sizeof(type) == 2 ? (type)LOAD("u16", ptr, OFF_##name) : \
-	(type)LOAD("u8", ptr, OFF_##name); })
+	OFF_##name < 0 ? (type)0 : LOAD_AS(type, ptr, OFF_##name); })
 #else
 /* No function-like macro: the headers of a kernel make macros of such names (sk_state). */
 #define MEMBER GET
@@ -56,11 +66,8 @@
 #define dynptr_read ((long (*)(void *, __u64, const void *, __u64, __u64))201)
 #endif
 
-/* Likewise any memory, as what the kernel takes for a READABLE_AS (its BTF's number). The call is
- * none: the verifier puts an assignment in its place (bpf_rdonly_cast(), a35b9af4ec2c, 6.2). */
+/* Of memory that is READABLE, or else was copied. */
 #if TYPED && RDONLY_CAST
-#define READABLE(address) \
-	(((const __u8 *(*)(const void *, __u32))(unsigned long)RDONLY_CAST)(address, READABLE_AS))
 #define BYTE(w, at) ((__u8)LOAD("u8", w, at))
 #define HALF(w, at) ((__u16)LOAD("u16", w, at))
 #define WORD(w, at) ((__u32)LOAD("u32", w, at))

@@ -58,6 +58,10 @@ NOTE_QUESTIONS_PER_S, NOTE_QUESTIONS_AT_ONCE = 20.0, 20
 """So many questions a trace asks its own node (sockets, rules, connection tracking) in the long
 run, and at once. Each is asked once; like resets get its answer, the rest of a storm none."""
 
+NOTE_CPU_S, NOTE_CPU_SHARE = 0.5, 0.05
+"""So many seconds of a CPU the questions about sockets and connection tracking take at once, and so
+much of the time in the long run: to list a port's sockets, the kernel walks through all it has."""
+
 NOTE_WAITING = 16
 """Resets that wait for the answer to one question; more of the same kind go without."""
 

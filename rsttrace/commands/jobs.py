@@ -32,6 +32,11 @@ class Worker(Generic[Job, Found]):
     """Does jobs in a thread of its own. What is too much is left out, and counted.
 
     A storm of resets must not make a storm of probes. Use it as a context manager.
+
+    Attributes:
+        left_out: so many jobs found no room.
+        cpu_s: seconds of a CPU that the jobs took in this process, but for the first one, which has
+            imports to do.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Worker(Generic[Job, Found]):
         self._unfinished = 0
         self._stop = False
         self.left_out = 0
+        self.cpu_s = 0.0
 
     def __enter__(self: Me) -> Me:
         return self
@@ -108,6 +114,7 @@ class Worker(Generic[Job, Found]):
 
     def _work(self) -> None:
         directory = NetnsDirectory()
+        began: float | None = None
         with Neighbors(directory) as neighbors:
             while not self._stop:
                 job = self._jobs.get()
@@ -123,4 +130,7 @@ class Worker(Generic[Job, Found]):
                 except Exception as error:  # a bug must not keep the jobs behind it from running
                     found = RsttraceError(f"probing failed: {error!r}")
                     found.log = traceback.format_exc()
+                if began is None:
+                    began = time.thread_time()
+                self.cpu_s = time.thread_time() - began
                 self._results.put((job, found))

@@ -22,6 +22,8 @@ from rsttrace.judge.history import Case
 from rsttrace.limits import (
     NOTE_ANSWER_S,
     NOTE_ANSWERS,
+    NOTE_CPU_S,
+    NOTE_CPU_SHARE,
     NOTE_LAST_S,
     NOTE_QUESTIONS_AT_ONCE,
     NOTE_QUESTIONS_PER_S,
@@ -34,6 +36,22 @@ if TYPE_CHECKING:
     from rsttrace.enrich.inquiry import Inquiry
 
 _SLICE_S = 0.1
+
+
+class _Share:
+    """What may be taken of a CPU: some at once, and a part of the time in the long run."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._owed, self._at, self._spent = 0.0, clock(), 0.0
+
+    def is_left(self, spent: float) -> bool:
+        """Whether there is some left, when so many seconds have been taken since the start."""
+        now = self._clock()
+        paid = (now - self._at) * NOTE_CPU_SHARE
+        self._owed = max(0.0, self._owed - paid) + spent - self._spent
+        self._at, self._spent = now, spent
+        return self._owed < NOTE_CPU_S
 
 
 class Noting:
@@ -66,6 +84,7 @@ class Noting:
         self._answers: OrderedDict[Hashable, tuple[float, tuple[Note, ...]]] = OrderedDict()
         self._left = float(NOTE_QUESTIONS_AT_ONCE)
         self._earned = clock()
+        self._share = _Share(clock)
         self._told: set[str] = set()
 
     @staticmethod
@@ -109,12 +128,17 @@ class Noting:
         if known is not None and self._clock() < known[0]:
             if known[1]:
                 add(case.reset, known[1])
-        elif self._may_ask():
-            question = question_about(case.reset, key)
-            if self._workers[question.what != "rules"].put(key, question):
-                self._waiting[key] = [case]
+            return
+        question = question_about(case.reset, key)
+        is_of_rules = question.what == "rules"
+        worker = self._workers[not is_of_rules]
+        if self._may_ask(worker, is_of_rules) and worker.put(key, question):
+            self._waiting[key] = [case]
 
-    def _may_ask(self) -> bool:
+    def _may_ask(self, worker: Worker[Question, Answer], is_of_rules: bool) -> bool:
+        # Rules are listed anew only when they have changed.
+        if not is_of_rules and not self._share.is_left(worker.cpu_s):
+            return False
         now = self._clock()
         earned = (now - self._earned) * NOTE_QUESTIONS_PER_S
         self._left, self._earned = min(float(NOTE_QUESTIONS_AT_ONCE), self._left + earned), now

@@ -110,7 +110,12 @@ class _Lives:
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[int, tuple[int, select.poll]] = OrderedDict()
+        self._known: OrderedDict[int, tuple[int, select.poll, int]] = OrderedDict()
+        self._count = 0
+
+    def which(self, pid: int) -> int | None:
+        """A number of ours for the process that has this pid now; ``None``: it cannot be told."""
+        return self._known[pid][2] if self.runs(pid) else None
 
     def runs(self, pid: int) -> bool | None:
         """Whether a process runs; ``None``: that cannot be told in this way."""
@@ -122,7 +127,8 @@ class _Lives:
                 return False
             except (OSError, AttributeError):  # an older kernel or C library, too many open files
                 return None
-            known = descriptor, select.poll()
+            self._count += 1
+            known = descriptor, select.poll(), self._count
             known[1].register(descriptor, select.POLLIN)
             self._known[pid] = known
             if len(self._known) > _MAX_LIVES:

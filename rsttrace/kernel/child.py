@@ -56,6 +56,20 @@ def choose_plan(wanted: str) -> hooks.Plan:
     return plan
 
 
+def load_untyped(program: Program, hook: hooks.Hook, btf: Btf | None) -> int:
+    """Load the program of a hook that is none of the packet layer's; returns its descriptor.
+
+    `btf`: see `attach_all`.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    kind = image.CGROUP_SKB if hook.cgroup else image.KPROBE if hook.kprobe else RAW_TRACEPOINT
+    if btf is None:
+        return program.load(hook.program, kind)
+    return typed.load_untyped(program.code(hook.program), hook.program, kind, btf)
+
+
 def load_all(
     program: Program, chosen: tuple[hooks.Hook, ...], btf: Btf | None
 ) -> list[int | OSError]:
@@ -73,9 +87,8 @@ def load_all(
     }
     loaded: list[int | OSError] = []
     for place, hook in enumerate(chosen):
-        kind = image.CGROUP_SKB if hook.cgroup else image.KPROBE if hook.kprobe else RAW_TRACEPOINT
         try:
-            loaded.append(-1 if place in typed_ones else program.load(hook.program, kind))
+            loaded.append(-1 if place in typed_ones else load_untyped(program, hook, btf))
         except OSError as error:
             loaded.append(error)
     for place, loading in typed_ones.items():

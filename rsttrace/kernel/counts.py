@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import NamedTuple
 
@@ -36,8 +37,12 @@ def value_size() -> int:
     return 8 * possible_cpus()
 
 
+@functools.cache
 def possible_cpus() -> int:
-    """How many CPUs the kernel may ever have: the width of a per-CPU map's value."""
+    """How many CPUs the kernel may ever have: the width of a per-CPU map's value.
+
+    That is settled when it boots.
+    """
     with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
         last = file.read().strip().split(",")[-1]
     return int(last.split("-")[-1]) + 1

@@ -14,7 +14,7 @@ import threading
 
 from rsttrace.kernel import syscalls
 from rsttrace.kernel.btf import KIND_FUNC, KIND_STRUCT, KIND_TYPEDEF, Btf
-from rsttrace.kernel.image import INSTRUCTION, LICENSE, PROGRAM_NAME
+from rsttrace.kernel.image import INSTRUCTION, KPROBE, LICENSE, PROGRAM_NAME, RAW_TRACEPOINT
 
 BPF_PROG_TYPE_TRACING, BPF_TRACE_RAW_TP = 26, 23  # include/uapi/linux/bpf.h
 
@@ -40,13 +40,34 @@ def numbers(btf: Btf | None) -> dict[str, int]:
     """
     if btf is None:
         return {"TYPED": 0, "RDONLY_CAST": 0, "READABLE_AS": 0, "DYNPTR_FROM_SKB": 0}
-    cast, shape = btf.number("bpf_rdonly_cast", KIND_FUNC), btf.number(READABLE_AS, KIND_STRUCT)
+    cast, shape = _rdonly_cast(btf)
     return {
         "TYPED": 1,
-        "RDONLY_CAST": cast if cast and shape else 0,
-        "READABLE_AS": shape or 0,
+        "RDONLY_CAST": cast,
+        "READABLE_AS": shape,
         "DYNPTR_FROM_SKB": _dynptr_from_skb(btf),
     }
+
+
+def _rdonly_cast(btf: Btf) -> tuple[int, int]:
+    """The number of bpf_rdonly_cast(), if all our programs may call it, and that of `READABLE_AS`;
+    else zeros. Tried, for programs whose arguments have no types may be held to more.
+    """
+    function, shape = btf.number("bpf_rdonly_cast", KIND_FUNC), btf.number(READABLE_AS, KIND_STRUCT)
+    if not function or not shape:
+        return 0, 0
+    # r1 = r10; r2 = shape; call; r0 = *(u64 *)(r0 + 0); r0 = 0; exit
+    trial = (
+        (0xBF, 0xA1, 0, 0), (0xB7, 2, 0, shape), (CALL, PSEUDO_KFUNC_CALL << 4, 0, function),
+        (0x79, 0x00, 0, 0), (0xB7, 0, 0, 0), (0x95, 0, 0, 0),
+    )  # fmt: skip
+    code = b"".join(INSTRUCTION.pack(*one) for one in trial)
+    try:
+        for kind in (RAW_TRACEPOINT, KPROBE):
+            os.close(_load(code, "trial", kind))
+    except OSError:
+        return 0, 0
+    return function, shape
 
 
 def _dynptr_from_skb(btf: Btf) -> int:
@@ -63,7 +84,7 @@ def _dynptr_from_skb(btf: Btf) -> int:
     )  # fmt: skip
     code = b"".join(INSTRUCTION.pack(*one) for one in trial)
     try:
-        os.close(_load(code, "trial", tracepoint, 0))
+        os.close(_load(code, "trial", BPF_PROG_TYPE_TRACING, tracepoint))
     except OSError:
         return 0
     return function
@@ -84,12 +105,21 @@ def load(code: bytes, name: str, target: str, btf: Btf) -> int:
     type_id = btf.number(f"btf_trace_{target}", KIND_TYPEDEF)
     if type_id is None:
         raise OSError(f"the kernel's BTF does not know the tracepoint {target}")
+    return _load_told(code, name, btf, BPF_PROG_TYPE_TRACING, type_id)
+
+
+def load_untyped(code: bytes, name: str, kind: int, btf: Btf) -> int:
+    """The same of a function that is for any other kind of program (enum bpf_prog_type)."""
+    return _load_told(code, name, btf, kind)
+
+
+def _load_told(code: bytes, name: str, btf: Btf, kind: int, type_id: int = 0) -> int:
     for name_of in KERNELS:
         code = call_kernel(code, btf.number(name_of, KIND_FUNC) or 0)
     try:
-        return _load(code, name, type_id, 0)
+        return _load(code, name, kind, type_id)
     except OSError:
-        return _load(code, name, type_id, LOG_SIZE)
+        return _load(code, name, kind, type_id, LOG_SIZE)
 
 
 class Loading(threading.Thread):
@@ -137,7 +167,7 @@ def call_kernel(code: bytes, function: int) -> bytes:
     )
 
 
-def _load(code: bytes, name: str, type_id: int, log_size: int) -> int:
+def _load(code: bytes, name: str, kind: int, type_id: int = 0, log_size: int = 0) -> int:
     instructions = ctypes.create_string_buffer(code, len(code))
     log = ctypes.create_string_buffer(max(log_size, 1))
     licence = ctypes.create_string_buffer(LICENSE)
@@ -147,10 +177,10 @@ def _load(code: bytes, name: str, type_id: int, log_size: int) -> int:
     # line_info_cnt, attach_btf_id
     attributes = struct.pack(
         "=IIQQIIQII16sIIIIQIIQII",
-        BPF_PROG_TYPE_TRACING, len(code) // INSTRUCTION.size, ctypes.addressof(instructions),
+        kind, len(code) // INSTRUCTION.size, ctypes.addressof(instructions),
         ctypes.addressof(licence), int(log_size > 0), log_size,
         ctypes.addressof(log) if log_size else 0, 0, 0, name[:PROGRAM_NAME].encode(), 0,
-        BPF_TRACE_RAW_TP, 0, 0, 0, 0, 0, 0, 0, type_id,
+        BPF_TRACE_RAW_TP if type_id else 0, 0, 0, 0, 0, 0, 0, 0, type_id,
     )  # fmt: skip
     try:
         return syscalls.bpf(syscalls.BPF_PROG_LOAD, attributes)

@@ -34,7 +34,8 @@ BELIEVED_S = 0.05
 """How long the helper's word on a path or a process is believed without another question."""
 
 CGROUP_BELIEVED_S = 1.0
-"""The same of a cgroup's number, which no other has later (kernfs_id, include/linux/kernfs.h)."""
+"""The same of a cgroup's number, which no other has later (kernfs_id, include/linux/kernfs.h), and
+of the cgroup of a process that runs."""
 
 REMEMBERED = 1024
 
@@ -227,11 +228,21 @@ class _Believed:
         self._clock = clock
         self._known: OrderedDict[Any, tuple[float, Any]] = OrderedDict()
 
-    def found(self, key: Any, ask: Callable[[], Any], seconds: float = BELIEVED_S) -> Any:
-        """What is believed, else what is asked for."""
+    def found(
+        self,
+        key: Any,
+        ask: Callable[[], Any],
+        seconds: float = BELIEVED_S,
+        wanted: Callable[[Any], bool] = lambda answer: True,
+    ) -> Any:
+        """What is believed, else what is asked for; that is believed if it is `wanted`."""
         known = self._known.get(key)
         if known is None or self._clock() >= known[0]:
-            known = self._known[key] = self._clock() + seconds, ask()
+            known = self._clock() + seconds, ask()
+            if not wanted(known[1]):
+                self._known.pop(key, None)
+                return known[1]
+            self._known[key] = known
             if len(self._known) > REMEMBERED:
                 with contextlib.suppress(KeyError):  # another thread was quicker
                     self._known.popitem(last=False)
@@ -304,8 +315,11 @@ class HelpedOwners(Owners):
 
     def process(self, inode: int, netns: int | None = None) -> tuple[int, str] | None:
         """As `Owners.process`."""
+        question = "process", inode, netns
         try:
-            found, put_off = self._ask("process", inode, netns)
+            found, put_off = self._believed.found(
+                question, lambda: self._ask(*question), wanted=lambda answer: answer[0] is not None
+            )
         except OSError:
             return super().process(inode, netns)
         self.put_off |= put_off
@@ -336,7 +350,7 @@ class HelpedOwners(Owners):
     def container_of_process(self, pid: int) -> tuple[Container | None, Pod | None]:
         """As `Owners.container_of_process`."""
         own = super().container_of_process
-        return _container(*self._either(lambda: own(pid), "container_of_process", pid))
+        return _container(*self._of_process(lambda: own(pid), "container_of_process", pid))
 
     def unit(self, cgroup_id: int) -> str | None:
         """As `Owners.unit`."""
@@ -347,8 +361,20 @@ class HelpedOwners(Owners):
     def unit_of_process(self, pid: int) -> str | None:
         """As `Owners.unit_of_process`."""
         own = super().unit_of_process
-        found: str | None = self._either(lambda: own(pid), "unit_of_process", pid)
+        found: str | None = self._of_process(lambda: own(pid), "unit_of_process", pid)
         return found
+
+    def _of_process(self, own: Callable[[], Any], what: str, pid: int) -> Any:
+        """What is said of a process's cgroup is believed longer if it is that process still."""
+        which = None if self._lives is None else self._lives.which(pid)
+        if which is None:
+            return self._either(own, what, pid)
+        try:
+            return self._believed.found(
+                (what, pid, which), lambda: self._ask(what, pid), CGROUP_BELIEVED_S
+            )
+        except OSError:
+            return own()
 
     def _either(self, own: Callable[[], Any], *question: Any) -> Any:
         """The helper's word, believed for a moment; ours where it has none."""

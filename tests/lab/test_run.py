@@ -376,7 +376,8 @@ def test_the_full_plan_compiles_and_verifies_here(routed: Lab) -> None:
     code = """
 import json, sys, tempfile
 from pathlib import Path
-from rsttrace.kernel import hooks, image, typed
+from rsttrace.kernel import hooks, typed
+from rsttrace.kernel.child import load_untyped
 from rsttrace.kernel.facts import Facts
 from rsttrace.kernel.program import compile_program, config_header, texts
 from rsttrace.kernel.protocol import Request
@@ -394,8 +395,7 @@ with tempfile.TemporaryDirectory() as name:
                 code = program.code(hook.program)
                 typed.load(code, hook.program, hook.target, facts.btf)
             else:
-                kind = image.KPROBE if hook.kprobe else image.RAW_TRACEPOINT
-                program.load(hook.program, kind)
+                load_untyped(program, hook, facts.btf if direct else None)
             print(hook.program)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

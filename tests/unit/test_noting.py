@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from rsttrace import limits
-from rsttrace.commands.noting import Noting
+from rsttrace.commands.noting import Noting, _Share
 from rsttrace.commands.run import Options, Run
 from rsttrace.commands.stop import Stop
 from rsttrace.enrich.question import question_about, question_key
@@ -82,6 +82,27 @@ def test_a_storm_asks_little(run: Run, listener: int) -> None:
         for case in cases:
             noting.ask(case)
         assert 0 < len(noting._waiting) <= limits.NOTE_QUESTIONS_AT_ONCE
+
+
+def test_questions_take_a_share_of_a_cpu(run: Run, listener: int) -> None:
+    """What has been taken is paid back in time; rules, which are listed rarely, are free."""
+    now = [1.0]
+    share = _Share(lambda: now[0])
+    assert share.is_left(0.0)
+    assert share.is_left(limits.NOTE_CPU_S / 2)
+    assert not share.is_left(limits.NOTE_CPU_S)
+    assert not share.is_left(limits.NOTE_CPU_S)  # asking costs nothing, and gives nothing
+    now[0] += 0.1
+    assert share.is_left(limits.NOTE_CPU_S)
+    now[0] += 1000.0
+    assert not share.is_left(3 * limits.NOTE_CPU_S)  # what was not taken is not kept
+    with Noting(lambda netns: None, None, whole_node=False, clock=lambda: 1.0) as noting:
+        rules, others = noting._workers
+        others.cpu_s = rules.cpu_s = 2 * limits.NOTE_CPU_S
+        noting.ask(Case(refusal(listener), 0))
+        assert not noting._waiting
+        noting.ask(Case(flow(kind=Kind.SENT_NETFILTER, netns=OWN), 0))
+        assert len(noting._waiting) == 1
 
 
 def test_one_question_keeps_few_resets(run: Run, listener: int) -> None:
