@@ -150,12 +150,12 @@ def connections(lab: Lab) -> float:
         return turns / (time.monotonic() - began)
 
 
-def resets(lab: Lab) -> float:
+def resets(lab: Lab, turns: int | None = None) -> float:
     """Connections made and reset; returns how many a second.
 
     So many that what is shown one by one at the start (`--rate`) is a small part.
     """
-    turns = RESETS
+    turns = turns or RESETS
 
     def close(sock: socket.socket) -> None:
         sock.close()
