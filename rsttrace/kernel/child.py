@@ -262,7 +262,8 @@ def load(request: Request) -> tuple[Report, list[int]]:
             texts(facts, header), facts, request, chosen, functions, btf
         )
         failed = {status.target for status in statuses if not status.attached}
-        if btf is not None and failed & set(hooks.PACKET_LAYER):
+        refused = any(status.refused for status in statuses)
+        if btf is not None and (refused or failed & set(hooks.PACKET_LAYER)):
             btf = None  # the kernel may still take what reads by helpers
         elif follows and "tcp_send_reset" in failed and plan is hooks.Plan.TRACEPOINTS:
             follows = False  # no reason follows: compile again, so that no event waits for one

@@ -403,6 +403,34 @@ with tempfile.TemporaryDirectory() as name:
     assert len(set(done.stdout.split())) >= 10
 
 
+def test_programs_that_are_refused_as_they_are_read_by_helpers(routed: Lab) -> None:
+    """A kernel that takes no loads from any address in programs without types loses no hook by it."""
+    del routed
+    code = """
+import sys
+from rsttrace.kernel import child, typed
+from rsttrace.kernel.facts import Facts
+from rsttrace.kernel.protocol import Request
+from rsttrace.model import Kind
+if Facts().btf is None:
+    sys.exit("no BTF")
+def refuse(code, name, *rest):
+    print("refused", name)
+    raise OSError("unknown func")
+typed.load_untyped = refuse
+kinds = tuple(kind.value for kind in Kind)
+report, _ = child.load(Request(kinds=kinds, flows=64, plan="tracepoints"))
+print(*[hook.target for hook in report.hooks if hook.attached])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if "no BTF" in done.stderr:
+        pytest.skip("this kernel has no BTF: everything is read by helpers")
+    assert done.returncode == 0, done.stderr
+    *refused, attached = done.stdout.splitlines()
+    assert "refused rt_kfree_skb" in refused
+    assert {"netif_receive_skb", "net_dev_queue", "kfree_skb"} <= set(attached.split())
+
+
 def test_demo_shows_what_it_promises_and_cleans_up() -> None:
     done = subprocess.run([*RSTTRACE, "demo"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
