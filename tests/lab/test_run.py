@@ -404,7 +404,7 @@ with tempfile.TemporaryDirectory() as name:
 
 
 def test_programs_that_are_refused_as_they_are_read_by_helpers(routed: Lab) -> None:
-    """A kernel that takes no loads from any address in programs without types loses no hook by it."""
+    """A kernel that takes no such loads in programs whose arguments have no types loses no hook."""
     del routed
     code = """
 import sys
