@@ -69,18 +69,8 @@ INLINE struct waiting *waiting_for(__u64 ends)
 	return second && second->ends == ends ? second : 0;
 }
 
-INLINE int is_empty(const struct waiting *w)
-{
-#pragma unroll
-	for (int i = 0; i < WAITING; i++) {
-		if (is_waiting(w->skb[i]))
-			return 0;
-	}
-	return 1;
-}
-
-/* Where both places have another connection's RSTs, the second one's are forgotten: accepted() still finds
- * them by their numbers. */
+/* Where both places have another connection's RSTs (its first one waits), the second one's are forgotten:
+ * accepted() still finds them by their numbers. */
 INLINE void remember(const struct arrival_key *arrival, __u64 skb)
 {
 	__u64 ends = ends_sum(arrival);
@@ -91,7 +81,7 @@ INLINE void remember(const struct arrival_key *arrival, __u64 skb)
 		return;
 	}
 	w = waiting_at(ends, 0);
-	if (w && !is_empty(w))
+	if (w && is_waiting(w->skb[0]))
 		w = waiting_at(ends, 1);
 	if (!w)
 		return;

@@ -43,7 +43,7 @@ from tests.kernels.variants import Variant
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLANS = ("kprobes", "tracepoints")
-LEAN_MINUTES, FULL_MINUTES = 15, 300
+LEAN_MINUTES, FULL_MINUTES = 25, 300
 BOTH = [f"tests/lab/test_{name}.py" for name in ("plans", "knowledge", "commands")]
 """What every guest runs, under both plans at once; with --full whole."""
 LAST_WORDS = 40
