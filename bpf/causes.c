@@ -369,7 +369,7 @@ INLINE void is_used(__u64 sk, __u8 locked)
 	struct owner *known = owner_at(sk);
 	struct rst_task task = {};
 
-	if (known && known->sk == sk && known->task.pid == (__u32)(bpf_get_current_pid_tgid() >> 32))
+	if (known && known->key == sk && known->task.pid == (__u32)(bpf_get_current_pid_tgid() >> 32))
 		return;
 	if (GET(__u16, sk, sk_protocol) != PROTO_TCP || (locked && !GET(__u32, sk, sk_owned)) ||
 	    is_kernel_thread())

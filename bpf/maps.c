@@ -116,14 +116,7 @@ struct old_state {
 
 /* Whose a socket is, and whose a connection was: see owners.c. */
 struct owner {
-	__u64 sk;
-	__u64 sum;
-	struct rst_task task;
-	__u64 pad;
-};
-
-struct past_owner {
-	__u64 ends; /* ends_sum() */
+	__u64 key; /* 0: nobody's */
 	__u64 sum;
 	struct rst_task task;
 	__u64 pad;
@@ -249,7 +242,7 @@ BPF_ARRAY(sents, struct sent, TRACKED);
 /* Who uses a socket, by its address, and who had one that is closed, by its ends as arrivals have them:
  * a closed socket's memory is another one's soon, but its ports are not. */
 BPF_ARRAY(owners, struct owner, 1 << OWNERS_BITS);
-BPF_ARRAY(past_owners, struct past_owner, 1 << OWNERS_BITS);
+BPF_ARRAY(past_owners, struct owner, 1 << OWNERS_BITS);
 
 /* Filled once before anything is attached. */
 BPF_HASH(only_netns, __u32, __u8, 1024);

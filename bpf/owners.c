@@ -38,6 +38,34 @@ INLINE __u64 task_sum(const struct rst_task *task, __u64 noted)
 	return noted;
 }
 
+/* An entry's key is a socket's address, or ends_sum(). */
+INLINE void note_owner(struct owner *o, __u64 key, const struct rst_task *task)
+{
+	if (!o)
+		return;
+	o->key = key;
+	o->task = *task;
+	o->sum = task_sum(task, key);
+}
+
+INLINE void forget_owner(struct owner *o, __u64 key)
+{
+	if (o && o->key == key)
+		o->key = 0;
+}
+
+/* Whether it is known; `task` is then who. */
+INLINE int take_owner(struct rst_task *task, const struct owner *o, __u64 key)
+{
+	__u64 sum;
+
+	if (!o || o->key != key)
+		return 0;
+	sum = o->sum;
+	*task = o->task;
+	return task_sum(task, key) == sum;
+}
+
 /* ---- by socket ---- */
 
 INLINE struct owner *owner_at(__u64 sk)
@@ -49,34 +77,17 @@ INLINE struct owner *owner_at(__u64 sk)
 
 INLINE void belongs_to(__u64 sk, const struct rst_task *task)
 {
-	struct owner *o = owner_at(sk);
-
-	if (!o)
-		return;
-	o->sk = sk;
-	o->task = *task;
-	o->sum = task_sum(task, sk);
+	note_owner(owner_at(sk), sk, task);
 }
 
 INLINE void belongs_to_nobody(__u64 sk)
 {
-	struct owner *o = owner_at(sk);
-
-	if (o && o->sk == sk)
-		o->sk = 0;
+	forget_owner(owner_at(sk), sk);
 }
 
-/* Whether it is known; `task` is then who. */
 INLINE int find_owner(struct rst_task *task, __u64 sk)
 {
-	struct owner *o = owner_at(sk);
-	__u64 sum;
-
-	if (!o || o->sk != sk)
-		return 0;
-	sum = o->sum;
-	*task = o->task;
-	return task_sum(task, sk) == sum;
+	return take_owner(task, owner_at(sk), sk);
 }
 
 /* ---- by a connection's ends ---- */
@@ -97,7 +108,7 @@ INLINE __u64 ends_sum(const struct arrival_key *ends)
 	return mixed(sum, w[5]);
 }
 
-INLINE struct past_owner *past_owner_at(__u64 sum)
+INLINE struct owner *past_owner_at(__u64 sum)
 {
 	__u32 at = sum >> (64 - OWNERS_BITS);
 
@@ -107,32 +118,20 @@ INLINE struct past_owner *past_owner_at(__u64 sum)
 INLINE void belonged_to(const struct arrival_key *ends, const struct rst_task *task)
 {
 	__u64 sum = ends_sum(ends);
-	struct past_owner *past = past_owner_at(sum);
 
-	if (!past)
-		return;
-	past->ends = sum;
-	past->task = *task;
-	past->sum = task_sum(task, sum);
+	note_owner(past_owner_at(sum), sum, task);
 }
 
 INLINE void belonged_to_nobody(const struct arrival_key *ends)
 {
 	__u64 sum = ends_sum(ends);
-	struct past_owner *past = past_owner_at(sum);
 
-	if (past && past->ends == sum)
-		past->ends = 0;
+	forget_owner(past_owner_at(sum), sum);
 }
 
 INLINE int find_past_owner(struct rst_task *task, const struct arrival_key *ends)
 {
-	__u64 sum = ends_sum(ends), noted;
-	struct past_owner *past = past_owner_at(sum);
+	__u64 sum = ends_sum(ends);
 
-	if (!past || past->ends != sum)
-		return 0;
-	noted = past->sum;
-	*task = past->task;
-	return task_sum(task, sum) == noted;
+	return take_owner(task, past_owner_at(sum), sum);
 }
