@@ -80,7 +80,8 @@ def tracing(
 class Tracer:
     """``rsttrace trace -o json`` as a user runs it, read in the background.
 
-    `program` is the command to run in its place.
+    `program` is the command to run in its place; `keep` makes of an entry what is kept of it,
+    where there will be many.
 
     Attributes:
         entries: what it printed so far.
@@ -88,8 +89,15 @@ class Tracer:
         start_s: seconds until it was armed, if it was waited for.
     """
 
-    def __init__(self, *options: str, wait: bool = True, program: Sequence[str] = TRACE) -> None:
+    def __init__(
+        self,
+        *options: str,
+        wait: bool = True,
+        program: Sequence[str] = TRACE,
+        keep: Callable[[Json], Json] | None = None,
+    ) -> None:
         self.entries: list[Json] = []
+        self._keep = keep
         self._of: dict[int, list[Json]] = {}
         self.status = ""
         self.start_s: float | None = None
@@ -127,6 +135,8 @@ class Tracer:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             entry = json.loads(line)
+            if self._keep is not None:
+                entry = self._keep(entry)
             with self._changed:
                 self.entries.append(entry)
                 self._of.setdefault(entry.get("netns"), []).append(entry)
