@@ -288,7 +288,7 @@ struct rst_bucket {
 	__u32 sampled;    /* one at least was sent */
 	__u32 level;      /* LEVEL_… */
 	__u32 kind;
-	__u32 pad;
+	__u32 passed;     /* counted since it last gave a token */
 };
 
 /* How much of the ring buffer a kind has, in bytes since the start. */

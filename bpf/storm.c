@@ -76,6 +76,11 @@ INLINE int aggregates(const struct rst_event *e) { return 0; }
 #define FULL (BURST_S * SECOND)
 #define IDLE (10 * SECOND) /* after this a bucket is somebody else's */
 
+/* In a flood one more in detail tells nothing new, and what looking at it takes is taken from a node that
+ * has enough to do: where so many were counted since the last token, the next one costs as many. */
+#define FLOOD 8
+#define FLOOD_TOKENS 4
+
 /* Take a token, of which there is one each `every` nanoseconds, and so many at most as come in BURST_S. */
 INLINE int takes(__u64 *full_ts, __u64 now, __u64 every)
 {
@@ -125,7 +130,7 @@ INLINE struct rst_bucket *bucket(__u64 key, struct rst_bucket *parent, __u32 lev
 	if (!free || !takes(&parent->births_ts, now, TOKEN / 4))
 		return 0;
 	free->full_ts = free->births_ts = 0;
-	free->sampled = 0;
+	free->sampled = free->passed = 0;
 	free->level = level;
 	free->kind = parent->kind;
 	free->used_ts = now;
@@ -182,11 +187,15 @@ INLINE int admitted(struct rst_event *e, const struct tuple *wire)
 		b = parent;
 		every = 16 * TOKEN;
 	}
+	if (b->passed > FLOOD)
+		every *= FLOOD_TOKENS;
 	if (takes(&b->full_ts, now, every) || !b->sampled) {
+		b->passed = 0;
 		e->bucket = index;
 		e->bucket_key = b->key;
 		return 1;
 	}
+	b->passed++;
 	add_to(b, now);
 	return 0;
 }
