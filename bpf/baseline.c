@@ -378,7 +378,7 @@ INLINE void learn(struct work *work, const void *skb, const struct rst_frame *fr
 	struct rst_flow_key key = {};
 	struct rst_flow *f;
 	struct rst_half *h, *other;
-	__u32 at, place, ports, *hint;
+	__u32 at, place, ports, *hint, guess;
 	__u16 both[2] = { FROM_BE16(p->t.sport), FROM_BE16(p->t.dport) };
 	int moved = 0, told;
 	__u64 high;
@@ -392,8 +392,10 @@ INLINE void learn(struct work *work, const void *skb, const struct rst_frame *fr
 	hint = hints.lookup(&at);
 	if (!hint)
 		return;
-	place = *hint >> 1;
-	f = hinted(*hint, dev, source, destination, ports);
+	/* Of a SYN the hint is most likely another flow's, which is in no cache: no place at all, then. */
+	guess = *hint | -(__u32)equals_zero((p->flags & (TH_SYN | TH_ACK)) ^ TH_SYN);
+	place = guess >> 1;
+	f = hinted(guess, dev, source, destination, ports);
 	if (!f || f->key.net != net) {
 		f = find_flow(&key, &place);
 		if (f) {

@@ -98,7 +98,7 @@ INLINE int is_between(const struct track *t, const struct tuple *ends)
 
 /* Of the RSTs that wait, the one with the number that tcp_validate_incoming() wants, else (unless
  * it must be exact) the oldest. 0: none. */
-INLINE __u64 pick(const struct arrival_key *arrival, __u32 expected, __u32 is_ack, __u8 must)
+INLINE __u64 pick(const struct arrival_key *arrival, __u32 expected, __u32 is_ack, __u8 must, __u64 now)
 {
 	struct waiting *waiting = waiting_for(ends_sum(arrival));
 	__u64 chosen = 0, oldest = 0;
@@ -109,12 +109,9 @@ INLINE __u64 pick(const struct arrival_key *arrival, __u32 expected, __u32 is_ac
 #pragma unroll
 	for (int i = 0; i < WAITING; i++) {
 		__u64 candidate = waiting->skb[i];
-		struct track *t;
+		struct track *t = waiting_track(candidate, now);
 		__u8 fits;
 
-		if (!is_waiting(candidate))
-			continue;
-		t = tracks.lookup(&candidate);
 		/* its place may be just becoming another connection's */
 		if (!t || t->net != arrival->net || !is_between(t, &arrival->t))
 			continue;
@@ -146,26 +143,26 @@ INLINE struct track *read_late(__u64 skb, struct unread *unread)
 	const __u8 *l3 = l3_at_offset((const void *)skb);
 	struct parsed *p = &unread->room;
 	struct arrival_key arrival = {};
-	struct track *t;
-	__u64 first;
+	__u64 first, now = bpf_ktime_get_ns();
+	struct track *t, *old;
 
-	if (since(bpf_ktime_get_ns(), unread->ts) > 2 * SECOND || !l3 ||
+	if (since(now, unread->ts) > 2 * SECOND || !l3 ||
 	    !GET(__u32, (const void *)skb, skb_iif) || /* it came from nowhere: memory used again */
 	    !parse((const void *)skb, l3, p) || !(p->flags & TH_RST))
 		return 0;
-	t = tracks.lookup(&skb);
-	if (t && t->phase != PHASE_OUT && same_packet(t, p))
+	t = old = tracks.lookup(&skb);
+	if (t && t->phase != PHASE_OUT && same_packet(t, p, now))
 		return t; /* it was read, and the mark is of what was in this memory before */
 	arrival.net = unread->net;
 	arrival.t = p->t;
-	first = pick(&arrival, p->seq, 0, 1); /* its first fragment was read */
+	first = pick(&arrival, p->seq, 0, 1, now); /* its first fragment was read */
 	t = first ? tracks.lookup(&first) : 0;
 	if (t) {
 		tracks.update(&skb, t);
 		tracks.delete(&first);
 		return tracks.lookup(&skb);
 	}
-	t = new_track(skb, p);
+	t = new_track(skb, old, p, now);
 	if (!t) {
 		count(KIND_RECEIVED_UNMATCHED, COUNT_LOST);
 		return 0;
@@ -227,15 +224,15 @@ INLINE void accepted_unread(const void *sk, const struct tuple *wire)
 }
 
 /* The RST that has announced this number and waits; 0: none. */
-INLINE __u64 announced(__u64 net, __u32 number, __u32 is_ack)
+INLINE __u64 announced(__u64 net, __u32 number, __u32 is_ack, __u64 now)
 {
 	struct numbered *n = numbered_at(net, number, is_ack);
 	__u64 skb = n ? n->skb : 0;
 	struct track *t;
 
-	if (!skb || n->net != net || n->number != number || n->is_ack != is_ack || !is_waiting(skb))
+	if (!skb || n->net != net || n->number != number || n->is_ack != is_ack)
 		return 0;
-	t = tracks.lookup(&skb);
+	t = waiting_track(skb, now);
 	return t && (is_ack ? t->ack : t->seq) == number ? skb : 0;
 }
 
@@ -246,21 +243,21 @@ INLINE void accepted(const void *sk)
 	__u32 is_ack = GET(__u8, sk, sk_state) == ST_SYN_SENT;
 	__u32 expected = is_ack ? GET(__u32, sk, tp_snd_nxt) : GET(__u32, sk, tp_rcv_nxt);
 	struct arrival_key arrival = {};
+	__u64 skb, now = bpf_ktime_get_ns();
 	struct track *t;
-	__u64 skb;
 
 	fill_ends(&arrival, sk);
-	skb = pick(&arrival, expected, is_ack, 0);
+	skb = pick(&arrival, expected, is_ack, 0, now);
 	if (!skb)
-		skb = announced(arrival.net, expected, is_ack);
+		skb = announced(arrival.net, expected, is_ack, now);
 	if (!skb) {
 		/* A macvlan in another namespace than its lower device: seen once, at the lower one. */
-		skb = announced(ANY_NET, expected, is_ack);
+		skb = announced(ANY_NET, expected, is_ack, now);
 		t = skb ? tracks.lookup(&skb) : 0;
 		if (!t || !is_between(t, &arrival.t))
 			skb = 0;
 	}
-	t = is_waiting(skb) ? tracks.lookup(&skb) : 0;
+	t = waiting_track(skb, now);
 	if (!t) {
 		accepted_unread(sk, &arrival.t);
 		return;
@@ -316,17 +313,19 @@ INLINE int dropped(struct bpf_raw_tracepoint_args *ctx)
 	__u32 reason = NO_REASON;
 	__u8 kind = KIND_RECEIVED_REJECTED, route;
 	struct arrival_key arrival = {};
-	__u64 freed = skb;
+	__u64 freed = skb, now;
 
 	if (!t)
 		return 0;
+	now = bpf_ktime_get_ns();
 	l3 = l3_at_offset((const void *)skb);
-	if (!l3 || !parse((const void *)skb, l3, &p) || !same_packet(t, &p))
+	if (!l3 || !parse((const void *)skb, l3, &p) ||
+	    !same_packet(t, &p, now))
 		return 0; /* another packet in the same memory */
 	if (t->phase == PHASE_TOLD) {
 		arrival.net = t->net;
 		arrival.t = t->t;
-		skb = pick(&arrival, p.seq, 0, 1);
+		skb = pick(&arrival, p.seq, 0, 1, now);
 		tracks.delete(&freed);
 		t = skb ? tracks.lookup(&skb) : 0;
 		if (!t)

@@ -3,40 +3,49 @@
  * The packet layer: every RST that comes in (netif_receive_skb) or leaves (net_dev_queue).
  */
 
-INLINE int same_packet(const struct track *t, const struct parsed *p)
+INLINE int same_packet(const struct track *t, const struct parsed *p, __u64 now)
 {
-	return since(bpf_ktime_get_ns(), t->ts) < 10 * SECOND && t->seq == p->seq &&
+	return since(now, t->ts) < 10 * SECOND && t->seq == p->seq &&
 	       t->ack == p->ack && t->flags == p->flags && t->ip_id == p->ip_id;
 }
 
-INLINE struct track *new_track(__u64 skb, const struct parsed *p)
+/* `old`: the track of what was in this memory before, if there is one. It becomes this one's: to put one in
+ * its place takes ten times as long. */
+INLINE struct track *new_track(__u64 skb, struct track *old, const struct parsed *p, __u64 now)
 {
 	__u32 zero = 0;
-	struct track *empty = zero_track.lookup(&zero), *t;
+	struct track *empty = zero_track.lookup(&zero), *t = old;
 
 	if (!empty)
 		return 0;
-	tracks.update(&skb, empty);
-	t = tracks.lookup(&skb);
+	if (t) {
+		t->phase = 0; /* first: nobody takes it for one that waits */
+		IN_THIS_ORDER;
+		bpf_probe_read_kernel(t, sizeof(*t), empty);
+	} else {
+		tracks.update(&skb, empty);
+		t = tracks.lookup(&skb);
+	}
 	if (!t)
 		return 0;
 	t->seq = p->seq;
 	t->ack = p->ack;
 	t->flags = p->flags;
 	t->ip_id = p->ip_id;
-	t->ts = bpf_ktime_get_ns();
+	t->ts = now;
 	return t;
 }
 
-INLINE int is_waiting(__u64 skb)
+/* The track of a RST that nothing has consumed yet; 0: none. */
+INLINE struct track *waiting_track(__u64 skb, __u64 now)
 {
 	struct track *t = skb ? tracks.lookup(&skb) : 0;
 
-	return t && t->phase == PHASE_IN && since(bpf_ktime_get_ns(), t->ts) < 2 * SECOND;
+	return t && t->phase == PHASE_IN && since(now, t->ts) < 2 * SECOND ? t : 0;
 }
 
 /* A free place. Two CPUs may look for one at once: each begins elsewhere. */
-INLINE void enqueue(struct waiting *w, __u64 skb)
+INLINE void enqueue(struct waiting *w, __u64 skb, __u64 now)
 {
 	__u32 start = bpf_get_smp_processor_id();
 
@@ -44,7 +53,7 @@ INLINE void enqueue(struct waiting *w, __u64 skb)
 	for (int i = 0; i < WAITING; i++) {
 		__u32 at = (start + i) & (WAITING - 1);
 
-		if (w->skb[at] == skb || !is_waiting(w->skb[at])) {
+		if (w->skb[at] == skb || !waiting_track(w->skb[at], now)) {
 			w->skb[at] = skb;
 			return;
 		}
@@ -71,17 +80,17 @@ INLINE struct waiting *waiting_for(__u64 ends)
 
 /* Where both places have another connection's RSTs (its first one waits), the second one's are forgotten:
  * accepted() still finds them by their numbers. */
-INLINE void remember(const struct arrival_key *arrival, __u64 skb)
+INLINE void remember(const struct arrival_key *arrival, __u64 skb, __u64 now)
 {
 	__u64 ends = ends_sum(arrival);
 	struct waiting *w = waiting_for(ends);
 
 	if (w) {
-		enqueue(w, skb);
+		enqueue(w, skb, now);
 		return;
 	}
 	w = waiting_at(ends, 0);
-	if (w && is_waiting(w->skb[0]))
+	if (w && waiting_track(w->skb[0], now))
 		w = waiting_at(ends, 1);
 	if (!w)
 		return;
@@ -135,7 +144,7 @@ INLINE void announce(__u64 skb, const struct track *t)
 
 	arrival.net = t->net;
 	arrival.t = t->t;
-	remember(&arrival, skb);
+	remember(&arrival, skb, t->ts);
 	announce_number(t->net, t->seq, 0, skb);
 	announce_number(ANY_NET, t->seq, 0, skb);
 	if (t->flags & TH_ACK) {
@@ -146,16 +155,17 @@ INLINE void announce(__u64 skb, const struct track *t)
 
 INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 {
-	struct track *t = tracks.lookup(&skb);
+	struct track *t = tracks.lookup(&skb), *old = t;
 	struct rst_frame frame = {};
+	__u64 now = bpf_ktime_get_ns();
 
 	fill_frame(&frame, (void *)skb, dev, p->ttl);
-	if (t && (!same_packet(t, p) ||
+	if (t && (!same_packet(t, p, now) ||
 		  (t->phase == PHASE_IN && t->here.netns == frame.netns &&
 		   t->here.ifindex == frame.ifindex)))
 		t = 0; /* the skb's memory is another packet now (perhaps the same RST, sent again) */
 	if (!t) {
-		t = new_track(skb, p);
+		t = new_track(skb, old, p, now);
 		if (!t) {
 			count(KIND_RECEIVED_UNMATCHED, COUNT_LOST);
 			return;
@@ -168,7 +178,7 @@ INLINE void arrived(__u64 skb, const void *dev, const struct parsed *p)
 	t->phase = PHASE_IN;
 	t->forwarded = t->no_socket = t->handshake = 0;
 	t->sk = 0;
-	t->ts = bpf_ktime_get_ns();
+	t->ts = now;
 	t->here = frame;
 	t->t = p->t;
 	t->net = net_key(net_of_dev(dev));
@@ -597,21 +607,20 @@ INLINE void fill_answered_owner(struct rst_event *e, const struct parsed *p)
 }
 
 /* A RST this namespace made leaves it. */
-INLINE void leaves(__u64 skb, const void *dev, const struct parsed *p)
+INLINE void leaves(__u64 skb, struct track *old, const void *dev, const struct parsed *p, __u64 now)
 {
 	struct answer_key answer = {};
 	struct pending *pending = 0;
 	struct rst_event *e;
 	struct track *t;
 	const void *sk = GET(const void *, skb, skb_sk);
-	__u64 now = bpf_ktime_get_ns();
 	__u8 state = 0, raw = 0, told;
 
 	if (sk) {
 		state = GET(__u8, sk, sk_state);
 		raw = is_raw(sk, state);
 	}
-	t = new_track(skb, p);
+	t = new_track(skb, old, p, now);
 	if (!t) {
 		count(KIND_SENT_PASSIVE, COUNT_LOST);
 		return;
@@ -702,15 +711,15 @@ INLINE void fill_packet(struct rst_event *e, const struct track *t)
 INLINE void departs(__u64 key, const void *dev, const struct parsed *p)
 {
 	const void *skb = (const void *)key;
+	struct track *t = tracks.lookup(&key), *old = t;
+	__u64 now = bpf_ktime_get_ns();
 	struct rst_event *e;
-	struct track *t;
 
-	t = tracks.lookup(&key);
-	if (t && (!same_packet(t, p) || is_sent_again(t, skb, dev)))
+	if (t && (!same_packet(t, p, now) || is_sent_again(t, skb, dev)))
 		t = 0;
 	if (!t) {
 		if (!GET(__u32, skb, skb_iif))
-			leaves(key, dev, p);
+			leaves(key, old, dev, p, now);
 		return;
 	}
 	if (t->phase == PHASE_OUT)
