@@ -123,10 +123,12 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-# Exactly what a lock names, file by file; then ours, which is built with what was just installed.
+# Exactly what a lock names, file by file; then ours, which is built with what was just installed. Compiled, as
+# pip does with what it copies: a trace is nobody when it imports half of it, and cannot keep what it compiles.
 define locked
 $(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/$(1).lock && \
-$(VENV)/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+$(VENV)/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . && \
+$(VENV)/bin/python -m compileall -q rsttrace
 endef
 
 # The distribution's Python, because bcc is built for it.

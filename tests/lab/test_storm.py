@@ -12,6 +12,7 @@ import select
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -151,6 +152,21 @@ def test_a_storm_is_told_or_counted_to_the_last_one(routed: Lab) -> None:
         ("sent-passive", "local", "peer")
     }
     assert all(e["counted"]["first"] <= e["counted"]["last"] == e["time"] for e in counted)
+
+
+def test_in_a_flood_fewer_are_told_than_the_rate_allows(routed: Lab) -> None:
+    """Of what comes by the thousand, one more in detail is worth less than what it costs."""
+    rate, burst_s = 100, 5
+    tracer = Tracer("--netns", routed.name("server"), "--rate", str(rate))
+    began, sent, packets = time.monotonic(), 0, syns(101)
+    while time.monotonic() - began < 3:
+        flood(routed, packets, 1009)
+        sent += 1009
+    spent = time.monotonic() - began
+    tracer.wait_for(lambda: sum(e["seen"] for e in tracer.entries) >= sent, "all of them", 60)
+    assert tracer.stop() == 0
+    told = [entry for entry in tracer.entries if entry["counted"] is None]
+    assert rate * burst_s <= len(told) < rate * burst_s + spent * rate / 2
 
 
 def test_a_flood_hides_no_first_reset_of_another(routed: Lab) -> None:
