@@ -370,6 +370,17 @@ INLINE void fill_seen(struct rst_seen *r, const struct parsed *p, __u64 now)
 		r->segments = gso_segs(p->shinfo);
 }
 
+/* The newest is the one with the highest TSval, not the one that came last: packets overtake each other, and
+ * come twice. What goes back farther than that, or for longer, is believed: the one before it was none of its. */
+INLINE void note_clock(struct rst_clock *clock, __u32 tsval, __u64 now)
+{
+	if (before(tsval, clock->tsval) && clock->tsval - tsval < OVERTAKEN_TICKS &&
+	    since(now, clock->ts) < OVERTAKEN_NS)
+		return;
+	clock->ts = now;
+	clock->tsval = tsval;
+}
+
 /* Learn from a packet that fits; r is its place in h->recent. */
 INLINE void note(struct rst_half *h, const struct rst_seen *r)
 {
@@ -412,10 +423,7 @@ INLINE void note(struct rst_half *h, const struct rst_seen *r)
 		h->ttl_max = ttl;
 	h->df_always &= r->df;
 	if (r->stamped) {
-		struct rst_clock *clock = h->timestamps ? &h->clock[1] : &h->clock[0];
-
-		clock->ts = r->ts;
-		clock->tsval = r->tsval;
+		note_clock(h->timestamps ? &h->clock[1] : &h->clock[0], r->tsval, r->ts);
 		h->timestamps = 1;
 		h->stamps |= !(r->flags & TH_SYN);
 	}
@@ -492,8 +500,7 @@ INLINE void note_usual(struct rst_half *h, const struct usual *u, __u16 segments
 	r->stamped = u->looks >> 24;
 	if (u->looks >> 24) {
 		h->stamps = 1;
-		h->clock[1].ts = now;
-		h->clock[1].tsval = r->tsval;
+		note_clock(&h->clock[1], r->tsval, now);
 	}
 	h->packets++; /* once it is all there */
 }

@@ -23,6 +23,9 @@ NEAR = 1 << 24
 """How far sequence and ack numbers may be off what is known, in bytes, and still fit. There is room
 for what was not seen; of blind guesses one in 128 hits."""
 
+OVERTAKEN_TICKS, OVERTAKEN_NS = 8192, 1_000_000_000
+"""A timestamp that goes back by less, within this time of the highest, was overtaken on its way."""
+
 COPY_NS = 10_000_000
 """A SYN that is seen again within this time is the same packet at the next device of this node (a
 bridge and its port, a VLAN and its lower device), or at the next interface of a capture: no stack

@@ -21,6 +21,8 @@ from rsttrace.limits import (
     LATE_TOLD,
     NEAR,
     OTHER_TTL_FITS,
+    OVERTAKEN_NS,
+    OVERTAKEN_TICKS,
     PEER_TTLS,
     PEERS,
     RECENT,
@@ -413,7 +415,7 @@ class Direction:
             self.df_always = False
         if stamp:
             self.timestamps = self.stamps = True
-            self.clock = (*self.clock[:1], (stamp, now))
+            self._note_clock(stamp, now)
         self.last_ns = now
         self.window = window
         self._remember(row)
@@ -493,10 +495,20 @@ class Direction:
         if row.stamp:
             self.timestamps = True
             self.stamps = self.stamps or not flags & SYN
-            self.clock = (*self.clock[:1], (row.stamp, now))
+            self._note_clock(row.stamp, now)
         self.last_ns = now
         self.window = row.window
         self._remember(row)
+
+    def _note_clock(self, stamp: bytes, now: int) -> None:
+        """As note_clock() of bpf/flow.h."""
+        clock = self.clock
+        # as bytes: nearly all are none of these
+        if len(clock) == 2 and (stamp < clock[1][0] or stamp[0] > clock[1][0][0]):
+            back = _STAMP.unpack(clock[1][0])[0] - _STAMP.unpack(stamp)[0] & 0xFFFFFFFF
+            if 0 < back < OVERTAKEN_TICKS and since(now, clock[1][1]) < OVERTAKEN_NS:
+                return
+        self.clock = (*clock[:1], (stamp, now))
 
     def _remember(self, row: _Row) -> None:
         """Have it among the last packets."""

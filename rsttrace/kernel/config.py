@@ -83,6 +83,8 @@ def constants() -> dict[str, int]:
         "TTLS": limits.TTLS,
         "OTHER_TTL_FITS": limits.OTHER_TTL_FITS,
         "NEAR": limits.NEAR,
+        "OVERTAKEN_TICKS": limits.OVERTAKEN_TICKS,
+        "OVERTAKEN_NS": limits.OVERTAKEN_NS,
         "COPY_NS": limits.COPY_NS,
         "PEER_TTLS": limits.PEER_TTLS,
         "OPTIONS_READ": limits.OPTIONS_READ,
