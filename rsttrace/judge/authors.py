@@ -460,6 +460,13 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "make",
+        "ack-unflagged",
+        "0.2   0.5   3     1     20    10    0.5   3     15    15    10    3",
+        "An ack number without ACK, which Linux leaves 0: boxes on the way that shift numbers may "
+        "write it (nf_ct_seq_adjust())",
+    ),
+    (
+        "make",
         "pf",
         "0.03  0.1   0.1   10    0.3   10    10    0.3   0.3   0.3   0.1   0.03",
         "As pf's 'block return-rst' sends it: TOS 0x10 (pf_send_tcp(), FreeBSD and OpenBSD)",

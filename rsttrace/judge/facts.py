@@ -50,6 +50,9 @@ NEAR_SEQUENCE = 1 << 24
 """Sequence numbers farther apart are not of one connection: a RST of an earlier one on the same
 ports, or of a host in SYN-SENT (RFC 9293 §3.5.1). Linux's receive window ends at 6 MB (tcp(7))."""
 
+FEW_SEGMENTS = 4
+"""A buffer of no more is no long one."""
+
 IDLE_NS = 60_000_000_000
 """A connection that said nothing for so long is idle. Linux's masquerading and most load balancers
 forget one after minutes (350 s AWS, 4 min Azure), some after one."""
@@ -59,6 +62,9 @@ AS_LONG = 1.1
 
 ALIVE_NS = 1_000_000_000
 """A peer that sent something so short a time ago is alive."""
+
+LONG_WAY_NS = 1_000_000_000
+"""No longer is a packet and its answer under way where nothing is known of that (RFC 6298 §2.1)."""
 
 PROVOKED_NS = 3_000_000_000
 """A RST that comes no later after a packet of ours may answer it (RFC 6298 §2: the largest initial
@@ -402,17 +408,27 @@ def looks_like_linux(half: Half, least: int = 2) -> bool:
         return False
     if half.ttl is None or starts_at(half.ttl, None, "Linux") != 64:
         return False
-    counting = []
-    for seen in half.recent:
-        if seen.ip_id:
-            counting.append(seen)
-        elif seen.ip_id == 0 and without_ecn(seen.flags) == "SA":
-            return True
-    for newer, older in zip(counting, counting[1:]):
-        step = ((newer.ip_id or 0) - (older.ip_id or 0)) & 0xFFFF
-        if not 1 <= step <= older.segments + MISSED_IDS:
-            return False
-    return len(counting) > 1
+    return has_zero_syn_ack(half) or _count_on([seen for seen in half.recent if seen.ip_id]) is True
+
+
+def has_zero_syn_ack(half: Half) -> bool:
+    """Whether an end's SYN-ACK had IP ID 0, as Linux has it (ip_build_and_send_pkt(), DF)."""
+    return any(seen.ip_id == 0 and without_ecn(seen.flags) == "SA" for seen in half.recent)
+
+
+def counts_ids(half: Half | None) -> bool | None:
+    """Whether an end's ordinary packets have IP IDs that count up; None: too few to tell."""
+    return _count_on([seen for seen in numbered(half) if "S" not in seen.flags])
+
+
+def _count_on(newest_first: list[Seen]) -> bool | None:
+    """Whether each IP ID goes on from the one before it, but for packets that were not seen."""
+    if len(newest_first) < 2:
+        return None
+    return all(
+        1 <= ((newer.ip_id or 0) - (older.ip_id or 0)) & 0xFFFF <= older.segments + MISSED_IDS
+        for newer, older in zip(newest_first, newest_first[1:])
+    )
 
 
 @once
@@ -425,6 +441,24 @@ def is_linux(reset: Reset) -> bool:
     if name is not None:
         return name == "Linux" and (reset.family == 6 or half.df_always or half.packets < 2)
     return reset.family == 4 and looks_like_linux(half)
+
+
+@once
+def _has_linux_syn(reset: Reset) -> bool:
+    """Whether the SYN's options are such as only Linux writes, in this order and with this TTL.
+
+    Without SACK they are what every BSD answers to an offer of timestamps alone.
+    """
+    half, peer = flow_half(reset), reset.baseline.peer
+    options = half.syn_options if half is not None else None
+    if options is None and peer is not None:
+        options = peer.syn_options
+    return stack_name(reset) == "Linux" and "sackOK" in (options or "")
+
+
+def is_plainly_linux(reset: Reset, half: Half) -> bool:
+    """Whether the peer's handshake shows Linux: by options or the IP ID that only Linux has."""
+    return _has_linux_syn(reset) or has_zero_syn_ack(half)
 
 
 # ---- numbers ----
@@ -474,6 +508,8 @@ def lacks_ours(reset: Reset) -> bool:
     if reset.file is None or ours is None:
         return False
     acked = theirs.acked if theirs is not None else None
+    if _are_flags_alone(ours) and theirs is not None and _are_flags_alone(theirs):
+        return True
     if ours.end is not None and acked is not None and distance(ours.end, acked) > 0:
         return True
     newer = None
@@ -484,14 +520,31 @@ def lacks_ours(reset: Reset) -> bool:
     return False
 
 
+def _are_flags_alone(half: Half) -> bool:
+    """Whether all packets of an end have SYN or FIN, as a filter for these flags leaves them."""
+    recent = half.recent
+    return half.packets == len(recent) and all("S" in one.flags or "F" in one.flags for one in recent)
+
+
+def may_be_asked(seq: int, reset: Reset) -> bool:
+    """Whether a packet of ours that was not captured may have asked for a number.
+
+    What the peer was seen to send we acknowledge, within two segments or 500 ms (RFC 1122
+    §4.2.3.2), with a packet that takes no number itself: nothing shows that it is missing.
+    """
+    half = flow_half(reset)
+    if reset.file is None or half is None or half.end is None:
+        return False
+    return distance(seq, half.end) >= 0
+
+
 @once
 def is_unasked(reset: Reset) -> bool:
     """Whether no packet of ours asked for the number of a RST that answers one; False: unknown."""
     if lacks_ours(reset):
         return False
-    half = flow_half(reset)
-    if reset.file is not None and half is not None and half.fin_ns and reset.rst.seq == half.end:
-        return False  # what acknowledges its FIN asks for that
+    if may_be_asked(reset.rst.seq, reset):
+        return False
     return answers_nothing(reset.rst.seq, reset.our_acks or our_acks(reset))
 
 
@@ -511,9 +564,16 @@ def was_sent_before(sent: Seen, half: Half) -> bool:
 
 
 def our_packet_with(ip_id: int, ours: Half) -> Seen | None:
-    """Our packet whose IP ID (or the next number) this is; offloaded buffers cover a range."""
+    """Our packet whose IP ID (or the next number) this is.
+
+    Offloaded buffers cover a range: of a long one the ends count alone, for four of 64 kB have 180
+    of 65,536 numbers.
+    """
     for seen in ours.recent:
-        if seen.ip_id is not None and (ip_id - seen.ip_id) & 0xFFFF <= seen.segments:
+        if seen.ip_id is None:
+            continue
+        ahead = (ip_id - seen.ip_id) & 0xFFFF
+        if ahead <= min(seen.segments, FEW_SEGMENTS) or ahead in (seen.segments - 1, seen.segments):
             return seen
     return None
 

@@ -32,7 +32,7 @@ from rsttrace.judge.facts import (
 )
 from rsttrace.model import Fate, Half, Packet, Probed, Reset, Scope, Seen, hops, initial_ttl
 from rsttrace.model.record import record
-from rsttrace.tcp import distance
+from rsttrace.tcp import distance, without_ecn
 
 
 @record
@@ -533,6 +533,12 @@ def _wrong_for_its_stack(reset: Reset, half: Half | None) -> Observation | None:
         ]
     else:
         return None
+    unflagged = name == "Linux" and "A" not in rst.flags and bool(rst.ack)
+    if unflagged:
+        text = f"no ACK flag, but an ack number ({rst.ack})"
+        if not wrong:
+            return Observation("make", "ack-unflagged", text, {"ack": rst.ack})
+        wrong.append(text)
     if not wrong:
         return None
     values = {
@@ -563,17 +569,19 @@ def _wrong_for_linux(reset: Reset, half: Half) -> list[str]:
         wrong.append(f"no DF (IP ID {rst.ip_id})")
     if "A" not in rst.flags and rst.window:
         wrong.append(f"no ACK, but a window ({rst.window})")
-    if "A" not in rst.flags and rst.ack:
-        wrong.append(f"no ACK flag, but an ack number ({rst.ack})")
     modern = half.syn_options is not None or any(
         "S" in seen.flags and seen.ip_id == 0 for seen in half.recent
     )
-    if "A" not in rst.flags and rst.df and rst.ip_id and modern and stack_name(reset) == "Linux":
+    modern = modern and stack_name(reset) == "Linux" and facts.counts_ids(half) is not False
+    if "A" not in rst.flags and rst.df and rst.ip_id and modern:
         wrong.append(f"no ACK, but IP ID {rst.ip_id}: without a socket it is 0")
     if not is_live(rst.flags, rst.seq):
         return wrong
-    step = facts.id_step(rst.ip_id, half)
-    if step is not None and not 1 <= step <= facts.missed_ids(reset):
+    if not facts.is_plainly_linux(reset, half):
+        return wrong  # older BSD's DF, TTL and IP IDs look the same, and its RSTs have no timestamps
+    step, clock = facts.id_step(rst.ip_id, half), _clock(reset, half)
+    counts = facts.counts_ids(half) is not False and (clock is None or clock.name is not None)
+    if counts and step is not None and not 1 <= step <= facts.missed_ids(reset):
         wrong.append(f"IP ID {rst.ip_id}, where its socket would go on from {facts.last_id(half)}")
     if facts.are_stamps_agreed(reset) and not is_stamped(rst):
         wrong.append(_NO_STAMP)
@@ -585,7 +593,7 @@ def _live(
 ) -> Observation | None:
     """A live socket's own abort, by IP ID, DF and timestamps (`clock`: what those say)."""
     rst = reset.rst
-    if rst.flags not in ("RA", "RAP") or not is_live(rst.flags, rst.seq):
+    if without_ecn(rst.flags) not in ("RA", "RAP") or not is_live(rst.flags, rst.seq):
         return None
     if _strange_id(reset, half) is not None:
         return None
@@ -670,10 +678,7 @@ def _strange_id(reset: Reset, half: Half | None) -> str | None:
     if not any(ids):
         return f"IP ID {ip_id}, where the peer's last {len(ids)} packets have 0"
     seconds = (reset.time_ns - known[0].time_ns) / 1e9
-    steps = [(newer - older) & 0xFFFF for newer, older in zip(ids, ids[1:])]
-    counting = all(
-        1 <= step <= older.segments + facts.MISSED_IDS for step, older in zip(steps, known[1:])
-    )
+    counting = facts.counts_ids(half)
     far = (ip_id - ids[0]) & 0xFFFF > BUSY_COUNTER * (1 + seconds)
     one_counter = is_live(reset.rst.flags, reset.rst.seq) or stack_name(reset) == "Windows"
     if not counting or not far or not one_counter:
@@ -986,7 +991,9 @@ def _moves_on(reset: Reset) -> Observation | None:
     own = [
         other
         for other in together
-        if facts.answers_nothing(other.rst.seq, acks) and not _is_copy(other, reset)
+        if facts.answers_nothing(other.rst.seq, acks)
+        and not facts.may_be_asked(other.rst.seq, reset)
+        and not _is_copy(other, reset)
     ]
     if reset not in own:
         own = sorted([*own, reset], key=lambda other: other.time_ns) if _pair(reset, own) else own
@@ -1211,7 +1218,9 @@ def _may_answer_a_stray(reset: Reset, later: Seen) -> bool:
     acking = [seen for seen in recent if "A" in seen.flags]
     asked = [seen for seen in acking if seen.ack == rst.seq]
     if ours is None or not asked:
-        return not facts.answers_nothing(rst.seq, {seen.ack for seen in acking})
+        return facts.may_be_asked(rst.seq, reset) or not facts.answers_nothing(
+            rst.seq, {seen.ack for seen in acking}
+        )
     newest = asked[0]
     repeated = any(seen.seq == newest.seq and length_of(seen) for seen in recent if seen != newest)
     if not length_of(newest) or repeated or facts.was_sent_before(newest, ours):
@@ -1237,7 +1246,7 @@ def _reset_again(reset: Reset) -> Observation | None:
         gap = abs(other.time_ns - reset.time_ns)
         moved = other.rst.ip_id is None or other.rst.ip_id != rst.ip_id
         stamped = is_stamped(rst) and other.rst.options != rst.options
-        answered = not is_linux(reset) and _sent_between(reset, other)
+        answered = not is_linux(reset) and _answer_ours(reset, other)
         if other.rst.seq == rst.seq and gap >= REPEAT_NS and (moved or stamped) and not answered:
             text = f"the same live RST came again, {age_text(gap)} apart: only data is sent again"
             return Observation("aftermath", "reset-again", text, {"apart_ms": gap / 1e6})
@@ -1255,11 +1264,19 @@ def _reset_again(reset: Reset) -> Observation | None:
     return Observation("aftermath", "live-twice", text, {"ip_ids": ids[:8]})
 
 
-def _sent_between(one: Reset, other: Reset) -> bool:
-    """Whether we sent something between two RSTs: many stacks answer that so, without a socket."""
+def _answer_ours(one: Reset, other: Reset) -> bool:
+    """Whether of two RSTs each may answer a packet of ours: many stacks do, without a socket.
+
+    Of one that we sent in between, or of those that were on their way when the first RST came: the
+    answers are as far apart as they were. What was not captured is not known.
+    """
     first, second = sorted((one, other), key=lambda reset: reset.time_ns)
     ours = second.baseline.ours
-    return ours is not None and ours.last_ns > first.time_ns
+    if ours is None or not ours.packets or facts.lacks_ours(second):
+        return True
+    known = facts.least_rtt_ns(second)
+    way = facts.LONG_WAY_NS if known is None else 2 * known[0] + REPEAT_NS
+    return ours.last_ns > first.time_ns or second.time_ns - ours.last_ns <= way
 
 
 def _unprovoked(reset: Reset) -> Observation | None:
@@ -1270,9 +1287,8 @@ def _unprovoked(reset: Reset) -> Observation | None:
     for other in reset.siblings:
         first, second = sorted((other, reset), key=lambda one: one.time_ns)
         gap = second.time_ns - first.time_ns
-        last = second.baseline.ours.last_ns if second.baseline.ours is not None else ours.last_ns
         same = is_bare(other.rst) and other.rst.seq == reset.rst.seq
-        if same and gap >= REPEAT_NS and last < first.time_ns:
+        if same and gap >= REPEAT_NS and not _answer_ours(first, second):
             text = (
                 f"the same answer came again, {age_text(gap)} apart, with no packet of ours in "
                 "between: only data is sent again"

@@ -62,6 +62,10 @@ MACOS_SYN = "mss 1460,nop,wscale 6,nop,nop,TS val 1 ecr 2,sackOK,eol"
 COUNTING = half(recent=(seen(ip_id=501), seen(ip_id=500), seen(ip_id=0, flags="SA")))
 LINUX = half(recent=(seen(ip_id=502), seen(ip_id=501), seen(ip_id=499)))
 LINUX6 = half(df_always=False, syn_options=LINUX_SYN)
+SHAKEN = dataclasses.replace(LINUX, syn_options=LINUX_SYN)
+RENUMBERED = half(
+    recent=(seen(ip_id=40_502), seen(ip_id=7_501), seen(ip_id=61_499)), syn_options=LINUX_SYN
+)
 STAMPED = half(timestamps=True, recent=LINUX.recent)
 TAKEN_OFF = dataclasses.replace(half(syn_options=LINUX_SYN), timestamps=True)
 WINDOWS = steady(111, syn_options=WINDOWS_SYN)
@@ -461,7 +465,7 @@ MAKE: Rows = [
         "timestamps missing, and the ID goes on as a Linux socket's",
         flow(
             rst(ip_id=503, flags="RA", window=9),
-            theirs=STAMPED,
+            theirs=dataclasses.replace(STAMPED, syn_options=LINUX_SYN),
         ),
         "timestamps-missing",
     ),
@@ -517,10 +521,21 @@ MAKE: Rows = [
         once_clocked("nop,nop,TS val 99999999 ecr 7005"),
         "timestamps-wrong",
     ),
-    ("live, but a foreign ID", flow(rst(ip_id=9000, flags="RA", window=9), theirs=LINUX), "alien"),
+    ("live, a foreign ID", flow(rst(ip_id=9000, flags="RA", window=9), theirs=SHAKEN), "alien"),
     (
-        "live, but the same ID again",
-        flow(rst(ip_id=502, flags="RA", window=9), theirs=LINUX),
+        "live, a foreign ID, the peer's SYN not seen: perhaps an old BSD",
+        flow(rst(ip_id=9000, flags="RA", window=9), theirs=LINUX),
+        "id-stranger",
+    ),
+    (
+        "live, a foreign ID, where all are random: a box renumbers them",
+        flow(rst(ip_id=9000, flags="RA", window=9), theirs=RENUMBERED),
+        "generic",
+    ),
+    ("R, an ID, where all are random", flow(rst(ip_id=9000), theirs=RENUMBERED), "plain-answer"),
+    (
+        "live, the same ID again",
+        flow(rst(ip_id=502, flags="RA", window=9), theirs=SHAKEN),
         "alien",
     ),
     ("tcpkill: no DF", flow(rst(ip_id=9000, df=False), theirs=LINUX), "alien"),
@@ -533,7 +548,12 @@ MAKE: Rows = [
     ("IPv6, no ACK, but a window", flow(rst6(window=9), theirs=LINUX6), "alien"),
     ("the same ID as 300 packets on: no counter", flow(rst(ip_id=23703)), "plain-answer"),
     ("no DF, and a window", flow(rst(df=False, window=63), theirs=COUNTING), "alien-many"),
-    ("no ACK, but an ack number", flow(rst(ack=99, ip_id=0), theirs=LINUX), "alien"),
+    ("no ACK, but an ack number", flow(rst(ack=99, ip_id=0), theirs=LINUX), "ack-unflagged"),
+    (
+        "no ACK, but an ack number and a window",
+        flow(rst(ack=99, ip_id=0, window=9), theirs=LINUX),
+        "alien-many",
+    ),
     (
         "IPv6, a window, stack unknown",
         flow(rst6(window=9), theirs=half(df_always=False)),
@@ -1104,6 +1124,27 @@ def provoked_again(given: Reset) -> Reset:
     return changed(given, siblings=siblings)
 
 
+def with_halves(given: Reset, theirs: Half, ours: Half | None) -> Reset:
+    """A copy in which every RST has these two halves for a baseline."""
+    siblings = tuple(
+        b.with_baseline(other, scope=Scope.FLOW, theirs=theirs, ours=ours)
+        for other in given.siblings
+    )
+    return changed(b.with_baseline(given, theirs=theirs, ours=ours), siblings=siblings)
+
+
+def shaken_in(round_trip_ns: int, given: Reset) -> Reset:
+    """A copy whose handshake took so long."""
+    ours = our_half(syns=1)
+    assert ours.syn_ns is not None
+    return with_halves(given, half(syns=1, syn_ns=ours.syn_ns + round_trip_ns), ours)
+
+
+def one_direction(given: Reset) -> Reset:
+    """A copy of which only what came in was captured."""
+    return with_halves(given, half(), None)
+
+
 def acked(*packets: Seen) -> dict[str, Any]:
     """Our direction, as a value of flow()."""
     return {"ours": our_half(recent=packets)}
@@ -1111,7 +1152,8 @@ def acked(*packets: Seen) -> dict[str, Any]:
 
 LIVE = rst(flags="RA", ip_id=503, window=9)
 SAME_AGAIN = b.earlier_rst(flags="RA", ip_id=504, window=9, time_ns=b.TIME + 210 * MS)
-ANSWER_AGAIN = b.earlier_rst(ip_id=0, time_ns=b.TIME + 210 * MS)
+ANSWER_AGAIN = b.earlier_rst(ip_id=0, time_ns=b.TIME + 1210 * MS)
+ANSWER_SOON = b.earlier_rst(ip_id=0, time_ns=b.TIME + 320 * MS)
 RA1, RA2 = (
     b.earlier_rst(flags="RA", ip_id=31000, time_ns=b.TIME - 2 * MS),
     b.earlier_rst(flags="RA", ip_id=45000),
@@ -1241,6 +1283,26 @@ AFTERMATH: Rows = [
         "the no-socket answer again, and we sent nothing in between",
         later(ANSWER_AGAIN, packet=rst(ip_id=0)),
         "reset-again",
+    ),
+    (
+        "the no-socket answer again, while packets of ours were perhaps on a long way",
+        later(ANSWER_SOON, packet=rst(ip_id=0)),
+        None,
+    ),
+    (
+        "the no-socket answer again, the way being known as a short one",
+        shaken_in(20 * MS, later(ANSWER_SOON, packet=rst(ip_id=0))),
+        "reset-again",
+    ),
+    (
+        "the no-socket answer again, the way being known as a long one",
+        shaken_in(200 * MS, later(ANSWER_SOON, packet=rst(ip_id=0))),
+        None,
+    ),
+    (
+        "a live RST again, of a peer that may be Windows, of which one direction was captured",
+        one_direction(later(SAME_AGAIN, packet=LIVE)),
+        None,
     ),
     (
         "the no-socket answer again: one for each of our packets",
