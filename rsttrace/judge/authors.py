@@ -650,6 +650,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "numbers",
+        "strange-ack",
+        "0.3   1     1     1     10    5     3     5     20    15    10    5",
+        "It acknowledges less than the peer had already, or what we never sent (RFC 9293 §3.4)",
+    ),
+    (
+        "numbers",
         "next-number",
         "90    1     1     1     20    20    5     1     30    60    15    90",
         "The peer's own next numbers in a RST+ACK from another distance: its socket has them, "

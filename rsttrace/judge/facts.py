@@ -387,6 +387,12 @@ def is_bare(rst: Packet) -> bool:
     return rst.flags == "RA" and rst.seq == 0
 
 
+def build(rst: Packet) -> tuple[object, ...]:
+    """How a RST is made: what those of one author have in common."""
+    number = rst.ip_id if rst.ip_id is None or rst.ip_id <= 1 else 2
+    return rst.flags, rst.df, number, bool(rst.window), is_stamped(rst), bool(rst.reserved)
+
+
 def is_live(flags: str, seq: int) -> bool:
     """Whether a RST is a live socket's, as Linux sends it: with ACK and its own next number."""
     return "A" in flags and bool(seq)
@@ -497,6 +503,12 @@ def answers_nothing(seq: int, our_acks: Iterable[int]) -> bool:
     return ahead > 0
 
 
+def is_far(seq: int, our_acks: Iterable[int]) -> bool:
+    """Whether a number is not of this connection: far from all that we acknowledged."""
+    acks = list(our_acks)
+    return bool(seq and acks) and all(abs(distance(ack, seq)) > NEAR_SEQUENCE for ack in acks)
+
+
 @once
 def lacks_ours(reset: Reset) -> bool:
     """Whether a capture shows by itself that packets of ours are missing in it.
@@ -523,7 +535,9 @@ def lacks_ours(reset: Reset) -> bool:
 def _are_flags_alone(half: Half) -> bool:
     """Whether all packets of an end have SYN or FIN, as a filter for these flags leaves them."""
     recent = half.recent
-    return half.packets == len(recent) and all("S" in one.flags or "F" in one.flags for one in recent)
+    return half.packets == len(recent) and all(
+        "S" in one.flags or "F" in one.flags for one in recent
+    )
 
 
 def may_be_asked(seq: int, reset: Reset) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from rsttrace.judge import facts
 from rsttrace.judge.findings import looks_like_check
@@ -35,6 +36,8 @@ from rsttrace.model import (
 from rsttrace.model.record import SLOTS
 from rsttrace.model.shift import shift, shifted
 from rsttrace.tcp import seen_packet
+
+Row = TypeVar("Row")
 
 SIBLINGS = 8
 """How many RSTs of one flow are kept, and how many later packets of each."""
@@ -307,7 +310,8 @@ class History:
         self._remembered -= len(cases)
         reset.our_acks = facts.our_acks(reset)
         if cases:
-            cases = [one for one in cases if _same_connection(one.reset, reset)][-SIBLINGS + 1 :]
+            cases = [one for one in cases if _same_connection(one.reset, reset)]
+            cases = _kept(cases, SIBLINGS - 1, lambda one: one.reset)
             self._join_earlier(case, cases)
         self._flows[key] = [*cases, case]
         self._remembered += len(cases) + 1
@@ -325,7 +329,9 @@ class History:
         reset.our_acks = acks
         for other in cases:
             other.reset.our_acks = acks
-            other.reset.siblings = (*other.reset.siblings, reset)[-SIBLINGS:]
+            other.reset.siblings = tuple(
+                _kept([*other.reset.siblings, reset], SIBLINGS, lambda one: one)
+            )
             self._follow(other, this)
             self._touch(other)
         reset.siblings = tuple(other.reset for other in cases)
@@ -485,6 +491,22 @@ def _client(reset: Reset, closed_by: str) -> Endpoint:
 
 def _mac(reset: Reset) -> str | None:
     return reset.frame.mac if reset.frame is not None else None
+
+
+def _kept(rows: list[Row], most: int, reset_of: Callable[[Row], Reset]) -> list[Row]:
+    """The last ones, and the first one of each make: a socket's own reset comes before the answers
+    to all that was on its way."""
+    if len(rows) <= most:
+        return rows
+    firsts: dict[object, int] = {}
+    for at, row in enumerate(rows):
+        firsts.setdefault(facts.build(reset_of(row).rst), at)
+    kept = set(list(firsts.values())[: most // 2])
+    for at in range(len(rows) - 1, -1, -1):
+        if len(kept) == most:
+            break
+        kept.add(at)
+    return [rows[at] for at in sorted(kept)]
 
 
 def _same_connection(earlier: Reset, later: Reset) -> bool:

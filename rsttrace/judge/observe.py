@@ -30,7 +30,7 @@ from rsttrace.judge.facts import (
     starts_at,
     ttl_word,
 )
-from rsttrace.model import Fate, Half, Packet, Probed, Reset, Scope, Seen, hops, initial_ttl
+from rsttrace.model import Fate, Half, Probed, Reset, Scope, Seen, hops, initial_ttl
 from rsttrace.model.record import record
 from rsttrace.tcp import distance, without_ecn
 
@@ -68,6 +68,9 @@ SAME_COUNTER = 8
 
 BUSY_COUNTER = 4096
 """How far a host's one counter for all its peers may have run on since its last packet to us."""
+
+SWEEP = 4
+"""So many RSTs with numbers far from this connection's are guesses; one or two are of another."""
 
 KIND_OF_IDS = 3
 """So many packets tell of what kind a stack's IP IDs are."""
@@ -578,7 +581,9 @@ def _wrong_for_linux(reset: Reset, half: Half) -> list[str]:
     if not is_live(rst.flags, rst.seq):
         return wrong
     if not facts.is_plainly_linux(reset, half):
-        return wrong  # older BSD's DF, TTL and IP IDs look the same, and its RSTs have no timestamps
+        return (
+            wrong  # older BSD's DF, TTL and IP IDs look the same, and its RSTs have no timestamps
+        )
     step, clock = facts.id_step(rst.ip_id, half), _clock(reset, half)
     counts = facts.counts_ids(half) is not False and (clock is None or clock.name is not None)
     if counts and step is not None and not 1 <= step <= facts.missed_ids(reset):
@@ -914,7 +919,7 @@ def timing(reset: Reset) -> Observation | None:
 @once
 def numbers(reset: Reset) -> Observation | None:
     """The RST's sequence and ack numbers against what both ends sent."""
-    for look in (_moves_on, _tripled, _beyond_reach, _behind_data, _next_number):
+    for look in (_moves_on, _tripled, _beyond_reach, _behind_data, _strange_ack, _next_number):
         found = look(reset)
         if found is not None:
             return found
@@ -959,6 +964,30 @@ def _behind_data(reset: Reset) -> Observation | None:
     return Observation("numbers", "behind-data", text, {"behind": behind, "seq": rst.seq})
 
 
+def _strange_ack(reset: Reset) -> Observation | None:
+    """A live peer acknowledges neither less than it has already, nor what we never sent.
+
+    RFC 9293 §3.4: RCV.NXT only grows, up to our SND.NXT. Without a socket some stacks acknowledge
+    the packet that they answer, which may be an older one.
+    """
+    rst, ours, half = reset.rst, reset.baseline.ours, flow_half(reset)
+    if half is None or ours is None or half.acked is None or ours.end is None:
+        return None
+    if not is_live(rst.flags, rst.seq) or is_bare(rst) or facts.lacks_ours(reset):
+        return None
+    behind, beyond = distance(rst.ack, half.acked), distance(ours.end, rst.ack)
+    ends = {(seen.seq + length_of(seen)) & 0xFFFFFFFF for seen in ours.recent}
+    if 0 < behind <= facts.NEAR_SEQUENCE and rst.ack not in ends:
+        if ours.packets > len(ours.recent) and distance(rst.ack, ours.recent[-1].seq) > 0:
+            return None  # it may answer an older packet of ours
+        what = f"{plural(behind, 'byte')} less than the peer had acknowledged already"
+    elif 0 < beyond <= facts.NEAR_SEQUENCE:
+        what = f"{plural(beyond, 'byte')} that we never sent"
+    else:
+        return None
+    return Observation("numbers", "strange-ack", f"it acknowledges {what}", {"ack": rst.ack})
+
+
 def _next_number(reset: Reset) -> Observation | None:
     """RST+ACK with the very numbers that the peer's socket has, though from elsewhere.
 
@@ -998,7 +1027,12 @@ def _moves_on(reset: Reset) -> Observation | None:
     if reset not in own:
         own = sorted([*own, reset], key=lambda other: other.time_ns) if _pair(reset, own) else own
     numbers_ = list(dict.fromkeys(other.rst.seq for other in own))
-    if len(numbers_) < 2 or reset not in own or _sent_since(reset, own[0].time_ns):
+    if len(numbers_) < 2:
+        own = [other for other in together if facts.is_far(other.rst.seq, acks)]
+        numbers_ = list(dict.fromkeys(other.rst.seq for other in own))
+        if len(numbers_) < SWEEP:
+            return None
+    if reset not in own or _sent_since(reset, own[0].time_ns):
         return None
     took = age_text(own[-1].time_ns - own[0].time_ns)
     steps = [distance(older, newer) for older, newer in zip(numbers_, numbers_[1:])]
@@ -1179,13 +1213,45 @@ def _went_on(reset: Reset, seen: Seen) -> Observation | None:
     length = length_of(seen)
     beyond = distance(rst.seq, (seen.seq + length) & 0xFFFFFFFF)
     if not length or not rst.seq or not 0 < beyond <= facts.NEAR_SEQUENCE:
-        return None
+        return _lives_on(reset, seen, values)
     what = plural(seen.payload_len, "byte") if seen.payload_len else "a FIN"
     text = f"{age} later the peer went on, with {what} beyond the RST's sequence number"
     if not _may_answer_a_stray(reset, seen):
         return Observation("aftermath", "went-on", text, values)
     text += " (sent before it, or the RST answers one stray packet, unless it is forged)"
     return Observation("aftermath", "went-on-perhaps", text, values)
+
+
+def _lives_on(reset: Reset, seen: Seen, values: dict[str, Any]) -> Observation | None:
+    """After a RST that has a live socket's numbers: what only a socket that is still there sends.
+
+    It acknowledges more of ours than the RST did, or repeats data when a retransmission is due. A
+    late copy of an older packet is neither: that has its IP ID, or its timestamp.
+    """
+    rst, half, ours = reset.rst, flow_half(reset), reset.baseline.ours
+    if half is None or ours is None or is_bare(rst) or not is_live(rst.flags, rst.seq):
+        return None
+    if "A" not in seen.flags or not -facts.NEAR_SEQUENCE < distance(rst.seq, seen.seq) <= 0:
+        return None
+    age = age_text(max(0, seen.time_ns - reset.time_ns))
+    sent = ours.end is not None and distance(seen.ack, ours.end) >= 0
+    if sent and 0 < distance(rst.ack, seen.ack) <= facts.NEAR_SEQUENCE:
+        what = plural(distance(rst.ack, seen.ack), "byte")
+        text = f"{age} later the peer acknowledged {what} of ours more than the RST does"
+        return Observation("aftermath", "went-on", text, values)
+    repeats = [one for one in half.recent if one.seq == seen.seq and length_of(one)]
+    if not length_of(seen) or not repeats or seen.time_ns - reset.time_ns < REPEAT_NS:
+        return None
+    text = f"{age} later the peer repeated data that it had sent before the RST"
+    newest = half.clock[-1][0] if half.clock else None
+    if seen.tsval is not None and newest is not None:
+        is_new = distance(newest, seen.tsval) > 0
+    else:
+        ids = {one.ip_id for one in half.recent}
+        is_new = bool(seen.ip_id) and seen.ip_id not in ids
+        if not seen.ip_id:
+            return Observation("aftermath", "went-on-perhaps", text, values)
+    return Observation("aftermath", "went-on", text, values) if is_new else None
 
 
 def _accepts_what_was_refused(reset: Reset, seen: Seen) -> bool:
@@ -1412,17 +1478,12 @@ OBSERVERS: tuple[Observer, ...] = (
 
 def _alike(one: Reset, other: Reset) -> bool:
     """Whether two RSTs of a connection are made alike: by one author, as far as can be told."""
-    return _build(one.rst) == _build(other.rst)
+    return facts.build(one.rst) == facts.build(other.rst)
 
 
 def _is_like(one: Reset, other: Reset) -> bool:
     """The same, and from as far away."""
     return _alike(one, other) and abs(one.rst.ttl - other.rst.ttl) <= 1
-
-
-def _build(rst: Packet) -> tuple[object, ...]:
-    number = rst.ip_id if rst.ip_id is None or rst.ip_id <= 1 else 2
-    return rst.flags, rst.df, number, bool(rst.window), is_stamped(rst), bool(rst.reserved)
 
 
 def _strength(name: str) -> float:

@@ -62,7 +62,7 @@ MACOS_SYN = "mss 1460,nop,wscale 6,nop,nop,TS val 1 ecr 2,sackOK,eol"
 COUNTING = half(recent=(seen(ip_id=501), seen(ip_id=500), seen(ip_id=0, flags="SA")))
 LINUX = half(recent=(seen(ip_id=502), seen(ip_id=501), seen(ip_id=499)))
 LINUX6 = half(df_always=False, syn_options=LINUX_SYN)
-SHAKEN = dataclasses.replace(LINUX, syn_options=LINUX_SYN)
+SYN_SEEN = dataclasses.replace(LINUX, syn_options=LINUX_SYN)
 RENUMBERED = half(
     recent=(seen(ip_id=40_502), seen(ip_id=7_501), seen(ip_id=61_499)), syn_options=LINUX_SYN
 )
@@ -521,7 +521,7 @@ MAKE: Rows = [
         once_clocked("nop,nop,TS val 99999999 ecr 7005"),
         "timestamps-wrong",
     ),
-    ("live, a foreign ID", flow(rst(ip_id=9000, flags="RA", window=9), theirs=SHAKEN), "alien"),
+    ("live, a foreign ID", flow(rst(ip_id=9000, flags="RA", window=9), theirs=SYN_SEEN), "alien"),
     (
         "live, a foreign ID, the peer's SYN not seen: perhaps an old BSD",
         flow(rst(ip_id=9000, flags="RA", window=9), theirs=LINUX),
@@ -535,7 +535,7 @@ MAKE: Rows = [
     ("R, an ID, where all are random", flow(rst(ip_id=9000), theirs=RENUMBERED), "plain-answer"),
     (
         "live, the same ID again",
-        flow(rst(ip_id=502, flags="RA", window=9), theirs=SHAKEN),
+        flow(rst(ip_id=502, flags="RA", window=9), theirs=SYN_SEEN),
         "alien",
     ),
     ("tcpkill: no DF", flow(rst(ip_id=9000, df=False), theirs=LINUX), "alien"),
@@ -892,6 +892,12 @@ def elsewhere(packet: Any = None, **values: Any) -> Reset:
     return flow(packet or rst(ttl=48, **NEXT), **{"theirs": half(end=1000), **values})
 
 
+def acknowledging(number: int, acked: int = 5117) -> Reset:
+    """A live socket's RST with this ack number, of a peer that had acknowledged so much."""
+    theirs, ours = half(end=1000, acked=acked), our_half(end=5117)
+    return flow(rst(flags="RA", seq=1000, ack=number, ip_id=503), theirs=theirs, ours=ours)
+
+
 NUMBERS: Rows = [
     ("acknowledges what died before the peer", answered_with_ttl(13), "beyond-reach"),
     (
@@ -933,6 +939,29 @@ NUMBERS: Rows = [
     (
         "after data that we have not seen",
         flow(rst(flags="RA", seq=1500), theirs=half(end=1000)),
+        None,
+    ),
+    ("acknowledges less than before", acknowledging(5050), "strange-ack"),
+    ("acknowledges what we never sent", acknowledging(6000), "strange-ack"),
+    ("acknowledges an older packet of ours", acknowledging(5000), None),
+    ("acknowledges one that we know no more", acknowledging(4000), None),
+    ("acknowledges all", acknowledging(5117), None),
+    (
+        "acknowledges what was not captured, as the peer had done",
+        changed(acknowledging(6000, acked=6000), file="a.pcap"),
+        None,
+    ),
+    (
+        "numbers far from the connection's: a sweep",
+        b.among(
+            flow(rst(ip_id=0, seq=1 << 26)),
+            earlier=tuple(b.earlier_rst(ip_id=0, seq=n << 27) for n in (1, 2, 3)),
+        ),
+        "moves-on",
+    ),
+    (
+        "numbers far from the connection's: an earlier one's",
+        b.among(flow(rst(ip_id=0, seq=1 << 26)), earlier=(b.earlier_rst(ip_id=0, seq=1 << 27),)),
         None,
     ),
     ("one byte behind", flow(rst(flags="RA", seq=999), theirs=half(end=1000)), "behind-data"),
@@ -1150,6 +1179,15 @@ def acked(*packets: Seen) -> dict[str, Any]:
     return {"ours": our_half(recent=packets)}
 
 
+def living(after_ns: int = 300 * MS, **values: Any) -> Reset:
+    """A live socket's RST, and a packet of that socket after it: data that it had sent before."""
+    packet = rst(flags="RA", seq=1000, ack=5050, ip_id=503)
+    data = {"seq": 700, "ack": 5050, "flags": "PA", "payload_len": 0}
+    theirs = half(end=1000, recent=(seen(**{**data, "payload_len": 300, "ip_id": 502}),))
+    after = seen(**{**data, "time_ns": b.TIME + after_ns, **values})
+    return later(after, packet=packet, theirs=theirs, ours=our_half(end=5117))
+
+
 LIVE = rst(flags="RA", ip_id=503, window=9)
 SAME_AGAIN = b.earlier_rst(flags="RA", ip_id=504, window=9, time_ns=b.TIME + 210 * MS)
 ANSWER_AGAIN = b.earlier_rst(ip_id=0, time_ns=b.TIME + 1210 * MS)
@@ -1174,6 +1212,14 @@ AFTERMATH: Rows = [
         later(seen(seq=1000), packet=rst(flags="RA", options=STAMPS)),
         "went-on",
     ),
+    ("acknowledges more than the RST did", living(flags="A", seq=1000, ack=5117), "went-on"),
+    ("acknowledges as much as the RST did", living(flags="A", seq=1000, ack=5050), None),
+    ("acknowledges what we never sent", living(flags="A", seq=1000, ack=9117), None),
+    ("repeats data", living(ip_id=510, payload_len=300), "went-on"),
+    ("a late copy of data", living(ip_id=502, payload_len=300), None),
+    ("repeats data, without an IP ID", living(ip_id=0, payload_len=300), "went-on-perhaps"),
+    ("repeats data too soon", living(2 * MS, ip_id=510, payload_len=300), None),
+    ("other data", living(ip_id=510, payload_len=300, seq=400), None),
     ("the second proves it", later(seen(seq=1000, ack=5000), b.LATER), "went-on"),
     (
         "across the wrap",

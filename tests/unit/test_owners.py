@@ -25,8 +25,8 @@ HARNESS = """
 static struct owner place;
 static struct owner *the_place(const __u32 *at) { return &place; }
 static struct rst_shelf *the_seed(const __u32 *at) { return 0; }
-static struct { struct owner *(*lookup)(const __u32 *); } owners = { the_place },
-							  past_owners = { the_place };
+struct places { struct owner *(*lookup)(const __u32 *); };
+static struct places owners = { the_place }, past_owners = { the_place };
 static struct { struct rst_shelf *(*lookup)(const __u32 *); } shelves = { the_seed };
 
 OWNERS
