@@ -179,6 +179,21 @@ EACH: list[tuple[str, int | None, tuple[Check, ...]]] = [
     ("keepalives-75s-then-gone", None, (NOT_ACCUSED, not_found("idle-timeout"))),
     ("reroute-8-hops-farther", None, (PEER, not_found("split-identity"))),
     ("esp32-lwip-connects-aborts", None, (PEER, not_found("port-scan"))),
+    ("long-way-two-answers", None, (NOT_ACCUSED, never_says("came again"))),
+    ("long-way-windows", None, (PEER,)),
+    ("same-answer-unprovoked", None, (FORGED, says("came again"))),
+    ("filter-no-acks", None, (PEER,)),
+    ("filter-syn-fin-rst-upload", None, (PEER,)),
+    ("moving-numbers", None, (FORGED,)),
+    ("ours-reordered-ts", None, (PEER, never_says("none that we sent"))),
+    ("old-bsd-midflow", None, (PEER,)),
+    ("random-ids-live", None, (PEER,)),
+    ("random-ids-closed", None, (PEER, says("had closed"))),
+    ("one-direction-windows", None, (PEER,)),
+    ("seq-adjusted-ack", None, (NOT_ACCUSED,)),
+    ("acknowledged-after", 17, (FORGED, says("acknowledged 40 bytes of ours more"))),
+    ("acknowledges-never-sent", None, (origin("forged", "inconclusive"), says("never sent"))),
+    ("upload-aborted-60-in-flight", None, (PEER,)),
 ]
 """A file, a frame (None: all of them), and what is right there."""
 

@@ -631,6 +631,8 @@ COPIED: Rows = [
     ("an ID before ours", flow(rst(ip_id=13050)), None),
     ("the last packet of an offloaded buffer", near(13052, 44, 13052 + 43), "ip-id-ours"),
     ("the one after an offloaded buffer", near(13052, 44, 13052 + 44), "ip-id-ours"),
+    ("in the middle of a long offloaded buffer: by chance", near(13052, 44, 13052 + 20), None),
+    ("in the middle of a short one", near(13052, 4, 13052 + 2), "ip-id-ours"),
     ("beyond an offloaded buffer", near(13052, 44, 13052 + 45), None),
     ("before an offloaded buffer", near(13052, 44, 13051), None),
     ("an offloaded buffer's IDs wrap", near(65530, 10, 3), "ip-id-ours"),
