@@ -73,6 +73,8 @@ DEEDS: dict[Deed, str] = {
     "on the way",
     Deed.GAVE_UP: "why did it hear nothing of us? Are our answers in a capture at its end, does a "
     "firewall drop them, had this host stopped?",
+    Deed.STALLED: "why does the program at {local}:{port} read nothing? ss -tnmp 'sport = :{port}' "
+    "shows what waits for it (Recv-Q)",
     Deed.NO_CONNECTION: "was the service on {remote} restarted, or does a balancer spread packets "
     "over several hosts?",
     Deed.ABORTED: "look at the log of the program at {remote}:{remote_port}: it closed with data "
@@ -111,6 +113,8 @@ CAUSES: dict[str, str] = {
     "backlog of listen() and net.core.somaxconn",
     "data-after-close": "let the program read until the other end closes (shutdown, then read), or "
     "keep connections longer than its clients do",
+    "ended-by-reset": "look at the RST that ended it, just before this one: that is the one to "
+    "explain",
     "after-reset": "look at our own reset before this one: it has the reason",
     "gave-up": "why did the peer not answer before? sysctl net.ipv4.tcp_retries2; look for "
     "TCP_USER_TIMEOUT in the program",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeVar
@@ -90,6 +91,10 @@ RAW_SYN = ("", "mss")
 """Options of a SYN that a program wrote itself (a scanner, some health checkers): none, or MSS.
 Every stack in use since 2000 offers more (stacks.py)."""
 
+
+SIGNATURE = re.compile(r"(nop,)*(option-19|option-29)(,nop|,eol)*", re.ASCII)
+"""The one option that an answer without a socket may have: TCP MD5 (RFC 2385; kind 19) or TCP-AO
+(RFC 5925; kind 29), as tcp_v4_send_reset() signs for a connection that is no more."""
 
 Derived = TypeVar("Derived")
 
@@ -375,10 +380,10 @@ def continues(ip_id: int | None, half: Half | None) -> bool:
 def is_bare(rst: Packet) -> bool:
     """Linux without a socket: tcp_v4_send_reset, tcp_v6_send_reset (and nf_send_reset).
 
-    ID 0 with DF, window 0, no options; ``R`` with ack 0, or ``RA`` with seq 0. What else it should
-    not have, such as data, is another question.
+    ID 0 with DF, window 0, no options but a signature; ``R`` with ack 0, or ``RA`` with seq 0. What
+    else it should not have, such as data, is another question.
     """
-    if rst.window != 0 or rst.options:
+    if rst.window != 0 or (rst.options and not SIGNATURE.fullmatch(order(rst.options))):
         return False
     if rst.ip_id is not None and (rst.ip_id != 0 or not rst.df):
         return False

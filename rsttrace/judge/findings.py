@@ -197,7 +197,7 @@ def idle_timeout(reset: Reset, decided: Decided) -> Evidence | None:
     if reset.kind.direction == "sent" and reset.kind is not Kind.SENT_PASSIVE:
         return None
     idle = facts.not_outlived_ns(reset)
-    if idle is None or why.met_an_earlier_connection(reset):
+    if idle is None or why.met_an_earlier_connection(reset) or why.stalled_ns(reset) is not None:
         return None
     text = f"the connection had been idle for {age_text(idle)}: an idle timeout looks like this"
     return _found("idle-timeout", text, idle_s=idle / 1e9)
@@ -210,7 +210,7 @@ def _handshake_only(reset: Reset) -> tuple[Half, Half] | None:
         return None
     if client.packets > CHECK_PACKETS or server.packets > CHECK_PACKETS:
         return None
-    if client.syns > 1 or reset.siblings:
+    if client.syns > 1 or server.syns > 1 or reset.siblings:
         return None
     opened = accepted = False
     for seen in client.recent:

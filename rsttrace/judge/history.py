@@ -150,6 +150,7 @@ class History:
         self._peers: OrderedDict[tuple[object, str], list[Case]] = OrderedDict()
         self._sent: OrderedDict[Key, int] = OrderedDict()
         self._ended: OrderedDict[Key, int] = OrderedDict()
+        self._lost: OrderedDict[Key, int] = OrderedDict()
         self._gateways: OrderedDict[tuple[object, str], None] = OrderedDict()
         self._checks: OrderedDict[tuple[object, str, str, int], deque[int]] = OrderedDict()
         self._races: OrderedDict[tuple[object, str, str, int], list[Case]] = OrderedDict()
@@ -171,6 +172,7 @@ class History:
         self._note_check(item)
         if item.kind.direction == "sent":
             item.we_reset_ns = self._when_reset(self._ended, item, item.rst.src, item.rst.dst)
+            item.ended_ns = self._when_reset(self._lost, item, item.rst.dst, item.rst.src)
             self._note_sent(item)
             self._note_race(case)
             item.upstream = self._upstream(item)
@@ -180,6 +182,8 @@ class History:
             self._note_race(case)
             self._note_probed(item)
             self._note_failed(item)
+            if item.kind is Kind.RECEIVED_ACCEPTED:
+                self._note_time(self._lost, item)
             self._join_flow(case)
             self._join_peer(case)
             self._join_strangers(case)
@@ -191,7 +195,7 @@ class History:
         cases = [*self._waiting, *self._anew, *(case for found in known for case in found)]
         cases += [case for found in self._strangers.values() for case in found]
         shift((case.reset for case in cases), by_ns)
-        for table in (self._sent, self._ended):
+        for table in (self._sent, self._ended, self._lost):
             table.update((key, time_ns + by_ns) for key, time_ns in table.items())
         for times in self._checks.values():
             for _ in range(len(times)):  # once around
@@ -355,12 +359,16 @@ class History:
 
         And, of a socket's own reset, that it is gone: an answer for want of one ended nothing.
         """
-        key = _key(_identity(reset), reset.rst)
         tables = [self._sent, self._ended] if reset.kind is Kind.SENT_ACTIVE else [self._sent]
         for table in tables:
-            table[key] = table.pop(key, reset.time_ns)
-            if len(table) > self._size:
-                table.popitem(last=False)
+            self._note_time(table, reset)
+
+    def _note_time(self, table: OrderedDict[Key, int], reset: Reset) -> None:
+        """Remember when the first of a connection's RSTs came, of those that such a table has."""
+        key = _key(_identity(reset), reset.rst)
+        table[key] = table.pop(key, reset.time_ns)
+        if len(table) > self._size:
+            table.popitem(last=False)
 
     @staticmethod
     def _when_reset(

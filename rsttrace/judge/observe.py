@@ -288,7 +288,8 @@ def _counting(reset: Reset) -> Observation | None:
             if abs(other.time_ns - reset.time_ns) <= TOGETHER_NS and _alike(other, reset)
         )
     )
-    if len(ttls) < 3:
+    known = facts.reference(reset)
+    if len(ttls) < 3 or (known is not None and {*ttls} <= {known.ttl, *known.others}):
         return None
     shown = ", ".join(map(str, sorted(ttls)[:8]))
     text = (
@@ -937,13 +938,26 @@ def _beyond_reach(reset: Reset) -> Observation | None:
         return None
     ttl = max(seen.ttl for seen in answered)
     short = routers + 1 - ttl  # the last router must still have one to take away
-    if short <= REACH_SLACK:
+    if short <= REACH_SLACK or _has_reached(reset, ttl):
         return None
     text = (
         f"acknowledges our packet sent with {ttl_word(reset)} {ttl}, which cannot pass the "
         f"{plural(routers, 'router')} to the peer"
     )
     return Observation("numbers", "beyond-reach", text, {"ttl": ttl, "peer_hops": routers})
+
+
+def _has_reached(reset: Reset, ttl: int) -> bool:
+    """Whether the peer has acknowledged data of ours that was sent with no higher TTL."""
+    ours, half = reset.baseline.ours, flow_half(reset)
+    if ours is None or half is None or half.acked is None:
+        return False
+    return any(
+        seen.ttl <= ttl
+        and seen.payload_len
+        and distance(seen.seq + seen.payload_len, half.acked) >= 0
+        for seen in ours.recent
+    )
 
 
 def _behind_data(reset: Reset) -> Observation | None:

@@ -46,6 +46,7 @@ class Deed(Word):
     NO_HANDSHAKE = "no-handshake"
     FORGOT = "forgot"
     GAVE_UP = "gave-up"
+    STALLED = "we-took-nothing"
     NO_CONNECTION = "no-connection"
     ABORTED = "aborted"
     FIREWALL = "own-firewall"
@@ -221,6 +222,13 @@ def deed(reset: Reset) -> tuple[Deed, str]:
             Deed.CLOSED,
             f"the peer had closed ({_closed_words(reset, found)}); {_ours(reset)} {LATE}",
         )
+    stalled = stalled_ns(reset)
+    if stalled is not None and "A" in rst.flags:
+        text = (
+            "the peer aborted a live connection: this end took nothing more (window 0) for "
+            f"{age_text(stalled)} or longer"
+        )
+        return Deed.STALLED, text
     if "A" in rst.flags:
         text = (
             "the peer aborted a live connection (closed with unread data, SO_LINGER 0, or killed)"
@@ -290,6 +298,24 @@ def _tried_in_vain(reset: Reset) -> str | None:
     )
 
 
+def stalled_ns(reset: Reset) -> int | None:
+    """How long, at least, this end's window had been 0 when it was reset (RFC 9293 §3.8.6.1).
+
+    None: it was not, or for less than a second.
+    """
+    ours = reset.baseline.ours
+    if reset.kind.direction != "received" or ours is None:
+        return None
+    since = None
+    for seen in ours.recent:
+        if seen.window or "S" in seen.flags or "A" not in seen.flags:
+            break
+        since = seen.time_ns
+    if since is None or reset.time_ns - since < SAID_IDLE_NS:
+        return None
+    return reset.time_ns - since
+
+
 def _reset_before(reset: Reset, before: list[Seen]) -> str:
     """What an earlier RST has to do with it: the peer's own, or one made in its name elsewhere."""
     elsewhere = [seen for seen in before if apart(reset.rst.ttl, seen.ttl)[0]]
@@ -353,6 +379,10 @@ def _our_reason(reset: Reset, found: Closed | None) -> Cause:
         age = age_text(reset.time_ns - reset.we_reset_ns)
         text = f"{what} for a connection that this end had reset {age} before"
         return replace(cause, name="after-reset", text=text)
+    if reset.ended_ns is not None:
+        age = age_text(reset.time_ns - reset.ended_ns)
+        text = f"{what} for a connection that a RST from that address had ended here {age} before"
+        return replace(cause, name="ended-by-reset", text=text)
     if found is None and (times := unanswered(reset)) >= GIVEN_UP:
         text = (
             f"{what} for a connection that this end has given up (a timeout): its own data, sent "

@@ -602,7 +602,8 @@ class Reset:
     `earlier` are RSTs of the same flow and direction before this one, newest first; `later` what
     came from the same end after it, oldest first, RSTs too; `our_acks` the ack numbers of our
     packets that any of these may have answered; `we_reset_ns` when we had reset the connection
-    ourselves; `others` recent RSTs from other addresses;
+    ourselves, `ended_ns`, of a RST that we sent, when one that came in had ended the connection;
+    `others` recent RSTs from other addresses;
     `races` are this connection's and others' of the same service that were closed after the same
     silence, where that recurs;
     `period_s` is set where connections just like this one (same addresses and service) are reset
@@ -658,6 +659,7 @@ class Reset:
     later: tuple[Seen, ...] = ()
     our_acks: frozenset[int] = frozenset()
     we_reset_ns: int | None = None
+    ended_ns: int | None = None
     others: tuple[Other, ...] = ()
     races: tuple[Race, ...] = ()
     period_s: float | None = None

@@ -20,6 +20,7 @@ DATES = frozenset(
         "fin_ns",
         "strange_ns",
         "we_reset_ns",
+        "ended_ns",
         "confirmed_ns",
     }
 )

@@ -65,7 +65,7 @@ def played(
         history.add(item, 0)
         for case in history.due(0):
             reset = case.reset
-            dates = [reset.we_reset_ns, *(seen.time_ns for seen in reset.later)]
+            dates = [reset.we_reset_ns, reset.ended_ns, *(seen.time_ns for seen in reset.later)]
             ages = [None if date is None else date - reset.time_ns for date in dates]
             told.append((case.verdict, reset.period_s, reset.races, len(reset.others), ages))
     return told

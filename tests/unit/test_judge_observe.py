@@ -113,6 +113,7 @@ SEVERAL = half(ttls=b.counted((47, 8), (43, 4)), ttl_min=43)
 SPLIT = half(syn_ttl=39, ttl=231, ttl_min=39, ttl_max=231, ttls=b.counted((231, 11), (39, 1)))
 INJECTED = half(ttl=63, ttl_max=63, ttls=b.counted((47, 10), (63, 2)), recent=(seen(ttl=63),))
 COUNTED = tuple(b.earlier_rst(ttl=ttl) for ttl in (30, 29, 28))
+WAYS = half(syn_ttl=30, ttl=31, ttls=b.counted((28, 4), (29, 4), (30, 4), (31, 4)))
 
 DISTANCE: Rows = [
     ("as its packets", flow(), "ttl-same"),
@@ -292,6 +293,11 @@ DISTANCE: Rows = [
         flow(rst(ttl=43), theirs=half(new_syn=NEW_SYN)),
         "ttl-farther",
     ),
+    (
+        "TTLs that count, as the peer's own packets have them: several ways",
+        b.among(flow(rst(ttl=31), theirs=WAYS), earlier=COUNTED),
+        "ttl-of-several",
+    ),
     ("TTLs that count", b.among(flow(rst(ttl=31)), earlier=COUNTED), "ttl-counting"),
     ("two TTLs do not count", b.among(flow(rst(ttl=31)), earlier=COUNTED[:1]), "ttl-other-start"),
     ("no baseline", reset(rst(ttl=3)), None),
@@ -330,6 +336,12 @@ def once_clocked(options: str) -> Reset:
 
 MAKE: Rows = [
     ("no socket", flow(rst(ip_id=0)), "bare"),
+    (
+        "no socket, signed (TCP MD5)",
+        flow(rst(ip_id=0, options="nop,nop,option-19 00112233445566778899aabbccddeeff")),
+        "bare",
+    ),
+    ("no socket, but an option", flow(rst(ip_id=0, options="nop,nop,sackOK")), "generic"),
     ("no socket, and no flow to compare", reset(rst(ip_id=0)), "bare"),
     ("no socket, an answer without ACK", flow(rst(ip_id=0, flags="RA", seq=0, ack=7)), "bare"),
     ("no socket, a Linux peer", flow(rst(ip_id=0), theirs=LINUX), "bare"),
@@ -894,6 +906,14 @@ def elsewhere(packet: Any = None, **values: Any) -> Reset:
     return flow(packet or rst(ttl=48, **NEXT), **{"theirs": half(end=1000), **values})
 
 
+def reaching(acked: int) -> Reset:
+    """A peer whose program has a TTL of 200, so that it seems 70 routers away, answers our data."""
+    theirs = dataclasses.replace(steady(185, recent=(seen(ttl=185),)), end=1000, acked=acked)
+    newer = sent(1, ttl=64, seq=5117, payload_len=40)
+    ours = our_half(recent=(newer, b.OUR_DATA), end=5157)
+    return flow(rst(flags="RA", seq=1000, ack=5157, ttl=185, ip_id=503), theirs=theirs, ours=ours)
+
+
 def acknowledging(number: int, acked: int = 5117) -> Reset:
     """A live socket's RST with this ack number, of a peer that had acknowledged so much."""
     theirs, ours = half(end=1000, acked=acked), our_half(end=5117)
@@ -943,6 +963,12 @@ NUMBERS: Rows = [
         flow(rst(flags="RA", seq=1500), theirs=half(end=1000)),
         None,
     ),
+    (
+        "no way too long for what the peer has acknowledged already",
+        reaching(acked=5117),
+        None,
+    ),
+    ("too long a way, as far as is known", reaching(acked=5000), "beyond-reach"),
     ("acknowledges less than before", acknowledging(5050), "strange-ack"),
     ("acknowledges what we never sent", acknowledging(6000), "strange-ack"),
     ("acknowledges an older packet of ours", acknowledging(5000), None),

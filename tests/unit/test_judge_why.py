@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from rsttrace.judge import advice, why
+from rsttrace.judge import advice, facts, why
 from rsttrace.judge.verdict import judge
 from rsttrace.judge.why import Deed
 from rsttrace.model import Cause, Half, Kind, MadeHere, Note, Origin, Process, Reset, Seen, Socket
@@ -163,6 +163,16 @@ def test_what_came_too_late(trigger: Seen | None, what: str) -> None:
     assert text == f"the peer had closed (FIN 10.0 ms before); {what} came too late"
 
 
+def stalled(seconds: float, then: int = 0) -> Reset:
+    """A live peer's reset, so long after this end had closed its window; `then` its last one."""
+    windows = ((0.1, then), (seconds, 0), (seconds + 1, 509))
+    recent = tuple(
+        seen(flags="A", payload_len=0, window=window, time_ns=TIME - round(ago * SECOND))
+        for ago, window in windows
+    )
+    return flow(rst(flags="RA", ip_id=23404), ours=our_half(recent=recent))
+
+
 DEEDS = [
     (flow(BARE), Deed.NO_CONNECTION, "the peer has no such connection"),
     (flow(rst(ip_id=0, seq=5)), Deed.NO_CONNECTION, "answers none"),
@@ -196,6 +206,9 @@ DEEDS = [
     ),
     (flow(BARE, theirs=half(new_syn=NEW_SYN)), Deed.REUSED, "a new SYN came 30.0 ms before"),
     (flow(rst(flags="RA", ip_id=23404)), Deed.ABORTED, "aborted a live connection"),
+    (stalled(90), Deed.STALLED, "took nothing more (window 0) for 90.0 s or longer"),
+    (stalled(0.5), Deed.ABORTED, "aborted a live connection"),
+    (stalled(90, then=509), Deed.ABORTED, "aborted a live connection"),
     (flow(rst(window=9814)), Deed.SAID, "says why: a policy whose action is RESET"),
     (flow(rst()), Deed.UNKNOWN, "reset it"),
     (flow(BARE, made_here=MadeHere(1, Kind.SENT_ACTIVE)), Deed.ABORTED, "aborted its live"),
@@ -393,6 +406,27 @@ def test_data_after_our_own_reset() -> None:
     assert found.cause is not None
     assert found.cause.name == "after-reset"
     assert found.summary == "data for a connection that this end had reset 3.0 ms before"
+
+
+def test_data_after_a_reset_that_came_in() -> None:
+    """Was "no such connection here": the answer to what the peer sends after a forged reset."""
+    found = judge(server(ended_ns=TIME - 3 * MS))
+    assert found.cause is not None
+    assert found.cause.name == "ended-by-reset"
+    assert "had ended here 3.0 ms before" in found.summary
+    assert found.advice is not None
+    assert "the RST that ended it" in found.advice
+
+
+def test_a_closed_window_is_no_idle_timeout() -> None:
+    probes = [seen(flags="A", payload_len=0, time_ns=TIME - ago * SECOND) for ago in (70, 80)]
+    minutes = with_baseline(
+        flow(rst(flags="RA", ip_id=23404)),
+        theirs=half(recent=tuple(probes), last_ns=probes[0].time_ns),
+        ours=our_half(recent=tuple(dataclasses.replace(one, window=0) for one in probes)),
+    )
+    assert facts.not_outlived_ns(minutes) is not None
+    assert judge(minutes).findings == ()
 
 
 # ---- the rest ----
