@@ -14,7 +14,7 @@ from rsttrace import tcp
 from rsttrace.capture.flows import Direction
 from rsttrace.capture.layers import Segment
 from rsttrace.model import Cause, Kind, Packet, Seen
-from rsttrace.tcp import ACK, SYN, advance, answers, before, within
+from rsttrace.tcp import ACK, FIN, SYN, advance, answers, before, within
 
 Finding = tuple[Kind, Cause]
 
@@ -116,16 +116,26 @@ def _did(rst: Segment, packet: Packet, theirs: Direction | None, unknown: Cause)
         return Kind.RECEIVED_ACCEPTED, ESTABLISHED  # mid-flow, and nothing to compare with
     # What was seen on its way may have arrived, and not been acknowledged yet.
     arrived = end is not None and rst.seq == end and not before(end, expected)
-    if rst.seq != expected and not arrived:
+    unknown_since = (
+        _are_flags_alone(theirs) and _are_flags_alone(ours) and before(expected, rst.seq)
+    )
+    if rst.seq != expected and not arrived and not unknown_since:
         last = advance(expected, _window(ours) - 1)
         return rejected, CHALLENGE if within(rst.seq, expected, last) else OUT_OF_WINDOW
-    if ours.syn_ack and theirs.acked is None:
+    if ours.syn_ack and theirs.acked is None and not unknown_since:
         return rejected, SYN_RECV  # as live: a request socket is no connection yet
     if ours.fin is not None:
         return Kind.RECEIVED_ACCEPTED, CLOSING
     if theirs.fin is not None:
         return Kind.RECEIVED_ACCEPTED, HALF_CLOSED
     return Kind.RECEIVED_ACCEPTED, EARLIER if _met_an_earlier_one(theirs, ours) else ESTABLISHED
+
+
+def _are_flags_alone(direction: Direction) -> bool:
+    """Whether all of a direction has SYN or FIN, as a filter for these flags leaves it: where it
+    stands now is not known."""
+    recent = direction.recent
+    return direction.packets == len(recent) and all(row.flags & (SYN | FIN) for row in recent)
 
 
 def _met_an_earlier_one(theirs: Direction, ours: Direction) -> bool:

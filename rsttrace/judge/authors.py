@@ -650,6 +650,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "numbers",
+        "sweep",
+        "0.02  0.02  0.02  0.1   10    0.1   0.1   0.1   30    20    3     0.3",
+        "One of several RSTs with numbers that no packet of this connection had: blind guesses",
+    ),
+    (
+        "numbers",
         "strange-ack",
         "0.3   1     1     1     10    5     3     5     20    15    10    5",
         "It acknowledges less than the peer had already, or what we never sent (RFC 9293 §3.4)",

@@ -920,7 +920,15 @@ def timing(reset: Reset) -> Observation | None:
 @once
 def numbers(reset: Reset) -> Observation | None:
     """The RST's sequence and ack numbers against what both ends sent."""
-    for look in (_moves_on, _tripled, _beyond_reach, _behind_data, _strange_ack, _next_number):
+    for look in (
+        _moves_on,
+        _sweep,
+        _tripled,
+        _beyond_reach,
+        _behind_data,
+        _strange_ack,
+        _next_number,
+    ):
         found = look(reset)
         if found is not None:
             return found
@@ -1041,12 +1049,7 @@ def _moves_on(reset: Reset) -> Observation | None:
     if reset not in own:
         own = sorted([*own, reset], key=lambda other: other.time_ns) if _pair(reset, own) else own
     numbers_ = list(dict.fromkeys(other.rst.seq for other in own))
-    if len(numbers_) < 2:
-        own = [other for other in together if facts.is_far(other.rst.seq, acks)]
-        numbers_ = list(dict.fromkeys(other.rst.seq for other in own))
-        if len(numbers_) < SWEEP:
-            return None
-    if reset not in own or _sent_since(reset, own[0].time_ns):
+    if len(numbers_) < 2 or reset not in own or _sent_since(reset, own[0].time_ns):
         return None
     took = age_text(own[-1].time_ns - own[0].time_ns)
     steps = [distance(older, newer) for older, newer in zip(numbers_, numbers_[1:])]
@@ -1056,6 +1059,19 @@ def _moves_on(reset: Reset) -> Observation | None:
         "though the peer sent nothing in between"
     )
     return Observation("numbers", "moves-on", text, {"resets": len(own), "steps": steps[:8]})
+
+
+def _sweep(reset: Reset) -> Observation | None:
+    """One of several RSTs whose numbers are far from all of this connection's: blind guesses."""
+    acks = reset.our_acks or facts.our_acks(reset)
+    if not reset.siblings or not facts.is_far(reset.rst.seq, acks) or facts.lacks_ours(reset):
+        return None
+    far = [other for other in (*reset.siblings, reset) if facts.is_far(other.rst.seq, acks)]
+    numbers_ = {other.rst.seq for other in far}
+    if len(numbers_) < SWEEP:
+        return None
+    text = f"one of {len(far)} RSTs whose sequence numbers are far from all of this connection's"
+    return Observation("numbers", "sweep", text, {"resets": len(far)})
 
 
 def _tripled(reset: Reset) -> Observation | None:
@@ -1518,8 +1534,8 @@ def observe(reset: Reset) -> list[Observation]:
     for other in alike:
         for look in (copied, history_, timing, numbers, aftermath, content, shared):
             theirs = look(other)
-            if theirs is None or theirs.name is None:
-                continue
+            if theirs is None or theirs.name is None or theirs.name == "sweep":
+                continue  # a sweep is around the one whose number was asked for, too
             if theirs.group == "history":
                 better = other is first
             else:

@@ -985,7 +985,15 @@ NUMBERS: Rows = [
             flow(rst(ip_id=0, seq=1 << 26)),
             earlier=tuple(b.earlier_rst(ip_id=0, seq=n << 27) for n in (1, 2, 3)),
         ),
-        "moves-on",
+        "sweep",
+    ),
+    (
+        "the number that was asked for, in a sweep",
+        b.among(
+            flow(rst(ip_id=0)),
+            earlier=tuple(b.earlier_rst(ip_id=0, seq=n << 27) for n in (1, 2, 3, 4)),
+        ),
+        None,
     ),
     (
         "numbers far from the connection's: an earlier one's",
