@@ -666,7 +666,7 @@ def least_rtt_ns(reset: Reset) -> tuple[int, int] | None:
     The socket's own, that of its handshake, and that of data that was acknowledged; where there is
     nothing but the last, less what the acknowledgment may have been delayed. Never one of a
     packet that was sent twice (Karn and Partridge, SIGCOMM 1987; RFC 6298 §3), never an ACK of our
-    FIN: a program closes when it likes.
+    FIN, nor one that rides on data: a program closes and answers when it likes.
     """
     socket, ours, theirs = reset.socket, reset.baseline.ours, flow_half(reset)
     known: list[int] = []
@@ -674,8 +674,13 @@ def least_rtt_ns(reset: Reset) -> tuple[int, int] | None:
     if socket is not None and socket.min_rtt_us:
         known.append(socket.min_rtt_us * 1000)
         # The kernel's rests on the handshake alone until the peer has answered more. It counts
-        # the time, too, that our SYN waited for its neighbour's address.
-        samples = theirs.packets if theirs is not None else 1
+        # the time, too, that our SYN waited for its neighbour's address; and, once it has forgotten
+        # the handshake (tcp_min_rtt_wlen: five minutes), how long the peer's program thinks, where
+        # all acknowledgments ride on its answers.
+        answered = theirs is not None and (
+            theirs.syn_ns is not None or any(map(_is_bare_ack, theirs.recent))
+        )
+        samples = theirs.packets if theirs is not None and answered else 1
     if ours is None or theirs is None:
         return (known[0], samples) if known else None
     measured = 0
@@ -697,7 +702,7 @@ def least_rtt_ns(reset: Reset) -> tuple[int, int] | None:
         acks = [
             seen.time_ns - sent.time_ns
             for seen in theirs.recent
-            if "A" in seen.flags and seen.ack == end and seen.time_ns > sent.time_ns
+            if _is_bare_ack(seen) and seen.ack == end and seen.time_ns > sent.time_ns
         ]
         if acks and min(acks) > waited:
             known.append(min(acks) - waited)
@@ -705,6 +710,11 @@ def least_rtt_ns(reset: Reset) -> tuple[int, int] | None:
     if not known:
         return None
     return min(known), max(samples, measured)
+
+
+def _is_bare_ack(seen: Seen) -> bool:
+    """Whether a packet has nothing but an acknowledgment, which its stack sends by itself."""
+    return without_ecn(seen.flags) == "A" and not seen.payload_len
 
 
 def _overlap(one: Seen, other: Seen) -> bool:

@@ -400,12 +400,17 @@ def shaken(ours: Half, theirs: Half, rtt_ms: int = 15) -> Reset:
     )
 
 
-def acknowledged(flags: str = "PA", again: bool = False, syns: int = 1) -> Reset:
+def acknowledged(flags: str = "PA", again: bool = False, syns: int = 1, **values: Any) -> Reset:
     """A handshake of 15 ms, and a packet of ours that was acknowledged after 7 ms."""
     first = (sent(400, seq=150, ack=900, payload_len=50),) if again else ()
     ours = our_half(recent=(sent(12, seq=100, flags=flags), *first))
     end = 200 + ("F" in flags)
-    return shaken(ours, half(recent=(sent(5, ack=end),), syns=syns))
+    return shaken(ours, half(recent=(bare_ack(end, **values),), syns=syns))
+
+
+def bare_ack(number: int, **values: Any) -> Seen:
+    """An acknowledgment of the peer's, 5 ms ago."""
+    return sent(5, **{"ack": number, "flags": "A", "payload_len": 0, **values})
 
 
 @pytest.mark.parametrize(
@@ -429,6 +434,29 @@ def acknowledged(flags: str = "PA", again: bool = False, syns: int = 1) -> Reset
         ),
         pytest.param(shaken(our_half(), half()), (15 * MS, 1), id="handshake-only"),
         pytest.param(acknowledged(), (7 * MS, 2), id="data-was-acknowledged-sooner"),
+        pytest.param(
+            acknowledged(payload_len=300),
+            (15 * MS, 1),
+            id="an-answer-takes-its-program-time",
+        ),
+        pytest.param(
+            changed(
+                flow(
+                    theirs=half(syn_ns=None, recent=(sent(5, ack=200),)), ours=our_half(syn_ns=None)
+                ),
+                socket=b.measured(9_000),
+            ),
+            (9 * MS, 1),
+            id="a-socket-that-has-forgotten-its-handshake-knows-answers-alone",
+        ),
+        pytest.param(
+            changed(
+                flow(theirs=half(syn_ns=None, recent=(bare_ack(200),)), ours=our_half(syn_ns=None)),
+                socket=b.measured(9_000),
+            ),
+            (9 * MS, 12),
+            id="a-socket-that-has-had-a-bare-acknowledgment",
+        ),
         pytest.param(acknowledged("FA"), (15 * MS, 1), id="a-program-closes-when-it-likes"),
         pytest.param(
             acknowledged(again=True), (15 * MS, 1), id="what-was-sent-twice-measures-nothing"
@@ -436,7 +464,7 @@ def acknowledged(flags: str = "PA", again: bool = False, syns: int = 1) -> Reset
         pytest.param(
             shaken(
                 our_half(recent=(sent(3, seq=150, payload_len=0, flags="A"), sent(12, seq=100))),
-                half(recent=(sent(5, ack=200),)),
+                half(recent=(bare_ack(200),)),
             ),
             (7 * MS, 2),
             id="an-ACK-without-data-is-nothing-sent-twice",
@@ -449,7 +477,7 @@ def acknowledged(flags: str = "PA", again: bool = False, syns: int = 1) -> Reset
         pytest.param(
             flow(
                 ours=our_half(recent=(sent(300, seq=100),), syn_ns=None),
-                theirs=half(recent=(sent(5, ack=200),), syn_ns=None),
+                theirs=half(recent=(bare_ack(200),), syn_ns=None),
             ),
             (95 * MS, 1),
             id="of-one-that-took-longer-the-delay-is-taken-off",
