@@ -22,6 +22,7 @@ from typing import Any
 
 from rsttrace import __version__
 from rsttrace.judge.authors import GROUPS, NAMES, PRIORS, ROWS, STORIES, WORDS
+from rsttrace.judge.why import ended_by_reset
 from rsttrace.kernel import causes, drops, knowledge
 from rsttrace.kernel.hooks import Plan
 from rsttrace.model import AcceptQueue, Author, Cause, Kind, Socket, Timers
@@ -167,6 +168,7 @@ def sentences() -> dict[Pair, str]:
                 )
     add(Kind.SENT_PASSIVE, causes.sent_passive(None, None, "A", probed=False))
     add(Kind.SENT_PASSIVE, causes.sent_passive(None, "SYN_SENT", "SA"))
+    add(Kind.SENT_PASSIVE, ended_by_reset("data", 20_000_000))
     add(Kind.SENT_PASSIVE, causes.sent_passive(None, "LISTEN", "S", options="mptcp 8001"))
     for reason in (*causes.ACTIVE, None):
         for now, by_task in product(("CLOSE", "FIN_WAIT2"), (True, False)):

@@ -380,9 +380,8 @@ def _our_reason(reset: Reset, found: Closed | None) -> Cause:
         text = f"{what} for a connection that this end had reset {age} before"
         return replace(cause, name="after-reset", text=text)
     if reset.ended_ns is not None:
-        age = age_text(reset.time_ns - reset.ended_ns)
-        text = f"{what} for a connection that a RST from that address had ended here {age} before"
-        return replace(cause, name="ended-by-reset", text=text)
+        said = ended_by_reset(what, reset.time_ns - reset.ended_ns)
+        return replace(cause, name=said.name, text=said.text)
     if found is None and (times := unanswered(reset)) >= GIVEN_UP:
         text = (
             f"{what} for a connection that this end has given up (a timeout): its own data, sent "
@@ -397,6 +396,14 @@ def _our_reason(reset: Reset, found: Closed | None) -> Cause:
         text = f"{cause.text}: this end had closed it ({_closed_words(reset, found)})"
         return replace(cause, text=text)
     return _after_close(replace(cause, name="data-after-close"), reset, found)
+
+
+def ended_by_reset(what: str, ns: int) -> Cause:
+    """Why this end answers what came so long after a RST had ended the connection."""
+    text = (
+        f"{what} for a connection that a RST from that address had ended here {age_text(ns)} before"
+    )
+    return Cause("ended-by-reset", text)
 
 
 def _after_close(cause: Cause, reset: Reset, found: Closed | None) -> Cause:

@@ -946,7 +946,7 @@ ROWS = [
         ),
         client=(
             Seen("received-accepted", "connection-reset", "forged", "ESTABLISHED", "sent-raw"),
-            Seen("sent-passive", "no-socket", "local"),
+            Seen("sent-passive", "ended-by-reset", "local"),
         ),
         router=(FORWARDED_RAW, FORWARDED),
         words={

@@ -595,7 +595,7 @@ ROWS = [
         client=(
             Seen("received-accepted", "connection-reset", "forged", "ESTABLISHED", "sent-raw"),
             REJECTED._replace(cause="closed", state="CLOSE"),
-            Seen("sent-passive", "no-socket", "local"),
+            Seen("sent-passive", "ended-by-reset", "local"),
         ),
         router=(FORWARDED_RAW, FORWARDED_RAW, FORWARDED),
         tcp_drop=True,
@@ -614,7 +614,7 @@ ROWS = [
         # A forged reset draws an honest one: the server's FIN finds no socket any more.
         client=(
             Seen("received-accepted", "connection-reset", "forged", "ESTABLISHED", "sent-raw"),
-            Seen("sent-passive", "no-socket", "local"),
+            Seen("sent-passive", "ended-by-reset", "local"),
         ),
         server=(
             Seen("received-accepted", "reset-while-closing", "peer", "FIN_WAIT1", "sent-passive"),
