@@ -14,7 +14,7 @@ from rsttrace import tcp
 from rsttrace.capture.flows import Direction
 from rsttrace.capture.layers import Segment
 from rsttrace.model import Cause, Kind, Packet, Seen
-from rsttrace.tcp import ACK, FIN, SYN, advance, answers, before, within
+from rsttrace.tcp import ACK, SYN, advance, answers, before, within
 
 Finding = tuple[Kind, Cause]
 
@@ -67,19 +67,28 @@ NO_LISTENER = Cause("no-listener", "no socket listens there (answer to SYN)")
 
 
 def received(
-    rst: Segment, packet: Packet, theirs: Direction | None, unknown: Cause = NO_FLOW
+    rst: Segment,
+    packet: Packet,
+    theirs: Direction | None,
+    unknown: Cause = NO_FLOW,
+    *,
+    flags_alone: bool = False,
 ) -> Finding:
     """What a RST did at its receiver (see `_did`), and what its MPTCP options say of why."""
-    kind, cause = _did(rst, packet, theirs, unknown)
+    kind, cause = _did(rst, packet, theirs, unknown, flags_alone)
     said = tcp.said(packet.options)
     return kind, replace(cause, text=cause.text + said) if said else cause
 
 
-def _did(rst: Segment, packet: Packet, theirs: Direction | None, unknown: Cause) -> Finding:
+def _did(
+    rst: Segment, packet: Packet, theirs: Direction | None, unknown: Cause, flags_alone: bool
+) -> Finding:
     """What a RST did at its receiver.
 
     `theirs` is the direction that the RST came from, `packet` the RST with its checksums looked
-    at, `unknown` why nothing is known of its receiver, if nothing is. Where the receiver stood
+    at, `unknown` why nothing is known of its receiver, if nothing is; `flags_alone` says that the
+    capture has no packet without SYN, FIN or RST, so that it is not known where the receiver stands
+    now. Where the receiver stood
     between two values (data on its way that it may or may not have had), the RST is given the
     benefit of the doubt.
     """
@@ -116,9 +125,7 @@ def _did(rst: Segment, packet: Packet, theirs: Direction | None, unknown: Cause)
         return Kind.RECEIVED_ACCEPTED, ESTABLISHED  # mid-flow, and nothing to compare with
     # What was seen on its way may have arrived, and not been acknowledged yet.
     arrived = end is not None and rst.seq == end and not before(end, expected)
-    unknown_since = (
-        _are_flags_alone(theirs) and _are_flags_alone(ours) and before(expected, rst.seq)
-    )
+    unknown_since = flags_alone and before(expected, rst.seq)
     if rst.seq != expected and not arrived and not unknown_since:
         last = advance(expected, _window(ours) - 1)
         return rejected, CHALLENGE if within(rst.seq, expected, last) else OUT_OF_WINDOW
@@ -129,13 +136,6 @@ def _did(rst: Segment, packet: Packet, theirs: Direction | None, unknown: Cause)
     if theirs.fin is not None:
         return Kind.RECEIVED_ACCEPTED, HALF_CLOSED
     return Kind.RECEIVED_ACCEPTED, EARLIER if _met_an_earlier_one(theirs, ours) else ESTABLISHED
-
-
-def _are_flags_alone(direction: Direction) -> bool:
-    """Whether all of a direction has SYN or FIN, as a filter for these flags leaves it: where it
-    stands now is not known."""
-    recent = direction.recent
-    return direction.packets == len(recent) and all(row.flags & (SYN | FIN) for row in recent)
 
 
 def _met_an_earlier_one(theirs: Direction, ours: Direction) -> bool:

@@ -14,7 +14,7 @@ from rsttrace.capture.flows import Direction
 from rsttrace.capture.layers import Dissector, Segment
 from rsttrace.capture.links import ETHERNET_LINK
 from rsttrace.capture.reader import Capture
-from rsttrace.tcp import RST, SYN
+from rsttrace.tcp import FIN, RST, SYN
 
 ASK_EVERY = 8192
 """How often, in packets, it is asked whether to end; a power of two."""
@@ -81,7 +81,8 @@ class Preview:
     """Looks at all packets of a file, up to where it breaks off.
 
     `limit`: how many flows `Flows` is going to remember. `forgets_at` is the packet with which it
-    begins to forget them; ``None``: it does not. `useful` says whether anything came out.
+    begins to forget them; ``None``: it does not. `useful` says whether anything came out,
+    `flags_alone` that every segment has SYN, FIN or RST.
     `find` gives the connection of a segment, by its addresses and ports (`bare_key`); ``None``:
     there is none. `progress` is told half of the bytes that are read.
     """
@@ -99,6 +100,7 @@ class Preview:
         self._limit = limit
         self._tagged: set[bytes] = set()
         self.forgets_at: int | None = None
+        self.flags_alone = True
         self._progress = progress
         self._told = 0
         self.useful = self._look(capture, ended)
@@ -157,6 +159,8 @@ class Preview:
                 continue
             if not flags & SYN:
                 found.plain = True
+                if not flags & FIN:
+                    self.flags_alone = False
             elif found.plain:
                 found.whole = True
             else:

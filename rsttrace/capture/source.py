@@ -289,6 +289,7 @@ class CaptureSource:
         flows = self._flows
         baseline = flows.baseline(segment)
         rst = _headers(segment)
+        flags_alone = self.preview is not None and self.preview.flags_alone
         ours = baseline.ours.recent if baseline.ours is not None else ()
         if self._sides.is_sent(segment, theirs, again):
             trigger = kinds.answered(rst, ours)
@@ -298,7 +299,9 @@ class CaptureSource:
             local, remote = rst.src, rst.dst
         else:
             trigger = ours[0] if ours else None
-            kind, cause = kinds.received(segment, rst, theirs, self._why_unknown())
+            kind, cause = kinds.received(
+                segment, rst, theirs, self._why_unknown(), flags_alone=flags_alone
+            )
             local, remote = rst.dst, rst.src
         if theirs is not None and kind not in (Kind.RECEIVED_REJECTED, Kind.RECEIVED_UNMATCHED):
             theirs.closed = theirs.reset = True
@@ -317,6 +320,7 @@ class CaptureSource:
             frame=Frame(None, segment.interface or None, sighting.mac, segment.ttl),
             file=self._capture.name,
             file_frame=sighting.frame,
+            flags_alone=flags_alone,
             payload=_payload(segment),
             sightings=(sighting,),
         )

@@ -650,6 +650,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "numbers",
+        "strange-ack-perhaps",
+        "2     3     3     3     10    6     5     6     20    15    10    6",
+        "It acknowledges what a capture does not show as sent: it may lack our last packet",
+    ),
+    (
+        "numbers",
         "sweep",
         "0.02  0.02  0.02  0.1   10    0.1   0.1   0.1   30    20    3     0.3",
         "One of several RSTs with numbers that no packet of this connection had: blind guesses",

@@ -51,8 +51,8 @@ NEAR_SEQUENCE = 1 << 24
 """Sequence numbers farther apart are not of one connection: a RST of an earlier one on the same
 ports, or of a host in SYN-SENT (RFC 9293 §3.5.1). Linux's receive window ends at 6 MB (tcp(7))."""
 
-FEW_SEGMENTS = 4
-"""A buffer of no more is no long one."""
+FEW_IDS = 64
+"""So many of all IP IDs are met by chance once in a thousand times."""
 
 IDLE_NS = 60_000_000_000
 """A connection that said nothing for so long is idle. Linux's masquerading and most load balancers
@@ -436,9 +436,15 @@ def _count_on(newest_first: list[Seen]) -> bool | None:
     """Whether each IP ID goes on from the one before it, but for packets that were not seen."""
     if len(newest_first) < 2:
         return None
-    return all(
-        1 <= ((newer.ip_id or 0) - (older.ip_id or 0)) & 0xFFFF <= older.segments + MISSED_IDS
-        for newer, older in zip(newest_first, newest_first[1:])
+    ahead: dict[
+        int, int
+    ] = {}  # of the newest, each packet once: they overtake each other, and come twice
+    for seen in newest_first:
+        step = ((seen.ip_id or 0) - (newest_first[0].ip_id or 0) + 0x8000 & 0xFFFF) - 0x8000
+        ahead[step] = max(seen.segments, ahead.get(step, 0))
+    steps = sorted(ahead)
+    return len(steps) > 1 and all(
+        newer - older <= ahead[older] + MISSED_IDS for older, newer in zip(steps, steps[1:])
     )
 
 
@@ -525,24 +531,18 @@ def lacks_ours(reset: Reset) -> bool:
     if reset.file is None or ours is None:
         return False
     acked = theirs.acked if theirs is not None else None
-    if _are_flags_alone(ours) and theirs is not None and _are_flags_alone(theirs):
+    if reset.flags_alone:
         return True
     if ours.end is not None and acked is not None and distance(ours.end, acked) > 0:
         return True
-    newer = None
-    for seen in ours.recent:
-        if newer is not None and distance(seen.seq + length_of(seen), newer.seq) > 0:
+    end = None
+    for seen in reversed(ours.recent):
+        if end is not None and distance(end, seen.seq) > 0:
             return True
-        newer = seen
+        mine = (seen.seq + length_of(seen)) & 0xFFFFFFFF
+        if end is None or distance(end, mine) > 0:
+            end = mine
     return False
-
-
-def _are_flags_alone(half: Half) -> bool:
-    """Whether all packets of an end have SYN or FIN, as a filter for these flags leaves them."""
-    recent = half.recent
-    return half.packets == len(recent) and all(
-        "S" in one.flags or "F" in one.flags for one in recent
-    )
 
 
 def may_be_asked(seq: int, reset: Reset) -> bool:
@@ -585,14 +585,15 @@ def was_sent_before(sent: Seen, half: Half) -> bool:
 def our_packet_with(ip_id: int, ours: Half) -> Seen | None:
     """Our packet whose IP ID (or the next number) this is.
 
-    Offloaded buffers cover a range: of a long one the ends count alone, for four of 64 kB have 180
+    Offloaded buffers cover a range: of long ones the ends count alone, for four of 64 kB have 180
     of 65,536 numbers.
     """
+    few = sum([seen.segments for seen in ours.recent]) <= FEW_IDS
     for seen in ours.recent:
         if seen.ip_id is None:
             continue
         ahead = (ip_id - seen.ip_id) & 0xFFFF
-        if ahead <= min(seen.segments, FEW_SEGMENTS) or ahead in (seen.segments - 1, seen.segments):
+        if ahead <= seen.segments and (few or ahead in (0, seen.segments - 1, seen.segments)):
             return seen
     return None
 
@@ -649,6 +650,15 @@ def not_outlived_ns(reset: Reset) -> int | None:
     if found is None or found[1] < IDLE_NS or found[1] <= AS_LONG * found[0]:
         return None
     return found[1]
+
+
+def unanswered_packets(reset: Reset) -> int:
+    """How many packets of ours the peer had not acknowledged: each may draw an answer."""
+    ours, half = reset.baseline.ours, flow_half(reset)
+    if ours is None or ours.end is None or half is None or half.acked is None:
+        return 0
+    size = max((one.payload_len // max(1, one.segments) for one in ours.recent), default=0)
+    return -(-max(0, distance(half.acked, ours.end)) // max(size, LEAST_SEGMENT))
 
 
 def is_provoked(reset: Reset) -> bool | None:

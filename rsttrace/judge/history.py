@@ -366,7 +366,9 @@ class History:
     def _note_time(self, table: OrderedDict[Key, int], reset: Reset) -> None:
         """Remember when the first of a connection's RSTs came, of those that such a table has."""
         key = _key(_identity(reset), reset.rst)
-        table[key] = table.pop(key, reset.time_ns)
+        known = table.pop(key, None)
+        newer = known is None or reset.time_ns - known > SIBLING_NS
+        table[key] = reset.time_ns if newer or known is None else known
         if len(table) > self._size:
             table.popitem(last=False)
 
@@ -502,13 +504,14 @@ def _mac(reset: Reset) -> str | None:
 
 
 def _kept(rows: list[Row], most: int, reset_of: Callable[[Row], Reset]) -> list[Row]:
-    """The last ones, and the first one of each make: a socket's own reset comes before the answers
-    to all that was on its way."""
+    """The last ones, and of each make the first one that counted: a socket's own reset comes before
+    the answers to all that was on its way."""
     if len(rows) <= most:
         return rows
     firsts: dict[object, int] = {}
     for at, row in enumerate(rows):
-        firsts.setdefault(facts.build(reset_of(row).rst), at)
+        if reset_of(row).kind is Kind.RECEIVED_ACCEPTED:
+            firsts.setdefault(facts.build(reset_of(row).rst), at)
     kept = set(list(firsts.values())[: most // 2])
     for at in range(len(rows) - 1, -1, -1):
         if len(kept) == most:

@@ -486,9 +486,9 @@ def _clock(reset: Reset, half: Half | None) -> Observation | None:
     if found is None:
         return None
     tsval, tsecr = int(found[1]), int(found[2])
-    last, last_ns = half.clock[-1]
-    seconds = max(0.0, (reset.time_ns - last_ns) / 1e9)
-    step, (slow, fast) = distance(last, tsval), facts.clock_rates(half, facts.MOST_TICKS)
+    slow, fast = facts.clock_rates(half, facts.MOST_TICKS)
+    last, seconds = _stamp_before(reset, half, tsval, fast)
+    step = distance(last, tsval)
     values: dict[str, Any] = {"tsval": tsval, "tsecr": tsecr, "peer_tsval": last, "step": step}
     wrong = []
     # Either it had waited, or the packet before it.
@@ -511,6 +511,22 @@ def _clock(reset: Reset, half: Half | None) -> Observation | None:
     if wrong:
         return Observation("make", "timestamps-wrong", "; ".join(wrong), values)
     return Observation("make", None, "its timestamps go on, too", values)
+
+
+def _stamp_before(reset: Reset, half: Half, tsval: int, fast: float) -> tuple[int, float]:
+    """The peer's timestamp to compare a RST's with, and how many seconds before that was.
+
+    The highest; or, where that was not in its last packet, the last one's, if the RST's goes on
+    from there: the highest may be in a packet that somebody sent in its name.
+    """
+    highest, then_ns = half.clock[-1]
+    for seen in half.recent[:1]:
+        seconds = max(0.0, (reset.time_ns - seen.time_ns) / 1e9)
+        if seen.tsval is None or distance(seen.tsval, highest) <= 0:
+            continue
+        if 0 <= distance(seen.tsval, tsval) <= fast * (seconds + QUEUED_S) + 2:
+            return seen.tsval, seconds
+    return highest, max(0.0, (reset.time_ns - then_ns) / 1e9)
 
 
 def _our_stamps(ours: Half) -> set[int | None]:
@@ -1005,6 +1021,9 @@ def _strange_ack(reset: Reset) -> Observation | None:
         what = f"{plural(behind, 'byte')} less than the peer had acknowledged already"
     elif 0 < beyond <= facts.NEAR_SEQUENCE:
         what = f"{plural(beyond, 'byte')} that we never sent"
+        if reset.file is not None:
+            text = f"it acknowledges {plural(beyond, 'byte')} that the capture does not have"
+            return Observation("numbers", "strange-ack-perhaps", text, {"ack": rst.ack})
     else:
         return None
     return Observation("numbers", "strange-ack", f"it acknowledges {what}", {"ack": rst.ack})
@@ -1063,7 +1082,10 @@ def _moves_on(reset: Reset) -> Observation | None:
 
 def _sweep(reset: Reset) -> Observation | None:
     """One of several RSTs whose numbers are far from all of this connection's: blind guesses."""
+    half = flow_half(reset)
     acks = reset.our_acks or facts.our_acks(reset)
+    if half is not None and half.end is not None:
+        acks = acks | {half.end}  # of a capture that lacks our acknowledgments
     if not reset.siblings or not facts.is_far(reset.rst.seq, acks) or facts.lacks_ours(reset):
         return None
     far = [other for other in (*reset.siblings, reset) if facts.is_far(other.rst.seq, acks)]
@@ -1193,7 +1215,9 @@ def aftermath(reset: Reset) -> Observation | None:
         perhaps = perhaps or found
     if perhaps is not None:
         return perhaps
-    return _socket_after(reset) or _silent("aftermath", "nothing came from the peer after it")
+    more = [seen for seen in reset.later if "R" not in seen.flags]
+    text = "what came from the peer after it" if more else "nothing came from the peer after it"
+    return _socket_after(reset) or _silent("aftermath", f"{text} tells nothing" if more else text)
 
 
 def _is_peers(reset: Reset, seen: Seen) -> bool:
@@ -1253,35 +1277,50 @@ def _went_on(reset: Reset, seen: Seen) -> Observation | None:
 
 
 def _lives_on(reset: Reset, seen: Seen, values: dict[str, Any]) -> Observation | None:
-    """After a RST that has a live socket's numbers: what only a socket that is still there sends.
+    """After a RST, above all one with a live socket's numbers: what only a socket sends that is
+    still there.
 
     It acknowledges more of ours than the RST did, or repeats data when a retransmission is due. A
     late copy of an older packet is neither: that has its IP ID, or its timestamp.
     """
     rst, half, ours = reset.rst, flow_half(reset), reset.baseline.ours
-    if half is None or ours is None or is_bare(rst) or not is_live(rst.flags, rst.seq):
+    if half is None or ours is None or not rst.seq:
         return None
+    live = is_live(rst.flags, rst.seq) and not is_bare(rst)
     if "A" not in seen.flags or not -facts.NEAR_SEQUENCE < distance(rst.seq, seen.seq) <= 0:
         return None
     age = age_text(max(0, seen.time_ns - reset.time_ns))
     sent = ours.end is not None and distance(seen.ack, ours.end) >= 0
-    if sent and 0 < distance(rst.ack, seen.ack) <= facts.NEAR_SEQUENCE:
+    if live and sent and 0 < distance(rst.ack, seen.ack) <= facts.NEAR_SEQUENCE:
         what = plural(distance(rst.ack, seen.ack), "byte")
         text = f"{age} later the peer acknowledged {what} of ours more than the RST does"
-        return Observation("aftermath", "went-on", text, values)
+        stray = not (is_linux(reset) or is_stamped(rst)) and any(
+            one.ack == rst.seq and rst.ack in (one.seq, (one.seq + length_of(one)) & 0xFFFFFFFF)
+            for one in ours.recent
+        )
+        # Other stacks than Linux answer so what they have no socket for: see _may_answer_a_stray().
+        return Observation("aftermath", "went-on-perhaps" if stray else "went-on", text, values)
     repeats = [one for one in half.recent if one.seq == seen.seq and length_of(one)]
-    if not length_of(seen) or not repeats or seen.time_ns - reset.time_ns < REPEAT_NS:
+    probe = half.end is not None and seen.seq == (half.end - 1) & 0xFFFFFFFF
+    if seen.time_ns - reset.time_ns < REPEAT_NS or not (probe or (length_of(seen) and repeats)):
         return None
     text = f"{age} later the peer repeated data that it had sent before the RST"
-    newest = half.clock[-1][0] if half.clock else None
+    if probe:
+        text = f"{age} later the peer asked whether we are still there (keepalive)"
+    stamp = re.search(r"TS val (\d+)", rst.options)
+    newest = int(stamp[1]) if stamp else half.clock[-1][0] if half.clock else None
     if seen.tsval is not None and newest is not None:
         is_new = distance(newest, seen.tsval) > 0
     else:
         ids = {one.ip_id for one in half.recent}
-        is_new = bool(seen.ip_id) and seen.ip_id not in ids
+        overtaken = (
+            rst.ip_id and (rst.ip_id - (seen.ip_id or 0)) & 0xFFFF <= facts.MISSED_IDS
+        )  # by the RST
+        is_new = bool(seen.ip_id) and seen.ip_id not in ids and not overtaken
         if not seen.ip_id:
             return Observation("aftermath", "went-on-perhaps", text, values)
-    return Observation("aftermath", "went-on", text, values) if is_new else None
+    name = "went-on" if live else "went-on-perhaps"  # what has no socket may be one stray packet
+    return Observation("aftermath", name, text, values) if is_new else None
 
 
 def _accepts_what_was_refused(reset: Reset, seen: Seen) -> bool:
@@ -1372,7 +1411,14 @@ def _answer_ours(one: Reset, other: Reset) -> bool:
         return True
     known = facts.least_rtt_ns(second)
     way = facts.LONG_WAY_NS if known is None else 2 * known[0] + REPEAT_NS
-    return ours.last_ns > first.time_ns or second.time_ns - ours.last_ns <= way
+    if ours.last_ns > first.time_ns or second.time_ns - ours.last_ns <= way:
+        return True
+    alike = [
+        reset
+        for reset in (*one.siblings, one)
+        if (reset.rst.flags, reset.rst.seq) == (other.rst.flags, other.rst.seq)
+    ]
+    return len(alike) <= facts.unanswered_packets(second)  # they wait in queues for a while
 
 
 def _unprovoked(reset: Reset) -> Observation | None:

@@ -379,7 +379,8 @@ def _our_reason(reset: Reset, found: Closed | None) -> Cause:
         age = age_text(reset.time_ns - reset.we_reset_ns)
         text = f"{what} for a connection that this end had reset {age} before"
         return replace(cause, name="after-reset", text=text)
-    if reset.ended_ns is not None:
+    local = _halves(reset)[1]
+    if reset.ended_ns is not None and (local is None or local.last_ns <= reset.ended_ns):
         said = ended_by_reset(what, reset.time_ns - reset.ended_ns)
         return replace(cause, name=said.name, text=said.text)
     if found is None and (times := unanswered(reset)) >= GIVEN_UP:

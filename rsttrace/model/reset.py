@@ -613,6 +613,9 @@ class Reset:
     `unread`: its headers could not be read where it came in. Then `rst` has nothing but its ends,
     which are the socket's, and nothing was judged.
 
+    `flags_alone`: of the capture that it is in, every packet has SYN, FIN or RST, as a filter for
+    these flags leaves it.
+
     `seen` is how many resets it stands for; where that is more than one, `counted` tells of all of
     them, and the rest (the packet, the other end's port) is one's.
 
@@ -641,6 +644,7 @@ class Reset:
     seen: int = 1
     counted: Counted | None = None
     unread: bool = False
+    flags_alone: bool = False
     netns_identity: int | None = None
     sent_data: SentData | None = None
     payload: bytes | None = None
