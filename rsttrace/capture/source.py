@@ -41,6 +41,7 @@ class CaptureSource:
     Attributes:
         preview: what that look found; ``None`` before, and where a capture is read in one pass.
         segments: TCP segments read so far.
+        flags_alone: whether the file is known to have no segment without SYN, FIN or RST.
 
     Raises:
         CaptureError: it cannot be opened, or is no capture; `JsonLines` if it may be our own.
@@ -62,6 +63,7 @@ class CaptureSource:
         self._ended = ended
         self.wake_ns: int | None = None
         self.segments = 0
+        self.flags_alone = False
         self._capture = Capture(name, ended)
         self.preview: Preview | None = None
         self._ahead = ahead and self._capture.can_open_again
@@ -231,6 +233,7 @@ class CaptureSource:
             return
         if preview.useful:
             self.preview = preview
+            self.flags_alone = preview.flags_alone
             self._capture.end_here()
 
     def _take_usual(
@@ -289,7 +292,6 @@ class CaptureSource:
         flows = self._flows
         baseline = flows.baseline(segment)
         rst = _headers(segment)
-        flags_alone = self.preview is not None and self.preview.flags_alone
         ours = baseline.ours.recent if baseline.ours is not None else ()
         if self._sides.is_sent(segment, theirs, again):
             trigger = kinds.answered(rst, ours)
@@ -300,7 +302,7 @@ class CaptureSource:
         else:
             trigger = ours[0] if ours else None
             kind, cause = kinds.received(
-                segment, rst, theirs, self._why_unknown(), flags_alone=flags_alone
+                segment, rst, theirs, self._why_unknown(), flags_alone=self.flags_alone
             )
             local, remote = rst.dst, rst.src
         if theirs is not None and kind not in (Kind.RECEIVED_REJECTED, Kind.RECEIVED_UNMATCHED):
@@ -320,7 +322,7 @@ class CaptureSource:
             frame=Frame(None, segment.interface or None, sighting.mac, segment.ttl),
             file=self._capture.name,
             file_frame=sighting.frame,
-            flags_alone=flags_alone,
+            flags_alone=self.flags_alone,
             payload=_payload(segment),
             sightings=(sighting,),
         )
