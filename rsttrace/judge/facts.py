@@ -433,12 +433,11 @@ def counts_ids(half: Half | None) -> bool | None:
 
 
 def _count_on(newest_first: list[Seen]) -> bool | None:
-    """Whether each IP ID goes on from the one before it, but for packets that were not seen."""
+    """Whether each IP ID goes on from another one, but for packets that were not seen."""
     if len(newest_first) < 2:
         return None
-    ahead: dict[
-        int, int
-    ] = {}  # of the newest, each packet once: they overtake each other, and come twice
+    # From the newest on, each packet once: they overtake each other, and come twice.
+    ahead: dict[int, int] = {}
     for seen in newest_first:
         step = ((seen.ip_id or 0) - (newest_first[0].ip_id or 0) + 0x8000 & 0xFFFF) - 0x8000
         ahead[step] = max(seen.segments, ahead.get(step, 0))
@@ -652,11 +651,14 @@ def not_outlived_ns(reset: Reset) -> int | None:
     return found[1]
 
 
-def unanswered_packets(reset: Reset) -> int:
-    """How many packets of ours the peer had not acknowledged: each may draw an answer."""
+def unanswered_packets(reset: Reset) -> int | None:
+    """How many packets of ours the peer had not acknowledged: each may draw an answer.
+
+    None: what it had acknowledged is not known.
+    """
     ours, half = reset.baseline.ours, flow_half(reset)
     if ours is None or ours.end is None or half is None or half.acked is None:
-        return 0
+        return None
     size = max((one.payload_len // max(1, one.segments) for one in ours.recent), default=0)
     return -(-max(0, distance(half.acked, ours.end)) // max(size, LEAST_SEGMENT))
 

@@ -598,9 +598,8 @@ def _wrong_for_linux(reset: Reset, half: Half) -> list[str]:
     if not is_live(rst.flags, rst.seq):
         return wrong
     if not facts.is_plainly_linux(reset, half):
-        return (
-            wrong  # older BSD's DF, TTL and IP IDs look the same, and its RSTs have no timestamps
-        )
+        # Older BSD's DF, TTL and IP IDs look the same, and its RSTs have no timestamps.
+        return wrong
     step, clock = facts.id_step(rst.ip_id, half), _clock(reset, half)
     counts = facts.counts_ids(half) is not False and (clock is None or clock.name is not None)
     if counts and step is not None and not 1 <= step <= facts.missed_ids(reset):
@@ -1313,9 +1312,8 @@ def _lives_on(reset: Reset, seen: Seen, values: dict[str, Any]) -> Observation |
         is_new = distance(newest, seen.tsval) > 0
     else:
         ids = {one.ip_id for one in half.recent}
-        overtaken = (
-            rst.ip_id and (rst.ip_id - (seen.ip_id or 0)) & 0xFFFF <= facts.MISSED_IDS
-        )  # by the RST
+        behind = (rst.ip_id or 0) - (seen.ip_id or 0) & 0xFFFF
+        overtaken = bool(rst.ip_id) and behind <= facts.MISSED_IDS  # by the RST
         is_new = bool(seen.ip_id) and seen.ip_id not in ids and not overtaken
         if not seen.ip_id:
             return Observation("aftermath", "went-on-perhaps", text, values)
@@ -1418,7 +1416,8 @@ def _answer_ours(one: Reset, other: Reset) -> bool:
         for reset in (*one.siblings, one)
         if (reset.rst.flags, reset.rst.seq) == (other.rst.flags, other.rst.seq)
     ]
-    return len(alike) <= facts.unanswered_packets(second)  # they wait in queues for a while
+    waiting = facts.unanswered_packets(second)  # perhaps in a queue
+    return waiting is None or len(alike) <= waiting
 
 
 def _unprovoked(reset: Reset) -> Observation | None:

@@ -1205,9 +1205,16 @@ def with_halves(given: Reset, theirs: Half, ours: Half | None) -> Reset:
 
 def shaken_in(round_trip_ns: int, given: Reset) -> Reset:
     """A copy whose handshake took so long."""
-    ours = our_half(syns=1)
+    ours = our_half(syns=1, end=5117)
     assert ours.syn_ns is not None
-    return with_halves(given, half(syns=1, syn_ns=ours.syn_ns + round_trip_ns), ours)
+    theirs = half(syns=1, syn_ns=ours.syn_ns + round_trip_ns, acked=5117)
+    return with_halves(given, theirs, ours)
+
+
+def under_way(given: Reset, count: int | None) -> Reset:
+    """A copy in which so many packets of ours were not acknowledged; None: that is not known."""
+    acked = None if count is None else 5117 - 500 * count
+    return with_halves(given, half(acked=acked), our_half(end=5117))
 
 
 def one_direction(given: Reset) -> Reset:
@@ -1370,8 +1377,23 @@ AFTERMATH: Rows = [
     ),
     (
         "the no-socket answer again, and we sent nothing in between",
-        later(ANSWER_AGAIN, packet=rst(ip_id=0)),
+        under_way(later(ANSWER_AGAIN, packet=rst(ip_id=0)), 0),
         "reset-again",
+    ),
+    (
+        "the no-socket answer twice, and one packet of ours was under way",
+        under_way(later(ANSWER_AGAIN, packet=rst(ip_id=0)), 1),
+        "reset-again",
+    ),
+    (
+        "the no-socket answer twice, and two were, perhaps in a queue",
+        under_way(later(ANSWER_AGAIN, packet=rst(ip_id=0)), 2),
+        None,
+    ),
+    (
+        "the no-socket answer twice, and what was under way is not known",
+        under_way(later(ANSWER_AGAIN, packet=rst(ip_id=0)), None),
+        None,
     ),
     (
         "the no-socket answer again, while packets of ours were perhaps on a long way",
