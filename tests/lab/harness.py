@@ -486,9 +486,9 @@ def counter(lab: Lab, role: str, group: str, name: str) -> int:
     return int(rows[1][rows[0].index(name)])
 
 
-def poll_until(condition: Callable[[], bool], what: str) -> None:
+def poll_until(condition: Callable[[], bool], what: str, deadline_s: float | None = None) -> None:
     """Wait for a condition of the system that nothing tells us about."""
-    ends = time.monotonic() + DEADLINE_S
+    ends = time.monotonic() + (deadline_s or DEADLINE_S)
     waiter = threading.Event()
     while not condition():
         assert time.monotonic() < ends, f"waited in vain for {what}"

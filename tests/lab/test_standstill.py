@@ -123,13 +123,22 @@ def test_a_reader_that_reads_again_has_lost_only_what_was_said(routed: Lab) -> N
             flood(routed, syns(101), STORM)
         flooded = out_rsts(routed, "server") - before
         entries: list[Json] = []
-        empty = False
+
+        def go_on() -> None:
+            # Pipe, memory and ring are empty again once all but the newest have come. What is lost
+            # may be said when nothing more is to be read.
+            try:
+                poll_until(
+                    lambda: len(entries) + lost_so_far("".join(status)) >= flooded - 64,
+                    "word of nearly all",
+                    5 * DEADLINE_S,
+                )
+            finally:
+                refuse_after(routed)
+
+        threading.Thread(target=go_on, daemon=True).start()
         for line in process.stdout:
             entries.append(json.loads(line))
-            # pipe, memory and ring are empty again once all but the newest have come
-            if not empty and len(entries) + lost_so_far("".join(status)) >= flooded - 64:
-                empty = True
-                refuse_after(routed)
             if len(told_after(entries[-64:])) == len(AFTER):
                 break
         process.terminate()
