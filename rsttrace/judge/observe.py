@@ -30,7 +30,7 @@ from rsttrace.judge.facts import (
     starts_at,
     ttl_word,
 )
-from rsttrace.model import Fate, Half, Probed, Reset, Scope, Seen, hops, initial_ttl
+from rsttrace.model import Fate, Half, Packet, Probed, Reset, Scope, Seen, hops, initial_ttl
 from rsttrace.model.record import record
 from rsttrace.tcp import distance, without_ecn
 
@@ -482,10 +482,10 @@ def _clock(reset: Reset, half: Half | None) -> Observation | None:
     """
     if half is None or not half.clock or not is_stamped(reset.rst):
         return None
-    found = re.search(r"TS val (\d+) ecr (\d+)", reset.rst.options)
-    if found is None:
+    stamps = _stamps(reset.rst)
+    if stamps is None:
         return None
-    tsval, tsecr = int(found[1]), int(found[2])
+    tsval, tsecr = stamps
     slow, fast = facts.clock_rates(half, facts.MOST_TICKS)
     last, seconds = _stamp_before(reset, half, tsval, fast)
     step = distance(last, tsval)
@@ -511,6 +511,12 @@ def _clock(reset: Reset, half: Half | None) -> Observation | None:
     if wrong:
         return Observation("make", "timestamps-wrong", "; ".join(wrong), values)
     return Observation("make", None, "its timestamps go on, too", values)
+
+
+def _stamps(rst: Packet) -> tuple[int, int] | None:
+    """TSval and TSecr of a RST; None: it has none."""
+    found = re.search(r"TS val (\d+) ecr (\d+)", rst.options)
+    return None if found is None else (int(found[1]), int(found[2]))
 
 
 def _stamp_before(reset: Reset, half: Half, tsval: int, fast: float) -> tuple[int, float]:
@@ -1306,8 +1312,8 @@ def _lives_on(reset: Reset, seen: Seen, values: dict[str, Any]) -> Observation |
     text = f"{age} later the peer repeated data that it had sent before the RST"
     if probe:
         text = f"{age} later the peer asked whether we are still there (keepalive)"
-    stamp = re.search(r"TS val (\d+)", rst.options)
-    newest = int(stamp[1]) if stamp else half.clock[-1][0] if half.clock else None
+    stamps = _stamps(rst)
+    newest = stamps[0] if stamps is not None else half.clock[-1][0] if half.clock else None
     if seen.tsval is not None and newest is not None:
         is_new = distance(newest, seen.tsval) > 0
     else:

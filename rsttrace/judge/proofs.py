@@ -35,9 +35,7 @@ def proof(reset: Reset) -> Proof | None:
         text = f"seen leaving this namespace: {SENT_HOW[reset.kind]}"
         if reset.file is not None:
             text = (
-                "in the name of the end that the capture was made for, and from as near as that "
-                "one's own packets: by its shape, "
-                f"{SENT_HOW[reset.kind].replace('of this host', 'of that host')}"
+                "in the name of the end that the capture was made for, from as near as its packets"
             )
         return Proof("sent-hook", Origin.LOCAL, None, text, {})
     return made_here(reset) or other_end(reset)
